@@ -1,0 +1,2 @@
+//! goms
+fn main() {}

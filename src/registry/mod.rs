@@ -1,0 +1,142 @@
+//! WHO IS WHERE: the nodes of the cluster, and how a node makes itself known.
+//!
+//! May import: `shutdown`, `backoff`, `metrics`.
+//!
+//! A backend publishes a [`Catalog`] on a watch channel: a slow reader sees the newest state, never a lost change, and
+//! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local` and `etcd` are
+//! its backends; `key` is the codec of the originals' keys.
+
+mod catalog;
+mod key;
+mod node;
+
+pub use catalog::{Catalog, Publisher};
+pub use key::KeyError;
+pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState};
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+/// What readers follow: `None` until the first read of the backend succeeded.
+pub type CatalogWatch = watch::Receiver<Option<Arc<Catalog>>>;
+
+/// A place where nodes make themselves known and find each other.
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
+    /// The word that `--registry` takes for it.
+    fn kind(&self) -> &'static str;
+
+    /// Follows the catalog.
+    fn catalog(&self) -> CatalogWatch;
+
+    /// Makes a node visible. Resolves once every other node can see it. From then on the backend keeps it visible by
+    /// itself, whatever happens to the backing server, until [`Registry::deregister`].
+    ///
+    /// # Errors
+    /// [`RegistryError::Taken`] when a live process holds the same id; [`RegistryError::Unavailable`] when the backing
+    /// server cannot be reached.
+    async fn register(&self, node: Node) -> Result<(), RegistryError>;
+
+    /// Takes a node of this process out: marks it draining, so that a reader acts at once, then removes it.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unavailable`] when the backing server cannot be reached; the node then goes with its lease.
+    async fn deregister(&self, id: &NodeId) -> Result<(), RegistryError>;
+
+    /// Takes any node, also another process's (and an original's), out of rotation, or puts it back. The mark goes when
+    /// the node goes.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`] when no such node is there; [`RegistryError::Unavailable`].
+    async fn set_draining(&self, id: &NodeId, draining: bool) -> Result<(), RegistryError>;
+}
+
+/// Why a registry could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Another live process is registered under the same id.
+    #[error("node `{0}` is already registered by a live process; choose other ports")]
+    Taken(NodeId),
+    /// No such node.
+    #[error("no node `{0}` is registered")]
+    Unknown(NodeId),
+    /// The backing server or folder cannot be used now; it may be later.
+    #[error("registry `{kind}` at `{address}` is unavailable")]
+    Unavailable {
+        /// The backend's word.
+        kind: &'static str,
+        /// Where it was looked for.
+        address: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A setting cannot work.
+    #[error("registry setting `{setting}`: {reason}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
+}
+
+/// How to find and use a registry.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which backend.
+    pub backend: Backend,
+    /// What node keys begin with: `goms`, or `go-ms` for the older system.
+    pub namespace: String,
+    /// How long a node that stopped renewing stays visible (`--register-ttl`).
+    pub register_ttl: Duration,
+    /// How often a node renews (`--register-interval`).
+    pub register_interval: Duration,
+    /// How long nodes that are missing after the registry was away stay callable as `stale` (`--registry-grace`).
+    pub grace: Duration,
+}
+
+/// A backend and what it alone needs.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// Inside this process.
+    Memory,
+    /// Files under `<dir>/<namespace>`, for the processes of one user on one machine.
+    Local {
+        /// The runtime folder (`--runtime-dir`).
+        dir: PathBuf,
+    },
+    /// etcd v3.
+    Etcd(EtcdSettings),
+}
+
+/// How to reach etcd.
+#[derive(Clone, Debug, Default)]
+pub struct EtcdSettings {
+    /// `host:port`, with or without `http://` or `https://`; at least one.
+    pub endpoints: Vec<String>,
+    /// User and password.
+    pub credentials: Option<(String, String)>,
+    /// A CA certificate (PEM file) that vouches for the server; setting it, or an `https://` endpoint, turns TLS on.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate and key (PEM files) for mutual TLS.
+    pub identity_files: Option<(PathBuf, PathBuf)>,
+}
+
+/// The address that other nodes should call this machine by: the local address of a UDP socket "connected" to a public
+/// address, which sends nothing, as the originals do; 127.0.0.1 when there is no route.
+#[must_use]
+pub fn own_ip() -> IpAddr {
+    let probe = || -> std::io::Result<IpAddr> {
+        let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+        // 192.0.2.1 is TEST-NET-1 (RFC 5737): routed like any public address, never answered.
+        socket.connect(("192.0.2.1", 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    probe().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
+}

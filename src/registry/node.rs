@@ -1,0 +1,128 @@
+//! A node: a fact that the registry tells. What a caller measures of it lives in `balance`.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// One of a node's two addresses; a trace consumer of the originals has no ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    /// The IP other nodes call it by.
+    pub ip: IpAddr,
+    /// `None`: does not listen (`127.0.0.1:` in a key).
+    pub port: Option<u16>,
+}
+
+impl HostPort {
+    /// An address with a port.
+    #[must_use]
+    pub fn new(ip: IpAddr, port: u16) -> Self {
+        Self { ip, port: Some(port) }
+    }
+
+    /// The address as one can connect to it.
+    #[must_use]
+    pub fn socket(self) -> Option<std::net::SocketAddr> {
+        self.port.map(|port| std::net::SocketAddr::new(self.ip, port))
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            IpAddr::V4(ip) => write!(out, "{ip}:")?,
+            IpAddr::V6(ip) => write!(out, "[{ip}]:")?,
+        }
+        self.port.map_or(Ok(()), |port| write!(out, "{port}"))
+    }
+}
+
+/// What makes a node that node: its service and its two addresses. Displayed as the originals do in log lines and at
+/// `/cluster`: `ip:rpc_ip:http`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId {
+    /// The service; holds no `_` and is not empty.
+    pub service: String,
+    /// Where it takes RPC.
+    pub rpc: HostPort,
+    /// Where it takes HTTP.
+    pub http: HostPort,
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}_{}", self.rpc, self.http)
+    }
+}
+
+/// What a node of ours says of itself beside its key. Everything has a default: an original says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NodeMeta {
+    /// The version of the service.
+    pub version: String,
+    /// Its share of the requests, where a picker weighs.
+    pub weight: u32,
+    /// Where it stands, for pickers that prefer what is near.
+    pub zone: String,
+    /// When it started, in milliseconds of Unix time; 0 if unknown.
+    pub started_ms: i64,
+    /// Its admin port as other processes could reach it.
+    pub admin: Option<std::net::SocketAddr>,
+    /// It is about to leave: send nothing new.
+    pub draining: bool,
+    /// What it speaks: `http`, later `grpc`, `mucp`.
+    pub protocols: Vec<String>,
+    /// The paths or methods it serves.
+    pub endpoints: Vec<String>,
+    /// A trace consumer that takes events over HTTP.
+    pub takes_events: bool,
+}
+
+impl Default for NodeMeta {
+    fn default() -> Self {
+        Self {
+            version: String::new(),
+            weight: 1,
+            zone: String::new(),
+            started_ms: 0,
+            admin: None,
+            draining: false,
+            protocols: vec!["http".to_owned()],
+            endpoints: Vec::new(),
+            takes_events: false,
+        }
+    }
+}
+
+/// What a reader should do with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Call it.
+    Ready,
+    /// Send it nothing new: it leaves, or someone took it out of rotation.
+    Draining,
+    /// Missing since the registry came back; call it until it refuses a connection.
+    Stale,
+}
+
+/// A node as the registry tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Which.
+    pub id: NodeId,
+    /// What it says of itself.
+    pub meta: NodeMeta,
+    /// What to do with it.
+    pub state: NodeState,
+}
+
+impl Node {
+    /// A ready node.
+    #[must_use]
+    pub fn new(id: NodeId, meta: NodeMeta) -> Self {
+        Self { id, meta, state: NodeState::Ready }
+    }
+}

@@ -1,0 +1,3 @@
+//! THE FRAMEWORK: what a service author uses, and goms in front of a program in another language.
+//!
+//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `backoff`.

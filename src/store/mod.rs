@@ -1,0 +1,175 @@
+//! WHERE IT IS KEPT: the store of trace events.
+//!
+//! May import: `trace::event` (the JSON), `backoff`, `metrics`, `shutdown`.
+//!
+//! [`TraceStore`] is the trait; `embedded` (tantivy), `elasticsearch` and `remote` (another process's store, read
+//! through the consumer's API) are its backends.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An event on its way into a store: the JSON as it came, and what a store indexes of it.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// `eventId`, or for a Go node's event a hash of its bytes as a UUID: written twice, it is stored once.
+    pub id: String,
+    /// The event's JSON, an object, with the fields after `trace` filled in for Go nodes' events.
+    pub json: Box<RawValue>,
+    /// What is searched for.
+    pub fields: Fields,
+}
+
+/// The searchable part of an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// `requestId`.
+    pub request_id: String,
+    /// `request.start`, …
+    pub event: String,
+    /// `serviceName`.
+    pub service: String,
+    /// `ip:rpc_ip:http`.
+    pub node: String,
+    /// The path of the request.
+    pub url: String,
+    /// The HTTP status, on end events.
+    pub status: Option<u16>,
+    /// Nanoseconds, on end events.
+    pub duration_ns: Option<u64>,
+    /// Milliseconds of Unix time.
+    pub time_ms: i64,
+    /// 32 hex digits.
+    pub trace_id: String,
+}
+
+/// What became of one document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is on disk (or was already).
+    Stored,
+    /// It can never be stored as it is; the reason.
+    Refused(String),
+    /// Not now; try again later; the reason.
+    Later(String),
+}
+
+/// Why a store could not be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Cannot be reached or is overloaded; the batch may be written again.
+    #[error("trace store at `{address}` is unavailable")]
+    Unavailable {
+        /// Where.
+        address: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another process writes to this folder.
+    #[error(
+        "trace store in `{0}` is in use by another process; read it through that one, or give this one another `--data-dir`"
+    )]
+    InUse(PathBuf),
+    /// The query makes no sense.
+    #[error("cannot search: {0}")]
+    Query(String),
+}
+
+/// What to look for; every part narrows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Query {
+    /// Events of one request.
+    pub request_id: Option<String>,
+    /// `serviceName`.
+    pub service: Option<String>,
+    /// `ip:rpc_ip:http`.
+    pub node: Option<String>,
+    /// `request.start`, …
+    pub event: Option<String>,
+    /// The path.
+    pub url: Option<String>,
+    /// Lowest and highest status, both included (`5xx` is 500 to 599).
+    pub status: Option<(u16, u16)>,
+    /// Nanoseconds.
+    pub min_duration_ns: Option<u64>,
+    /// Not before, in milliseconds of Unix time.
+    pub since_ms: Option<i64>,
+    /// Before, in milliseconds of Unix time.
+    pub until_ms: Option<i64>,
+    /// Words that must all stand somewhere in the event.
+    pub text: Option<String>,
+    /// Which first.
+    pub order: Order,
+    /// At most so many events (at most 10,000).
+    pub limit: usize,
+    /// Where the last page ended ([`Page::next`]).
+    pub after: Option<String>,
+}
+
+/// Which events come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Latest first.
+    #[default]
+    Newest,
+    /// Earliest first.
+    Oldest,
+    /// Longest duration first.
+    Slowest,
+}
+
+/// One page of what was found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Page {
+    /// How many match in all.
+    pub total: u64,
+    /// The events' JSON.
+    pub events: Vec<Box<RawValue>>,
+    /// Give this as [`Query::after`] for the next page; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// A place that keeps events and finds them again.
+#[async_trait]
+pub trait TraceStore: Send + Sync + 'static {
+    /// Keeps a batch durably: one outcome a document, in order. Writing the same id again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when nothing is known of the batch; it may be written again.
+    async fn write(&self, batch: &[Document]) -> Result<Vec<Outcome>, StoreError>;
+
+    /// Finds events; filters first, then orders over the whole range, then cuts the page.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`] for a cursor that is none; [`StoreError::Unavailable`].
+    async fn query(&self, query: &Query) -> Result<Page, StoreError>;
+}
+
+/// Where events are kept.
+#[derive(Clone, Debug)]
+pub enum Settings {
+    /// In the data folder of the process that writes.
+    Embedded {
+        /// The folder.
+        dir: PathBuf,
+        /// Older events go; `None` keeps all.
+        retain: Option<Duration>,
+    },
+    /// Elasticsearch or OpenSearch.
+    Elasticsearch(ElasticsearchSettings),
+}
+
+/// How to reach Elasticsearch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElasticsearchSettings {
+    /// `http://host:port`; credentials may stand in it (`http://user:password@host:port`).
+    pub url: String,
+    /// The index: `trace_logs`.
+    pub index: String,
+}

@@ -1,0 +1,81 @@
+//! WHAT HAPPENED: the events of a request, and their way to the transport.
+//!
+//! May import: `shutdown`, `backoff`, `metrics`, `registry` (to find a consumer).
+//!
+//! [`Recorder`] takes events without blocking → `spool` keeps them in batches, on disk while the transport is away →
+//! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts; [`event`] is
+//! the originals' JSON.
+
+pub mod context;
+pub mod event;
+mod recorder;
+
+pub use context::TraceContext;
+pub use event::{Event, EventKind, Origin, RequestInfo};
+pub use recorder::{Recorder, TraceBody, header_form};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is recorded and how it travels.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The share of requests that is traced; 0 turns tracing off.
+    pub sample: f64,
+    /// Bytes of a body that an event keeps; a longer one is replaced by a note of its size.
+    pub body_bytes: usize,
+    /// Header names (lower case) whose values are replaced by `[redacted]`, besides the call key, which always is.
+    pub redact: Vec<String>,
+    /// Bytes on disk; over it the oldest events go.
+    pub spool_bytes: u64,
+    /// Where processes have their spools.
+    pub spool_dir: PathBuf,
+    /// How long an event may wait for company.
+    pub flush_interval: Duration,
+    /// One event a message, or arrays of up to 256.
+    pub message: Message,
+    /// Where events go.
+    pub transport: Transport,
+}
+
+/// How many events a message carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// One, as Go consumers need.
+    Single,
+    /// A JSON array of up to 256.
+    Batch,
+}
+
+/// Where events go.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// HTTP to a trace consumer found in the registry, guarded with the call key.
+    Direct {
+        /// What it sends as `Call-Service-Key`, if anything.
+        call_key: Option<String>,
+    },
+    /// RabbitMQ.
+    Amqp(AmqpSettings),
+}
+
+/// A queue in RabbitMQ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AmqpSettings {
+    /// `amqp://user:password@host:port/vhost`; several are tried in turn.
+    pub urls: Vec<String>,
+    /// The exchange; empty is the default exchange, which routes by queue name.
+    pub exchange: String,
+    /// The queue.
+    pub queue: String,
+    /// The routing key; with the default exchange it is the queue's name.
+    pub routing_key: String,
+    /// Whether a queue that does not exist yet is made durable.
+    pub durable: bool,
+}
+
+/// Headers whose values never leave the process, besides the call key.
+pub const REDACTED_HEADERS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+
+/// The header that guards a service.
+pub const CALL_KEY_HEADER: &str = "call-service-key";

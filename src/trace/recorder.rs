@@ -1,0 +1,144 @@
+//! The recorder: takes events from a running request without ever blocking it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prometheus::IntCounter;
+use tokio::sync::mpsc;
+
+use super::context::TraceContext;
+use super::event::{Event, RequestInfo};
+use super::{CALL_KEY_HEADER, Settings};
+use crate::metrics::Metrics;
+
+/// A clonable handle of a process's spool.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    shared: Option<Arc<Shared>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: mpsc::Sender<Event>,
+    sample: f64,
+    body_bytes: usize,
+    redact: Vec<String>,
+    dropped: IntCounter,
+}
+
+/// A body as an event shows it.
+#[derive(Clone, Debug)]
+pub enum TraceBody {
+    /// No body: `{}`.
+    None,
+    /// JSON text.
+    Json(Bytes),
+    /// Something else of so many bytes, shown as a note.
+    Opaque(u64),
+}
+
+/// Events that may wait in memory for the spool; at 600 bytes each about 10 MB. Past it events are dropped and counted.
+const QUEUE_EVENTS: usize = 16_384;
+
+impl Recorder {
+    /// Records nothing.
+    #[must_use]
+    pub fn off() -> Self {
+        Self { shared: None }
+    }
+
+    /// A recorder and the queue that its spool reads.
+    #[must_use]
+    pub fn channel(settings: &Settings, metrics: &Metrics) -> (Self, mpsc::Receiver<Event>) {
+        let (queue, events) = mpsc::channel(QUEUE_EVENTS);
+        let dropped = metrics
+            .counter("trace_dropped_total", "trace events lost because a queue was full", &["where"])
+            .with_label_values(&["recorder"]);
+        let shared = Shared {
+            queue,
+            sample: settings.sample,
+            body_bytes: settings.body_bytes,
+            redact: settings.redact.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            dropped,
+        };
+        (Self { shared: Some(Arc::new(shared)) }, events)
+    }
+
+    /// Whether this request is to be recorded. The choice follows from the trace id, so every node makes the same.
+    #[must_use]
+    pub fn wants(&self, context: &TraceContext) -> bool {
+        self.shared.as_ref().is_some_and(|shared| {
+            // the low 53 bits as a fraction of 1: a double holds them exactly
+            let fraction = (context.trace_id & ((1 << 53) - 1)) as f64 / (1u64 << 53) as f64;
+            context.sampled && fraction < shared.sample
+        })
+    }
+
+    /// The request as its events show it: first values only, names in the form `X-Request-Id`, without `Host`, secrets
+    /// and the call key replaced by `[redacted]`, an overlong body by a note of its size.
+    #[must_use]
+    pub fn request_info<'a>(
+        &self,
+        method: &str,
+        path: &str,
+        query: &str,
+        client_ip: String,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+        body: TraceBody,
+    ) -> RequestInfo {
+        let mut shown: Vec<(String, String)> = Vec::new();
+        for (name, value) in headers {
+            let name = header_form(name);
+            if name == "Host" || shown.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            let value =
+                if self.is_secret(&name) { Cow::Borrowed("[redacted]") } else { String::from_utf8_lossy(value) };
+            shown.push((name, value.into_owned()));
+        }
+        let cap = self.shared.as_ref().map_or(0, |shared| shared.body_bytes);
+        let body = match body {
+            TraceBody::None => Bytes::new(),
+            TraceBody::Json(json) if json.len() <= cap => json,
+            TraceBody::Json(json) => note(json.len() as u64),
+            TraceBody::Opaque(len) => note(len),
+        };
+        let url_param = if query.is_empty() { String::new() } else { format!("?{query}") };
+        RequestInfo { method: method.to_owned(), url: path.to_owned(), url_param, client_ip, headers: shown, body }
+    }
+
+    /// Hands an event over. Never waits: when the queue is full the event is dropped and counted.
+    pub fn record(&self, event: Event) {
+        if let Some(shared) = &self.shared
+            && shared.queue.try_send(event).is_err()
+        {
+            shared.dropped.inc();
+        }
+    }
+
+    fn is_secret(&self, name: &str) -> bool {
+        name.eq_ignore_ascii_case(CALL_KEY_HEADER)
+            || self
+                .shared
+                .as_ref()
+                .is_some_and(|shared| shared.redact.iter().any(|secret| secret.eq_ignore_ascii_case(name)))
+    }
+}
+
+/// `x-request-id` → `X-Request-Id`, as Go's HTTP library spells header names.
+#[must_use]
+pub fn header_form(name: &str) -> String {
+    let mut upper = true;
+    name.chars()
+        .map(|letter| {
+            let formed = if upper { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
+            upper = letter == '-';
+            formed
+        })
+        .collect()
+}
+
+fn note(len: u64) -> Bytes {
+    Bytes::from(format!("{{\"goms\":\"body of {len} bytes not recorded\"}}"))
+}

@@ -1,0 +1,32 @@
+//! CALL IT: one function that calls a service: picks a node, sends, retries on the next one where that is safe.
+//!
+//! May import: `balance`, `registry`, `trace::context`, `backoff`, `metrics`.
+
+use std::time::Duration;
+
+/// How a service (or one action of it) is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The deadline of each try, from the connection to the end of the answer's head.
+    pub timeout: Duration,
+    /// How often a request is tried in all, each time on the next node.
+    pub attempts: u32,
+    /// Also retry what may have been carried out (a POST that was sent).
+    pub retry_non_idempotent: bool,
+    /// Answers that are retried like failures; none by default.
+    pub retry_status: Vec<u16>,
+    /// The first wait before a further try; doubled each time, with jitter.
+    pub backoff: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10), // the originals' 10 s a try and 3 tries
+            attempts: 3,
+            retry_non_idempotent: false,
+            retry_status: Vec::new(),
+            backoff: Duration::from_millis(25),
+        }
+    }
+}

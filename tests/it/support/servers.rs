@@ -1,0 +1,31 @@
+//! The real servers that `scripts/test` starts: one of each for all tests, which keep apart by names of their own
+//! (namespace, queue, index).
+
+/// `host:port` of a running etcd; `None` is a loud skip, and a failure in CI.
+pub fn etcd() -> Option<String> {
+    address("GOMS_TEST_ETCD", "etcd")
+}
+
+/// The URL of a running RabbitMQ.
+pub fn amqp() -> Option<String> {
+    address("GOMS_TEST_AMQP", "RabbitMQ")
+}
+
+/// The URL of a running Elasticsearch.
+pub fn elasticsearch() -> Option<String> {
+    address("GOMS_TEST_ES", "Elasticsearch")
+}
+
+fn address(variable: &str, server: &str) -> Option<String> {
+    let address = std::env::var(variable).ok().filter(|address| !address.is_empty());
+    if address.is_none() {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no {server}: {variable} is not set (run scripts/test)");
+        eprintln!("SKIPPED: no {server}: {variable} is not set (run scripts/test)");
+    }
+    address
+}
+
+/// A name that no other test uses.
+pub fn unique(prefix: &str) -> String {
+    format!("{prefix}{}", uuid::Uuid::new_v4().simple())
+}
