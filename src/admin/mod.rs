@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 
 use crate::metrics::{Load, Metrics};
@@ -39,11 +38,6 @@ struct OwnNode {
     id: NodeId,
     meta: NodeMeta,
     load: Load,
-}
-
-/// A listening admin port.
-pub struct Running {
-    handle: ServerHandle,
 }
 
 impl Admin {
@@ -72,11 +66,11 @@ impl Admin {
         self.inner.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Serves on a bound listener, with one worker: nobody's request waits for an admin page.
+    /// Serves on a bound listener until the shutdown begins, with one worker: nobody's request waits for an admin page.
     ///
     /// # Errors
     /// When the listener cannot be used.
-    pub fn serve(&self, listener: TcpListener, shutdown: &Shutdown) -> std::io::Result<Running> {
+    pub fn serve(&self, listener: TcpListener, shutdown: &Shutdown) -> std::io::Result<()> {
         let admin = self.clone();
         let server = HttpServer::new(move || App::new().app_data(web::Data::new(admin.clone())).configure(api::routes))
             .workers(1)
@@ -87,18 +81,16 @@ impl Admin {
             .listen(listener)?
             .run();
         let handle = server.handle();
+        let ended = shutdown.clone();
         shutdown.spawn(async move {
-            if let Err(error) = server.await {
+            let stop = async {
+                ended.begun().await;
+                handle.stop(false).await;
+            };
+            if let (Err(error), ()) = tokio::join!(server, stop) {
                 log::error!("the admin port ended: {error}");
             }
         });
-        Ok(Running { handle })
-    }
-}
-
-impl Running {
-    /// Closes the port.
-    pub async fn stop(self) {
-        self.handle.stop(false).await;
+        Ok(())
     }
 }
