@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod balance;
+pub mod cli;
 pub mod config;
 pub mod consumer;
 pub mod gateway;
