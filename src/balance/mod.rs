@@ -1,6 +1,18 @@
 //! WHICH ONE: endpoints with live load, and the picker that chooses among them.
 //!
 //! May import: `registry`, `shutdown`, `metrics`.
+//!
+//! One [`Balancer`] a process follows the catalog. A request asks it with [`Balancer::pick`] and holds the [`Permit`]
+//! until the answer's body ends, so the number in flight is true at any moment.
+
+mod balancer;
+mod endpoint;
+mod pick;
+#[cfg(test)]
+mod tests;
+
+pub use balancer::{Balancer, NodeView, PickError, ServiceView};
+pub use endpoint::{Endpoint, Permit};
 
 /// How a node is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
