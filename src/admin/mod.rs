@@ -53,6 +53,12 @@ impl Admin {
         self.inner.nodes.lock().unwrap_or_else(PoisonError::into_inner).push(OwnNode { id, meta, load });
     }
 
+    /// What a node of this process says of itself in the registry.
+    #[must_use]
+    pub fn meta_of(&self, id: &NodeId) -> Option<NodeMeta> {
+        self.nodes().into_iter().find(|node| node.id == *id).map(|node| node.meta)
+    }
+
     /// What `/readyz` says from now on.
     pub fn set_ready(&self, ready: bool) {
         self.inner.ready.store(ready, Ordering::Release);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::table::{age, render};
 use super::{AppError, output, process};
 use crate::admin::{NodeReport, Reported};
-use crate::cli::{ClusterCommand, OutputFormat};
+use crate::cli::{ClusterCommand, Output};
 use crate::config::Config;
 use crate::registry::{Catalog, Node, NodeId, NodeState, Registry};
 
@@ -37,17 +37,17 @@ struct Row {
 /// # Errors
 /// [`AppError::RegistryAway`] when the registry cannot be read, [`AppError::Unavailable`] when a named service or node is
 /// not there.
-pub async fn run(config: &Config, command: ClusterCommand, format: OutputFormat) -> Result<(), AppError> {
+pub async fn run(config: &Config, command: ClusterCommand) -> Result<(), AppError> {
     let registry = process::open_registry(config).await?;
     let catalog = process::known_catalog(&*registry, config.registry_wait).await?;
     match command {
-        ClusterCommand::Status { service } => status(&catalog, service.as_deref(), format).await,
-        ClusterCommand::Nodes { service } => nodes(&catalog, service.as_deref(), format).await,
-        ClusterCommand::Services => {
-            services(&catalog, format);
+        ClusterCommand::Status(args) => status(&catalog, args.service.as_deref(), args.output).await,
+        ClusterCommand::Nodes(args) => nodes(&catalog, args.service.as_deref(), args.output).await,
+        ClusterCommand::Services(args) => {
+            services(&catalog, args.output);
             Ok(())
         }
-        ClusterCommand::Watch => watch(&*registry, format).await,
+        ClusterCommand::Watch(args) => watch(&*registry, args.output).await,
         ClusterCommand::Drain { node, undo } => {
             let id = find(&catalog, &node)?;
             registry.set_draining(&id, !undo).await.map_err(AppError::Registry)?;
@@ -58,11 +58,11 @@ pub async fn run(config: &Config, command: ClusterCommand, format: OutputFormat)
     }
 }
 
-async fn status(catalog: &Catalog, service: Option<&str>, format: OutputFormat) -> Result<(), AppError> {
+async fn status(catalog: &Catalog, service: Option<&str>, format: Output) -> Result<(), AppError> {
     let rows = rows(catalog, service).await?;
     match format {
-        OutputFormat::Json => output::json(&rows),
-        OutputFormat::Table => {
+        Output::Json => output::json(&rows),
+        Output::Table => {
             let now_ms = jiff::Timestamp::now().as_millisecond();
             let lines: Vec<Vec<String>> = rows
                 .iter()
@@ -86,11 +86,11 @@ async fn status(catalog: &Catalog, service: Option<&str>, format: OutputFormat) 
     Ok(())
 }
 
-async fn nodes(catalog: &Catalog, service: Option<&str>, format: OutputFormat) -> Result<(), AppError> {
+async fn nodes(catalog: &Catalog, service: Option<&str>, format: Output) -> Result<(), AppError> {
     let rows = rows(catalog, service).await?;
     match format {
-        OutputFormat::Json => output::json(&rows),
-        OutputFormat::Table => {
+        Output::Json => output::json(&rows),
+        Output::Table => {
             let lines: Vec<Vec<String>> = rows
                 .iter()
                 .map(|row| {
@@ -113,7 +113,7 @@ struct ServiceRow {
     versions: BTreeSet<String>,
 }
 
-fn services(catalog: &Catalog, format: OutputFormat) {
+fn services(catalog: &Catalog, format: Output) {
     let rows: Vec<ServiceRow> = catalog
         .services()
         .map(|(service, nodes)| ServiceRow {
@@ -124,8 +124,8 @@ fn services(catalog: &Catalog, format: OutputFormat) {
         })
         .collect();
     match format {
-        OutputFormat::Json => output::json(&rows),
-        OutputFormat::Table => {
+        Output::Json => output::json(&rows),
+        Output::Table => {
             let lines: Vec<Vec<String>> = rows
                 .iter()
                 .map(|row| {
@@ -139,7 +139,7 @@ fn services(catalog: &Catalog, format: OutputFormat) {
 }
 
 /// Prints every node there is, then each change, until the user ends it.
-async fn watch(registry: &dyn Registry, format: OutputFormat) -> Result<(), AppError> {
+async fn watch(registry: &dyn Registry, format: Output) -> Result<(), AppError> {
     let mut catalog = registry.catalog();
     let mut known: BTreeMap<NodeId, NodeState> = BTreeMap::new();
     loop {
@@ -166,11 +166,11 @@ async fn watch(registry: &dyn Registry, format: OutputFormat) -> Result<(), AppE
     }
 }
 
-fn print_change(id: &NodeId, what: &str, format: OutputFormat) {
+fn print_change(id: &NodeId, what: &str, format: Output) {
     let now = jiff::Zoned::now();
     output::line(&match format {
-        OutputFormat::Table => format!("{} [{}] node [{id}] {what}", now.strftime("%Y/%m/%d %H:%M:%S"), id.service),
-        OutputFormat::Json => serde_json::json!({
+        Output::Table => format!("{} [{}] node [{id}] {what}", now.strftime("%Y/%m/%d %H:%M:%S"), id.service),
+        Output::Json => serde_json::json!({
             "timeMs": now.timestamp().as_millisecond(), "service": id.service, "node": id.to_string(), "change": what
         })
         .to_string(),

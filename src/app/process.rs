@@ -48,8 +48,8 @@ impl Process {
     /// Opens the registry and the trace pipeline; nothing listens yet. Must be called within an actix system.
     ///
     /// # Errors
-    /// When a setting cannot work, or the registry does not answer within `--registry-wait`.
-    pub async fn open(config: Config) -> Result<Self, AppError> {
+    /// When a setting cannot work or the data folder cannot be used.
+    pub fn open(config: Config) -> Result<Self, AppError> {
         let metrics = Metrics::new();
         let background = Shutdown::new();
         let registry = registry::open(&config.registry, &background, &metrics).map_err(AppError::Registry)?;
@@ -145,12 +145,7 @@ impl Process {
     pub async fn end(self, nodes: Vec<RunningNode>) {
         self.admin.set_ready(false);
         for node in &nodes {
-            node.rpc.set_serving(false).await;
-            // an app's program may have died before: then its node is not registered any more
-            match self.registry.deregister(&node.id).await {
-                Ok(()) | Err(RegistryError::Unknown(_)) => {}
-                Err(error) => log::warn!("cannot deregister, the lease will end it: {}", with_causes(&error)),
-            }
+            self.leave(node).await;
         }
         tokio::time::sleep(NOTICE).await;
         let drain = self.config.node.drain_timeout;
@@ -169,6 +164,35 @@ impl Process {
             log::warn!("background tasks did not end within {BACKGROUND_LIMIT:?}");
         }
         log::info!("stopped");
+    }
+
+    /// Takes a node out of the registry; its ports stay open.
+    pub async fn leave(&self, node: &RunningNode) -> bool {
+        node.rpc.set_serving(false).await;
+        match self.registry.deregister(&node.id).await {
+            // it was out already: its program died, or it never got in
+            Ok(()) | Err(RegistryError::Unknown(_)) => true,
+            Err(error) => {
+                log::warn!("cannot deregister, the lease will end it: {}", with_causes(&error));
+                false
+            }
+        }
+    }
+
+    /// Makes a node visible again that had left. Returns whether it is.
+    pub async fn come_back(&self, node: &RunningNode) -> bool {
+        let Some(meta) = self.admin.meta_of(&node.id) else { return false };
+        match self.registry.register(Node::new(node.id.clone(), meta)).await {
+            Ok(()) => {
+                node.rpc.set_serving(true).await;
+                log::info!("[{}] the program is up, the node is back", node.id.service);
+                true
+            }
+            Err(error) => {
+                log::warn!("cannot register again: {}", with_causes(&error));
+                false
+            }
+        }
     }
 
     async fn flush_spool(&self) {
@@ -213,7 +237,7 @@ impl Server {
 ///
 /// # Errors
 /// When a setting cannot work.
-pub async fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, AppError> {
+pub fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, AppError> {
     registry::open(&config.registry, &Shutdown::new(), &Metrics::new()).map_err(AppError::Registry)
 }
 

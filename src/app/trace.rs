@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use self::source::Source;
 use super::table::render;
 use super::{AppError, output};
-use crate::cli::{OutputFormat, SearchArgs, TraceCommand};
+use crate::cli::{Output, SearchArgs, ShowArgs, TailArgs, TraceCommand};
 use crate::config::Config;
 use crate::store::{Order, Query};
 
@@ -54,20 +54,20 @@ struct ShownRequest {
 ///
 /// # Errors
 /// [`AppError::Unavailable`] when there is no store to read or nothing is known of the request.
-pub async fn run(config: &Config, command: TraceCommand, format: OutputFormat) -> Result<(), AppError> {
+pub async fn run(config: &Config, command: TraceCommand) -> Result<(), AppError> {
     let source = Source::open(config).await?;
     match command {
-        TraceCommand::Search(args) => search(&source, &args, format).await,
-        TraceCommand::Show { id } => show(&source, &id, format).await,
-        TraceCommand::Tail(args) => tail(&source, &args, format).await,
+        TraceCommand::Search(args) => search(&source, &args).await,
+        TraceCommand::Show(args) => show(&source, &args).await,
+        TraceCommand::Tail(args) => tail(&source, &args).await,
     }
 }
 
-async fn search(source: &Source, args: &SearchArgs, format: OutputFormat) -> Result<(), AppError> {
+async fn search(source: &Source, args: &SearchArgs) -> Result<(), AppError> {
     let page = source.query(&args.query()).await?;
-    match format {
-        OutputFormat::Json => output::json(&page),
-        OutputFormat::Table => {
+    match args.output.output {
+        Output::Json => output::json(&page),
+        Output::Table => {
             let shown: Vec<Shown> = page.events.iter().map(|event| read(event)).collect();
             let header = ["TIME", "REQUEST ID", "EVENT", "SERVICE", "NODE", "REQUEST", "STATUS", "DURATION"];
             output::text(&render(&header, &shown.iter().map(row).collect::<Vec<_>>()));
@@ -78,7 +78,8 @@ async fn search(source: &Source, args: &SearchArgs, format: OutputFormat) -> Res
     Ok(())
 }
 
-async fn show(source: &Source, id: &str, format: OutputFormat) -> Result<(), AppError> {
+async fn show(source: &Source, args: &ShowArgs) -> Result<(), AppError> {
+    let id = args.id.as_str();
     let query = Query {
         request_id: Some(id.to_owned()),
         order: Order::Oldest,
@@ -91,20 +92,20 @@ async fn show(source: &Source, id: &str, format: OutputFormat) -> Result<(), App
             "no events of request `{id}`; `goms trace search` lists what there is (events take a moment to arrive)"
         )));
     }
-    match format {
-        OutputFormat::Json => output::json(&page.events),
-        OutputFormat::Table => {
+    match args.output.output {
+        Output::Json => output::json(&page.events),
+        Output::Table => {
             output::text(&timeline::draw(&page.events.iter().map(|event| read(event)).collect::<Vec<_>>()));
         }
     }
     Ok(())
 }
 
-async fn tail(source: &Source, args: &SearchArgs, format: OutputFormat) -> Result<(), AppError> {
-    let mut query = args.query();
+async fn tail(source: &Source, args: &TailArgs) -> Result<(), AppError> {
+    let mut query = args.filter.query();
     query.order = Order::Oldest;
     query.limit = 1_000;
-    let mut newest_ms = query.since_ms.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
+    let mut newest_ms = jiff::Timestamp::now().as_millisecond();
     let start_ms = newest_ms;
     let mut printed: HashSet<String> = HashSet::new();
     let mut order: VecDeque<String> = VecDeque::new();
@@ -118,9 +119,9 @@ async fn tail(source: &Source, args: &SearchArgs, format: OutputFormat) -> Resul
                 newest_ms = newest_ms.max(shown.time_ms);
                 if printed.insert(shown.event_id.clone()) {
                     order.push_back(shown.event_id.clone());
-                    output::line(&match format {
-                        OutputFormat::Json => event.get().to_owned(),
-                        OutputFormat::Table => row(&shown).join("  "),
+                    output::line(&match args.output.output {
+                        Output::Json => event.get().to_owned(),
+                        Output::Table => row(&shown).join("  "),
                     });
                 }
             }
