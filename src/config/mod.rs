@@ -12,6 +12,7 @@ mod fault;
 mod flags;
 mod names;
 mod policy;
+mod print;
 mod raw;
 mod resolve;
 mod units;

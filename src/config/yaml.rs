@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
 /// A config is some five levels deep.
 const MAX_DEPTH: usize = 64;
@@ -67,19 +67,34 @@ impl Node {
 
 /// Reads a file's text; a file without any value is a null.
 pub(super) fn parse(text: &str) -> Result<Rc<Node>, Problem> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // What is missing at the end of the text is missing on its last line, not after it.
+    let last = text.lines().count().max(1);
+    let problem = |line: usize, message| Problem { line: line.clamp(1, last), message };
     let mut builder = Builder::default();
-    let mut parser = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event
-            .map_err(|error| Problem { line: error.marker().line(), message: format!("no YAML: {}", error.info()) })?;
+        let (event, span) =
+            event.map_err(|error| problem(error_line(text, &error), format!("no YAML: {}", error.info())))?;
         let end = event == Event::StreamEnd;
         let line = span.start.line();
-        builder.take(event, line).map_err(|message| Problem { line, message })?;
+        builder.take(event, line).map_err(|message| problem(line, message))?;
         if end {
             break;
         }
     }
     Ok(builder.root.unwrap_or_else(|| scalar(1, String::new(), false)))
+}
+
+/// The parser's line; of a tab in an indentation, which it tells at the start of the value before, the tab's.
+fn error_line(text: &str, error: &ScanError) -> usize {
+    let line = error.marker().line();
+    let indented = |text: &str| text[..text.len() - text.trim_start().len()].contains('\t');
+    let tab = || text.lines().enumerate().skip(line.saturating_sub(1)).find(|(_, text)| indented(text));
+    match error.info().contains("found a tab").then(tab).flatten() {
+        Some((index, _)) => index + 1,
+        None => line,
+    }
 }
 
 #[derive(Default)]
