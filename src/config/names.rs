@@ -5,9 +5,19 @@ use crate::balance::Selector;
 /// ``unknown kind `wrod`; did you mean `word`?``, or the list where nothing is near.
 pub(super) fn unknown(kind: &str, word: &str, known: &[&str]) -> String {
     match nearest(word, known.iter().copied()) {
-        Some(near) => format!("unknown {kind} `{word}`; did you mean `{near}`?"),
-        None => format!("unknown {kind} `{word}`; known: {}", list(known)),
+        Some(near) => format!("unknown {kind} `{}`; did you mean `{near}`?", shown(word)),
+        None => format!("unknown {kind} `{}`; known: {}", shown(word), list(known)),
     }
+}
+
+/// A value for a message: on one line, and not without end.
+pub(super) fn shown(text: &str) -> String {
+    const LONGEST: usize = 100;
+    let mut shown: String = text.chars().take(LONGEST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// `` `a`, `b`, `c` ``
@@ -69,12 +79,16 @@ fn plain_name(kind: &str, text: &str, also: &[char]) -> Result<String, String> {
         return Err(format!("a {kind} has at most {LONGEST} bytes, this one has {}", text.len()));
     }
     if !text.starts_with(|c: char| c.is_alphanumeric()) {
-        return Err(format!("{kind} `{text}` must begin with a letter or digit"));
+        return Err(format!("{kind} `{}` must begin with a letter or digit", shown(text)));
     }
     match text.chars().find(|c| !c.is_alphanumeric() && !also.contains(c)) {
         Some(bad) => {
             let also = also.iter().map(|c| format!(" and `{c}`")).collect::<String>();
-            Err(format!("{kind} `{text}` must not contain `{bad}`; letters, digits{also} may stand in it"))
+            Err(format!(
+                "{kind} `{}` must not contain `{}`; letters, digits{also} may stand in it",
+                shown(text),
+                bad.escape_debug()
+            ))
         }
         None => Ok(text.to_owned()),
     }
