@@ -130,3 +130,18 @@ stop() {
   done
   rm -f "$1"
 }
+
+# need_build_tools: what `cargo build` of this repository needs: cargo, a C compiler (ring) and protoc (etcd-client)
+need_build_tools() {
+  local wanted found missing=()
+  [ -x "$(command -v cargo)" ] || PATH=$HOME/.cargo/bin:$PATH
+  have cargo || die 69 "there is no cargo: install a Rust toolchain first (rustup.rs)"
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+  found=$(cargo --version | cut -d' ' -f2)
+  if [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -1)" != "$wanted" ]; then
+    die 69 "cargo $found is too old: goms needs $wanted or newer (\`rustup update stable\`)"
+  fi
+  have cc || missing+=(gcc libc6-dev)
+  have protoc || missing+=(protobuf-compiler)
+  [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}" || exit 69
+}
