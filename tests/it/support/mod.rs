@@ -1,4 +1,11 @@
 //! What the integration tests share.
 #![allow(dead_code)] // each room's tests use a part of it
 
+pub mod goms;
+pub mod http;
 pub mod servers;
+
+/// Whether the tests that take over half a minute run too (`scripts/test --all`).
+pub fn slow() -> bool {
+    std::env::var_os("GOMS_TEST_ALL").is_some()
+}
