@@ -2,8 +2,10 @@
 //!
 //! (The map of the rooms and the two data paths goes here.)
 
+pub mod admin;
 pub mod backoff;
 pub mod balance;
+pub mod cli;
 pub mod config;
 pub mod consumer;
 pub mod gateway;

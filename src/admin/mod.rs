@@ -1,1 +1,102 @@
-//! admin
+//! THE BACK DOOR: health, readiness, metrics and the JSON API of every role, on the admin port.
+//!
+//! May import: `registry`, `metrics`, `shutdown`.
+//!
+//! `/healthz` (the process lives), `/readyz` (200 while it takes requests, 503 before that and while it drains),
+//! `/metrics` (Prometheus), `/api/nodes` (the nodes of this process with their load), `/api/cluster` (the catalog).
+
+mod api;
+
+pub use api::{NodeReport, Reported};
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix_web::{App, HttpServer, web};
+
+use crate::metrics::{Load, Metrics};
+use crate::registry::{CatalogWatch, NodeId, NodeMeta};
+use crate::shutdown::Shutdown;
+
+/// What the admin port tells; shared by the roles of a process.
+#[derive(Clone)]
+pub struct Admin {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    metrics: Metrics,
+    catalog: CatalogWatch,
+    ready: AtomicBool,
+    nodes: Mutex<Vec<OwnNode>>,
+}
+
+#[derive(Clone)]
+struct OwnNode {
+    id: NodeId,
+    meta: NodeMeta,
+    load: Load,
+}
+
+impl Admin {
+    /// Not ready yet, without nodes.
+    #[must_use]
+    pub fn new(metrics: Metrics, catalog: CatalogWatch) -> Self {
+        let inner = Inner { metrics, catalog, ready: AtomicBool::new(false), nodes: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A node of this process, for `/api/nodes`.
+    pub fn add_node(&self, id: NodeId, meta: NodeMeta, load: Load) {
+        self.inner.nodes.lock().unwrap_or_else(PoisonError::into_inner).push(OwnNode { id, meta, load });
+    }
+
+    /// What a node of this process says of itself in the registry.
+    #[must_use]
+    pub fn meta_of(&self, id: &NodeId) -> Option<NodeMeta> {
+        self.nodes().into_iter().find(|node| node.id == *id).map(|node| node.meta)
+    }
+
+    /// What `/readyz` says from now on.
+    pub fn set_ready(&self, ready: bool) {
+        self.inner.ready.store(ready, Ordering::Release);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.inner.ready.load(Ordering::Acquire)
+    }
+
+    fn nodes(&self) -> Vec<OwnNode> {
+        self.inner.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Serves on a bound listener until the shutdown begins, with one worker: nobody's request waits for an admin page.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub fn serve(&self, listener: TcpListener, shutdown: &Shutdown) -> std::io::Result<()> {
+        let admin = self.clone();
+        let server = HttpServer::new(move || App::new().app_data(web::Data::new(admin.clone())).configure(api::routes))
+            .workers(1)
+            .worker_max_blocking_threads(1)
+            .disable_signals()
+            .shutdown_timeout(1)
+            .keep_alive(Duration::from_secs(30))
+            .listen(listener)?
+            .run();
+        let handle = server.handle();
+        let ended = shutdown.clone();
+        shutdown.spawn(async move {
+            let stop = async {
+                ended.begun().await;
+                handle.stop(false).await;
+            };
+            if let (Err(error), ()) = tokio::join!(server, stop) {
+                log::error!("the admin port ended: {error}");
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,1 +1,129 @@
-//! app
+//! THE COMPOSITION ROOT: the only place that picks backends and starts roles.
+//!
+//! May import: everything.
+
+mod check;
+mod cluster;
+mod error;
+mod gateway;
+mod logging;
+mod output;
+mod ports;
+mod process;
+mod roles;
+mod rpc;
+mod service;
+mod table;
+mod trace;
+mod trace_consumer;
+mod up;
+
+pub use error::AppError;
+
+use std::process::ExitCode;
+
+use self::roles::Role;
+use self::service::Served;
+use crate::cli::{Cli, Command, ConfigCommand, NodeFlags, ServiceArgs, ServiceCommand};
+use crate::config::Config;
+use crate::service::Service;
+
+/// Runs one command of the command line to its end and gives the process's exit code; prints what went wrong.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    finish(dispatch(cli))
+}
+
+impl Service {
+    /// Runs the service as a node of the cluster until SIGTERM or Ctrl-C, with the flags of `goms service` read from
+    /// this program's own command line, and gives the process's exit code; prints what went wrong.
+    ///
+    /// Blocks; call it from `main`, outside of any runtime.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let args = match ServiceArgs::parse_args(self.name(), self.version_text(), std::env::args_os()) {
+            Ok(args) => args,
+            Err(error) => return said(&error),
+        };
+        finish(Config::load(&args.common, &args.node).map_err(AppError::from).and_then(|config| {
+            start(config, vec![Role::Service(Served::Handlers(self))])
+        }))
+    }
+}
+
+/// Prints what clap says and gives the exit code.
+#[must_use]
+pub fn said(error: &clap::Error) -> ExitCode {
+    // nothing can be done when the terminal is gone
+    drop(error.print());
+    ExitCode::from(crate::cli::exit_code(error))
+}
+
+fn finish(result: Result<(), AppError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.print();
+            error.exit_code()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), AppError> {
+    let load = |node: &NodeFlags| Config::load(&cli.common, node).map_err(AppError::from);
+    match cli.command {
+        Command::Up(args) => start(load(&args.node)?, roles::of_up()),
+        Command::Gateway(args) => start(load(&args.node)?, vec![Role::Gateway]),
+        Command::TraceConsumer(args) => start(load(&args.node)?, vec![Role::TraceConsumer]),
+        Command::Service(args) => {
+            let config = load(&args.node)?;
+            let served = served(&config, args)?;
+            start(config, vec![Role::Service(served)])
+        }
+        Command::Cluster { command } => {
+            let config = load(&NodeFlags::default())?;
+            logging::start(&config.log.quieter());
+            in_system(cluster::run(&config, command))
+        }
+        Command::Trace { command } => {
+            let config = load(&NodeFlags::default())?;
+            logging::start(&config.log.quieter());
+            in_system(trace::run(&config, command))
+        }
+        Command::Config { command: ConfigCommand::Check } => check::config(&load(&NodeFlags::default())?),
+        Command::Config { command: ConfigCommand::Print(args) } => check::print(&load(&args.node)?),
+        Command::Completions { shell } => {
+            output::text(&String::from_utf8_lossy(&crate::cli::completions(shell)));
+            Ok(())
+        }
+        Command::Healthcheck { admin_addr } => in_system(check::health(&admin_addr)),
+    }
+}
+
+fn served(config: &Config, args: ServiceCommand) -> Result<Served, AppError> {
+    let Some(url) = &args.app else { return Served::demo(config, &args.name) };
+    let mut command = Vec::new();
+    for word in args.program {
+        command.push(word.into_string().map_err(|word| AppError::Usage(format!("`{}` is not UTF-8", word.display())))?);
+    }
+    let restart = match args.restart {
+        crate::cli::Restart::Never => crate::service::Restart::Never,
+        crate::cli::Restart::OnFailure => crate::service::Restart::OnFailure,
+        crate::cli::Restart::Always => crate::service::Restart::Always,
+    };
+    let settings = service::program_settings(url, command, restart)?;
+    if !config.gateway.services.contains_key(&args.name) {
+        eprintln!("goms: note: the config has no service `{}`, so a gateway with it has no route there", args.name);
+    }
+    Ok(Served::Program { name: args.name, settings })
+}
+
+fn start(config: Config, roles: Vec<Role>) -> Result<(), AppError> {
+    logging::start(&config.log);
+    in_system(roles::run(config, roles))
+}
+
+/// Runs a command on this thread; awc needs what actix's system has.
+fn in_system(command: impl Future<Output = Result<(), AppError>>) -> Result<(), AppError> {
+    actix_web::rt::System::new().block_on(command)
+}

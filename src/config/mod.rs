@@ -1,3 +1,191 @@
 //! WHAT THE USER SAID: raw file + environment + flags → a [`Config`] that cannot be wrong.
 //!
-//! May import: every room's settings; is imported by `app` and `main` only.
+//! May import: every room's settings; is imported by `app`, `cli` and `main` only.
+//!
+//! `yaml` makes a tree that knows its lines → `decode` walks it and collects every fault → `resolve` puts file, flags
+//! and environment together. Flag over variable over file over default.
+
+mod address;
+mod decode;
+mod environment;
+mod fault;
+mod flags;
+mod names;
+mod policy;
+mod print;
+mod raw;
+mod resolve;
+mod units;
+mod yaml;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use address::{app_url, host_port};
+pub use fault::{ConfigErrors, Fault};
+pub use flags::{CommonFlags, LogFormat, NodeFlags, RegistryWord};
+pub use names::service_name;
+pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
+
+use crate::balance::Selector;
+use crate::{consumer, gateway, registry, store, trace};
+
+/// Everything a process of goms needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from; `None` is the built-in config.
+    pub file: Option<PathBuf>,
+    /// How nodes find each other.
+    pub registry: registry::Settings,
+    /// How long to wait at the start for a registry that is away.
+    pub registry_wait: Duration,
+    /// What is recorded of requests, and where it goes.
+    pub trace: trace::Settings,
+    /// Where it is kept.
+    pub store: store::Settings,
+    /// How it gets there.
+    pub consumer: consumer::Settings,
+    /// What a gateway serves.
+    pub gateway: gateway::Settings,
+    /// The first signs calls, all are accepted; empty: no guard.
+    pub call_keys: Vec<String>,
+    /// How a node is chosen of a service that `gateway` does not name.
+    pub selector: Selector,
+    /// Ports and the like.
+    pub node: NodeSettings,
+    /// Where traces and spools are kept.
+    pub data_dir: PathBuf,
+    /// Where the local registry is kept.
+    pub runtime_dir: PathBuf,
+    /// What is logged and how.
+    pub log: LogSettings,
+}
+
+/// What a running node was told of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// Port for HTTP; `None`: the role's default; 0: any.
+    pub http_port: Option<u16>,
+    /// Port for RPC; as above.
+    pub rpc_port: Option<u16>,
+    /// Admin port; `None`: RPC port + 100.
+    pub admin_port: Option<u16>,
+    /// What the admin port binds: 127.0.0.1.
+    pub admin_bind: IpAddr,
+    /// What the other ports bind: 0.0.0.0. `up` binds 127.0.0.1 unless [`NodeSettings::bind_given`].
+    pub bind: IpAddr,
+    /// Whether `bind` was asked for.
+    pub bind_given: bool,
+    /// What other nodes call this one by; `None`: found out.
+    pub advertise_ip: Option<IpAddr>,
+    /// Worker threads.
+    pub workers: usize,
+    /// How long requests in flight may take at the end.
+    pub drain_timeout: Duration,
+    /// Print one line a request; `None`: as the role does by default.
+    pub access_log: Option<bool>,
+    /// The service's version.
+    pub version: String,
+    /// Where the node stands; empty: not said.
+    pub zone: String,
+}
+
+/// What is logged and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// For people or for programs.
+    pub format: LogFormat,
+    /// 0 is info, 1 debug, 2 trace, -1 warnings, -2 errors.
+    pub verbosity: i8,
+}
+
+/// What is looked for when no file is named.
+pub const DEFAULT_FILE: &str = "config/config.yml";
+
+/// What applies when there is no file.
+const BUILT_IN: &str = "services:
+  user: { register: /register, login: /login }
+  order: { submit: /order/submit }
+";
+
+/// Far over any config; keeps a mistaken `--config big.iso` out of memory.
+const MOST_BYTES: u64 = 4 << 20;
+
+impl Config {
+    /// Reads the file that the flags name (or [`DEFAULT_FILE`], or else the built-in config), and puts flags and
+    /// environment over it. A command that runs no node passes default node flags.
+    ///
+    /// # Errors
+    /// All that is wrong, at once.
+    pub fn load(common: &CommonFlags, node: &NodeFlags) -> Result<Self, ConfigErrors> {
+        let file = match &common.config {
+            Some(path) => Some(path.clone()),
+            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
+        };
+        let text = match &file {
+            Some(path) => read(path)?,
+            None => BUILT_IN.to_owned(),
+        };
+        Self::assemble(file, &text, common, node)
+    }
+
+    /// As [`Config::load`], from a text instead of a file; `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// All that is wrong, at once.
+    pub fn parse(name: &str, text: &str, common: &CommonFlags, node: &NodeFlags) -> Result<Self, ConfigErrors> {
+        Self::assemble(Some(PathBuf::from(name)), text, common, node)
+    }
+
+    fn assemble(
+        file: Option<PathBuf>,
+        text: &str,
+        common: &CommonFlags,
+        node: &NodeFlags,
+    ) -> Result<Self, ConfigErrors> {
+        let name = file.as_ref().map_or_else(|| "built-in config".to_owned(), |path| path.display().to_string());
+        let root =
+            yaml::parse(text).map_err(|problem| ConfigErrors::one(&name, Some(problem.line), problem.message))?;
+        let mut decoder = decode::Decoder::new(&name);
+        let raw = decoder.file(&decode::Field::root(&root));
+        let folders = environment::Folders::of_this_process();
+        let config = resolve::resolve(&mut decoder, file, raw, common, node, folders);
+        let mut faults = decoder.faults;
+        if faults.is_empty() {
+            return Ok(config);
+        }
+        faults.sort_by_key(|fault| fault.line);
+        Err(ConfigErrors { faults })
+    }
+
+    /// That there is something for a gateway to serve; other roles do without `services`.
+    ///
+    /// # Errors
+    /// That there is not, and what to write.
+    pub fn for_gateway(&self) -> Result<(), ConfigErrors> {
+        match &self.file {
+            Some(path) if self.gateway.services.is_empty() => Err(ConfigErrors::one(
+                &path.display().to_string(),
+                None,
+                "a gateway needs `services`; write for example `services: { user: { login: /login } }`".to_owned(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigErrors> {
+    let name = path.display().to_string();
+    let fail = |line, message| ConfigErrors::one(&name, line, message);
+    let size = std::fs::metadata(path).map_err(|error| fail(None, format!("cannot read the config: {error}")))?.len();
+    if size > MOST_BYTES {
+        return Err(fail(None, format!("a config has at most {MOST_BYTES} bytes, this one has {size}")));
+    }
+    let bytes = std::fs::read(path).map_err(|error| fail(None, format!("cannot read the config: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+        fail(Some(line), "is no UTF-8 text".to_owned())
+    })
+}

@@ -1,0 +1,102 @@
+//! The pages and the JSON of the admin port.
+
+use actix_web::http::header::ContentType;
+use actix_web::{HttpResponse, web};
+use serde::{Deserialize, Serialize};
+
+use super::{Admin, OwnNode};
+use crate::registry::{Node, NodeState};
+
+/// A node of this process, as `/api/nodes` tells it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// Its service.
+    pub service: String,
+    /// `ip:rpc_ip:http`.
+    pub node: String,
+    /// The service's version.
+    pub version: String,
+    /// When it started, in milliseconds of Unix time.
+    pub started_ms: i64,
+    /// Requests that are running now.
+    pub in_flight: u64,
+    /// Requests that were answered since the start.
+    pub answered: u64,
+}
+
+/// The answer of `/api/nodes`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reported {
+    /// The nodes of the process.
+    pub nodes: Vec<NodeReport>,
+}
+
+#[derive(Serialize)]
+struct CatalogNode<'a> {
+    service: &'a str,
+    node: String,
+    state: NodeState,
+    meta: &'a crate::registry::NodeMeta,
+}
+
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/", web::get().to(index))
+        .route("/healthz", web::get().to(healthz))
+        .route("/readyz", web::get().to(readyz))
+        .route("/metrics", web::get().to(metrics))
+        .route("/api/nodes", web::get().to(nodes))
+        .route("/api/cluster", web::get().to(cluster));
+}
+
+async fn index() -> HttpResponse {
+    text("goms admin port: /healthz /readyz /metrics /api/nodes /api/cluster\n".to_owned())
+}
+
+async fn healthz() -> HttpResponse {
+    text("ok\n".to_owned())
+}
+
+async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
+    if admin.is_ready() {
+        text("ready\n".to_owned())
+    } else {
+        HttpResponse::ServiceUnavailable().content_type(ContentType::plaintext()).body("not ready\n")
+    }
+}
+
+async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(admin.inner.metrics.render())
+}
+
+async fn nodes(admin: web::Data<Admin>) -> HttpResponse {
+    HttpResponse::Ok().json(Reported { nodes: admin.nodes().iter().map(report).collect() })
+}
+
+async fn cluster(admin: web::Data<Admin>) -> HttpResponse {
+    let catalog = admin.inner.catalog.borrow().clone();
+    match catalog {
+        Some(catalog) => HttpResponse::Ok().json(catalog.all().map(|node| shown(node)).collect::<Vec<_>>()),
+        None => HttpResponse::ServiceUnavailable().body("the registry is not known yet\n"),
+    }
+}
+
+fn report(node: &OwnNode) -> NodeReport {
+    NodeReport {
+        service: node.id.service.clone(),
+        node: node.id.to_string(),
+        version: node.meta.version.clone(),
+        started_ms: node.meta.started_ms,
+        in_flight: node.load.in_flight(),
+        answered: node.load.answered(),
+    }
+}
+
+fn shown(node: &Node) -> CatalogNode<'_> {
+    CatalogNode { service: &node.id.service, node: node.id.to_string(), state: node.state, meta: &node.meta }
+}
+
+fn text(body: String) -> HttpResponse {
+    HttpResponse::Ok().content_type(ContentType::plaintext()).body(body)
+}

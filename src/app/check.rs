@@ -1,0 +1,40 @@
+//! `goms config` and `goms healthcheck`.
+
+use std::time::Duration;
+
+use super::{AppError, output};
+use crate::config::Config;
+
+/// How long an admin port may take to say that it is ready.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Tells that a config is good; its faults were told when it was read.
+pub fn config(config: &Config) -> Result<(), AppError> {
+    let from = config.file.as_ref().map_or_else(|| "the built-in config".to_owned(), |file| file.display().to_string());
+    let actions: usize = config.gateway.services.values().map(|service| service.actions.len()).sum();
+    output::line(&format!("{from} is good: {} services, {actions} actions", config.gateway.services.len()));
+    Ok(())
+}
+
+/// Prints what is in force.
+pub fn print(config: &Config) -> Result<(), AppError> {
+    output::text(&config.to_yaml());
+    Ok(())
+}
+
+/// Asks a node's admin port whether it is ready.
+///
+/// # Errors
+/// [`AppError::Unavailable`] when it is not, or does not answer.
+pub async fn health(admin: &str) -> Result<(), AppError> {
+    let client = awc::Client::builder().timeout(HEALTH_TIMEOUT).disable_redirects().finish();
+    let url = format!("http://{admin}/readyz");
+    match client.get(&url).send().await {
+        Ok(answer) if answer.status().is_success() => {
+            output::line("ready");
+            Ok(())
+        }
+        Ok(answer) => Err(AppError::Unavailable(format!("{admin} is not ready: status {}", answer.status().as_u16()))),
+        Err(error) => Err(AppError::Unavailable(format!("{admin} does not answer: {error}"))),
+    }
+}

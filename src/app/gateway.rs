@@ -1,0 +1,42 @@
+//! The gateway role.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::AppError;
+use super::ports::Ports;
+use super::process::{Process, RunningNode, Server};
+use super::rpc::Rpc;
+use crate::balance::Balancer;
+use crate::gateway;
+
+/// The name under which gateways register.
+pub const SERVICE: &str = "gateway";
+/// The ports of a gateway that was not told any.
+pub const DEFAULT_PORTS: (u16, u16) = (8080, 8180);
+
+/// Listens; the node is not registered yet.
+///
+/// # Errors
+/// When a listener cannot be used.
+pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, crate::metrics::Load), AppError> {
+    let id = process.identity(SERVICE, &ports)?;
+    let selectors: HashMap<_, _> =
+        process.config.gateway.services.iter().map(|(name, service)| (name.clone(), service.selector)).collect();
+    let balancer = Balancer::start(process.registry.catalog(), selectors, &process.background);
+    let load = crate::metrics::Load::default();
+    let parts = gateway::Parts {
+        settings: Arc::new(process.config.gateway.clone()),
+        balancer,
+        catalog: process.registry.catalog(),
+        recorder: process.recorder.clone(),
+        origin: process.origin(&id),
+        metrics: process.metrics.clone(),
+        load: load.clone(),
+        workers: process.config.node.workers,
+    };
+    let running = gateway::serve(ports.http, parts).map_err(|error| AppError::Part(Box::new(error)))?;
+    let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
+    log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
+    Ok((RunningNode { id, rpc, server: Server::Gateway(running) }, load))
+}

@@ -1,0 +1,52 @@
+//! Log lines: the originals' form (`2021/08/10 11:08:01 [gateway] Http Listen on port: 8080`) or JSON, on stderr.
+
+use std::io::Write;
+
+use env_logger::{Builder, Target};
+use log::{Level, LevelFilter, Record};
+
+use crate::config::{LogFormat, LogSettings};
+
+/// Starts logging. `RUST_LOG` wins over the verbosity of the command line. A second call changes nothing.
+pub fn start(settings: &LogSettings) {
+    let level = match settings.verbosity {
+        ..=-2 => LevelFilter::Error,
+        -1 => LevelFilter::Warn,
+        0 => LevelFilter::Info,
+        1 => LevelFilter::Debug,
+        2.. => LevelFilter::Trace,
+    };
+    let mut builder = Builder::new();
+    builder.target(Target::Stderr).filter_level(LevelFilter::Warn).filter_module("goms", level);
+    if settings.verbosity > 2 {
+        builder.filter_level(LevelFilter::Debug);
+    }
+    if let Ok(filter) = std::env::var("RUST_LOG") {
+        builder.parse_filters(&filter);
+    }
+    match settings.format {
+        LogFormat::Text => builder.format(|out, record| writeln!(out, "{}", text_line(record))),
+        LogFormat::Json => builder.format(|out, record| writeln!(out, "{}", json_line(record))),
+    };
+    if builder.try_init().is_err() {
+        log::debug!("logging was started already");
+    }
+}
+
+fn text_line(record: &Record<'_>) -> String {
+    let time = jiff::Zoned::now().strftime("%Y/%m/%d %H:%M:%S").to_string();
+    match record.level() {
+        Level::Info => format!("{time} {}", record.args()),
+        level => format!("{time} {level} {}", record.args()),
+    }
+}
+
+fn json_line(record: &Record<'_>) -> String {
+    serde_json::json!({
+        "time": jiff::Timestamp::now().to_string(),
+        "level": record.level().as_str().to_ascii_lowercase(),
+        "target": record.target(),
+        "message": record.args().to_string(),
+    })
+    .to_string()
+}

@@ -1,0 +1,66 @@
+//! Binding the ports of a node before anything else starts, so that a taken one is told at once and a port that others
+//! are told is one that answers.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use tokio::net::TcpSocket;
+
+use super::AppError;
+
+/// Connections that may wait to be accepted. The kernel cuts it to `net.core.somaxconn` (4,096 by default); the standard
+/// library's 128 overflows when a load generator opens some hundred connections at once.
+const BACKLOG: u32 = 4_096;
+
+/// The bound ports of a node.
+pub struct Ports {
+    /// Where it takes HTTP.
+    pub http: TcpListener,
+    /// Where it takes RPC.
+    pub rpc: TcpListener,
+}
+
+/// Binds a node's HTTP and RPC ports; 0 takes a free one.
+///
+/// # Errors
+/// [`AppError::Port`] names the port and its flag. Must be called within the runtime.
+pub fn bind(ip: IpAddr, http_port: u16, rpc_port: u16) -> Result<Ports, AppError> {
+    Ok(Ports { http: listen(ip, http_port, "--http-port")?, rpc: listen(ip, rpc_port, "--rpc-port")? })
+}
+
+/// Binds the admin port: the one that was asked for or none; else the RPC port + 100, or a free one where that is
+/// taken or over 65535.
+///
+/// # Errors
+/// [`AppError::Port`] when an explicit port is taken.
+pub fn bind_admin(ip: IpAddr, asked: Option<u16>, rpc_port: u16) -> Result<TcpListener, AppError> {
+    if let Some(port) = asked {
+        return listen(ip, port, "--admin-port");
+    }
+    if let Some(port) = rpc_port.checked_add(100) {
+        match listen(ip, port, "--admin-port") {
+            Ok(listener) => return Ok(listener),
+            Err(error) => log::debug!("admin port {port} is taken, taking a free one: {error}"),
+        }
+    }
+    listen(ip, 0, "--admin-port")
+}
+
+/// The port that a listener got.
+///
+/// # Errors
+/// When the operating system does not tell.
+pub fn port_of(listener: &TcpListener) -> Result<u16, AppError> {
+    Ok(listener.local_addr().map_err(AppError::Start)?.port())
+}
+
+fn listen(ip: IpAddr, port: u16, flag: &'static str) -> Result<TcpListener, AppError> {
+    let address = SocketAddr::new(ip, port);
+    let open = || {
+        let socket = if ip.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // a port whose connections linger in TIME_WAIT may be bound; one that listens may not
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    open().map_err(|source| AppError::Port { address, flag, source })
+}

@@ -1,0 +1,282 @@
+//! A process: what its roles share, and the order in which it starts and ends.
+//!
+//! Start: ports, registry known, roles listen, nodes register, ready.
+//! End: not ready, deregister, let watchers notice, drain, background tasks, spool, done. Each step is bounded.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::error::with_causes;
+use super::{AppError, ports};
+use crate::admin::Admin;
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::metrics::{Load, Metrics};
+use crate::registry::{self, Catalog, HostPort, Node, NodeId, NodeMeta, Registry, RegistryError};
+use crate::shutdown::Shutdown;
+use crate::trace::{self, Origin, Recorder};
+
+/// How long other nodes get to see that a node left before it stops listening. A watch event takes a few milliseconds
+/// through etcd or inotify; the rest is for a busy machine.
+const NOTICE: Duration = Duration::from_millis(250);
+/// How long background tasks (watches, leases, health) may take to end.
+const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
+/// How long the spool may take to hand over or write down what it holds.
+const SPOOL_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the roles of a process share.
+pub struct Process {
+    /// What the user said.
+    pub config: Config,
+    /// The process's instruments.
+    pub metrics: Metrics,
+    /// Where nodes find each other.
+    pub registry: Arc<dyn Registry>,
+    /// Takes the events of all roles.
+    pub recorder: Recorder,
+    /// The admin port's state.
+    pub admin: Admin,
+    /// Ends the background tasks; not the requests.
+    pub background: Shutdown,
+    spool: Shutdown,
+}
+
+impl Process {
+    /// Opens the registry and the trace pipeline; nothing listens yet. Must be called within an actix system.
+    ///
+    /// # Errors
+    /// When a setting cannot work or the data folder cannot be used.
+    pub fn open(config: Config) -> Result<Self, AppError> {
+        let metrics = Metrics::new();
+        let background = Shutdown::new();
+        let registry = registry::open(&config.registry, &background, &metrics).map_err(AppError::Registry)?;
+        let spool = Shutdown::new();
+        let recorder = trace::start(&config.trace, registry.catalog(), &metrics, &spool)
+            .map_err(|error| AppError::Part(Box::new(error)))?;
+        let admin = Admin::new(metrics.clone(), registry.catalog());
+        Ok(Self { config, metrics, registry, recorder, admin, background, spool })
+    }
+
+    /// The address that a node of this process tells others.
+    pub fn advertised_ip(&self) -> IpAddr {
+        let node = &self.config.node;
+        node.advertise_ip.unwrap_or_else(|| if node.bind.is_unspecified() { registry::own_ip() } else { node.bind })
+    }
+
+    /// A node's identity from its bound ports.
+    ///
+    /// # Errors
+    /// When the operating system does not tell the ports.
+    pub fn identity(&self, service: &str, ports: &ports::Ports) -> Result<NodeId, AppError> {
+        let ip = self.advertised_ip();
+        Ok(NodeId {
+            service: service.to_owned(),
+            rpc: HostPort::new(ip, ports::port_of(&ports.rpc)?),
+            http: HostPort::new(ip, ports::port_of(&ports.http)?),
+        })
+    }
+
+    /// Whom a node's events name.
+    pub fn origin(&self, id: &NodeId) -> Arc<Origin> {
+        Arc::new(Origin {
+            service_name: id.service.clone(),
+            service_id: id.key(&self.config.registry.namespace),
+            project_name: self.config.registry.namespace.clone(),
+            node: id.to_string(),
+        })
+    }
+
+    /// Serves the admin port and tells where; `rpc_port` decides the default.
+    ///
+    /// # Errors
+    /// When an explicit port is taken.
+    pub fn serve_admin(&self, rpc_port: u16) -> Result<std::net::SocketAddr, AppError> {
+        let node = &self.config.node;
+        let listener = ports::bind_admin(node.admin_bind, node.admin_port, rpc_port)?;
+        let port = ports::port_of(&listener)?;
+        self.admin.serve(listener, &self.background).map_err(AppError::Start)?;
+        let ip = match node.admin_bind {
+            ip if ip.is_unspecified() => self.advertised_ip(),
+            ip => ip,
+        };
+        log::debug!("admin port address={ip}:{port}");
+        Ok(std::net::SocketAddr::new(ip, port))
+    }
+
+    /// What a node of ours says of itself.
+    pub fn meta(&self, admin: std::net::SocketAddr) -> NodeMeta {
+        let node = &self.config.node;
+        NodeMeta {
+            version: node.version.clone(),
+            zone: node.zone.clone(),
+            started_ms: jiff::Timestamp::now().as_millisecond(),
+            admin: Some(admin),
+            ..NodeMeta::default()
+        }
+    }
+
+    /// Makes a listening node visible, trying again while the registry is away, for `--registry-wait` at most.
+    ///
+    /// # Errors
+    /// [`RegistryError::Taken`] at once; [`RegistryError::Unavailable`] after the wait.
+    pub async fn register(&self, id: &NodeId, meta: NodeMeta, load: Load) -> Result<(), AppError> {
+        let deadline = tokio::time::Instant::now() + self.config.registry_wait;
+        let mut backoff = Backoff::seeded(Duration::from_millis(100), Duration::from_secs(2));
+        loop {
+            match self.registry.register(Node::new(id.clone(), meta.clone())).await {
+                Ok(()) => {
+                    self.admin.add_node(id.clone(), meta, load);
+                    return Ok(());
+                }
+                Err(error @ RegistryError::Unavailable { .. }) if tokio::time::Instant::now() < deadline => {
+                    let wait = backoff.next_wait();
+                    log::warn!("cannot register, trying again in {wait:?}: {}", with_causes(&error));
+                    tokio::time::sleep(wait).await;
+                }
+                Err(error) => return Err(AppError::Registry(error)),
+            }
+        }
+    }
+
+    /// Ends the nodes and then the process; every step is bounded.
+    pub async fn end(self, nodes: Vec<RunningNode>) {
+        self.admin.set_ready(false);
+        for node in &nodes {
+            self.leave(node).await;
+        }
+        tokio::time::sleep(NOTICE).await;
+        let drain = self.config.node.drain_timeout;
+        log::info!("draining: waiting up to {drain:?} for running requests");
+        // in the order of starting, so that events of the last requests still find the consumer, which started first
+        // and ends last
+        for node in nodes.into_iter().rev() {
+            if matches!(node.server, Server::Consumer(_)) {
+                self.flush_spool().await;
+            }
+            node.server.stop(drain).await;
+        }
+        self.flush_spool().await;
+        self.background.begin();
+        if !self.background.finished(BACKGROUND_LIMIT).await {
+            log::warn!("background tasks did not end within {BACKGROUND_LIMIT:?}");
+        }
+        log::info!("stopped");
+    }
+
+    /// Takes a node out of the registry; its ports stay open.
+    pub async fn leave(&self, node: &RunningNode) -> bool {
+        node.rpc.set_serving(false).await;
+        match self.registry.deregister(&node.id).await {
+            // it was out already: its program died, or it never got in
+            Ok(()) | Err(RegistryError::Unknown(_)) => true,
+            Err(error) => {
+                log::warn!("cannot deregister, the lease will end it: {}", with_causes(&error));
+                false
+            }
+        }
+    }
+
+    /// Makes a node visible again that had left. Returns whether it is.
+    pub async fn come_back(&self, node: &RunningNode) -> bool {
+        let Some(meta) = self.admin.meta_of(&node.id) else { return false };
+        match self.registry.register(Node::new(node.id.clone(), meta)).await {
+            Ok(()) => {
+                node.rpc.set_serving(true).await;
+                log::info!("[{}] the program is up, the node is back", node.id.service);
+                true
+            }
+            Err(error) => {
+                log::warn!("cannot register again: {}", with_causes(&error));
+                false
+            }
+        }
+    }
+
+    async fn flush_spool(&self) {
+        self.spool.begin();
+        if !self.spool.finished(SPOOL_LIMIT).await {
+            log::warn!("the trace spool did not end within {SPOOL_LIMIT:?}; what it held is on disk");
+        }
+    }
+}
+
+/// A listening node.
+pub struct RunningNode {
+    /// Which.
+    pub id: NodeId,
+    /// Its RPC port.
+    pub rpc: super::rpc::Rpc,
+    /// What serves its HTTP port.
+    pub server: Server,
+}
+
+/// What serves a node's HTTP port.
+pub enum Server {
+    /// The front door.
+    Gateway(crate::gateway::Running),
+    /// A service of the framework.
+    Service(crate::service::Running),
+    /// The pipeline's end.
+    Consumer(crate::consumer::Running),
+}
+
+impl Server {
+    async fn stop(self, drain: Duration) {
+        match self {
+            Self::Gateway(running) => running.stop(drain).await,
+            Self::Service(running) => running.stop(drain).await,
+            Self::Consumer(running) => running.stop(drain).await,
+        }
+    }
+}
+
+/// Opens the registry for a command that only reads or steers.
+///
+/// # Errors
+/// When a setting cannot work.
+pub fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, AppError> {
+    registry::open(&config.registry, &Shutdown::new(), &Metrics::new()).map_err(AppError::Registry)
+}
+
+/// Waits for the first read of the registry.
+///
+/// # Errors
+/// [`AppError::RegistryAway`] after `limit`.
+pub async fn known_catalog(registry: &dyn Registry, limit: Duration) -> Result<Arc<Catalog>, AppError> {
+    let mut catalog = registry.catalog();
+    let known = tokio::time::timeout(limit, catalog.wait_for(Option::is_some)).await;
+    match known.ok().and_then(Result::ok).and_then(|known| known.clone()) {
+        Some(known) => Ok(known),
+        None => Err(AppError::RegistryAway { kind: registry.kind(), waited: limit }),
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT. A second one ends the process at once.
+///
+/// # Errors
+/// When signals cannot be handled.
+pub fn termination(background: &Shutdown) -> Result<impl Future<Output = ()>, AppError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Start)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Start)?;
+    let background = background.clone();
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => log::info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => log::info!("stopping on SIGINT"),
+        }
+        let ended = background.clone();
+        background.spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => std::process::exit(130),
+                _ = interrupt.recv() => std::process::exit(130),
+                () = ended.begun() => {}
+            }
+        });
+    })
+}
+
+/// The address of a loopback-only process (`goms up`).
+pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -1,0 +1,178 @@
+//! Runs the roles of a process from start to end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::ports::{self, Ports};
+use super::process::{LOOPBACK, Process, RunningNode, known_catalog, termination};
+use super::service::{Listening, Served};
+use super::{AppError, gateway, service, trace_consumer, up};
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::metrics::Load;
+use crate::registry::{NodeMeta, Registry};
+use crate::service::{Program, ProgramState};
+
+/// One node of a process.
+pub enum Role {
+    /// The front door.
+    Gateway,
+    /// A service.
+    Service(Served),
+    /// The pipeline's end.
+    TraceConsumer,
+    /// A node of the demo service, beside others in one process.
+    UpUser,
+}
+
+/// The roles of `goms up`, in the order of starting.
+pub fn of_up() -> Vec<Role> {
+    let mut roles = vec![Role::TraceConsumer];
+    roles.extend((0..up::USER_NODES).map(|_| Role::UpUser));
+    roles.push(Role::Gateway);
+    roles
+}
+
+/// A node that listens and is about to register.
+struct Started {
+    node: RunningNode,
+    meta: NodeMeta,
+    load: Load,
+    program: Option<Program>,
+}
+
+/// Starts every role, registers its node once it answers, and ends all of them at SIGTERM or SIGINT.
+///
+/// # Errors
+/// When a port is taken, the registry is away for too long, or a part cannot start; what had started is ended again.
+pub async fn run(mut config: Config, roles: Vec<Role>) -> Result<(), AppError> {
+    let whole_cluster = roles.len() > 1;
+    if whole_cluster && !config.node.bind_given {
+        config.node.bind = LOOPBACK;
+    }
+    let process = Process::open(config)?;
+    let terminated = termination(&process.background)?;
+    tokio::pin!(terminated);
+    let mut nodes = Vec::new();
+    let mut programs = Vec::new();
+    let outcome = tokio::select! {
+        started = start_all(&process, roles, &mut nodes, &mut programs) => match started {
+            Ok(admin) => {
+                if whole_cluster {
+                    let ids: Vec<_> = nodes.iter().map(|node| &node.id).collect();
+                    up::greet(&ids, admin);
+                }
+                tokio::select! {
+                    () = &mut terminated => Ok(()),
+                    failed = supervise(&process, &nodes, &programs) => Err(failed),
+                }
+            }
+            Err(error) => Err(error),
+        },
+        () = &mut terminated => Ok(()),
+    };
+    process.end(nodes).await;
+    for program in programs {
+        program.stop().await;
+    }
+    outcome
+}
+
+async fn start_all(
+    process: &Process,
+    roles: Vec<Role>,
+    nodes: &mut Vec<RunningNode>,
+    programs: &mut Vec<Program>,
+) -> Result<SocketAddr, AppError> {
+    // every port first: what is taken is told before anything else happens
+    let alone = roles.len() == 1;
+    let bound = roles.into_iter().map(|role| bind(process, role, alone)).collect::<Result<Vec<_>, _>>()?;
+    let admin_beside = match bound.last() {
+        Some((_, ports)) => ports::port_of(&ports.rpc)?,
+        None => 0,
+    };
+    let admin = process.serve_admin(admin_beside)?;
+    known_catalog(&*process.registry, process.config.registry_wait).await?;
+    for (role, ports) in bound {
+        let Started { node, meta, load, program } = listen(process, role, ports, admin).await?;
+        programs.extend(program);
+        let (id, registered) = (node.id.clone(), (meta, load));
+        node.rpc.set_serving(true).await;
+        nodes.push(node);
+        process.register(&id, registered.0, registered.1).await?;
+    }
+    process.admin.set_ready(true);
+    Ok(admin)
+}
+
+/// Binds a role's ports. In a whole cluster the port flags are the gateway's; the others take free ones.
+fn bind(process: &Process, role: Role, alone: bool) -> Result<(Role, Ports), AppError> {
+    let node = &process.config.node;
+    let default = if matches!(role, Role::Gateway) { gateway::DEFAULT_PORTS } else { (0, 0) };
+    let asked = if alone || matches!(role, Role::Gateway) { (node.http_port, node.rpc_port) } else { (None, None) };
+    let ports = ports::bind(node.bind, asked.0.unwrap_or(default.0), asked.1.unwrap_or(default.1))?;
+    Ok((role, ports))
+}
+
+async fn listen(process: &Process, role: Role, ports: Ports, admin: SocketAddr) -> Result<Started, AppError> {
+    let mut meta = process.meta(admin);
+    let workers = process.config.node.workers;
+    let (node, load, program) = match role {
+        Role::Gateway => {
+            let (node, load) = gateway::listen(process, ports).await?;
+            (node, load, None)
+        }
+        Role::TraceConsumer => {
+            let (node, load) = trace_consumer::listen(process, ports).await?;
+            meta.takes_events = true;
+            (node, load, None)
+        }
+        Role::Service(served) => {
+            let Listening { node, load, version, program } = service::listen(process, ports, served, workers).await?;
+            if meta.version.is_empty() {
+                meta.version = version;
+            }
+            (node, load, program)
+        }
+        Role::UpUser => {
+            let served = Served::demo(&process.config, up::SERVICE)?;
+            let Listening { node, load, .. } = service::listen(process, ports, served, 1).await?;
+            (node, load, None)
+        }
+    };
+    Ok(Started { node, meta, load, program })
+}
+
+/// Follows the programs behind the nodes: takes a node out while its program is down, puts it back when it is up again,
+/// and resolves when one is gone for good.
+async fn supervise(process: &Process, nodes: &[RunningNode], programs: &[Program]) -> AppError {
+    let (Some(node), Some(program)) = (nodes.first(), programs.first()) else {
+        return std::future::pending().await;
+    };
+    let mut state = program.state();
+    let mut registered = true;
+    let mut retry = Backoff::seeded(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        let now = state.borrow_and_update().clone();
+        let done = match now {
+            ProgramState::Ended(why) => return AppError::Unavailable(format!("the program of `{}` {why}", node.id.service)),
+            ProgramState::Down if registered => {
+                registered = false;
+                log::warn!("[{}] the program is down, the node leaves until it is back", node.id.service);
+                process.leave(node).await
+            }
+            ProgramState::Up if !registered => {
+                registered = process.come_back(node).await;
+                registered
+            }
+            _ => true,
+        };
+        let again = if done { Duration::MAX } else { retry.next_wait() };
+        tokio::select! {
+            changed = state.changed() => if changed.is_err() {
+                return AppError::Unavailable(format!("the program of `{}` is not watched any more", node.id.service));
+            },
+            () = tokio::time::sleep(again) => {}
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The service role: the echo demo, a program in another language, or a service author's own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::AppError;
+use super::ports::Ports;
+use super::process::{Process, RunningNode, Server};
+use super::rpc::Rpc;
+use crate::balance::Balancer;
+use crate::config::Config;
+use crate::metrics::Load;
+use crate::service::{self, CallTable, CalledAction, Parts, Program, ProgramSettings, ProgramState, ProgramUrl, Service};
+
+/// Bytes of another service's answer that a handler may ask for; as many as a request may have.
+const CALLED_ANSWER_BYTES: usize = 10 << 20;
+
+/// What a node serves.
+pub enum Served {
+    /// Handlers.
+    Handlers(Service),
+    /// A program behind this node.
+    Program {
+        /// The name it registers under.
+        name: String,
+        /// Where it is and how it is run.
+        settings: ProgramSettings,
+    },
+}
+
+impl Served {
+    /// The echo demo for a service of the config.
+    ///
+    /// # Errors
+    /// [`AppError::Usage`] when the config has no such service.
+    pub fn demo(config: &Config, name: &str) -> Result<Self, AppError> {
+        let Some(known) = config.gateway.services.get(name) else {
+            let names: Vec<&str> = config.gateway.services.keys().map(String::as_str).collect();
+            return Err(AppError::Usage(format!(
+                "no service `{name}` in the config, which has {}; add it there, or give a program with `--app`",
+                names.join(", ")
+            )));
+        };
+        let paths: Vec<String> = known.actions.values().map(|action| action.path.clone()).collect();
+        Ok(Self::Handlers(service::echo_service(name, paths)))
+    }
+
+    /// The name it registers under.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Handlers(service) => service.name(),
+            Self::Program { name, .. } => name,
+        }
+    }
+}
+
+/// A listening service node, and its program's state if it has one.
+pub struct Listening {
+    /// The node.
+    pub node: RunningNode,
+    /// Its load.
+    pub load: Load,
+    /// The version it tells.
+    pub version: String,
+    /// The program behind it.
+    pub program: Option<Program>,
+}
+
+/// Listens (and first starts the program, if there is one); the node is not registered yet.
+///
+/// # Errors
+/// When the program does not come up or a listener cannot be used.
+pub async fn listen(process: &Process, ports: Ports, served: Served, workers: usize) -> Result<Listening, AppError> {
+    let id = process.identity(served.name(), &ports)?;
+    let load = Load::default();
+    let parts = Parts {
+        call_keys: process.config.call_keys.clone(),
+        recorder: process.recorder.clone(),
+        origin: process.origin(&id),
+        metrics: process.metrics.clone(),
+        calls: Some(call_table(process)),
+        load: load.clone(),
+        workers,
+        access_log: process.config.node.access_log.unwrap_or(true),
+        limits: service::Limits::default(),
+    };
+    let name = served.name().to_owned();
+    let (running, program, version) = match served {
+        Served::Handlers(service) => {
+            let version = service.version_text().to_owned();
+            let running = service::serve(ports.http, service, parts).map_err(part)?;
+            (running, None, version)
+        }
+        Served::Program { name, settings } => {
+            let url = settings.url.clone();
+            log::info!("[{name}] waiting for the program at {url}");
+            let program = Program::start(settings).await.map_err(part)?;
+            let running =
+                service::serve_program(ports.http, &name, &url, service::PROGRAM_TIMEOUT, parts).map_err(part)?;
+            (running, Some(program), String::new())
+        }
+    };
+    let rpc = Rpc::serve(ports.rpc, &name, &process.background).await?;
+    log::info!("[{name}] Http Listen on port: {}", id.http.port.unwrap_or(0));
+    Ok(Listening { node: RunningNode { id, rpc, server: Server::Service(running) }, load, version, program })
+}
+
+/// What `--app` asks for.
+///
+/// # Errors
+/// [`AppError::Usage`] when the address is none of a program.
+pub fn program_settings(
+    url: &url::Url,
+    command: Vec<String>,
+    restart: service::Restart,
+) -> Result<ProgramSettings, AppError> {
+    let url: ProgramUrl = url.as_str().parse().map_err(|error| AppError::Usage(format!("`--app`: {error}")))?;
+    let mut settings = ProgramSettings::new(url, (!command.is_empty()).then_some(command));
+    settings.restart = restart;
+    Ok(settings)
+}
+
+/// Resolves with the program's last words when it is gone for good.
+pub async fn program_ended(state: &mut watch::Receiver<ProgramState>) -> String {
+    match state.wait_for(|state| matches!(state, ProgramState::Ended(_))).await.as_deref() {
+        Ok(ProgramState::Ended(why)) => why.to_string(),
+        _ => "its watcher ended".to_owned(),
+    }
+}
+
+fn call_table(process: &Process) -> CallTable {
+    let services = &process.config.gateway.services;
+    let selectors = services.iter().map(|(name, service)| (name.clone(), service.selector)).collect();
+    let actions: BTreeMap<String, BTreeMap<String, CalledAction>> = services
+        .iter()
+        .map(|(name, service)| {
+            let called = |(action, to): (&String, &crate::gateway::Action)| {
+                (action.clone(), CalledAction { path: to.path.clone(), policy: to.policy.clone() })
+            };
+            (name.clone(), service.actions.iter().map(called).collect())
+        })
+        .collect();
+    CallTable {
+        balancer: Balancer::start(process.registry.catalog(), selectors, &process.background),
+        actions: Arc::new(actions),
+        answer_bytes: CALLED_ANSWER_BYTES,
+    }
+}
+
+fn part(error: impl std::error::Error + Send + Sync + 'static) -> AppError {
+    AppError::Part(Box::new(error))
+}

@@ -1,0 +1,161 @@
+//! `goms trace`: reads events from whichever store the config names, and draws a request's timeline.
+
+mod source;
+mod timeline;
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use self::source::Source;
+use super::table::render;
+use super::{AppError, output};
+use crate::cli::{Output, SearchArgs, ShowArgs, TailArgs, TraceCommand};
+use crate::config::Config;
+use crate::store::{Order, Query};
+
+/// How often `tail` asks for newer events.
+const TAIL_INTERVAL: Duration = Duration::from_millis(500);
+/// Events reach the store up to so much later than they happened (flush, batch, refresh); `tail` looks back that far.
+const TAIL_OVERLAP_MS: i64 = 5_000;
+/// Ids that `tail` remembers, so that it prints an event once.
+const TAIL_MEMORY: usize = 20_000;
+/// A request has four events for each hop; nobody draws more.
+const SHOW_LIMIT: usize = 1_000;
+
+/// What the terminal shows of an event; an original's has no fields after `trace`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Shown {
+    request_id: String,
+    request: ShownRequest,
+    event: String,
+    time: String,
+    service_name: String,
+    node: String,
+    event_id: String,
+    span_id: String,
+    status: Option<u16>,
+    duration_ns: Option<u64>,
+    time_ms: i64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ShownRequest {
+    method: String,
+    url: String,
+    url_param: String,
+}
+
+/// Runs one `goms trace` command.
+///
+/// # Errors
+/// [`AppError::Unavailable`] when there is no store to read or nothing is known of the request.
+pub async fn run(config: &Config, command: TraceCommand) -> Result<(), AppError> {
+    let source = Source::open(config).await?;
+    match command {
+        TraceCommand::Search(args) => search(&source, &args).await,
+        TraceCommand::Show(args) => show(&source, &args).await,
+        TraceCommand::Tail(args) => tail(&source, &args).await,
+    }
+}
+
+async fn search(source: &Source, args: &SearchArgs) -> Result<(), AppError> {
+    let page = source.query(&args.query()).await?;
+    match args.output.output {
+        Output::Json => output::json(&page),
+        Output::Table => {
+            let shown: Vec<Shown> = page.events.iter().map(|event| read(event)).collect();
+            let header = ["TIME", "REQUEST ID", "EVENT", "SERVICE", "NODE", "REQUEST", "STATUS", "DURATION"];
+            output::text(&render(&header, &shown.iter().map(row).collect::<Vec<_>>()));
+            let more = if page.next.is_some() { "; narrow the search or raise --limit for more" } else { "" };
+            output::line(&format!("{} of {} events{more}", shown.len(), page.total));
+        }
+    }
+    Ok(())
+}
+
+async fn show(source: &Source, args: &ShowArgs) -> Result<(), AppError> {
+    let id = args.id.as_str();
+    let query = Query {
+        request_id: Some(id.to_owned()),
+        order: Order::Oldest,
+        limit: SHOW_LIMIT,
+        ..Query::default()
+    };
+    let page = source.query(&query).await?;
+    if page.events.is_empty() {
+        return Err(AppError::Unavailable(format!(
+            "no events of request `{id}`; `goms trace search` lists what there is (events take a moment to arrive)"
+        )));
+    }
+    match args.output.output {
+        Output::Json => output::json(&page.events),
+        Output::Table => {
+            output::text(&timeline::draw(&page.events.iter().map(|event| read(event)).collect::<Vec<_>>()));
+        }
+    }
+    Ok(())
+}
+
+async fn tail(source: &Source, args: &TailArgs) -> Result<(), AppError> {
+    let mut query = args.filter.query();
+    query.order = Order::Oldest;
+    query.limit = 1_000;
+    let mut newest_ms = jiff::Timestamp::now().as_millisecond();
+    let start_ms = newest_ms;
+    let mut printed: HashSet<String> = HashSet::new();
+    let mut order: VecDeque<String> = VecDeque::new();
+    loop {
+        query.since_ms = Some((newest_ms - TAIL_OVERLAP_MS).max(start_ms));
+        query.after = None;
+        loop {
+            let page = source.query(&query).await?;
+            for event in &page.events {
+                let shown = read(event);
+                newest_ms = newest_ms.max(shown.time_ms);
+                if printed.insert(shown.event_id.clone()) {
+                    order.push_back(shown.event_id.clone());
+                    output::line(&match args.output.output {
+                        Output::Json => event.get().to_owned(),
+                        Output::Table => row(&shown).join("  "),
+                    });
+                }
+            }
+            query.after = page.next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+        while order.len() > TAIL_MEMORY {
+            if let Some(oldest) = order.pop_front() {
+                printed.remove(&oldest);
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TAIL_INTERVAL) => {}
+            ended = tokio::signal::ctrl_c() => return ended.map_err(AppError::Start),
+        }
+    }
+}
+
+/// A stored event is JSON that a consumer checked; what it lacks is shown empty.
+fn read(event: &RawValue) -> Shown {
+    serde_json::from_str(event.get()).unwrap_or_default()
+}
+
+fn row(shown: &Shown) -> Vec<String> {
+    vec![
+        shown.time.clone(),
+        shown.request_id.clone(),
+        shown.event.clone(),
+        shown.service_name.clone(),
+        shown.node.clone(),
+        format!("{} {}{}", shown.request.method, shown.request.url, shown.request.url_param),
+        shown.status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
+        shown.duration_ns.map_or_else(|| "-".to_owned(), timeline::duration),
+    ]
+}

@@ -1,0 +1,26 @@
+//! The trace consumer role.
+
+use super::AppError;
+use super::ports::Ports;
+use super::process::{Process, RunningNode, Server};
+use super::rpc::Rpc;
+use crate::consumer;
+use crate::store;
+
+/// The name under which trace consumers register, as the originals spell it.
+pub const SERVICE: &str = "traceConsumer";
+
+/// Opens the store and takes events; the node is not registered yet.
+///
+/// # Errors
+/// When the store is in use or a listener cannot be used.
+pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, crate::metrics::Load), AppError> {
+    let id = process.identity(SERVICE, &ports)?;
+    let store = store::open(&process.config.store, &process.background, &process.metrics)
+        .map_err(|error| AppError::Part(Box::new(error)))?;
+    let running = consumer::start(&process.config.consumer, store, ports.http, &process.metrics)
+        .map_err(|error| AppError::Part(Box::new(error)))?;
+    let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
+    let load = crate::metrics::Load::default();
+    Ok((RunningNode { id, rpc, server: Server::Consumer(running) }, load))
+}

@@ -1,0 +1,294 @@
+//! The command line: what `goms` can be told, and the exit codes.
+//!
+//! [`parse`] takes the arguments as they came (also in the originals' spelling) and gives a [`Cli`]. Flags that a service
+//! author's own binary takes too are [`ServiceArgs`].
+
+mod normalise;
+mod trace;
+
+use std::ffi::OsString;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use crate::config::{CommonFlags, LogFormat, NodeFlags, RegistryWord};
+pub use normalise::normalise;
+pub use trace::{FilterArgs, SearchArgs, ShowArgs, TailArgs, TraceCommand};
+
+/// Everything went well (sysexits.h, as all of these).
+pub const EXIT_OK: u8 = 0;
+/// The command line makes no sense.
+pub const EXIT_USAGE: u8 = 64;
+/// A server, port or node that was needed cannot be had now.
+pub const EXIT_UNAVAILABLE: u8 = 69;
+/// The config makes no sense.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// What `goms` was told.
+#[derive(Debug, Parser)]
+#[command(name = "goms", version, about, max_term_width = 110)]
+#[command(after_help = "Examples:
+  goms up                                            a whole cluster in one process
+  goms gateway --http-port 8080 --rpc-port 8180      a gateway
+  goms service user                                  a node of service `user`
+  goms service shop --app http://127.0.0.1:5000 -- python3 shop.py
+  goms cluster status
+  goms trace search --service user --status 5xx --since 10m
+
+Every flag can be given as a variable: --http-port is GOMS_HTTP_PORT. Flag over variable over config file.
+Exit codes: 0 done, 64 bad command line, 69 something needed is not available, 78 bad config.")]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub common: CommonFlags,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// The node flags of the command; the defaults where it runs no node.
+    #[must_use]
+    pub fn node(&self) -> NodeFlags {
+        match &self.command {
+            Command::Up(args) | Command::Gateway(args) | Command::TraceConsumer(args) => args.node.clone(),
+            Command::Service(args) => args.node.clone(),
+            Command::Config { command: ConfigCommand::Print(args) } => args.node.clone(),
+            _ => NodeFlags::default(),
+        }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster in this process: a gateway, three `user` nodes and a trace consumer
+    #[command(after_help = "Examples:
+  goms up
+  goms up --http-port 9080 --rpc-port 9180
+  goms up --http-port 0 --data-dir ./data")]
+    Up(NodeArgs),
+
+    /// Run a gateway node: /api/<service>/<action> to the services
+    #[command(after_help = "Examples:
+  goms gateway
+  goms gateway --http-port 8080 --rpc-port 8180 --config config/cluster.yml
+  goms gateway --etcd-addr '10.0.0.1:2379|10.0.0.2:2379' --access-log")]
+    Gateway(NodeArgs),
+
+    /// Run a node of a service: the demo service, or any program with --app
+    #[command(after_help = "Examples:
+  goms service user
+  goms service user --http-port 9080 --rpc-port 9180
+  goms service shop --app http://127.0.0.1:5000                        a program that runs already
+  goms service shop --app http://127.0.0.1:5000 -- python3 shop.py     goms starts and stops it")]
+    Service(ServiceCommand),
+
+    /// Take trace events to the store; run as many as wanted
+    #[command(after_help = "Examples:
+  goms trace-consumer
+  goms trace-consumer --config config/cluster.yml")]
+    TraceConsumer(NodeArgs),
+
+    /// Read or steer the cluster
+    #[command(after_help = "Examples:
+  goms cluster status
+  goms cluster nodes --output json
+  goms cluster drain 127.0.0.1:9180_127.0.0.1:9080")]
+    Cluster {
+        /// What to do.
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+
+    /// Read the traces
+    #[command(after_help = "Examples:
+  goms trace search --service user --status 5xx --since 10m
+  goms trace show 6f1c9a52-2f0e-4b6b-9d0e-0f6a3c1d2b4e
+  goms trace tail --event request.end")]
+    Trace {
+        /// What to do.
+        #[command(subcommand)]
+        command: TraceCommand,
+    },
+
+    /// Check the config, or print what it comes to
+    #[command(after_help = "Examples:
+  goms config check --config config/cluster.yml
+  goms config print")]
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+
+    /// Print the completions of a shell
+    #[command(after_help = "Examples:
+  goms completions bash > ~/.local/share/bash-completion/completions/goms
+  goms completions zsh > ~/.zfunc/_goms")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+
+    /// Ask a node of this machine whether it is ready; exit 0 when it is, 69 when not
+    #[command(after_help = "Examples:
+  goms healthcheck
+  goms healthcheck --admin-addr 127.0.0.1:9280")]
+    Healthcheck {
+        /// The node's admin address
+        #[arg(
+            long,
+            env = "GOMS_ADMIN_ADDR",
+            value_name = "IP:PORT",
+            default_value = "127.0.0.1:8280",
+            value_parser = crate::config::host_port
+        )]
+        admin_addr: String,
+    },
+}
+
+/// Node flags alone.
+#[derive(Clone, Debug, Default, Args)]
+pub struct NodeArgs {
+    /// Flags of a running node.
+    #[command(flatten)]
+    pub node: NodeFlags,
+}
+
+/// `goms service`.
+#[derive(Clone, Debug, Args)]
+pub struct ServiceCommand {
+    /// The service's name
+    #[arg(value_name = "NAME", value_parser = crate::config::service_name)]
+    pub name: String,
+
+    /// Put goms in front of the program that listens here
+    #[arg(long, env = "GOMS_APP", value_name = "URL", value_parser = crate::config::app_url)]
+    pub app: Option<url::Url>,
+
+    /// When to start the program again that ended
+    #[arg(long, env = "GOMS_RESTART", value_name = "WHEN", default_value = "on-failure")]
+    pub restart: Restart,
+
+    /// Flags of a running node.
+    #[command(flatten)]
+    pub node: NodeFlags,
+
+    /// The program to start, after `--`; needs --app
+    #[arg(last = true, value_name = "CMD", requires = "app")]
+    pub program: Vec<OsString>,
+}
+
+/// When a program that ended is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Restart {
+    /// Not at all.
+    Never,
+    /// When it failed.
+    #[default]
+    OnFailure,
+    /// Whenever it ended.
+    Always,
+}
+
+/// `goms cluster`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Services and nodes with age, version, requests in flight and answered
+    Status(OutputArgs),
+    /// Every node
+    Nodes(OutputArgs),
+    /// Every service
+    Services(OutputArgs),
+    /// Nodes that join, leave and drain, as it happens
+    Watch(OutputArgs),
+    /// Take a node out of rotation
+    Drain {
+        /// The node as `goms cluster nodes` shows it: ip:rpc_ip:http, or a whole key
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// Put it back
+        #[arg(long, env = "GOMS_UNDO", value_parser = clap::builder::BoolishValueParser::new())]
+        undo: bool,
+    },
+}
+
+/// `goms config`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether the config is good; every fault with its line
+    Check,
+    /// Print the config that comes of file, variables and flags, without secrets
+    Print(NodeArgs),
+}
+
+/// The form of what is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// `--output` alone.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct OutputArgs {
+    /// Form of what is printed
+    #[arg(long, env = "GOMS_OUTPUT", value_name = "FORM", default_value = "table")]
+    pub output: Output,
+}
+
+/// What a service author's own binary takes: the common flags and those of a node, no commands.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(version, max_term_width = 110)]
+pub struct ServiceArgs {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub common: CommonFlags,
+    /// Flags of a running node.
+    #[command(flatten)]
+    pub node: NodeFlags,
+}
+
+impl ServiceArgs {
+    /// Reads a service's own command line; help and version name the service and its version.
+    ///
+    /// # Errors
+    /// What clap says, also for `--help` and `--version`; print it and end with [`exit_code`].
+    pub fn parse_args(
+        service: &str,
+        version: &str,
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
+        let command = Self::command().name(service.to_owned()).version(version.to_owned());
+        let args = normalise(&command, args);
+        Self::from_arg_matches(&command.try_get_matches_from(args)?)
+    }
+}
+
+/// Reads the command line of `goms`, its own name first.
+///
+/// # Errors
+/// What clap says, also for `--help` and `--version`; print it and end with [`exit_code`].
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(normalise(&Cli::command(), args))
+}
+
+/// The exit code for a command line that was not run: 0 for help and version, otherwise [`EXIT_USAGE`].
+#[must_use]
+pub fn exit_code(error: &clap::Error) -> u8 {
+    if error.use_stderr() { EXIT_USAGE } else { EXIT_OK }
+}
+
+/// The completion script of a shell.
+#[must_use]
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "goms", &mut script);
+    script
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! The flags that every command shares and those of a running node; each also as a `GOMS_…` variable.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use super::units::{parse_duration, parse_positive_duration};
+use crate::balance::Selector;
+
+/// Flags of every command.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Common flags")]
+pub struct CommonFlags {
+    /// Config file [default: config/config.yml if it is there, else the built-in config]
+    #[arg(long, global = true, env = "GOMS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where nodes find each other: `local`, `etcd` or `memory` [default: etcd when it has an address, else local]
+    #[arg(long, global = true, env = "GOMS_REGISTRY", value_name = "KIND", value_parser = registry_word)]
+    pub registry: Option<RegistryWord>,
+
+    /// Addresses of the registry, e.g. `10.0.0.1:2379,10.0.0.2:2379`, or 'a|b'
+    #[arg(
+        long,
+        global = true,
+        env = "GOMS_REGISTRY_ADDRESS",
+        visible_alias = "etcd-addr",
+        value_name = "A,B",
+        value_parser = super::address::etcd_list
+    )]
+    pub registry_address: Option<std::sync::Arc<[String]>>,
+
+    /// How long a node that stopped renewing stays visible [default: 10s]
+    #[arg(long, global = true, env = "GOMS_REGISTER_TTL", value_name = "DURATION", value_parser = parse_positive_duration)]
+    pub register_ttl: Option<Duration>,
+
+    /// How often a node renews [default: 3s]
+    #[arg(long, global = true, env = "GOMS_REGISTER_INTERVAL", value_name = "DURATION", value_parser = parse_positive_duration)]
+    pub register_interval: Option<Duration>,
+
+    /// How long nodes missing after a gap of the registry stay callable [default: 15s]
+    #[arg(long, global = true, env = "GOMS_REGISTRY_GRACE", value_name = "DURATION", value_parser = parse_duration)]
+    pub registry_grace: Option<Duration>,
+
+    /// How long to wait at the start for a registry that is away [default: 30s]
+    #[arg(long, global = true, env = "GOMS_REGISTRY_WAIT", value_name = "DURATION", value_parser = parse_duration)]
+    pub registry_wait: Option<Duration>,
+
+    /// What node keys begin with: `goms`, or `go-ms` to join the older system [default: goms]
+    #[arg(long, global = true, env = "GOMS_NAMESPACE", value_name = "NAME", value_parser = super::names::namespace)]
+    pub namespace: Option<String>,
+
+    /// How a node is chosen where the config file's `upstreams` does not say [default: round-robin]
+    #[arg(long, global = true, env = "GOMS_SELECTOR", value_name = "WORD", value_parser = super::names::selector)]
+    pub selector: Option<Selector>,
+
+    /// Where traces and the spool are kept [default: goms under the XDG data home]
+    #[arg(long, global = true, env = "GOMS_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where the local registry is kept [default: goms under the XDG runtime dir]
+    #[arg(long, global = true, env = "GOMS_RUNTIME_DIR", value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
+
+    /// Form of log lines [default: text]
+    #[arg(long, global = true, env = "GOMS_LOG_FORMAT", value_name = "FORM")]
+    pub log_format: Option<LogFormat>,
+
+    /// Log more: -v debug, -vv trace
+    #[arg(short, long, global = true, env = "GOMS_VERBOSE", action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Log less: -q warnings, -qq errors
+    #[arg(short, long, global = true, env = "GOMS_QUIET", action = ArgAction::Count)]
+    pub quiet: u8,
+}
+
+/// Flags of a command that runs as a node.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Node flags")]
+pub struct NodeFlags {
+    /// Port for HTTP; 0 is any free one [default: gateway 8080, others a free one]
+    #[arg(long, env = "GOMS_HTTP_PORT", value_name = "PORT")]
+    pub http_port: Option<u16>,
+
+    /// Port for RPC; 0 is any free one [default: gateway 8180, others a free one]
+    #[arg(long, env = "GOMS_RPC_PORT", value_name = "PORT")]
+    pub rpc_port: Option<u16>,
+
+    /// Port for health, metrics and the dashboard [default: RPC port + 100]
+    #[arg(long, env = "GOMS_ADMIN_PORT", value_name = "PORT")]
+    pub admin_port: Option<u16>,
+
+    /// Address the admin port binds [default: 127.0.0.1]
+    #[arg(long, env = "GOMS_ADMIN_BIND", value_name = "IP")]
+    pub admin_bind: Option<IpAddr>,
+
+    /// Address the HTTP and RPC ports bind [default: 0.0.0.0; `up`: 127.0.0.1]
+    #[arg(long, env = "GOMS_BIND", value_name = "IP")]
+    pub bind: Option<IpAddr>,
+
+    /// Address that other nodes call this one by [default: found by the route to the internet]
+    #[arg(long, env = "GOMS_ADVERTISE_IP", value_name = "IP")]
+    pub advertise_ip: Option<IpAddr>,
+
+    /// Worker threads [default: the number of cores]
+    #[arg(long, env = "GOMS_WORKERS", value_name = "N", value_parser = workers)]
+    pub workers: Option<usize>,
+
+    /// How long requests in flight may take to finish at the end [default: 10s]
+    #[arg(long, env = "GOMS_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = parse_duration)]
+    pub drain_timeout: Option<Duration>,
+
+    /// Print one line a request [default: on for the demo service, off for gateways]
+    #[arg(
+        long,
+        env = "GOMS_ACCESS_LOG",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub access_log: Option<bool>,
+
+    /// Version of the service, shown by `goms cluster` [default: the version of goms]
+    #[arg(long, env = "GOMS_SERVICE_VERSION", value_name = "TEXT")]
+    pub service_version: Option<String>,
+
+    /// Where this node stands, e.g. a rack or a data centre
+    #[arg(long, env = "GOMS_ZONE", value_name = "TEXT")]
+    pub zone: Option<String>,
+}
+
+/// Which registry was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistryWord {
+    /// Files of this machine.
+    Local,
+    /// etcd v3.
+    Etcd,
+    /// Inside this process.
+    Memory,
+}
+
+/// Reads the word of a registry.
+///
+/// # Errors
+/// What is wrong with it, with the nearest word.
+pub fn registry_word(text: &str) -> Result<RegistryWord, String> {
+    match text {
+        "local" => Ok(RegistryWord::Local),
+        "etcd" => Ok(RegistryWord::Etcd),
+        "memory" => Ok(RegistryWord::Memory),
+        "mdns" | "consul" | "static" => {
+            Err(format!("registry `{text}` is not in this version; use `local`, `etcd` or `memory`"))
+        }
+        _ => Err(super::names::unknown("registry", text, &["local", "etcd", "memory"])),
+    }
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// More threads than this a process has no use for.
+const MOST_WORKERS: usize = 1024;
+
+fn workers(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(number @ 1..=MOST_WORKERS) => Ok(number),
+        _ => Err(format!("must be a number from 1 to {MOST_WORKERS}, got `{text}`")),
+    }
+}

@@ -1,0 +1,193 @@
+//! Services and upstreams: actions, and how they are called. What an action says goes over what its upstream says, and
+//! that over the default.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::decode::{At, Decoder, Field, Table, boolean, number, word};
+use super::names::{self, nearest, shown, unknown};
+use super::units::{parse_duration, parse_positive_duration};
+use crate::balance::Selector;
+use crate::gateway::{Action, AnswerForm, Encode, Service};
+use crate::upstream::Policy;
+
+/// What an action or an upstream says of calls.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overrides {
+    selector: Option<Selector>,
+    timeout: Option<Duration>,
+    attempts: Option<u32>,
+    retry_status: Option<Vec<u16>>,
+    retry_non_idempotent: Option<bool>,
+    backoff: Option<Duration>,
+    encode: Option<Encode>,
+    answer: Option<AnswerForm>,
+}
+
+/// An action as written.
+#[derive(Clone, Debug)]
+pub(super) struct RawAction {
+    path: String,
+    methods: Vec<String>,
+    overrides: Overrides,
+}
+
+/// The words of [`Encode`].
+pub(super) const ENCODES: [(&str, Encode); 3] =
+    [("json", Encode::Json), ("form", Encode::Form), ("none", Encode::None)];
+/// The words of [`AnswerForm`].
+pub(super) const ANSWERS: [(&str, AnswerForm); 3] =
+    [("goms", AnswerForm::Goms), ("go-ms", AnswerForm::GoMs), ("untouched", AnswerForm::Untouched)];
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+/// Each try may take the whole timeout; more tries than this only hide an outage.
+const MOST_ATTEMPTS: u32 = 20;
+
+/// Reads `services`.
+pub(super) fn services(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<String, BTreeMap<String, RawAction>> {
+    let mut services = BTreeMap::new();
+    for (name, field) in decoder.names(field, names::service_name).iter() {
+        if field.is_null() {
+            decoder.fault(&field.place, "has no actions; write for example `login: /login`");
+            continue;
+        }
+        let mut actions = BTreeMap::new();
+        for (action, field) in decoder.names(field, names::action_name).iter() {
+            if let Some(read) = self::action(decoder, field) {
+                actions.insert(action.to_owned(), read);
+            }
+        }
+        services.insert(name.to_owned(), actions);
+    }
+    services
+}
+
+fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
+    if field.is_null() {
+        decoder.fault(&field.place, "has no path; write for example `/login`");
+        return None;
+    }
+    if field.is_scalar() {
+        let path = decoder.read(field, path)?;
+        return Some(RawAction { path, methods: Vec::new(), overrides: Overrides::default() });
+    }
+    let before = decoder.faults.len();
+    let table = decoder.table(field, &["path", "methods", "timeout", "retry", "encode", "answer"]);
+    let methods = table.get("methods").map(|field| decoder.list(&field)).unwrap_or_default();
+    let methods = methods.iter().filter_map(|field| decoder.read(field, method)).collect();
+    let overrides = overrides(decoder, &table);
+    match table.get("path") {
+        Some(field) => Some(RawAction { path: decoder.read(&field, path)?, methods, overrides }),
+        None => {
+            if decoder.faults.len() == before {
+                decoder.fault(&field.place, "has no `path`; write for example `path: /login`");
+            }
+            None
+        }
+    }
+}
+
+/// Reads `upstreams`.
+pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<String, At<Overrides>> {
+    let mut upstreams = BTreeMap::new();
+    for (name, field) in decoder.names(field, names::service_name).iter() {
+        let table = decoder.table(field, &["selector", "timeout", "retry", "encode", "answer"]);
+        let mut value = overrides(decoder, &table);
+        value.selector = table.get("selector").and_then(|field| decoder.read(&field, names::selector));
+        upstreams.insert(name.to_owned(), At { value, place: field.place.clone() });
+    }
+    upstreams
+}
+
+fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
+    let mut overrides = Overrides {
+        timeout: table.get("timeout").and_then(|field| decoder.read(&field, parse_positive_duration)),
+        encode: table.get("encode").and_then(|field| decoder.read(&field, word("encode", &ENCODES))),
+        answer: table.get("answer").and_then(|field| decoder.read(&field, word("answer", &ANSWERS))),
+        ..Overrides::default()
+    };
+    if let Some(field) = table.get("retry") {
+        let retry = decoder.table(&field, &["attempts", "on", "nonIdempotent", "backoff"]);
+        overrides.attempts = retry.get("attempts").and_then(|field| decoder.read(&field, number(1, MOST_ATTEMPTS)));
+        overrides.retry_non_idempotent = retry.get("nonIdempotent").and_then(|field| decoder.read(&field, boolean));
+        overrides.backoff = retry.get("backoff").and_then(|field| decoder.read(&field, parse_duration));
+        if let Some(on) = retry.get("on") {
+            let list = decoder.list(&on);
+            let mut status: Vec<u16> =
+                list.iter().filter_map(|field| decoder.read(field, retry_word)).flatten().collect();
+            status.sort_unstable();
+            status.dedup();
+            overrides.retry_status = Some(status);
+        }
+    }
+    overrides
+}
+
+/// A status, or `connect`, which is always retried and so adds nothing.
+fn retry_word(text: &str) -> Result<Option<u16>, String> {
+    match text.parse::<u16>() {
+        Ok(status @ 400..=599) => Ok(Some(status)),
+        _ if text == "connect" => Ok(None),
+        Ok(_) => Err(format!("`{text}` is no status of a failure; write `connect` or a status from 400 to 599")),
+        Err(_) => {
+            Err(format!("{}, or a status from 400 to 599", unknown("retry", text, &["connect"]).trim_end_matches('?')))
+        }
+    }
+}
+
+fn method(text: &str) -> Result<String, String> {
+    let upper = text.to_uppercase();
+    if METHODS.contains(&upper.as_str()) { Ok(upper) } else { Err(unknown("method", text, &METHODS)) }
+}
+
+fn path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err(format!("must begin with `/`, got `{}`", shown(text)));
+    }
+    match text.chars().find(|c| c.is_whitespace() || c.is_control() || "?#\\".contains(*c)) {
+        Some(bad) => Err(format!("must be a path without `{bad}`, got `{}`", shown(text))),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// Looks every policy up. An upstream of a service that is not there is a fault.
+pub(super) fn resolve(
+    decoder: &mut Decoder,
+    services: BTreeMap<String, BTreeMap<String, RawAction>>,
+    upstreams: &BTreeMap<String, At<Overrides>>,
+    selector: Selector,
+) -> BTreeMap<String, Service> {
+    for (name, upstream) in upstreams.iter().filter(|(name, _)| !services.contains_key(*name)) {
+        let near = nearest(name, services.keys().map(String::as_str));
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        decoder.fault(&upstream.place, format!("no service `{name}` stands under `services`{near}"));
+    }
+    let none = Overrides::default();
+    let resolve_one = |(name, actions): (String, BTreeMap<String, RawAction>)| {
+        let upstream = upstreams.get(&name).map_or(&none, |at| &at.value);
+        let actions = actions.into_iter().map(|(action, raw)| (action, resolve_action(raw, upstream))).collect();
+        (name, Service { selector: upstream.selector.unwrap_or(selector), actions })
+    };
+    services.into_iter().map(resolve_one).collect()
+}
+
+fn resolve_action(raw: RawAction, upstream: &Overrides) -> Action {
+    let default = Policy::default();
+    let own = raw.overrides;
+    let retry_status = own.retry_status.or_else(|| upstream.retry_status.clone());
+    Action {
+        path: raw.path,
+        methods: raw.methods,
+        policy: Policy {
+            timeout: own.timeout.or(upstream.timeout).unwrap_or(default.timeout),
+            attempts: own.attempts.or(upstream.attempts).unwrap_or(default.attempts),
+            retry_non_idempotent: own
+                .retry_non_idempotent
+                .or(upstream.retry_non_idempotent)
+                .unwrap_or(default.retry_non_idempotent),
+            retry_status: retry_status.unwrap_or(default.retry_status),
+            backoff: own.backoff.or(upstream.backoff).unwrap_or(default.backoff),
+        },
+        encode: own.encode.or(upstream.encode).unwrap_or_default(),
+        answer: own.answer.or(upstream.answer).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,197 @@
+//! The config as YAML that could be loaded again, without secrets.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde_yaml::{Mapping, Value};
+
+use super::address::redacted;
+use super::names::SELECTORS;
+use super::policy::{ANSWERS, ENCODES};
+use super::raw::LEVELS;
+use super::units::format_duration;
+use super::{Config, LogFormat};
+use crate::gateway::{Action, Service};
+use crate::registry::Backend;
+use crate::store;
+use crate::trace::Message;
+
+/// What stands for a secret.
+const REDACTED: &str = "redacted";
+
+impl Config {
+    /// The resulting config as YAML, every key with its value, secrets as `redacted`. What only flags set stands in
+    /// comments.
+    ///
+    /// # Errors
+    /// None is known; what the YAML writer says.
+    pub fn to_yaml(&self) -> Result<String, serde_yaml::Error> {
+        let mut root = Mapping::new();
+        match self.call_keys.len() {
+            0 => {}
+            1 => put(&mut root, "callServiceKey", REDACTED),
+            keys => put(&mut root, "callServiceKey", vec![Value::from(REDACTED); keys]),
+        }
+        self.put_servers(&mut root);
+        let services = &self.gateway.services;
+        put(&mut root, "services", named(services.iter().map(|(name, service)| (name, actions(service)))));
+        put(&mut root, "upstreams", named(services.iter().map(|(name, service)| (name, upstream(service)))));
+        self.put_traces(&mut root);
+        self.put_rest(&mut root);
+        let yaml = serde_yaml::to_string(&root)?;
+        Ok(self.head() + &yaml)
+    }
+
+    fn head(&self) -> String {
+        let node = &self.node;
+        let port = |port: Option<u16>| port.map_or_else(|| "default".to_owned(), |port| port.to_string());
+        let ip = node.advertise_ip.map_or_else(|| "found by the route".to_owned(), |ip| ip.to_string());
+        let file = self.file.as_ref().map_or_else(|| "built in".to_owned(), |file| file.display().to_string());
+        format!(
+            "# config: {file}\n# data dir: {}\n# runtime dir: {}\n# ports: http {}, rpc {}, admin {}\n\
+             # bind: {} (admin: {}), advertised: {ip}\n# workers: {}, drain timeout: {}\n",
+            self.data_dir.display(),
+            self.runtime_dir.display(),
+            port(node.http_port),
+            port(node.rpc_port),
+            port(node.admin_port),
+            node.bind,
+            node.admin_bind,
+            node.workers,
+            format_duration(node.drain_timeout),
+        )
+    }
+
+    fn put_servers(&self, root: &mut Mapping) {
+        if let Backend::Etcd(settings) = &self.registry.backend {
+            put(root, "etcdAddr", texts(settings.endpoints.iter()));
+            let mut etcd = Mapping::new();
+            if let Some((user, _)) = &settings.credentials {
+                put(&mut etcd, "user", user.as_str());
+                put(&mut etcd, "password", REDACTED);
+            }
+            if let Some(ca) = &settings.ca_file {
+                put(&mut etcd, "caFile", ca.display().to_string());
+            }
+            if let Some((cert, key)) = &settings.identity_files {
+                put(&mut etcd, "certFile", cert.display().to_string());
+                put(&mut etcd, "keyFile", key.display().to_string());
+            }
+            if !etcd.is_empty() {
+                put(root, "etcd", etcd);
+            }
+        }
+        if let Some(settings) = &self.consumer.amqp {
+            put(root, "amqpAddr", texts(settings.urls.iter().map(|url| redacted(url))));
+            let mut amqp = Mapping::new();
+            put(&mut amqp, "exchange", settings.exchange.as_str());
+            put(&mut amqp, "queue", settings.queue.as_str());
+            put(&mut amqp, "routingKey", settings.routing_key.as_str());
+            put(&mut amqp, "durable", settings.durable);
+            put(root, "amqp", amqp);
+        }
+        if let store::Settings::Elasticsearch(settings) = &self.store {
+            put(root, "esAddr", redacted(&settings.url));
+            put(root, "esIndex", settings.index.as_str());
+        }
+    }
+
+    fn put_traces(&self, root: &mut Mapping) {
+        let settings = &self.trace;
+        let mut traces = Mapping::new();
+        put(&mut traces, "message", if settings.message == Message::Single { "single" } else { "batch" });
+        put(&mut traces, "sample", settings.sample);
+        put(&mut traces, "bodyBytes", settings.body_bytes);
+        put(&mut traces, "redact", texts(settings.redact.iter()));
+        put(&mut traces, "spoolBytes", settings.spool_bytes);
+        put(&mut traces, "flushInterval", duration(settings.flush_interval));
+        if let store::Settings::Embedded { retain, .. } = &self.store {
+            put(&mut traces, "retain", retain.map_or_else(|| "forever".to_owned(), duration));
+        }
+        put(root, "traces", traces);
+        let mut consumer = Mapping::new();
+        put(&mut consumer, "prefetch", self.consumer.prefetch);
+        put(&mut consumer, "batchEvents", self.consumer.batch_events);
+        put(&mut consumer, "batchWait", duration(self.consumer.batch_wait));
+        put(root, "consumer", consumer);
+    }
+
+    fn put_rest(&self, root: &mut Mapping) {
+        let settings = &self.gateway.limits;
+        let mut limits = Mapping::new();
+        put(&mut limits, "bodyBytes", settings.body_bytes);
+        put(&mut limits, "headerBytes", settings.header_bytes);
+        put(&mut limits, "headerTimeout", duration(settings.header_timeout));
+        put(&mut limits, "bodyTimeout", duration(settings.body_timeout));
+        put(&mut limits, "idleTimeout", duration(settings.idle_timeout));
+        put(&mut limits, "connections", settings.connections);
+        put(&mut limits, "inFlight", settings.in_flight);
+        put(root, "limits", limits);
+        let settings = &self.registry;
+        let mut registry = Mapping::new();
+        let kind = match settings.backend {
+            Backend::Memory => "memory",
+            Backend::Local { .. } => "local",
+            Backend::Etcd(_) => "etcd",
+        };
+        put(&mut registry, "kind", kind);
+        put(&mut registry, "namespace", settings.namespace.as_str());
+        put(&mut registry, "ttl", duration(settings.register_ttl));
+        put(&mut registry, "interval", duration(settings.register_interval));
+        put(&mut registry, "grace", duration(settings.grace));
+        put(&mut registry, "wait", duration(self.registry_wait));
+        put(root, "registry", registry);
+        let mut log = Mapping::new();
+        put(&mut log, "format", if self.log.format == LogFormat::Json { "json" } else { "text" });
+        put(&mut log, "level", name_of(&LEVELS, self.log.verbosity));
+        put(root, "log", log);
+    }
+}
+
+fn actions(service: &Service) -> Mapping {
+    named(service.actions.iter().map(|(name, settings)| (name, action(settings))))
+}
+
+fn action(settings: &Action) -> Mapping {
+    let policy = &settings.policy;
+    let mut action = Mapping::new();
+    put(&mut action, "path", settings.path.as_str());
+    put(&mut action, "methods", texts(settings.methods.iter()));
+    put(&mut action, "timeout", duration(policy.timeout));
+    let mut retry = Mapping::new();
+    put(&mut retry, "attempts", policy.attempts);
+    let on = std::iter::once(Value::from("connect")).chain(policy.retry_status.iter().map(|code| Value::from(*code)));
+    put(&mut retry, "on", on.collect::<Vec<_>>());
+    put(&mut retry, "nonIdempotent", policy.retry_non_idempotent);
+    put(&mut retry, "backoff", duration(policy.backoff));
+    put(&mut action, "retry", retry);
+    put(&mut action, "encode", name_of(&ENCODES, settings.encode));
+    put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
+    action
+}
+
+fn upstream(service: &Service) -> Mapping {
+    let mut upstream = Mapping::new();
+    put(&mut upstream, "selector", name_of(&SELECTORS, service.selector));
+    upstream
+}
+
+fn put(mapping: &mut Mapping, key: &str, value: impl Into<Value>) {
+    mapping.insert(Value::from(key), value.into());
+}
+
+fn named<'a>(entries: impl Iterator<Item = (&'a String, Mapping)>) -> Mapping {
+    entries.map(|(name, mapping)| (Value::from(name.as_str()), Value::from(mapping))).collect()
+}
+
+fn texts(list: impl Iterator<Item = impl Display>) -> Vec<Value> {
+    list.map(|text| Value::from(text.to_string())).collect()
+}
+
+fn duration(duration: Duration) -> String {
+    format_duration(duration)
+}
+
+fn name_of<T: PartialEq>(words: &'static [(&'static str, T)], value: T) -> &'static str {
+    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
+}

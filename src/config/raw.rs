@@ -1,0 +1,301 @@
+//! The keys of a config file, each read on its own. What was not written is `None` or empty; defaults come in `resolve`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::address;
+use super::decode::{At, Decoder, Field, boolean, number, size, word};
+use super::flags::{LogFormat, RegistryWord, registry_word};
+use super::names::{self, shown};
+use super::policy::{self, Overrides, RawAction};
+use super::units::{parse_duration, parse_positive_duration};
+use crate::trace::Message;
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct Raw {
+    pub(super) call_keys: Vec<String>,
+    pub(super) etcd_addr: Vec<String>,
+    pub(super) etcd: RawEtcd,
+    pub(super) amqp_addr: Vec<String>,
+    pub(super) es_addr: Option<String>,
+    pub(super) es_index: Option<String>,
+    pub(super) services: BTreeMap<String, BTreeMap<String, RawAction>>,
+    pub(super) upstreams: BTreeMap<String, At<Overrides>>,
+    pub(super) amqp: RawAmqp,
+    pub(super) traces: RawTraces,
+    pub(super) consumer: RawConsumer,
+    pub(super) limits: RawLimits,
+    pub(super) registry: RawRegistry,
+    pub(super) log_format: Option<LogFormat>,
+    pub(super) log_verbosity: Option<i8>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawEtcd {
+    pub(super) user: Option<At<String>>,
+    pub(super) password: Option<At<String>>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) cert_file: Option<At<PathBuf>>,
+    pub(super) key_file: Option<At<PathBuf>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawAmqp {
+    pub(super) exchange: Option<String>,
+    pub(super) queue: Option<String>,
+    pub(super) routing_key: Option<At<String>>,
+    pub(super) durable: Option<bool>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawTraces {
+    pub(super) message: Option<Message>,
+    pub(super) sample: Option<f64>,
+    pub(super) body_bytes: Option<u64>,
+    pub(super) redact: Vec<String>,
+    pub(super) spool_bytes: Option<u64>,
+    pub(super) flush_interval: Option<Duration>,
+    /// `Some(None)`: for ever.
+    pub(super) retain: Option<Option<Duration>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawConsumer {
+    pub(super) prefetch: Option<u16>,
+    pub(super) batch_events: Option<usize>,
+    pub(super) batch_wait: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawLimits {
+    pub(super) body_bytes: Option<u64>,
+    pub(super) header_bytes: Option<u64>,
+    pub(super) header_timeout: Option<Duration>,
+    pub(super) body_timeout: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) connections: Option<usize>,
+    pub(super) in_flight: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawRegistry {
+    pub(super) kind: Option<At<RegistryWord>>,
+    pub(super) namespace: Option<String>,
+    pub(super) ttl: Option<At<Duration>>,
+    pub(super) interval: Option<At<Duration>>,
+    pub(super) grace: Option<Duration>,
+    pub(super) wait: Option<Duration>,
+}
+
+/// More connections or requests at once than a process can have.
+const MOST_AT_ONCE: usize = 10_000_000;
+/// A spool smaller than this could not hold one batch.
+const LEAST_SPOOL: u64 = 1 << 20;
+/// A message of RabbitMQ holds at most 256 events; a bulk write of more than this would be refused by size.
+const MOST_BATCH_EVENTS: usize = 100_000;
+
+impl Decoder {
+    /// Reads the whole file.
+    pub(super) fn file(&mut self, root: &Field<'_>) -> Raw {
+        let known = [
+            "callServiceKey",
+            "etcdAddr",
+            "etcd",
+            "amqpAddr",
+            "esAddr",
+            "esIndex",
+            "services",
+            "upstreams",
+            "amqp",
+            "traces",
+            "consumer",
+            "limits",
+            "registry",
+            "log",
+        ];
+        let table = self.table(root, &known);
+        let mut raw = Raw::default();
+        if let Some(field) = table.get("callServiceKey") {
+            raw.call_keys = self.call_keys(&field);
+        }
+        if let Some(field) = table.get("etcdAddr") {
+            for field in self.list(&field) {
+                raw.etcd_addr
+                    .extend(self.read(&field, address::etcd_list).iter().flat_map(|list| list.iter().cloned()));
+            }
+        }
+        if let Some(field) = table.get("amqpAddr") {
+            let list = self.list(&field);
+            raw.amqp_addr = list.iter().filter_map(|field| self.read(field, address::amqp)).collect();
+        }
+        raw.es_addr = table.get("esAddr").and_then(|field| self.read(&field, address::elasticsearch));
+        raw.es_index = table.get("esIndex").and_then(|field| self.read(&field, es_index));
+        if let Some(field) = table.get("services") {
+            raw.services = policy::services(self, &field);
+        }
+        if let Some(field) = table.get("upstreams") {
+            raw.upstreams = policy::upstreams(self, &field);
+        }
+        raw.etcd = table.get("etcd").map(|field| self.etcd(&field)).unwrap_or_default();
+        raw.amqp = table.get("amqp").map(|field| self.amqp(&field)).unwrap_or_default();
+        raw.traces = table.get("traces").map(|field| self.traces(&field)).unwrap_or_default();
+        raw.consumer = table.get("consumer").map(|field| self.consumer(&field)).unwrap_or_default();
+        raw.limits = table.get("limits").map(|field| self.limits(&field)).unwrap_or_default();
+        raw.registry = table.get("registry").map(|field| self.registry(&field)).unwrap_or_default();
+        if let Some(field) = table.get("log") {
+            let log = self.table(&field, &["format", "level"]);
+            let formats = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+            raw.log_format = log.get("format").and_then(|field| self.read(&field, word("log format", formats)));
+            raw.log_verbosity = log.get("level").and_then(|field| self.read(&field, word("log level", &LEVELS)));
+        }
+        raw
+    }
+
+    fn call_keys(&mut self, field: &Field<'_>) -> Vec<String> {
+        let mut keys = Vec::new();
+        for field in self.list(field) {
+            let Some(key) = self.some_text(&field) else { continue };
+            // It travels as a header's value.
+            if key.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && key.trim() == key {
+                keys.push(key);
+            } else {
+                self.fault(&field.place, "must be printable ASCII without spaces around it, as it travels in a header");
+            }
+        }
+        keys
+    }
+
+    fn etcd(&mut self, field: &Field<'_>) -> RawEtcd {
+        let table = self.table(field, &["user", "password", "caFile", "certFile", "keyFile"]);
+        let mut text = |key| {
+            let field = table.get(key)?;
+            self.some_text(&field).map(|value| At { value, place: field.place.clone() })
+        };
+        let path = |at: At<String>| At { value: PathBuf::from(at.value), place: at.place };
+        RawEtcd {
+            user: text("user"),
+            password: text("password"),
+            ca_file: text("caFile").map(|at| at.value.into()),
+            cert_file: text("certFile").map(path),
+            key_file: text("keyFile").map(path),
+        }
+    }
+
+    fn amqp(&mut self, field: &Field<'_>) -> RawAmqp {
+        let table = self.table(field, &["exchange", "queue", "routingKey", "durable"]);
+        RawAmqp {
+            exchange: table.get("exchange").and_then(|field| self.read(&field, short_name)),
+            queue: table.get("queue").and_then(|field| self.read(&field, queue_name)),
+            routing_key: table.get("routingKey").and_then(|field| self.read_at(&field, short_name)),
+            durable: table.get("durable").and_then(|field| self.read(&field, boolean)),
+        }
+    }
+
+    fn traces(&mut self, field: &Field<'_>) -> RawTraces {
+        let known = ["message", "sample", "bodyBytes", "redact", "spoolBytes", "flushInterval", "retain"];
+        let table = self.table(field, &known);
+        let messages = &[("batch", Message::Batch), ("single", Message::Single)];
+        let redact = table.get("redact").map(|field| self.list(&field)).unwrap_or_default();
+        RawTraces {
+            message: table.get("message").and_then(|field| self.read(&field, word("message", messages))),
+            sample: table.get("sample").and_then(|field| self.read(&field, share)),
+            body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(0))),
+            redact: redact.iter().filter_map(|field| self.read(field, header_name)).collect(),
+            spool_bytes: table.get("spoolBytes").and_then(|field| self.read(&field, size(LEAST_SPOOL))),
+            flush_interval: table.get("flushInterval").and_then(|field| self.read(&field, parse_positive_duration)),
+            retain: table.get("retain").and_then(|field| self.read(&field, retain)),
+        }
+    }
+
+    fn consumer(&mut self, field: &Field<'_>) -> RawConsumer {
+        let table = self.table(field, &["prefetch", "batchEvents", "batchWait"]);
+        RawConsumer {
+            prefetch: table.get("prefetch").and_then(|field| self.read(&field, number(1, u16::MAX))),
+            batch_events: table.get("batchEvents").and_then(|field| self.read(&field, number(1, MOST_BATCH_EVENTS))),
+            batch_wait: table.get("batchWait").and_then(|field| self.read(&field, parse_duration)),
+        }
+    }
+
+    fn limits(&mut self, field: &Field<'_>) -> RawLimits {
+        let known =
+            ["bodyBytes", "headerBytes", "headerTimeout", "bodyTimeout", "idleTimeout", "connections", "inFlight"];
+        let table = self.table(field, &known);
+        let mut duration = |key| table.get(key).and_then(|field| self.read(&field, parse_positive_duration));
+        let (header_timeout, body_timeout, idle_timeout) =
+            (duration("headerTimeout"), duration("bodyTimeout"), duration("idleTimeout"));
+        RawLimits {
+            body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(1))),
+            header_bytes: table.get("headerBytes").and_then(|field| self.read(&field, size(1))),
+            header_timeout,
+            body_timeout,
+            idle_timeout,
+            connections: table.get("connections").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
+            in_flight: table.get("inFlight").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
+        }
+    }
+
+    fn registry(&mut self, field: &Field<'_>) -> RawRegistry {
+        let table = self.table(field, &["kind", "namespace", "ttl", "interval", "grace", "wait"]);
+        RawRegistry {
+            kind: table.get("kind").and_then(|field| self.read_at(&field, registry_word)),
+            namespace: table.get("namespace").and_then(|field| self.read(&field, names::namespace)),
+            ttl: table.get("ttl").and_then(|field| self.read_at(&field, parse_positive_duration)),
+            interval: table.get("interval").and_then(|field| self.read_at(&field, parse_positive_duration)),
+            grace: table.get("grace").and_then(|field| self.read(&field, parse_duration)),
+            wait: table.get("wait").and_then(|field| self.read(&field, parse_duration)),
+        }
+    }
+}
+
+/// Log levels as steps from info.
+pub(super) const LEVELS: [(&str, i8); 5] = [("error", -2), ("warn", -1), ("info", 0), ("debug", 1), ("trace", 2)];
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(format!("must be a number from 0 (none) to 1 (all), got `{}`", shown(text))),
+    }
+}
+
+fn retain(text: &str) -> Result<Option<Duration>, String> {
+    if text == "forever" { Ok(None) } else { parse_positive_duration(text).map(Some) }
+}
+
+/// A name in AMQP: a short string, at most 255 bytes.
+fn short_name(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=255 => Ok(text.to_owned()),
+        bytes => Err(format!("must have at most 255 bytes, this one has {bytes}")),
+    }
+}
+
+fn queue_name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { short_name(text) }
+}
+
+/// A token of RFC 9110, in lower case.
+fn header_name(text: &str) -> Result<String, String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !text.is_empty() && text.bytes().all(token) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(format!("`{}` is no header name; write for example `x-api-key`", shown(text)))
+    }
+}
+
+/// The rules of Elasticsearch for the name of an index.
+fn es_index(text: &str) -> Result<String, String> {
+    let good = !text.is_empty()
+        && text.len() <= 255
+        && !text.starts_with(['-', '_', '+', '.'])
+        && text
+            .chars()
+            .all(|c| !c.is_uppercase() && !c.is_whitespace() && !c.is_control() && !"\\/*?\"<>|,#:".contains(c));
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{}` is no name of an index; use lower case letters, digits, `-` and `_`", shown(text)))
+    }
+}

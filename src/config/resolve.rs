@@ -1,0 +1,256 @@
+//! File, flags and environment together: flag over variable (clap sees to that) over file over default.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::decode::Decoder;
+use super::environment::Folders;
+use super::flags::{CommonFlags, NodeFlags, RegistryWord};
+use super::raw::{Raw, RawAmqp, RawEtcd, RawLimits, RawRegistry, RawTraces};
+use super::units::format_duration;
+use super::{Config, LogSettings, NodeSettings, policy};
+use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Transport};
+use crate::{consumer, gateway, registry, store, trace};
+
+const DEFAULT_TTL: Duration = Duration::from_secs(10);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(3);
+const DEFAULT_GRACE: Duration = Duration::from_secs(15);
+const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+/// etcd's leases count whole seconds.
+const LEAST_TTL: Duration = Duration::from_secs(1);
+const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
+const DEFAULT_BODY_BYTES: u64 = 16 << 10;
+const DEFAULT_SPOOL_BYTES: u64 = 256 << 20;
+/// Long enough to fill a batch under load, short enough that a user who looks at once sees the trace.
+const DEFAULT_FLUSH: Duration = Duration::from_millis(200);
+const DEFAULT_RETAIN: Duration = Duration::from_secs(7 * 86_400);
+/// With arrays of 256 events of 1 KiB, 64 MiB.
+const DEFAULT_PREFETCH: u16 = 256;
+const DEFAULT_BATCH_EVENTS: usize = 1_000;
+const DEFAULT_BATCH_WAIT: Duration = Duration::from_millis(200);
+
+/// Makes the config; faults go to the decoder.
+pub(super) fn resolve(
+    decoder: &mut Decoder,
+    file: Option<PathBuf>,
+    raw: Raw,
+    common: &CommonFlags,
+    node: &NodeFlags,
+    folders: Folders,
+) -> Config {
+    let data_dir = common.data_dir.clone().unwrap_or(folders.data);
+    let runtime_dir = common.runtime_dir.clone().unwrap_or(folders.runtime);
+    let registry_wait = common.registry_wait.or(raw.registry.wait).unwrap_or(DEFAULT_WAIT);
+    let registry = registry(decoder, raw.registry, raw.etcd_addr, raw.etcd, common, &runtime_dir);
+    let amqp = amqp(decoder, raw.amqp_addr, raw.amqp);
+    let selector = common.selector.unwrap_or_default();
+    let services = policy::resolve(decoder, raw.services, &raw.upstreams, selector);
+    let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
+    let store = match raw.es_addr {
+        Some(url) => {
+            let index = raw.es_index.unwrap_or_else(|| "trace_logs".to_owned());
+            store::Settings::Elasticsearch(store::ElasticsearchSettings { url, index })
+        }
+        None => store::Settings::Embedded { dir: data_dir.join("traces"), retain },
+    };
+    Config {
+        file,
+        registry,
+        registry_wait,
+        trace: trace(raw.traces, amqp.clone(), raw.call_keys.first().cloned(), data_dir.join("spool")),
+        store,
+        consumer: consumer::Settings {
+            amqp,
+            prefetch: raw.consumer.prefetch.unwrap_or(DEFAULT_PREFETCH),
+            batch_events: raw.consumer.batch_events.unwrap_or(DEFAULT_BATCH_EVENTS),
+            batch_wait: raw.consumer.batch_wait.unwrap_or(DEFAULT_BATCH_WAIT),
+            call_keys: raw.call_keys.clone(),
+        },
+        gateway: gateway::Settings {
+            services,
+            call_keys: raw.call_keys.clone(),
+            limits: limits(&raw.limits),
+            access_log: node.access_log.unwrap_or(false),
+        },
+        call_keys: raw.call_keys,
+        selector,
+        node: node_settings(node),
+        data_dir,
+        runtime_dir,
+        log: LogSettings {
+            format: common.log_format.or(raw.log_format).unwrap_or_default(),
+            verbosity: match (common.verbose, common.quiet) {
+                (0, 0) => raw.log_verbosity.unwrap_or(0),
+                (more, less) => (i16::from(more) - i16::from(less)).clamp(-2, 2) as i8, // in range
+            },
+        },
+    }
+}
+
+fn registry(
+    decoder: &mut Decoder,
+    raw: RawRegistry,
+    file_addresses: Vec<String>,
+    etcd: RawEtcd,
+    common: &CommonFlags,
+    runtime_dir: &std::path::Path,
+) -> registry::Settings {
+    let flag_addresses = common.registry_address.as_deref().map(<[String]>::to_vec);
+    let word = common.registry.unwrap_or_else(|| match (&flag_addresses, &raw.kind) {
+        (Some(_), _) => RegistryWord::Etcd,
+        (None, Some(kind)) => kind.value,
+        (None, None) if !file_addresses.is_empty() => RegistryWord::Etcd,
+        (None, None) => RegistryWord::Local,
+    });
+    let endpoints = flag_addresses.unwrap_or(file_addresses);
+    let missing = "the registry `etcd` needs an address; set `etcdAddr` or `--etcd-addr 127.0.0.1:2379`";
+    if word == RegistryWord::Etcd && endpoints.is_empty() {
+        match (common.registry, &raw.kind) {
+            (None, Some(kind)) => decoder.fault(&kind.place.clone(), missing),
+            _ => decoder.flag_fault("--registry", missing),
+        }
+    }
+    let etcd = etcd_settings(decoder, endpoints, etcd);
+    let (register_ttl, register_interval) = lease(decoder, &raw, common);
+    registry::Settings {
+        backend: match word {
+            RegistryWord::Local => registry::Backend::Local { dir: runtime_dir.to_owned() },
+            RegistryWord::Memory => registry::Backend::Memory,
+            RegistryWord::Etcd => registry::Backend::Etcd(etcd),
+        },
+        namespace: common.namespace.clone().or(raw.namespace).unwrap_or_else(|| "goms".to_owned()),
+        register_ttl,
+        register_interval,
+        grace: common.registry_grace.or(raw.grace).unwrap_or(DEFAULT_GRACE),
+    }
+}
+
+/// TTL and interval. An interval that nobody named is a third of a short TTL.
+fn lease(decoder: &mut Decoder, raw: &RawRegistry, common: &CommonFlags) -> (Duration, Duration) {
+    let ttl = common.register_ttl.or(raw.ttl.as_ref().map(|at| at.value)).unwrap_or(DEFAULT_TTL);
+    let interval = common.register_interval.or(raw.interval.as_ref().map(|at| at.value));
+    let file_ttl = raw.ttl.as_ref().filter(|_| common.register_ttl.is_none());
+    let file_interval = raw.interval.as_ref().filter(|_| common.register_interval.is_none());
+    if ttl < LEAST_TTL {
+        let message = format!("must be at least `1s`, got `{}`", format_duration(ttl));
+        match file_ttl {
+            Some(at) => decoder.fault(&at.place, message),
+            None => decoder.flag_fault("--register-ttl", message),
+        }
+    }
+    if let Some(interval) = interval.filter(|interval| *interval >= ttl) {
+        let (interval, ttl) = (format_duration(interval), format_duration(ttl));
+        let message =
+            format!("must be smaller than the ttl `{ttl}`, or nodes vanish between renewals; got `{interval}`");
+        match (file_interval, file_ttl) {
+            (Some(at), _) => decoder.fault(&at.place, message),
+            (None, _) => decoder.flag_fault("--register-interval", message),
+        }
+    }
+    (ttl, interval.unwrap_or_else(|| DEFAULT_INTERVAL.min(ttl / 3)))
+}
+
+fn etcd_settings(decoder: &mut Decoder, endpoints: Vec<String>, raw: RawEtcd) -> registry::EtcdSettings {
+    let credentials = match (raw.user, raw.password) {
+        (Some(user), Some(password)) => Some((user.value, password.value)),
+        (Some(user), None) => {
+            decoder.fault(&user.place, "a user needs a `password` beside it");
+            None
+        }
+        (None, Some(password)) => {
+            decoder.fault(&password.place, "a password needs a `user` beside it");
+            None
+        }
+        (None, None) => None,
+    };
+    let identity_files = match (raw.cert_file, raw.key_file) {
+        (Some(cert), Some(key)) => Some((cert.value, key.value)),
+        (Some(cert), None) => {
+            decoder.fault(&cert.place, "a certificate needs a `keyFile` beside it");
+            None
+        }
+        (None, Some(key)) => {
+            decoder.fault(&key.place, "a key needs a `certFile` beside it");
+            None
+        }
+        (None, None) => None,
+    };
+    registry::EtcdSettings { endpoints, credentials, ca_file: raw.ca_file, identity_files }
+}
+
+fn amqp(decoder: &mut Decoder, urls: Vec<String>, raw: RawAmqp) -> Option<AmqpSettings> {
+    let exchange = raw.exchange.unwrap_or_default();
+    let queue = raw.queue.unwrap_or_else(|| "trace".to_owned());
+    let routing_key = match raw.routing_key {
+        Some(key) if exchange.is_empty() && key.value != queue => {
+            let message = format!(
+                "the default exchange routes by the queue's name `{queue}`, got `{}`; leave it out, or name an `exchange`",
+                key.value
+            );
+            decoder.fault(&key.place, message);
+            key.value
+        }
+        Some(key) => key.value,
+        None => queue.clone(),
+    };
+    let durable = raw.durable.unwrap_or(true);
+    (!urls.is_empty()).then_some(AmqpSettings { urls, exchange, queue, routing_key, durable })
+}
+
+fn trace(raw: RawTraces, amqp: Option<AmqpSettings>, call_key: Option<String>, spool_dir: PathBuf) -> trace::Settings {
+    let mut redact: Vec<String> = REDACTED_HEADERS.map(str::to_owned).to_vec();
+    for name in raw.redact {
+        if !redact.contains(&name) {
+            redact.push(name);
+        }
+    }
+    trace::Settings {
+        sample: raw.sample.unwrap_or(1.0),
+        body_bytes: to_usize(raw.body_bytes.unwrap_or(DEFAULT_BODY_BYTES)),
+        redact,
+        spool_bytes: raw.spool_bytes.unwrap_or(DEFAULT_SPOOL_BYTES),
+        spool_dir,
+        flush_interval: raw.flush_interval.unwrap_or(DEFAULT_FLUSH),
+        message: raw.message.unwrap_or(Message::Batch),
+        transport: match amqp {
+            Some(amqp) => Transport::Amqp(amqp),
+            None => Transport::Direct { call_key },
+        },
+    }
+}
+
+fn limits(raw: &RawLimits) -> gateway::Limits {
+    let default = gateway::Limits::default();
+    gateway::Limits {
+        body_bytes: raw.body_bytes.map_or(default.body_bytes, to_usize),
+        header_bytes: raw.header_bytes.map_or(default.header_bytes, to_usize),
+        header_timeout: raw.header_timeout.unwrap_or(default.header_timeout),
+        body_timeout: raw.body_timeout.unwrap_or(default.body_timeout),
+        idle_timeout: raw.idle_timeout.unwrap_or(default.idle_timeout),
+        connections: raw.connections.unwrap_or(default.connections),
+        in_flight: raw.in_flight.unwrap_or(default.in_flight),
+    }
+}
+
+fn node_settings(flags: &NodeFlags) -> NodeSettings {
+    NodeSettings {
+        http_port: flags.http_port,
+        rpc_port: flags.rpc_port,
+        admin_port: flags.admin_port,
+        admin_bind: flags.admin_bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        bind: flags.bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        bind_given: flags.bind.is_some(),
+        advertise_ip: flags.advertise_ip,
+        workers: flags.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        drain_timeout: flags.drain_timeout.unwrap_or(DEFAULT_DRAIN),
+        access_log: flags.access_log,
+        version: flags.service_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
+        zone: flags.zone.clone().unwrap_or_default(),
+    }
+}
+
+/// A limit that a 32-bit machine cannot reach is none.
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
