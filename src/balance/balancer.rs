@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::Selector;
 use super::endpoint::{Endpoint, Permit};
 use super::pick::Ring;
-use super::Selector;
 use crate::registry::{Catalog, CatalogWatch, Node, NodeId};
 use crate::shutdown::Shutdown;
 

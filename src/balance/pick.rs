@@ -95,7 +95,8 @@ impl Ring {
 
     /// Among equals the one whose turn it is.
     fn least_loaded(&self, usable: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
-        let least = self.endpoints.iter().filter(|endpoint| usable(endpoint)).map(|endpoint| endpoint.in_flight()).min();
+        let least =
+            self.endpoints.iter().filter(|endpoint| usable(endpoint)).map(|endpoint| endpoint.in_flight()).min();
         self.take_turn(|endpoint| usable(endpoint) && Some(endpoint.in_flight()) <= least)
             .or_else(|| self.take_turn(usable)) // the loads moved between the two looks
     }

@@ -1,6 +1,23 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
 //! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`.
+//!
+//! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
+//! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `cluster` is the page that
+//! shows the nodes.
+
+mod answer;
+mod body;
+mod cluster;
+mod form;
+mod journal;
+mod limit;
+mod pipeline;
+mod respond;
+mod route;
+mod server;
+
+pub use server::{GatewayError, Parts, Running, serve};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

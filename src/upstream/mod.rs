@@ -1,13 +1,26 @@
 //! CALL IT: one function that calls a service: picks a node, sends, retries on the next one where that is safe.
 //!
 //! May import: `balance`, `registry`, `trace::context`, `backoff`, `metrics`.
+//!
+//! [`Upstream::call`] is that function; one [`Upstream`] a worker, since it is bound to its thread. [`headers`] says
+//! which headers may pass.
+
+mod body;
+mod call;
+mod error;
+pub mod headers;
+
+pub use body::{AnswerBody, BodyStream, Broken, RequestBody};
+pub use call::{Forwarded, Upstream, UpstreamRequest, UpstreamResponse};
+pub use error::CallError;
 
 use std::time::Duration;
 
 /// How a service (or one action of it) is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The deadline of each try, from the connection to the end of the answer's head.
+    /// The deadline of each try, from the connection to the end of the answer's head. While a streamed body is being
+    /// sent it counts from the last part of it.
     pub timeout: Duration,
     /// How often a request is tried in all, each time on the next node.
     pub attempts: u32,

@@ -1,0 +1,240 @@
+//! The service's answer, made what the client gets.
+//!
+//! A JSON object gets one member more by splicing text, so that its numbers keep their digits and its members their
+//! order. Everything else passes untouched, part by part.
+
+use actix_web::HttpResponse;
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::AnswerForm;
+use super::respond::Failure;
+use crate::upstream::{AnswerBody, UpstreamResponse, headers};
+
+/// An answer that is longer passes as it is, without `status`: it does not belong in memory.
+const SPLICED_BYTES: u64 = 64 << 20;
+
+/// What goes to the client.
+pub(super) struct Answer {
+    pub head: HttpResponse<BoxBody>,
+    pub body: Body,
+}
+
+pub(super) enum Body {
+    Whole(Bytes),
+    Passing(AnswerBody),
+}
+
+/// Takes the service's answer over: status, headers that may pass, and the body in the form that the route asks for.
+///
+/// # Errors
+/// When the answer breaks off, or is none (an interim status).
+pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: bool) -> Result<Answer, Failure> {
+    let status = StatusCode::from_u16(upstream.status).ok().filter(|status| !status.is_informational());
+    let status = status.ok_or(Failure::Interim(upstream.status))?;
+    let mut head = HttpResponse::new(status);
+    let listed = || upstream.headers().get_all(CONNECTION).map(|value| value.as_bytes());
+    for (name, value) in upstream.headers() {
+        if headers::passes_up(name.as_str(), listed()) {
+            head.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    let spliced = form != AnswerForm::Untouched
+        && !is_head
+        && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT].contains(&status)
+        && is_json(upstream.headers())
+        && upstream.body.length().unwrap_or(0) <= SPLICED_BYTES;
+    if !spliced {
+        return Ok(Answer { head, body: Body::Passing(upstream.body) });
+    }
+    let body = upstream.body.collect(SPLICED_BYTES as usize).await?;
+    let body = match form {
+        AnswerForm::GoMs => go_ms(&body, status).unwrap_or(body),
+        AnswerForm::Goms => with_status(&body, status).unwrap_or(body),
+        AnswerForm::Untouched => body,
+    };
+    Ok(Answer { head, body: Body::Whole(body) })
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let is_plain =
+        headers.get(CONTENT_ENCODING).is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes()).unwrap_or_default();
+    let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    let is_suffixed = kind.len() > 5 && kind[kind.len() - 5..].eq_ignore_ascii_case(b"+json");
+    is_plain && (kind.eq_ignore_ascii_case(b"application/json") || is_suffixed)
+}
+
+/// The object with `"status":true` (`false` beside an HTTP status of 400 and above) as its last member. `None`: it is no
+/// JSON object, or has a `status` of its own.
+fn with_status(body: &Bytes, status: StatusCode) -> Option<Bytes> {
+    let members = members(body)?;
+    if members.has_status {
+        return None;
+    }
+    let end = body.iter().rposition(|&byte| byte == b'}')?;
+    let ok = status.as_u16() < 400;
+    let member: &[u8] = match (ok, members.count) {
+        (true, 0) => br#""status":true"#,
+        (true, _) => br#","status":true"#,
+        (false, 0) => br#""status":false"#,
+        (false, _) => br#","status":false"#,
+    };
+    let mut spliced = BytesMut::with_capacity(body.len() + member.len());
+    spliced.put_slice(&body[..end]);
+    spliced.put_slice(member);
+    spliced.put_slice(&body[end..]);
+    Some(spliced.freeze())
+}
+
+#[derive(Default)]
+struct Members {
+    count: usize,
+    has_status: bool,
+}
+
+/// Reads the whole text, so that a splice never hides that it was malformed.
+fn members(body: &[u8]) -> Option<Members> {
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return None;
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let members = reader.deserialize_map(CountMembers).ok()?;
+    reader.end().ok()?;
+    Some(members)
+}
+
+struct CountMembers;
+
+impl<'de> Visitor<'de> for CountMembers {
+    type Value = Members;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut members = Members::default();
+        while let Some(IsStatus(is_status)) = map.next_key()? {
+            members.count += 1;
+            members.has_status |= is_status;
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(members)
+    }
+}
+
+/// Whether a key is `status`, without keeping it.
+struct IsStatus(bool);
+
+impl<'de> serde::Deserialize<'de> for IsStatus {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct Key;
+        impl Visitor<'_> for Key {
+            type Value = IsStatus;
+
+            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str("a key")
+            }
+
+            fn visit_str<E>(self, key: &str) -> Result<IsStatus, E> {
+                Ok(IsStatus(key == "status"))
+            }
+        }
+        reader.deserialize_str(Key)
+    }
+}
+
+/// What go-ms needs of an answer, as it was written.
+#[derive(serde::Deserialize)]
+struct Parts<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    msg: Option<&'a RawValue>,
+}
+
+/// The echo answer's `data`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Echo<'a> {
+    #[serde(borrow)]
+    body: &'a RawValue,
+    #[serde(rename = "headers")]
+    _headers: IgnoredAny,
+    #[serde(rename = "method")]
+    _method: IgnoredAny,
+    #[serde(rename = "urlParam")]
+    _url_param: IgnoredAny,
+}
+
+/// `{"code":200,"data":…,"message":"success"}`: `data` is the object's own `data` (of an echo the fields that were sent),
+/// or the whole object where it has none. `None`: it is no JSON object.
+fn go_ms(body: &Bytes, status: StatusCode) -> Option<Bytes> {
+    members(body)?;
+    let parts: Parts<'_> = serde_json::from_slice(body).ok()?;
+    let whole = std::str::from_utf8(body).ok()?.trim();
+    let ok = status.as_u16() < 400;
+    let data = match parts.data {
+        _ if !ok => "null",
+        Some(data) => serde_json::from_str::<Echo<'_>>(data.get()).map_or(data.get(), |echo| echo.body.get()),
+        None => whole,
+    };
+    let message = match parts.message.or(parts.msg).map(RawValue::get) {
+        Some(message) if message.starts_with('"') => message,
+        _ if ok => "\"success\"",
+        _ => "\"failure\"",
+    };
+    let code = if ok { 200 } else { status.as_u16() };
+    Some(Bytes::from(format!("{{\"code\":{code},\"data\":{data},\"message\":{message}}}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spliced(text: &'static str, status: u16) -> Option<String> {
+        let status = StatusCode::from_u16(status).unwrap();
+        with_status(&Bytes::from(text), status).map(|text| String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn an_object_gets_its_status_and_keeps_every_byte() {
+        let long = r#"{ "n":12345678901234567890.1234567890, "o":{"status":1} }"#;
+        let same = r#"{ "n":12345678901234567890.1234567890, "o":{"status":1} ,"status":true}"#;
+        assert_eq!(spliced(long, 200).as_deref(), Some(same));
+        assert_eq!(spliced("{}", 200).as_deref(), Some(r#"{"status":true}"#));
+        assert_eq!(spliced("{\"a\":1}\n", 500).as_deref(), Some("{\"a\":1,\"status\":false}\n"));
+    }
+
+    #[test]
+    fn what_has_a_status_or_is_no_object_stays() {
+        for text in [r#"{"status":false}"#, r#"{"st\u0061tus":1}"#, "[1]", "3", "", "{", "{} {}", r#"{"a":}"#] {
+            assert_eq!(spliced(text, 200), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn go_ms_shows_what_was_sent() {
+        let form = |text: &'static str, status| {
+            let status = StatusCode::from_u16(status).unwrap();
+            go_ms(&Bytes::from(text), status).map(|text| String::from_utf8(text.to_vec()).unwrap())
+        };
+        let echo =
+            r#"{"code":0,"data":{"body":{"a":1.10},"headers":{},"method":"POST","urlParam":""},"msg":"success"}"#;
+        assert_eq!(form(echo, 200).as_deref(), Some(r#"{"code":200,"data":{"a":1.10},"message":"success"}"#));
+        assert_eq!(
+            form(r#"{"data":[1],"msg":"ok"}"#, 201).as_deref(),
+            Some(r#"{"code":200,"data":[1],"message":"ok"}"#)
+        );
+        assert_eq!(form(r#"{"x":1}"#, 200).as_deref(), Some(r#"{"code":200,"data":{"x":1},"message":"success"}"#));
+        assert_eq!(form(r#"{"msg":"no"}"#, 403).as_deref(), Some(r#"{"code":403,"data":null,"message":"no"}"#));
+        assert_eq!(form("[]", 200), None);
+    }
+}

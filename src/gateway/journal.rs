@@ -1,0 +1,129 @@
+//! What is noted of a request: its two events, its metrics, its line in the access log.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use actix_web::HttpRequest;
+use uuid::Uuid;
+
+use super::pipeline::Worker;
+use super::route::Meters;
+use crate::trace::{Event, EventKind, RequestInfo, TraceBody, TraceContext};
+
+/// nginx's word for a client that left before its answer.
+const CLIENT_LEFT: u16 = 499;
+
+/// One request's notes. Dropped without an end, it notes that the client left.
+pub(super) struct Journal {
+    worker: Rc<Worker>,
+    request: HttpRequest,
+    context: TraceContext,
+    arrived: Instant,
+    arrived_ms: i64,
+    meters: Arc<Meters>,
+    is_traced: bool,
+    info: Option<Arc<RequestInfo>>,
+    status: u16,
+}
+
+impl Journal {
+    pub fn begin(worker: &Rc<Worker>, request: &HttpRequest, context: TraceContext) -> Self {
+        Self {
+            worker: worker.clone(),
+            request: request.clone(),
+            context,
+            arrived: Instant::now(),
+            arrived_ms: now_ms(),
+            meters: worker.routes.stray.clone(),
+            is_traced: worker.recorder.wants(&context),
+            info: None,
+            status: CLIENT_LEFT,
+        }
+    }
+
+    /// Whose metrics it belongs to.
+    pub fn routed(&mut self, meters: &Arc<Meters>) {
+        self.meters = meters.clone();
+    }
+
+    /// The body is known: tells the start, as of the arrival.
+    pub fn started(&mut self, body: TraceBody) {
+        if !self.is_traced || self.info.is_some() {
+            return;
+        }
+        let info = Arc::new(self.worker.recorder.request_info(
+            self.request.method().as_str(),
+            self.request.path(),
+            self.request.query_string(),
+            client_ip(&self.request).to_string(),
+            self.request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())),
+            body,
+        ));
+        self.info = Some(info.clone());
+        self.tell(EventKind::RequestStart, info, self.arrived_ms, None);
+    }
+
+    /// What is answered; told when the journal is dropped, with the last part of the answer.
+    pub fn answered(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    fn tell(&self, kind: EventKind, request: Arc<RequestInfo>, time_ms: i64, duration: Option<std::time::Duration>) {
+        self.worker.recorder.record(Event {
+            kind,
+            context: self.context,
+            request,
+            origin: self.worker.origin.clone(),
+            time_ms,
+            duration,
+            status: duration.map(|_| self.status),
+            id: Uuid::new_v4(),
+        });
+    }
+
+    fn log(&self, took: std::time::Duration) {
+        let mut line = String::with_capacity(160);
+        // writing into a String cannot fail
+        let written = write!(
+            line,
+            "{} {} {} {} {:.3}ms request_id={}",
+            client_ip(&self.request),
+            self.request.method(),
+            self.request.path(),
+            self.status,
+            took.as_secs_f64() * 1000.0,
+            self.context.request_id
+        );
+        if written.is_ok() {
+            log::info!(target: "goms::access", "{line}");
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let took = self.arrived.elapsed();
+        self.meters.count(self.status, took.as_secs_f64());
+        if self.is_traced {
+            self.started(TraceBody::None);
+            if let Some(info) = self.info.take() {
+                self.tell(EventKind::RequestEnd, info, now_ms(), Some(took));
+            }
+        }
+        if self.worker.settings.access_log {
+            self.log(took);
+        }
+    }
+}
+
+/// The peer of the connection; `X-Forwarded-For` is anybody's to write.
+pub(super) fn client_ip(request: &HttpRequest) -> IpAddr {
+    request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip())
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,157 @@
+//! A request's way through the gateway: one function, steps in reading order.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::Payload;
+use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Method};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use futures_util::Stream;
+
+use super::answer::{self, Answer, Body};
+use super::journal::{Journal, client_ip};
+use super::limit::{self, Flow, InFlight};
+use super::respond::Failure;
+use super::route::Routes;
+use super::{Settings, body, cluster};
+use crate::balance::Balancer;
+use crate::trace::{Origin, Recorder, TraceContext};
+use crate::upstream::{AnswerBody, Broken, Forwarded, Upstream, UpstreamRequest};
+
+/// What a worker thread has at hand.
+pub(super) struct Worker {
+    pub settings: Arc<Settings>,
+    pub routes: Arc<Routes>,
+    pub balancer: Arc<Balancer>,
+    pub upstream: Upstream,
+    pub recorder: Recorder,
+    pub origin: Arc<Origin>,
+    pub flow: Arc<Flow>,
+    pub draining: Arc<AtomicBool>,
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Answers a request, whatever happens.
+pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Payload) -> HttpResponse<BoxBody> {
+    let header = |name: HeaderName| request.headers().get(name).map(HeaderValue::as_bytes);
+    let context = TraceContext::from_headers(header(X_REQUEST_ID), header(TRACEPARENT));
+    let mut id = uuid::Uuid::encode_buffer();
+    let id = &*context.request_id.hyphenated().encode_lower(&mut id);
+    let mut response = if request.path() == "/cluster" {
+        let page = cluster::page(worker.balancer.view(), request.query_string());
+        HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(page)
+    } else {
+        let in_flight = worker.flow.enter();
+        let mut journal = Journal::begin(&worker, &request, context);
+        match steps(&worker, &request, payload, &context, &mut journal).await {
+            Ok(answer) => deliver(answer, journal, in_flight),
+            Err(failure) => {
+                note(&failure, &request, id);
+                journal.answered(failure.status().as_u16());
+                failure.answer(worker.routes.form(request.path()), wants_problem(&request), id)
+            }
+        }
+    };
+    if let Ok(id) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    if worker.draining.load(Ordering::Relaxed) {
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    response
+}
+
+async fn steps(
+    worker: &Worker,
+    request: &HttpRequest,
+    payload: Payload,
+    context: &TraceContext,
+    journal: &mut Journal,
+) -> Result<Answer, Failure> {
+    let limits = &worker.settings.limits;
+
+    // where to
+    let route = worker.routes.find(request.method().as_str(), request.path())?;
+    journal.routed(&route.meters);
+
+    // whether it may
+    limit::check_headers(request.headers(), limits)?;
+    limit::check_flow(&worker.flow, limits)?;
+
+    // with what
+    let prepared = body::prepare(request, payload, route.action.encode, limits).await?;
+    journal.started(prepared.shown);
+
+    // the call
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let call = UpstreamRequest {
+        method: request.method().as_str(),
+        path: &route.action.path,
+        query: request.query_string(),
+        headers: request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+        content_type: prepared.content_type,
+        body: prepared.body,
+        context,
+        forwarded: Some(Forwarded { client: client_ip(request), proto: "http", host }),
+    };
+    let upstream = worker.upstream.call(&route.service, call, &route.action.policy).await?;
+
+    // the answer
+    let answer = answer::make(upstream, route.action.answer, request.method() == Method::HEAD).await?;
+    journal.answered(answer.head.status().as_u16());
+    Ok(answer)
+}
+
+/// A whole body ends the journal now, a passing one with its last part.
+fn deliver(answer: Answer, journal: Journal, in_flight: InFlight) -> HttpResponse<BoxBody> {
+    match answer.body {
+        Body::Whole(bytes) => answer.head.set_body(BoxBody::new(bytes)),
+        Body::Passing(body) => {
+            let passing = Passing { body, _journal: journal, _in_flight: in_flight };
+            answer.head.set_body(BoxBody::new(passing))
+        }
+    }
+}
+
+/// An answer's body on its way to the client, with what must last as long as it.
+struct Passing {
+    body: AnswerBody,
+    _journal: Journal,
+    _in_flight: InFlight,
+}
+
+impl MessageBody for Passing {
+    type Error = Broken;
+
+    fn size(&self) -> BodySize {
+        self.body.length().map_or(BodySize::Stream, BodySize::Sized)
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        Pin::new(&mut self.body).poll_next(task)
+    }
+}
+
+/// The cause, with the addresses that the client does not get.
+fn note(failure: &Failure, request: &HttpRequest, id: &str) {
+    if let Failure::Call(error) = failure {
+        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        log::debug!("request failed path={} request_id={id} error=\"{error}\" cause=\"{cause}\"", request.path());
+    }
+}
+
+/// RFC 9457 section 3: an error in the form `application/problem+json`, if the client names it.
+fn wants_problem(request: &HttpRequest) -> bool {
+    let asks = |value: &HeaderValue| {
+        value.as_bytes().windows(24).any(|part| part.eq_ignore_ascii_case(b"application/problem+json"))
+    };
+    request.headers().get_all(ACCEPT).any(asks)
+}

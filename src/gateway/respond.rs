@@ -1,0 +1,137 @@
+//! Errors become answers: the one place that gives each its status.
+
+use std::time::Duration;
+
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use serde::Serialize;
+
+use super::AnswerForm;
+use crate::upstream::{Broken, CallError};
+
+/// Why a request is not answered by a service.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("this action does not take this method; it takes {allow}")]
+    Method { allow: String },
+    #[error("the body did not come within {0:?}; send it faster or in smaller parts")]
+    SlowBody(Duration),
+    #[error("the body has more than {limit} bytes, the limit of this gateway")]
+    BodyTooLong { limit: usize },
+    #[error(
+        "cannot read a body of type `{0}`; send `application/json`, `application/x-www-form-urlencoded` or `multipart/form-data`"
+    )]
+    MediaType(String),
+    #[error("more than {limit} requests are being answered; try again in a second")]
+    TooMany { limit: usize },
+    #[error("the headers have more than {limit} bytes, the limit of this gateway")]
+    Headers { limit: usize },
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("the service ended its answer with the interim status {0}")]
+    Interim(u16),
+    #[error("{0}; see the service's log")]
+    Answer(#[from] Broken),
+}
+
+impl Failure {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) | Self::Call(CallError::Request(_) | CallError::Body(_)) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Headers { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Call(CallError::NoNode(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Call(CallError::Deadline { .. }) | Self::Answer(Broken::Stalled(_)) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Call(CallError::Unreachable { .. } | CallError::Broken { .. })
+            | Self::Interim(_)
+            | Self::Answer(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// What the client reads: what is wrong and what to do. The addresses of nodes stay inside.
+    fn message(&self) -> String {
+        let advice = |what: &str, service: &str, advice: &str| format!("service `{service}` {what}; {advice}");
+        match self {
+            Self::Call(CallError::NoNode(error)) => format!("{error}; start one or wait until one is back"),
+            Self::Call(CallError::Unreachable { node, .. }) => {
+                advice("cannot be reached", &node.service, "try again, or see whether its nodes run")
+            }
+            Self::Call(CallError::Broken { node, .. }) => advice("gave no proper answer", &node.service, "see its log"),
+            Self::Call(CallError::Deadline { node, after }) => {
+                let what = format!("did not answer within {after:?}");
+                advice(&what, &node.service, "try again, or give this action a longer `timeout`")
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// The answer to the client.
+    pub fn answer(&self, form: AnswerForm, wants_problem: bool, request_id: &str) -> HttpResponse<BoxBody> {
+        let status = self.status();
+        let (code, message) = (status.as_u16(), self.message());
+        let mut content_type = HeaderValue::from_static("application/json");
+        let body = if wants_problem {
+            content_type = HeaderValue::from_static("application/problem+json");
+            let title = status.canonical_reason().unwrap_or("");
+            json(&Problem { kind: "about:blank", title, status: code, detail: &message, request_id })
+        } else if form == AnswerForm::GoMs {
+            json(&GoMs { code, data: (), message: &message })
+        } else {
+            json(&Goms { status: false, code, msg: &message, request_id })
+        };
+        let mut response = HttpResponseBuilder::new(status);
+        response.insert_header((CONTENT_TYPE, content_type));
+        match self {
+            Self::Method { allow } => drop(response.insert_header((ALLOW, allow.as_str()))),
+            Self::TooMany { .. } => drop(response.insert_header((RETRY_AFTER, "1"))),
+            _ => {}
+        }
+        response.body(body)
+    }
+}
+
+/// `{"status":false,"code":404,"msg":"…","requestId":"…"}`
+#[derive(Serialize)]
+struct Goms<'a> {
+    status: bool,
+    code: u16,
+    msg: &'a str,
+    #[serde(rename = "requestId")]
+    request_id: &'a str,
+}
+
+/// go-ms: `{"code":404,"data":null,"message":"…"}`
+#[derive(Serialize)]
+struct GoMs<'a> {
+    code: u16,
+    data: (),
+    message: &'a str,
+}
+
+/// RFC 9457.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(rename = "requestId")]
+    request_id: &'a str,
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    // only a map with keys that are no strings can fail, and there is none here
+    serde_json::to_vec(value).unwrap_or_default()
+}

@@ -1,0 +1,108 @@
+//! Which headers pass a proxy. Names and values are plain text and bytes, so that every HTTP version can use it.
+//!
+//! Hop-by-hop headers end at each hop (RFC 9110 section 7.6.1), those that `Connection` lists too. Headers by which goms
+//! tells a service who asks are goms's alone: a client's are dropped, also spelt with `_` (`call_service_key`), which
+//! CGI-like frameworks read as the same name.
+
+/// Headers that concern one connection only.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers that goms itself sets on a call: framing, the key, the ids, who asked.
+const OWN: [&str; 9] = [
+    "host",
+    "content-length",
+    "expect",
+    "call-service-key",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "forwarded",
+    "x-real-ip",
+];
+
+/// What `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, … begin with.
+const FORWARDED_PREFIX: &str = "x-forwarded-";
+
+/// Whether `name` concerns one connection only. `listed` are the values of the message's `Connection` headers.
+#[must_use]
+pub fn is_hop_by_hop<'a>(name: &str, listed: impl Iterator<Item = &'a [u8]>) -> bool {
+    HOP_BY_HOP.iter().any(|known| same(known, name)) || is_listed(name, listed)
+}
+
+/// Whether a header that a client sent goes on to the service.
+#[must_use]
+pub fn passes_down<'a>(name: &str, listed: impl Iterator<Item = &'a [u8]>) -> bool {
+    !is_hop_by_hop(name, listed) && !OWN.iter().any(|known| same(known, name)) && !begins_forwarded(name)
+}
+
+/// Whether a header of a service's answer goes on to the client. Its length is goms's own business.
+#[must_use]
+pub fn passes_up<'a>(name: &str, listed: impl Iterator<Item = &'a [u8]>) -> bool {
+    !is_hop_by_hop(name, listed) && !same("content-length", name) && !same("call-service-key", name)
+}
+
+fn begins_forwarded(name: &str) -> bool {
+    name.get(..FORWARDED_PREFIX.len()).is_some_and(|start| same(FORWARDED_PREFIX, start))
+}
+
+/// `Connection: close, X-Mine`.
+fn is_listed<'a>(name: &str, mut listed: impl Iterator<Item = &'a [u8]>) -> bool {
+    listed.any(|value| {
+        value.split(|&byte| byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+    })
+}
+
+/// Equal but for case and `_` instead of `-`.
+fn same(known: &str, name: &str) -> bool {
+    known.len() == name.len()
+        && known
+            .bytes()
+            .zip(name.bytes())
+            .all(|(known, byte)| known == if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn down(name: &str) -> bool {
+        passes_down(name, [b"close, X-Mine".as_slice()].into_iter())
+    }
+
+    #[test]
+    fn what_concerns_one_hop_stays_there() {
+        for name in ["Connection", "keep-alive", "TE", "Transfer-Encoding", "Upgrade", "x-mine", "Proxy-Authorization"]
+        {
+            assert!(!down(name), "{name}");
+        }
+        for name in ["accept", "Authorization", "x-mine-too", "content-type", "cookie"] {
+            assert!(down(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn defect_11_nobody_fakes_what_goms_says() {
+        for name in [
+            "Call-Service-Key",
+            "call_service_key",
+            "CALL_Service-KEY",
+            "x_forwarded_for",
+            "X-Forwarded-Port",
+            "traceparent",
+        ] {
+            assert!(!down(name), "{name}");
+        }
+        assert!(!passes_up("call-service-key", std::iter::empty()));
+        assert!(passes_up("x-request-count", std::iter::empty()));
+    }
+}
