@@ -16,3 +16,5 @@ pub mod shutdown;
 pub mod store;
 pub mod trace;
 pub mod upstream;
+
+pub use service::{CallError, Context, Service, ServiceError};
