@@ -33,6 +33,11 @@ pub fn start(settings: &LogSettings) {
     }
 }
 
+/// The same for a command that prints on stdout: one step quieter, so that joins and leaves are not told.
+pub fn start_quiet(settings: &LogSettings) {
+    start(&LogSettings { verbosity: settings.verbosity.saturating_sub(1), ..*settings });
+}
+
 fn text_line(record: &Record<'_>) -> String {
     let time = jiff::Zoned::now().strftime("%Y/%m/%d %H:%M:%S").to_string();
     match record.level() {

@@ -82,12 +82,12 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
         }
         Command::Cluster { command } => {
             let config = load(&NodeFlags::default())?;
-            logging::start(&config.log.quieter());
+            logging::start_quiet(&config.log);
             in_system(cluster::run(&config, command))
         }
         Command::Trace { command } => {
             let config = load(&NodeFlags::default())?;
-            logging::start(&config.log.quieter());
+            logging::start_quiet(&config.log);
             in_system(trace::run(&config, command))
         }
         Command::Config { command: ConfigCommand::Check } => check::config(&load(&NodeFlags::default())?),

@@ -81,7 +81,6 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
         origin: process.origin(&id),
         metrics: process.metrics.clone(),
         calls: Some(call_table(process)),
-        load: load.clone(),
         workers,
         access_log: process.config.node.access_log.unwrap_or(true),
         limits: service::Limits::default(),

@@ -195,9 +195,9 @@ pub enum Restart {
 #[derive(Clone, Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Services and nodes with age, version, requests in flight and answered
-    Status(OutputArgs),
+    Status(ServiceOutputArgs),
     /// Every node
-    Nodes(OutputArgs),
+    Nodes(ServiceOutputArgs),
     /// Every service
     Services(OutputArgs),
     /// Nodes that join, leave and drain, as it happens
@@ -238,6 +238,18 @@ pub struct OutputArgs {
     /// Form of what is printed
     #[arg(long, env = "GOMS_OUTPUT", value_name = "FORM", default_value = "table")]
     pub output: Output,
+}
+
+/// One service or all, and `--output`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServiceOutputArgs {
+    /// Only this service
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<String>,
+
+    /// Form of what is printed.
+    #[command(flatten)]
+    pub form: OutputArgs,
 }
 
 /// What a service author's own binary takes: the common flags and those of a node, no commands.

@@ -66,6 +66,7 @@ pub(super) fn resolve(
             batch_events: raw.consumer.batch_events.unwrap_or(DEFAULT_BATCH_EVENTS),
             batch_wait: raw.consumer.batch_wait.unwrap_or(DEFAULT_BATCH_WAIT),
             call_keys: raw.call_keys.clone(),
+            dead_letters: Some(data_dir.join("dead-letters.jsonl")),
         },
         gateway: gateway::Settings {
             services,
