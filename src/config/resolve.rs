@@ -97,7 +97,7 @@ fn registry(
     runtime_dir: &std::path::Path,
 ) -> registry::Settings {
     let flag_addresses = common.registry_address.as_deref().map(<[String]>::to_vec);
-    let word = common.registry.unwrap_or_else(|| match (&flag_addresses, &raw.kind) {
+    let word = common.registry.unwrap_or(match (&flag_addresses, &raw.kind) {
         (Some(_), _) => RegistryWord::Etcd,
         (None, Some(kind)) => kind.value,
         (None, None) if !file_addresses.is_empty() => RegistryWord::Etcd,
