@@ -68,7 +68,7 @@ pub enum Command {
   goms up --http-port 0 --data-dir ./data")]
     Up(NodeArgs),
 
-    /// Run a gateway node: /api/<service>/<action> to the services
+    /// Run a gateway node: `/api/<service>/<action>` to the services
     #[command(after_help = "Examples:
   goms gateway
   goms gateway --http-port 8080 --rpc-port 8180 --config config/cluster.yml
