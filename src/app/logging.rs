@@ -18,6 +18,8 @@ pub fn start(settings: &LogSettings) {
     };
     let mut builder = Builder::new();
     builder.target(Target::Stderr).filter_level(LevelFilter::Warn).filter_module("goms", level);
+    // a drain closes the listening socket under actix's accept loop on purpose
+    builder.filter_module("actix_server::accept", LevelFilter::Off);
     if settings.verbosity > 2 {
         builder.filter_level(LevelFilter::Debug);
     }

@@ -94,7 +94,11 @@ async fn show(store: &dyn TraceStore, args: &ShowArgs) -> Result<(), AppError> {
     match args.output.output {
         Output::Json => output::json(&page.events),
         Output::Table => {
-            output::text(&timeline::draw(&page.events.iter().map(|event| read(event)).collect::<Vec<_>>()));
+            let mut shown: Vec<Shown> = page.events.iter().map(|event| read(event)).collect();
+            // one millisecond may hold a whole request: then its events stand in the order of their life
+            let life = ["request.start", "service.start", "service.end", "request.end"];
+            shown.sort_by_key(|event| (event.time_ms, life.iter().position(|kind| *kind == event.event)));
+            output::text(&timeline::draw(&shown));
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
 //! Every integration test, in one binary.
+mod cluster;
 mod config;
 mod architecture;
 mod service;

@@ -3,6 +3,7 @@
 
 pub mod goms;
 pub mod http;
+pub mod load;
 pub mod servers;
 
 /// Whether the tests that take over half a minute run too (`scripts/test --all`).
