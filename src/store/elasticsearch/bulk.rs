@@ -94,7 +94,9 @@ impl Item {
         let for_now = ["validation_exception", "index_closed_exception", "cluster_block_exception"];
         match self.status {
             200..=299 => Outcome::Stored,
-            400 | 413 if !for_now.iter().any(|kind| self.error["type"] == *kind) => Outcome::Refused(reason(&self.error)),
+            400 | 413 if !for_now.iter().any(|kind| self.error["type"] == *kind) => {
+                Outcome::Refused(reason(&self.error))
+            }
             status => Outcome::Later(format!("{status} {}", reason(&self.error))),
         }
     }
@@ -102,7 +104,7 @@ impl Item {
 
 /// `type: reason: inner reason` of an error that the server reports.
 pub(super) fn reason(error: &Value) -> String {
-    let mut parts = Vec::new();
+    let mut parts: Vec<&str> = Vec::new();
     let mut at = error;
     if let Some(text) = error.as_str() {
         return text.to_owned();
@@ -113,6 +115,8 @@ pub(super) fn reason(error: &Value) -> String {
         parts.extend(at["reason"].as_str());
         at = &at["caused_by"];
     }
+    // a search says there what its shards found
+    parts.extend(error["root_cause"][0]["reason"].as_str().filter(|cause| !parts.contains(cause)));
     parts.join(": ")
 }
 

@@ -72,7 +72,10 @@ impl Elasticsearch {
         }
         let given = Url::parse(&settings.url).map_err(|error| refuse(error.into()))?;
         url.set_password(None).map_err(|()| refuse("it is no http URL".into()))?;
-        if !settings.index.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte))
+        if !settings
+            .index
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte))
             || !settings.index.starts_with(|first: char| first.is_ascii_alphanumeric())
         {
             return Err(refuse(format!("`{}` is no name of an index", settings.index).into()));
@@ -236,8 +239,11 @@ impl Elasticsearch {
         let bulk = path.ends_with("/_bulk");
         let kind = if bulk { "application/x-ndjson" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        let response =
-            self.transport.send(method, path, headers, Some(parameters), body, None).await.map_err(|e| self.failed(e))?;
+        let response = self
+            .transport
+            .send(method, path, headers, Some(parameters), body, None)
+            .await
+            .map_err(|e| self.failed(e))?;
         let status = response.status_code();
         let body = response.bytes().await.map_err(|error| self.failed(error))?;
         Ok(Reply { status, body })
@@ -292,7 +298,8 @@ impl TraceStore for Elasticsearch {
 
 /// Why the server refused a request, from its JSON or else its text.
 fn reason(body: &[u8]) -> String {
-    let from_json = serde_json::from_slice::<Value>(body).map(|answer| bulk::reason(&answer["error"])).unwrap_or_default();
+    let from_json =
+        serde_json::from_slice::<Value>(body).map(|answer| bulk::reason(&answer["error"])).unwrap_or_default();
     if from_json.is_empty() { String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned() } else { from_json }
 }
 

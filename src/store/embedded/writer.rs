@@ -130,7 +130,14 @@ impl Writer {
         }
         if changed {
             writer.commit()?;
+        }
+        drop(searcher);
+        if changed || expire.is_some() {
             self.reader.reload()?;
+        }
+        if expire.is_some() {
+            // files that a commit or a merge left behind go once no reader has them open
+            writer.garbage_collect_files().wait()?;
         }
         Ok(outcomes)
     }

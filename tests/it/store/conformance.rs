@@ -311,7 +311,8 @@ async fn hostile_text_is_no_syntax(subject: &Subject) {
 }
 
 async fn json_comes_back_as_it_was(subject: &Subject) {
-    let body = r#"{"price":1.10,"big":12345678901234567890123,"exp":1e30,"esc":"\u00e9\/","gomsWords":"x","a.b":{"":1}}"#;
+    let body =
+        r#"{"price":1.10,"big":12345678901234567890123,"exp":1e30,"esc":"\u00e9\/","gomsWords":"x","a.b":{"":1}}"#;
     let sample = Sample::new("request.start", 7);
     let json = sample.json().to_string().replace("\"body\":{}", &format!("\"body\":{body}"));
     let outcomes = subject.store.write(&[sample.with_json(&json)]).await.expect("written");

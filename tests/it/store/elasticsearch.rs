@@ -144,7 +144,8 @@ async fn a_client_cannot_explode_the_mapping() {
     let path = format!("/{}/_mapping", index.name);
     let before = index.call(Method::Get, &path, None).await;
     let many = (0..2000).map(|at| (format!("field{at}"), json!({"x": at}))).collect::<serde_json::Map<_, _>>();
-    let mixed = [json!(many), json!({"a": 1}), json!({"a": {"b": "text"}}), json!(["a", 1]), json!("text"), Value::Null];
+    let mixed =
+        [json!(many), json!({"a": 1}), json!({"a": {"b": "text"}}), json!(["a", 1]), json!("text"), Value::Null];
     let samples: Vec<Sample> =
         mixed.into_iter().zip(1..).map(|(body, at)| Sample::new("request.start", at).body(body)).collect();
     put(&store, &samples).await;

@@ -2,11 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use goms::metrics::Metrics;
 use goms::shutdown::Shutdown;
 use goms::store::{Embedded, Outcome, Query, StoreError, TraceStore};
+use serde_json::json;
+use uuid::Uuid;
 
 use super::{Sample, TempDir, all, ids, put, until};
 
@@ -14,6 +16,12 @@ const CHILD_DIR: &str = "GOMS_TEST_STORE_CHILD";
 
 fn open(dir: &TempDir) -> Result<Embedded, StoreError> {
     Embedded::open(&dir.0, None, &Shutdown::new(), &Metrics::new())
+}
+
+fn bytes_in(dir: &TempDir) -> u64 {
+    let files = std::fs::read_dir(&dir.0).expect("a folder");
+    // a file may go between the two calls
+    files.filter_map(|file| file.ok()?.metadata().ok()).map(|file| file.len()).sum()
 }
 
 fn now_ms() -> i64 {
@@ -77,6 +85,19 @@ async fn kill_9_mid_write_keeps_what_was_stored() {
 }
 
 #[tokio::test]
+async fn kill_9_while_opening_leaves_a_good_folder() {
+    let dir = TempDir::new();
+    for wait_ms in [2, 5, 10, 15, 20, 30, 40, 60] {
+        let (mut child, _) = child(&dir);
+        std::thread::sleep(Duration::from_millis(wait_ms)); // the moment of the kill, not a wait for something
+        child.kill().expect("it runs");
+        child.wait().expect("killed");
+        let store = open(&dir).expect("opens after a kill");
+        put(&store, &[Sample::new("request.start", 1)]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_second_writer_is_told_so() {
     let dir = TempDir::new();
     let store = open(&dir).expect("opened");
@@ -116,17 +137,24 @@ async fn old_events_go() {
     let dir = TempDir::new();
     let hour_ms = 3_600_000;
     let store = open(&dir).expect("opened");
-    let old: Vec<Sample> = (0..100).map(|at| Sample::new("request.start", now_ms() - 2 * hour_ms + at)).collect();
+    let old = |at| Sample::new("request.start", now_ms() - 2 * hour_ms + at).body(json!({"n": Uuid::new_v4()}));
+    let old: Vec<Sample> = (0..1000).map(old).collect();
     let new = Sample::new("request.start", now_ms());
     put(&store, &old).await;
     put(&store, std::slice::from_ref(&new)).await;
     drop(store);
+    let before = bytes_in(&dir);
 
     let shutdown = Shutdown::new();
     let retain = Duration::from_secs(3600);
     let store = Embedded::open(&dir.0, Some(retain), &shutdown, &Metrics::new()).expect("opened");
     let page = until("old events are deleted", &store, &all(), |page| page.total == 1).await;
     assert_eq!(ids(&page), [new.id.to_string()]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while bytes_in(&dir) > before / 4 {
+        assert!(Instant::now() < deadline, "{} of {before} bytes are left", bytes_in(&dir));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     // an id that was deleted may come again
     put(&store, &old[..1]).await;
     shutdown.begin();

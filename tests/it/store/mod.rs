@@ -86,11 +86,8 @@ pub fn all() -> Query {
 
 /// The ids of a page's events, in order.
 pub fn ids(page: &Page) -> Vec<String> {
-    let id = |event: &Box<RawValue>| {
-        let event: Value = serde_json::from_str(event.get()).expect("stored JSON");
-        event["eventId"].as_str().expect("an eventId").to_owned()
-    };
-    page.events.iter().map(id).collect()
+    let parsed = page.events.iter().map(|event| serde_json::from_str(event.get()).expect("stored JSON"));
+    parsed.map(|event: Value| event["eventId"].as_str().expect("an eventId").to_owned()).collect()
 }
 
 /// Writes and expects all to be stored.

@@ -33,7 +33,8 @@ async fn ask_consumers() {
     let running = server.disable_signals().run();
     let handle = running.handle();
     shutdown.spawn_local(async move { running.await.expect("it ran") });
-    let away = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").to_string();
+    let away =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").to_string();
 
     let store = Remote::open(vec![away.clone(), address.clone()], Some("k".to_owned()), &shutdown);
     let query = Query { text: Some("zoë".to_owned()), ..all() };
