@@ -157,6 +157,29 @@ async fn a_client_cannot_explode_the_mapping() {
     index.delete().await;
 }
 
+/// Sound JSON that Elasticsearch takes in no field.
+#[tokio::test]
+async fn no_body_keeps_its_event_out() {
+    let Some(index) = TestIndex::new() else { return };
+    let store = index.store();
+    let deep = format!("{}1{}", "{\"a\":".repeat(300), "}".repeat(300));
+    let long_key = format!("{{\"{}\":1}}", "k".repeat(40_000));
+    let bodies = [r#"{"twice":1,"twice":"zoë"}"#, r#"{"zero\u0000":1}"#, &deep, &long_key, "{\"fine\":1}"];
+    let samples: Vec<Sample> = (0..bodies.len()).map(|_| Sample::new("request.start", 9)).collect();
+    let with_body = |(sample, body): (&Sample, &&str)| {
+        sample.with_json(&sample.json().to_string().replace("\"body\":{}", &format!("\"body\":{body}")))
+    };
+    let batch: Vec<_> = samples.iter().zip(&bodies).map(with_body).collect();
+    let outcomes = store.write(&batch).await.expect("written");
+    assert_eq!(outcomes, vec![Outcome::Stored; bodies.len()]);
+    index.refresh().await;
+    assert_eq!(store.query(&all()).await.expect("found").total, 5);
+    let page = store.query(&Query { text: Some("zoë".to_owned()), ..all() }).await.expect("found");
+    let event: Value = serde_json::from_str(page.events[0].get()).expect("JSON");
+    assert_eq!(event["request"]["body"], json!({"value": bodies[0]}));
+    index.delete().await;
+}
+
 #[tokio::test]
 async fn an_index_that_was_deleted_is_made_again() {
     let Some(index) = TestIndex::new() else { return };
