@@ -191,6 +191,24 @@ async fn many_writes_at_once_are_each_answered() {
 }
 
 #[tokio::test]
+async fn writes_again_after_a_disk_error() {
+    let dir = TempDir::new();
+    let store = open(&dir).expect("opened");
+    let samples: Vec<Sample> = (0..3).map(|at| Sample::new("request.start", at)).collect();
+    put(&store, &samples[..1]).await;
+    let elsewhere = dir.0.with_extension("away");
+    std::fs::rename(&dir.0, &elsewhere).expect("moved");
+    for _ in 0..2 {
+        let error = store.write(&[samples[1].document()]).await.expect_err("there is no folder");
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+        assert_eq!(store.query(&all()).await.expect("what is open stays").total, 1);
+    }
+    std::fs::rename(&elsewhere, &dir.0).expect("moved back");
+    put(&store, &samples).await;
+    assert_eq!(store.query(&all()).await.expect("found").total, 3);
+}
+
+#[tokio::test]
 async fn a_folder_that_is_none_is_unavailable() {
     let dir = TempDir::new();
     std::fs::write(&dir.0, "a file").expect("written");
