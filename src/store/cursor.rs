@@ -26,7 +26,8 @@ impl Cursor {
     /// # Errors
     /// [`StoreError::Query`] when it is none, or one of another order.
     pub fn decode(text: &str, order: Order) -> Result<Self, StoreError> {
-        let bad = || StoreError::Query(format!("`{text}` is not where a page ended; give `after` the `next` of a page"));
+        let bad =
+            || StoreError::Query(format!("`{text}` is not where a page ended; give `after` the `next` of a page"));
         let mut parts = text.splitn(3, ':');
         let (head, key, tie) =
             (parts.next().ok_or_else(bad)?, parts.next().ok_or_else(bad)?, parts.next().ok_or_else(bad)?);

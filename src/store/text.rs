@@ -155,9 +155,10 @@ mod tests {
 
     #[test]
     fn words_are_letters_and_digits() {
-        assert_eq!(words("Héllo, WORLD! (a OR b*) 登录 hello héllo"), [
-            "héllo", "world", "a", "or", "b", "登", "录", "hello"
-        ]);
+        assert_eq!(
+            words("Héllo, WORLD! (a OR b*) 登录 hello héllo"),
+            ["héllo", "world", "a", "or", "b", "登", "录", "hello"]
+        );
         assert_eq!(words("\"{}[]?:*&&\\ \n"), Vec::<String>::new());
         assert_eq!(words(&"x".repeat(100))[0].len(), MAX_WORD_BYTES);
     }

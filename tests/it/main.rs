@@ -3,4 +3,5 @@ mod cluster;
 mod config;
 mod architecture;
 mod service;
+mod store;
 mod support;

@@ -9,11 +9,21 @@ use serde_json::value::RawValue;
 use super::super::{Document, Outcome, text};
 use super::mapping::WORDS;
 
+/// How much of a client's headers and body is sent as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    /// Objects; anything else becomes `{"value":…}`, since Elasticsearch wants one type a field.
+    Objects,
+    /// Nothing: `{"value":"…"}` holds it as a text. Elasticsearch refuses some JSON that is sound, as a key that comes
+    /// twice, or a key with a zero byte.
+    Nothing,
+}
+
 /// The two lines of a document. With `words` it carries them in a field of that name.
-pub(super) fn lines(document: &Document, words: bool) -> String {
+pub(super) fn lines(document: &Document, words: bool, open: Open) -> String {
     let action = serde_json::json!({"index": {"_id": document.id}});
     // line breaks stand only between the tokens of a JSON text, never in its strings
-    let mut source = wrapped(document.json.get()).replace(['\n', '\r'], " ");
+    let mut source = wrapped(document.json.get(), open).replace(['\n', '\r'], " ");
     if words {
         let found = text::words_of_json(document.json.get());
         source.truncate(source.trim_end().len().saturating_sub(1)); // the last brace
@@ -36,8 +46,7 @@ pub(super) fn without_words(source: Box<RawValue>) -> Box<RawValue> {
     RawValue::from_string(format!("{before}}}")).unwrap_or(source)
 }
 
-/// Elasticsearch wants one type a field: a body (or headers) that is no object becomes `{"value":…}`.
-fn wrapped(json: &str) -> String {
+fn wrapped(json: &str, open: Open) -> String {
     #[derive(Deserialize)]
     struct Event<'j> {
         #[serde(borrow)]
@@ -54,8 +63,8 @@ fn wrapped(json: &str) -> String {
     let Some(Request { headers, body }) = request.and_then(|request| serde_json::from_str(request.get()).ok()) else {
         return json.to_owned();
     };
-    let mut values: Vec<&str> =
-        [headers, body].into_iter().flatten().map(RawValue::get).filter(|value| !value.starts_with('{')).collect();
+    let mut values: Vec<&str> = [headers, body].into_iter().flatten().map(RawValue::get).collect();
+    values.retain(|value| open == Open::Nothing || !value.starts_with('{'));
     values.sort_by_key(|value| value.as_ptr());
     let mut made = String::with_capacity(json.len() + 32);
     let mut done = 0;
@@ -64,7 +73,10 @@ fn wrapped(json: &str) -> String {
         let start = value.as_ptr() as usize - json.as_ptr() as usize;
         made.push_str(&json[done..start]);
         made.push_str("{\"value\":");
-        made.push_str(value);
+        match open {
+            Open::Objects => made.push_str(value),
+            Open::Nothing => made.push_str(&Value::from(value).to_string()),
+        }
         made.push('}');
         done = start + value.len();
     }
@@ -94,7 +106,9 @@ impl Item {
         let for_now = ["validation_exception", "index_closed_exception", "cluster_block_exception"];
         match self.status {
             200..=299 => Outcome::Stored,
-            400 | 413 if !for_now.iter().any(|kind| self.error["type"] == *kind) => Outcome::Refused(reason(&self.error)),
+            400 | 413 if !for_now.iter().any(|kind| self.error["type"] == *kind) => {
+                Outcome::Refused(reason(&self.error))
+            }
             status => Outcome::Later(format!("{status} {}", reason(&self.error))),
         }
     }
@@ -102,7 +116,7 @@ impl Item {
 
 /// `type: reason: inner reason` of an error that the server reports.
 pub(super) fn reason(error: &Value) -> String {
-    let mut parts = Vec::new();
+    let mut parts: Vec<&str> = Vec::new();
     let mut at = error;
     if let Some(text) = error.as_str() {
         return text.to_owned();
@@ -113,6 +127,8 @@ pub(super) fn reason(error: &Value) -> String {
         parts.extend(at["reason"].as_str());
         at = &at["caused_by"];
     }
+    // a search says there what its shards found
+    parts.extend(error["root_cause"][0]["reason"].as_str().filter(|cause| !parts.contains(cause)));
     parts.join(": ")
 }
 
@@ -129,7 +145,7 @@ mod tests {
     #[test]
     fn words_come_and_go() {
         for json in [r#"{"a":"x \"gomsWords\":\"y","n":1.10}"#, "{}", r#"{ "request":{"body":{"a":1e400}} }"#] {
-            let lines = lines(&document(json), true);
+            let lines = lines(&document(json), true, Open::Objects);
             let source = lines.lines().nth(1).expect("two lines");
             let source = RawValue::from_string(source.to_owned()).expect("still JSON");
             let back = without_words(source);
@@ -146,11 +162,19 @@ mod tests {
             ("{}", "{}"),
             ("null", "null"),
         ] {
-            let lines = lines(&document(&format!(r#"{{"request":{{"headers":{{}},"body":{body}}}}}"#)), false);
+            let document = document(&format!(r#"{{"request":{{"headers":{{}},"body":{body}}}}}"#));
+            let lines = lines(&document, false, Open::Objects);
             let expected =
                 format!("{{\"index\":{{\"_id\":\"7\"}}}}\n{{\"request\":{{\"headers\":{{}},\"body\":{sent}}}}}\n");
             assert_eq!(lines, expected);
         }
+    }
+
+    #[test]
+    fn all_of_it_can_be_a_text() {
+        let document = document(r#"{"request":{"body":{"a":"1","a":2},"headers":{}}}"#);
+        let expected = r#"{"request":{"body":{"value":"{\"a\":\"1\",\"a\":2}"},"headers":{"value":"{}"}}}"#;
+        assert_eq!(lines(&document, false, Open::Nothing).lines().nth(1), Some(expected));
     }
 
     #[test]

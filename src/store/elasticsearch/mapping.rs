@@ -12,8 +12,9 @@ use serde_json::{Map, Value, json};
 /// The words of the document, which only goms's own indices have.
 pub(super) const WORDS: &str = "gomsWords";
 
-/// What a client's headers and body are mapped to, the best first: Elasticsearch, OpenSearch, and any server else.
-pub(super) const OPEN_FIELDS: [OpenField; 3] = [OpenField::Flattened, OpenField::FlatObject, OpenField::Kept];
+/// What a client's headers and body are mapped to, tried in turn: OpenSearch, Elasticsearch, and any server else. (No
+/// server has both of the first two, so their order costs one of them one refused request when it makes the index.)
+pub(super) const OPEN_FIELDS: [OpenField; 3] = [OpenField::FlatObject, OpenField::Flattened, OpenField::Kept];
 
 /// Characters of a keyword that are indexed; Lucene refuses a document with a term over 32,766 bytes (3 a character).
 const KEYWORD_CHARS: u32 = 8191;

@@ -22,6 +22,7 @@ use url::Url;
 
 use super::{Document, ElasticsearchSettings, Outcome, Page, Query, StoreError, TraceStore, flaw};
 use crate::metrics::Metrics;
+use bulk::Open;
 use mapping::{Names, OPEN_FIELDS};
 
 /// A bulk of some megabytes takes a busy server seconds; beyond this it is stuck.
@@ -72,7 +73,10 @@ impl Elasticsearch {
         }
         let given = Url::parse(&settings.url).map_err(|error| refuse(error.into()))?;
         url.set_password(None).map_err(|()| refuse("it is no http URL".into()))?;
-        if !settings.index.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte))
+        if !settings
+            .index
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte))
             || !settings.index.starts_with(|first: char| first.is_ascii_alphanumeric())
         {
             return Err(refuse(format!("`{}` is no name of an index", settings.index).into()));
@@ -199,17 +203,14 @@ impl Elasticsearch {
         Ok(())
     }
 
-    async fn write_all(&self, batch: &[Document]) -> Result<Vec<Outcome>, StoreError> {
-        let names = self.names(true).await?;
-        let mut outcomes: Vec<Option<Outcome>> =
-            batch.iter().map(|document| flaw(document).map(Outcome::Refused)).collect();
-        let sound: Vec<usize> = (0..batch.len()).filter(|at| outcomes[*at].is_none()).collect();
-        let mut written = Vec::with_capacity(sound.len());
+    /// Sends these in bulks of bounded size; one outcome each, in order.
+    async fn bulks(&self, documents: &[&Document], words: bool, open: Open) -> Result<Vec<Outcome>, StoreError> {
+        let mut outcomes = Vec::with_capacity(documents.len());
         let (mut lines, mut bytes) = (Vec::new(), 0);
-        for at in &sound {
-            let line = bulk::lines(&batch[*at], names.words);
+        for document in documents {
+            let line = bulk::lines(document, words, open);
             if !lines.is_empty() && bytes + line.len() > MAX_BULK_BYTES {
-                self.bulk(&lines, &mut written).await?;
+                self.bulk(&lines, &mut outcomes).await?;
                 lines.clear();
                 bytes = 0;
             }
@@ -217,12 +218,35 @@ impl Elasticsearch {
             lines.push(line);
         }
         if !lines.is_empty() {
-            self.bulk(&lines, &mut written).await?;
+            self.bulk(&lines, &mut outcomes).await?;
         }
+        Ok(outcomes)
+    }
+
+    async fn write_all(&self, batch: &[Document]) -> Result<Vec<Outcome>, StoreError> {
+        let names = self.names(true).await?;
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(batch.len());
+        outcomes.extend(batch.iter().map(|document| flaw(document).map_or(Outcome::Stored, Outcome::Refused)));
+        let pick = |places: &[usize]| -> Vec<&Document> { places.iter().map(|at| &batch[*at]).collect() };
+
+        let sound: Vec<usize> = (0..batch.len()).filter(|at| outcomes[*at] == Outcome::Stored).collect();
+        let written = self.bulks(&pick(&sound), names.words, Open::Objects).await?;
+        let mut refused = Vec::new();
         for (at, outcome) in sound.into_iter().zip(written) {
-            outcomes[at] = Some(outcome);
+            if matches!(outcome, Outcome::Refused(_)) {
+                refused.push(at);
+            }
+            outcomes[at] = outcome;
         }
-        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Later(String::new()))).collect())
+        // what a client sent must not keep its event out of the store
+        let again = self.bulks(&pick(&refused), names.words, Open::Nothing).await?;
+        for (at, outcome) in refused.into_iter().zip(again) {
+            // a second refusal is for something else: the first reason stays
+            if !matches!(outcome, Outcome::Refused(_)) {
+                outcomes[at] = outcome;
+            }
+        }
+        Ok(outcomes)
     }
 
     async fn send(
@@ -236,8 +260,11 @@ impl Elasticsearch {
         let bulk = path.ends_with("/_bulk");
         let kind = if bulk { "application/x-ndjson" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        let response =
-            self.transport.send(method, path, headers, Some(parameters), body, None).await.map_err(|e| self.failed(e))?;
+        let response = self
+            .transport
+            .send(method, path, headers, Some(parameters), body, None)
+            .await
+            .map_err(|e| self.failed(e))?;
         let status = response.status_code();
         let body = response.bytes().await.map_err(|error| self.failed(error))?;
         Ok(Reply { status, body })
@@ -292,7 +319,8 @@ impl TraceStore for Elasticsearch {
 
 /// Why the server refused a request, from its JSON or else its text.
 fn reason(body: &[u8]) -> String {
-    let from_json = serde_json::from_slice::<Value>(body).map(|answer| bulk::reason(&answer["error"])).unwrap_or_default();
+    let from_json =
+        serde_json::from_slice::<Value>(body).map(|answer| bulk::reason(&answer["error"])).unwrap_or_default();
     if from_json.is_empty() { String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned() } else { from_json }
 }
 

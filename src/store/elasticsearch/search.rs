@@ -9,6 +9,10 @@ use super::super::{MAX_LIMIT, Order, Page, Query, StoreError, text};
 use super::bulk::without_words;
 use super::mapping::{Names, WORDS};
 
+/// The year 287,396. Elasticsearch cannot read an `epoch_millis` near the end of 64 bits, nor (before version 8) one
+/// below 0, so it holds none either.
+const MAX_TIME_MS: i64 = 1 << 53;
+
 /// The body of a search.
 pub(super) fn body(query: &Query, names: &Names) -> Result<Value, StoreError> {
     let limit = query.limit.min(MAX_LIMIT);
@@ -61,12 +65,13 @@ fn filters(query: &Query, names: &Names) -> Vec<Value> {
     }
     match (query.since_ms, query.until_ms) {
         (None, None) => {}
-        // Elasticsearch would refuse a range whose end is the smallest or before its start
+        // Elasticsearch may refuse a range that ends before it starts
         (Some(since), Some(until)) if since >= until => filters.push(json!({"match_none": {}})),
         (since, until) => {
+            let within = |ms: i64| Value::from(ms.clamp(0, MAX_TIME_MS));
             let mut range = serde_json::Map::new();
-            range.extend(since.map(|ms| ("gte".to_owned(), ms.into())));
-            range.extend(until.map(|ms| ("lt".to_owned(), ms.into())));
+            range.extend(since.map(|ms| ("gte".to_owned(), within(ms))));
+            range.extend(until.map(|ms| ("lt".to_owned(), within(ms))));
             filters.push(json!({"range": {"timeMs": range}}));
         }
     }
@@ -81,9 +86,7 @@ fn text_filters(text: &str, names: &Names) -> Vec<Value> {
     }
     text.split_whitespace()
         .filter(|part| !text::words(part).is_empty())
-        .map(|part| {
-            json!({"multi_match": {"query": part, "fields": ["*"], "operator": "and", "lenient": true}})
-        })
+        .map(|part| json!({"multi_match": {"query": part, "fields": ["*"], "operator": "and", "lenient": true}}))
         .collect()
 }
 

@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use prometheus::IntCounterVec;
-use tantivy::directory::{Directory, DirectoryLock, Lock, MmapDirectory};
 use tantivy::directory::error::LockError;
+use tantivy::directory::{Directory, DirectoryLock, Lock, MmapDirectory};
 use tantivy::{Index, IndexReader, ReloadPolicy};
 use tokio::sync::{mpsc, oneshot};
 
@@ -64,12 +64,11 @@ impl Embedded {
         let lock = lock(dir, &directory)?;
         let layout = Layout::new();
         let (index, reader) = open_index(directory, &layout).map_err(|error| unavailable(dir, error))?;
-        let writer = Writer::open(dir.to_owned(), index, layout.clone(), reader.clone()).map_err(|error| {
-            match error {
+        let writer =
+            Writer::open(dir.to_owned(), index, layout.clone(), reader.clone()).map_err(|error| match error {
                 tantivy::TantivyError::LockFailure(LockError::LockBusy, _) => StoreError::InUse(dir.to_owned()),
                 other => unavailable(dir, other),
-            }
-        })?;
+            })?;
         let (jobs, waiting) = mpsc::channel(MAX_WAITING_WRITES);
         let thread = std::thread::Builder::new()
             .name("goms-store".to_owned())

@@ -3,9 +3,9 @@
 use std::ops::Bound;
 
 use serde_json::value::RawValue;
+use tantivy::collector::sort_key::SortByStaticFastValue;
 use tantivy::collector::{Count, TopDocs};
 use tantivy::query::{AllQuery, BooleanQuery, EmptyQuery, Query as TantivyQuery, RangeQuery, TermQuery};
-use tantivy::collector::sort_key::SortByStaticFastValue;
 use tantivy::schema::{Field, IndexRecordOption, Value};
 use tantivy::{DocAddress, Searcher, TantivyDocument, Term};
 

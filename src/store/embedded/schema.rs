@@ -9,9 +9,7 @@
 //! ```
 
 use tantivy::TantivyDocument;
-use tantivy::schema::{
-    FAST, Field, IndexRecordOption, NumericOptions, STORED, Schema, TextFieldIndexing, TextOptions,
-};
+use tantivy::schema::{FAST, Field, IndexRecordOption, NumericOptions, STORED, Schema, TextFieldIndexing, TextOptions};
 
 use super::super::{Document, text};
 

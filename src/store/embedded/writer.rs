@@ -98,7 +98,12 @@ impl Writer {
     ) -> Result<Vec<Vec<Outcome>>, Arc<tantivy::TantivyError>> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none => none.insert(open_writer(&self.index)?),
+            none => {
+                let writer = open_writer(&self.index)?;
+                // the commit that failed may have reached the disk all the same
+                self.reader.reload()?;
+                none.insert(writer)
+            }
         };
         // all that was ever committed is in this searcher: this thread is the only one that commits
         let searcher = self.reader.searcher();
@@ -130,7 +135,14 @@ impl Writer {
         }
         if changed {
             writer.commit()?;
+        }
+        drop(searcher);
+        if changed || expire.is_some() {
             self.reader.reload()?;
+        }
+        if expire.is_some() {
+            // files that a commit or a merge left behind go once no reader has them open
+            writer.garbage_collect_files().wait()?;
         }
         Ok(outcomes)
     }
