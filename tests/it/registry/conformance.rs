@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use goms::registry::{Backend, NodeState, Registry, RegistryError, memory};
 
-use super::{TempDir, etcd_settings, id_at, node, ready, settings, simple, told, wait_for, wait_told};
 use super::{ELSEWHERE, expected};
+use super::{TempDir, etcd_settings, id_at, node, ready, settings, simple, told, wait_for, wait_told};
 use crate::support::servers::{self, unique};
 
 const LIMIT: Duration = Duration::from_secs(5);

@@ -109,10 +109,8 @@ async fn defect_03_malformed_keys_are_skipped_and_counted() {
     run(&address, &["put", &format!("/{namespace}/nodes/user/{}", good.id), "{no json"]);
     registry.register(good.clone()).await.expect("registered");
     wait_told(&mut registry.catalog(), LIMIT, &ready(&[&good])).await;
-    wait_until(LIMIT, "six are counted, once each", || {
-        metrics.render().contains("goms_registry_malformed_total 6")
-    })
-    .await;
+    wait_until(LIMIT, "six are counted, once each", || metrics.render().contains("goms_registry_malformed_total 6"))
+        .await;
     registry.deregister(&good.id).await.expect("deregistered");
     run(&address, &["del", "--prefix", &format!("{namespace}_")]);
 }

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use goms::registry::{NodeState, RegistryError};
+use goms::registry::{Backend, NodeState, RegistryError};
 
-use super::{HERE, etcd_settings, expected, node, node_at, ready, simple, told, wait_for, wait_told, wait_until};
+use super::{HERE, TempDir, etcd_settings, expected, handle, node, node_at, ready, simple, told};
+use super::{wait_for, wait_told, wait_until};
 use crate::support::etcd::Etcd;
 
 const LIMIT: Duration = Duration::from_secs(8);
@@ -67,8 +68,19 @@ async fn defect_02_a_restart_with_an_empty_store_registers_everyone_again() {
 
 #[tokio::test]
 async fn defect_02_a_freeze_longer_than_the_ttl_registers_everyone_again() {
+    freeze(Duration::from_secs(3), Duration::from_secs(5)).await;
+}
+
+/// Too short for any request to fail, yet leases run out.
+#[tokio::test]
+async fn defect_02_a_freeze_just_over_the_ttl_registers_everyone_again() {
+    freeze(Duration::from_secs(2), Duration::from_millis(2700)).await;
+}
+
+async fn freeze(ttl: Duration, frozen: Duration) {
     let Some(etcd) = Etcd::start() else { return };
-    let settings = etcd_settings(&etcd.address(), NAMESPACE);
+    let mut settings = etcd_settings(&etcd.address(), NAMESPACE);
+    settings.register_ttl = ttl;
     let (one, two) = (simple(&settings), simple(&settings));
     let (first, second) = (node("user"), node("user"));
     one.register(first.clone()).await.expect("registered");
@@ -79,7 +91,7 @@ async fn defect_02_a_freeze_longer_than_the_ttl_registers_everyone_again() {
         wait_for(watch, LIMIT, "both", both).await;
     }
     etcd.freeze();
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + frozen;
     while Instant::now() < until {
         for watch in &mut watches {
             let catalog = watch.borrow_and_update().clone().expect("known");
@@ -228,6 +240,9 @@ async fn defect_02_nothing_spins_while_etcd_is_away() {
     for (registry, node) in registries.iter().zip(&nodes) {
         registry.register(node.clone()).await.expect("registered");
     }
+    for registry in &registries {
+        wait_for(&mut registry.catalog(), LIMIT, "all", |catalog| catalog.all().count() == 5).await;
+    }
     let kill = |signal: &str| {
         assert!(std::process::Command::new("kill").args([signal, pid]).status().expect("kill runs").success());
     };
@@ -250,4 +265,86 @@ fn own_cpu_ticks() -> u64 {
     let text = std::fs::read_to_string("/proc/self/stat").expect("procfs");
     let fields: Vec<&str> = text.rsplit(')').next().expect("fields").split_whitespace().collect();
     fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
+}
+
+#[tokio::test]
+async fn user_and_password_open_an_etcd_that_asks_for_them() {
+    let Some(etcd) = Etcd::start() else { return };
+    etcd.ctl(&["user", "add", "root:secret"]);
+    etcd.ctl(&["user", "grant-role", "root", "root"]);
+    etcd.ctl(&["auth", "enable"]);
+    let with = |credentials: Option<(&str, &str)>| {
+        let mut settings = etcd_settings(&etcd.address(), NAMESPACE);
+        if let Backend::Etcd(etcd) = &mut settings.backend {
+            etcd.credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));
+        }
+        simple(&settings)
+    };
+    let node = node("user");
+    for refused in [with(None), with(Some(("root", "wrong")))] {
+        let result = refused.register(node.clone()).await;
+        assert!(matches!(result, Err(RegistryError::Unavailable { .. })), "{result:?}");
+        assert!(refused.catalog().borrow().is_none());
+    }
+    let registry = with(Some(("root", "secret")));
+    registry.register(node.clone()).await.expect("registered");
+    wait_told(&mut registry.catalog(), LIMIT, &ready(&[&node])).await;
+    registry.deregister(&node.id).await.expect("deregistered");
+    wait_told(&mut registry.catalog(), LIMIT, &[]).await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_process_waits_for_no_etcd_and_still_deregisters() {
+    let Some(mut etcd) = Etcd::start() else { return };
+    let (registry, shutdown, _metrics) = handle(&etcd_settings(&etcd.address(), NAMESPACE));
+    let (first, second) = (node("user"), node("user"));
+    for node in [&first, &second] {
+        registry.register(node.clone()).await.expect("registered");
+    }
+    shutdown.begin();
+    registry.deregister(&first.id).await.expect("deregistered while ending");
+    assert_eq!(etcd.keys("goms_"), [second.id.key(NAMESPACE)]);
+    assert!(shutdown.finished(Duration::from_secs(1)).await, "a background task goes on");
+    etcd.kill();
+    let result = registry.deregister(&second.id).await;
+    assert!(matches!(result, Err(RegistryError::Unavailable { .. })), "{result:?}");
+}
+
+#[tokio::test]
+async fn tls_is_spoken_and_the_server_must_be_vouched_for() {
+    let dir = TempDir::new();
+    let (key, certificate) = (dir.path().join("key.pem"), dir.path().join("ca.pem"));
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=etcd", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .stderr(std::process::Stdio::null())
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no openssl to make a certificate with");
+        eprintln!("SKIPPED: no openssl to make a certificate with");
+        return;
+    }
+    let Some(etcd) = Etcd::start_tls(&certificate, &key) else { return };
+    let with = |endpoint: &str, ca_file| {
+        let mut settings = etcd_settings(endpoint, NAMESPACE);
+        if let Backend::Etcd(etcd) = &mut settings.backend {
+            etcd.ca_file = ca_file;
+        }
+        simple(&settings)
+    };
+    let node = node("user");
+    // Without TLS, and with roots that do not vouch for it.
+    for endpoint in [etcd.address(), format!("https://{}", etcd.address())] {
+        let refused = with(&endpoint, None);
+        let result = refused.register(node.clone()).await;
+        assert!(matches!(result, Err(RegistryError::Unavailable { .. })), "{result:?}");
+        assert!(refused.catalog().borrow().is_none());
+    }
+    let registry = with(&etcd.address(), Some(certificate));
+    registry.register(node.clone()).await.expect("registered");
+    wait_told(&mut registry.catalog(), LIMIT, &ready(&[&node])).await;
 }

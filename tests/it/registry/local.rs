@@ -143,7 +143,8 @@ async fn junk_in_the_folder_is_set_aside_and_stale_files_are_swept() {
     registry.register(held.clone()).await.expect("registered");
     wait_told(&mut registry.catalog(), LIMIT, &ready(&[&held])).await;
     wait_until(LIMIT, "swept", || {
-        files(&dir) == [held.id.key("goms").as_str(), "goms_user_127.0.0.1:3_127.0.0.1:4", "goms_user_nonsense"].sorted()
+        files(&dir)
+            == [held.id.key("goms").as_str(), "goms_user_127.0.0.1:3_127.0.0.1:4", "goms_user_nonsense"].sorted()
     })
     .await;
     wait_until(LIMIT, "counted", || metrics.render().contains("goms_registry_malformed_total 2")).await;

@@ -101,7 +101,12 @@ fn ready(nodes: &[&Node]) -> Vec<(String, NodeState)> {
 }
 
 /// Waits until the catalog is known and fits.
-async fn wait_for(watch: &mut CatalogWatch, limit: Duration, what: &str, fits: impl Fn(&Catalog) -> bool) -> Arc<Catalog> {
+async fn wait_for(
+    watch: &mut CatalogWatch,
+    limit: Duration,
+    what: &str,
+    fits: impl Fn(&Catalog) -> bool,
+) -> Arc<Catalog> {
     let known = |catalog: &Option<Arc<Catalog>>| catalog.as_deref().is_some_and(&fits);
     let found = tokio::time::timeout(limit, watch.wait_for(known)).await;
     if let Ok(found) = found {

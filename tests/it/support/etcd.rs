@@ -1,7 +1,7 @@
 //! An etcd of a test's own, which it may stop, kill, freeze and restart.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,22 @@ pub struct Etcd {
     dir: PathBuf,
     /// A restart with an empty store uses the next folder.
     life: u32,
+    /// Certificate and key.
+    tls: Option<(PathBuf, PathBuf)>,
 }
 
 impl Etcd {
     /// Starts one; `None` is a loud skip where no etcd is installed, and a failure in CI.
     pub fn start() -> Option<Self> {
+        Self::start_with(None)
+    }
+
+    /// One that speaks TLS only.
+    pub fn start_tls(certificate: &Path, key: &Path) -> Option<Self> {
+        Self::start_with(Some((certificate.to_owned(), key.to_owned())))
+    }
+
+    fn start_with(tls: Option<(PathBuf, PathBuf)>) -> Option<Self> {
         if Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
             assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no etcd is installed (run scripts/test)");
             eprintln!("SKIPPED: no etcd is installed (run scripts/test)");
@@ -25,7 +36,7 @@ impl Etcd {
         }
         let dir = std::env::temp_dir().join(super::servers::unique("goms-etcd-"));
         std::fs::create_dir_all(&dir).expect("temporary folder");
-        let mut etcd = Self { child: None, client_port: free_port(), peer_port: free_port(), dir, life: 0 };
+        let mut etcd = Self { child: None, client_port: free_port(), peer_port: free_port(), dir, life: 0, tls };
         etcd.up();
         Some(etcd)
     }
@@ -44,12 +55,19 @@ impl Etcd {
         assert!(self.child.is_none(), "etcd runs already");
         let (client, peer) = (self.client_port, self.peer_port);
         let log = std::fs::File::create(self.dir.join("log")).expect("log file");
-        let child = Command::new("etcd")
+        let mut command = Command::new("etcd");
+        let scheme = if let Some((certificate, key)) = &self.tls {
+            command.arg("--cert-file").arg(certificate).arg("--key-file").arg(key);
+            "https"
+        } else {
+            "http"
+        };
+        let child = command
             .args(["--name", "one", "--unsafe-no-fsync", "--heartbeat-interval=50", "--election-timeout=500"])
             .arg("--data-dir")
             .arg(self.dir.join(format!("data{}", self.life)))
-            .arg(format!("--listen-client-urls=http://127.0.0.1:{client}"))
-            .arg(format!("--advertise-client-urls=http://127.0.0.1:{client}"))
+            .arg(format!("--listen-client-urls={scheme}://127.0.0.1:{client}"))
+            .arg(format!("--advertise-client-urls={scheme}://127.0.0.1:{client}"))
             .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer}"))
             .arg(format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"))
             .arg(format!("--initial-cluster=one=http://127.0.0.1:{peer}"))
@@ -107,7 +125,14 @@ impl Etcd {
     }
 
     fn try_ctl(&self, arguments: &[&str]) -> (bool, String) {
-        ctl(&self.address(), arguments)
+        match &self.tls {
+            None => ctl(&self.address(), arguments),
+            Some((certificate, _)) => {
+                let ca = format!("--cacert={}", certificate.display());
+                let endpoint = format!("https://{}", self.address());
+                ctl(&endpoint, &[&[ca.as_str()], arguments].concat())
+            }
+        }
     }
 }
 
