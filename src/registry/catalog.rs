@@ -207,7 +207,10 @@ mod tests {
         draining.state = super::super::NodeState::Draining;
         publisher.publish(vec![node(1), draining.clone()]);
         assert!(watch.has_changed().expect("open"));
-        assert_eq!(publisher.current().and_then(|catalog| catalog.find(&draining.id).cloned()).as_deref(), Some(&draining));
+        assert_eq!(
+            publisher.current().and_then(|catalog| catalog.find(&draining.id).cloned()).as_deref(),
+            Some(&draining)
+        );
     }
 
     #[test]

@@ -4,4 +4,5 @@ mod config;
 mod architecture;
 mod service;
 mod store;
+mod registry;
 mod support;

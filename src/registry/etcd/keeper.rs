@@ -92,7 +92,10 @@ pub(super) async fn keep(shared: Arc<Shared>, own: Arc<Own>, shutdown: Shutdown)
             Err(PlaceError::Taken) => {
                 if !taken {
                     taken = true;
-                    log::error!("key of node `{id}` of `{}` is held by another process, waiting for its end", id.service);
+                    log::error!(
+                        "key of node `{id}` of `{}` is held by another process, waiting for its end",
+                        id.service
+                    );
                 }
                 shared.interval
             }
@@ -239,7 +242,8 @@ impl Shared {
         let began = Instant::now();
         let mut lowest = i64::MAX;
         loop {
-            let answer = self.link.call(|mut client| async move { client.lease_time_to_live(lease, None).await }).await?;
+            let answer =
+                self.link.call(|mut client| async move { client.lease_time_to_live(lease, None).await }).await?;
             if answer.ttl() < 0 {
                 return Ok(true);
             }

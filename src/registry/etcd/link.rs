@@ -192,7 +192,9 @@ fn endpoints(settings: &EtcdSettings) -> Result<(Vec<String>, bool), RegistryErr
         || settings.identity_files.is_some()
         || named.iter().any(|text| text.starts_with("https://"));
     if let (true, Some(plain)) = (tls, plain) {
-        return Err(bad(format!("`{plain}` is without TLS, but TLS is asked for; write `https://` or only `host:port`")));
+        return Err(bad(format!(
+            "`{plain}` is without TLS, but TLS is asked for; write `https://` or only `host:port`"
+        )));
     }
     let scheme = if tls { "https" } else { "http" };
     let mut urls = Vec::new();

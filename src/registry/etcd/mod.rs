@@ -32,6 +32,9 @@ use keeper::{Own, PlaceError, client_txn};
 use link::{Link, LinkError};
 use view::{Keys, View};
 
+/// How many of its leases a handle remembers: far more than can be alive, since each is one loss of etcd's memory.
+const MAX_GRANTED: usize = 10_000;
+
 /// A handle; when it is dropped its tasks end, and nodes that were not deregistered go with their leases.
 pub(super) struct Etcd {
     shared: Arc<Shared>,
@@ -213,7 +216,11 @@ impl Shared {
     }
 
     fn remember_grant(&self, lease: i64) {
-        self.granted().insert(lease);
+        let mut granted = self.granted();
+        if granted.len() >= MAX_GRANTED {
+            granted.clear();
+        }
+        granted.insert(lease);
     }
 
     /// Resolves once the handle is gone or the process ends.

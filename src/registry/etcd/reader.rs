@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, EventType, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Client, EventType, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse, TxnResponse};
 use etcd_client::{WatchOptions, WatchResponse, WatchStream};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
@@ -15,6 +15,7 @@ use super::Shared;
 use super::link::{LinkError, REQUEST_TIMEOUT};
 use super::view::{Change, View};
 use crate::backoff::Backoff;
+use crate::registry::NodeId;
 use crate::shutdown::Shutdown;
 
 /// Short enough that everything is back within 5 s of etcd's return, long enough to cost nothing while it is away.
@@ -27,6 +28,8 @@ const SETTLE_CAP: Duration = Duration::from_millis(50);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// An etcd that needs this long to answer was frozen: leases that run out now were not given up by their owners.
 const FROZEN_AFTER: Duration = Duration::from_millis(500);
+/// etcd takes 128 operations a transaction (`max-txn-ops`), and a node needs two.
+const LOOK_UP_NODES: usize = 60;
 /// 100,000 nodes with their metadata.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
@@ -112,8 +115,10 @@ async fn run(
                     view.gap(Instant::now());
                 }
                 let changes = batch(&mut stream, message).await?;
-                for change in changes {
-                    view.apply(change, Instant::now(), |id| shared.is_own(id), &shared.malformed);
+                take(shared, view, changes);
+                let unexplained = view.take_unexplained();
+                for some in unexplained.chunks(LOOK_UP_NODES) {
+                    take(shared, view, limited(look_up(shared, &client, some)).await?);
                 }
                 publish(shared, view);
                 shared.wake_missing(view);
@@ -127,6 +132,12 @@ async fn run(
                 probe = Some((Instant::now(), Box::pin(awake(client.clone(), shared.keys.node_prefix()))));
             }
         }
+    }
+}
+
+fn take(shared: &Shared, view: &mut View, changes: Vec<Change>) {
+    for change in changes {
+        view.apply(change, Instant::now(), |id| shared.is_own(id), &shared.malformed);
     }
 }
 
@@ -145,13 +156,24 @@ async fn read(shared: &Shared, client: &Client) -> Result<(Vec<Change>, i64), Li
     let txn = Txn::new().and_then([all(keys.node_prefix()), all(keys.meta_prefix()), all(keys.drain_prefix())]);
     let answer = client.kv_client().max_decoding_message_size(MAX_MESSAGE_BYTES).txn(txn).await?;
     let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+    Ok((gotten(&answer), revision))
+}
+
+/// What belongs to nodes whose keys came before it.
+async fn look_up(shared: &Shared, client: &Client, ids: &[NodeId]) -> Result<Vec<Change>, LinkError> {
+    let keys = ids.iter().flat_map(|id| [shared.keys.meta(id), shared.keys.drain(id)]);
+    let txn = Txn::new().and_then(keys.map(|key| TxnOp::get(key, None)).collect::<Vec<_>>());
+    Ok(gotten(&client.kv_client().txn(txn).await?))
+}
+
+fn gotten(answer: &TxnResponse) -> Vec<Change> {
     let mut found = Vec::new();
     for part in answer.op_responses() {
         if let TxnOpResponse::Get(mut part) = part {
             found.extend(part.take_kvs().iter().map(|kv| change(kv, true)));
         }
     }
-    Ok((found, revision))
+    found
 }
 
 async fn watch(shared: &Shared, client: &Client, revision: i64) -> Result<WatchStream, LinkError> {
@@ -181,7 +203,8 @@ async fn batch(
     loop {
         let message = next?.ok_or_else(|| LinkError::WatchEnded("the server closed it".to_owned()))?;
         if message.canceled() || message.compact_revision() > 0 {
-            let reason = format!("compacted up to revision {}; {}", message.compact_revision(), message.cancel_reason());
+            let reason =
+                format!("compacted up to revision {}; {}", message.compact_revision(), message.cancel_reason());
             return Err(LinkError::WatchEnded(reason));
         }
         for event in message.events() {

@@ -91,6 +91,8 @@ struct Entry {
     keys: HashSet<String>,
     /// Set while the node is missing: when to drop it.
     missing: Option<Instant>,
+    /// Its metadata was read, or there is none.
+    explained: bool,
 }
 
 impl View {
@@ -119,6 +121,7 @@ impl View {
         for change in found {
             self.put(change, malformed);
         }
+        self.nodes.values_mut().for_each(|entry| entry.explained = true);
         for (id, mut entry) in before {
             let path = path(&id);
             let draining = old_metas.get(&path).is_some_and(|(_, meta)| meta.draining);
@@ -152,7 +155,7 @@ impl View {
                 self.metas.remove(path);
             }
         } else if let Some(path) = change.key.strip_prefix(&self.keys.drain_prefix()) {
-            self.unmark(&path.to_owned(), change.revision);
+            self.unmark(path, change.revision);
         } else if let Ok(id) = NodeId::parse_key(&self.keys.namespace, &change.key) {
             self.delete(&id, &change, now, own(&id));
         }
@@ -180,6 +183,17 @@ impl View {
         self.nodes.get(id).is_some_and(|entry| entry.keys.contains(&self.keys.node(id)))
     }
 
+    /// Nodes that joined while what belongs to them did not arrive yet. The watches of keys and metadata are not in
+    /// step, so that is to be looked up (and given to [`View::apply`]) before such a node is shown. Tells each once.
+    pub(super) fn take_unexplained(&mut self) -> Vec<NodeId> {
+        let metas = &self.metas;
+        let fresh = self
+            .nodes
+            .iter_mut()
+            .filter_map(|(id, entry)| (!std::mem::replace(&mut entry.explained, true)).then_some(id));
+        fresh.filter(|id| !metas.contains_key(&path(id))).cloned().collect()
+    }
+
     /// All nodes in the order they joined.
     pub(super) fn nodes(&self) -> Vec<Node> {
         let mut sorted = BTreeMap::new();
@@ -201,6 +215,8 @@ impl View {
         let value = change.value.unwrap_or_default();
         if let Some(path) = change.key.strip_prefix(&self.keys.meta_prefix()) {
             match serde_json::from_slice(&value) {
+                // What was looked up may be newer than what the watch brings.
+                Ok(_) if self.metas.get(path).is_some_and(|(said, _)| *said > change.revision) => {}
                 Ok(meta) => drop(self.metas.insert(path.to_owned(), (change.revision, meta))),
                 Err(error) => malformed.skip(&change.key, &error),
             }
@@ -218,7 +234,7 @@ impl View {
         if self.nodes.get(&id).is_some_and(|entry| entry.missing.is_some()) {
             self.forget(&id, revision - 1); // what its former life said
         }
-        let fresh = || Entry { created, keys: HashSet::new(), missing: None };
+        let fresh = || Entry { created, keys: HashSet::new(), missing: None, explained: false };
         self.nodes.entry(id).or_insert_with(fresh).keys.insert(key);
     }
 
@@ -238,8 +254,8 @@ impl View {
     }
 
     /// Removes a mark, but not one that goes with its missing node: that is out of rotation still.
-    fn unmark(&mut self, path: &String, revision: i64) {
-        let missing = self.nodes.iter().any(|(id, entry)| entry.missing.is_some() && self::path(id) == *path);
+    fn unmark(&mut self, path: &str, revision: i64) {
+        let missing = self.nodes.iter().any(|(id, entry)| entry.missing.is_some() && self::path(id) == path);
         if !missing && self.marks.get(path).is_some_and(|marked| *marked <= revision) {
             self.marks.remove(path);
         }
@@ -261,3 +277,6 @@ impl View {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,7 +128,11 @@ impl Folder {
             return Ok(false);
         }
         let mark = self.path.join(format!("{name}{DRAIN_SUFFIX}"));
-        if draining { File::create(mark).map(drop)? } else { remove(&mark)? }
+        if draining {
+            File::create(mark).map(drop)?
+        } else {
+            remove(&mark)?
+        }
         Ok(true)
     }
 
@@ -200,7 +204,9 @@ impl Folder {
             let file = match File::open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Look::Gone),
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Look::Malformed(error.to_string())),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    return Ok(Look::Malformed(error.to_string()));
+                }
                 Err(error) => return Err(error),
             };
             let metadata = file.metadata()?;
