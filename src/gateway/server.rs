@@ -107,9 +107,13 @@ pub fn serve(listener: TcpListener, parts: Parts) -> Result<Running, GatewayErro
     .map_err(GatewayError::Listen)?
     .run();
     let handle = server.handle();
+    let forced = tasks.clone();
     tasks.spawn(async move {
-        if let Err(error) = server.await {
-            log::error!("http server ended by itself: {error}");
+        tokio::select! {
+            () = forced.begun() => {} // dropping a server ends its workers, whatever they do
+            ended = server => if let Err(error) = ended {
+                log::error!("http server ended by itself: {error}");
+            },
         }
     });
     Ok(Running { address, handle, listener: kept, load, draining, tasks })
@@ -136,7 +140,7 @@ impl Running {
         let finished = tokio::time::timeout_at(deadline, self.handle.stop(true)).await.is_ok();
         if !finished {
             log::warn!("drain ended with requests unfinished in_flight={}", self.load.in_flight());
-            self.handle.stop(false).await;
+            self.tasks.begin();
         }
         if !self.tasks.finished(LINGER).await {
             log::warn!("http server did not end");

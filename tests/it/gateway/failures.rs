@@ -40,11 +40,13 @@ async fn a_broken_answer_is_502_and_a_post_is_sent_once() {
 }
 
 #[tokio::test]
-async fn a_half_answer_that_passes_through_is_seen_as_half() {
-    let half = answer("200 OK", "Content-Type: text/plain\r\n", "0123456789");
-    let origin = Origin::start(move |_, _| Reply::Close(half[..half.len() - 5].to_vec())).await;
-    let got = Door::open(&[origin.address]).await.get().await;
-    assert_eq!((got.status, got.complete), (200, false));
+async fn a_half_answer_is_502_or_seen_as_half() {
+    for (whole, cut, status) in [(10, 5, 502), (300_000, 100_000, 200)] {
+        let half = answer("200 OK", "Content-Type: text/plain\r\n", vec![b'x'; whole]);
+        let origin = Origin::start(move |_, _| Reply::Close(half[..half.len() - cut].to_vec())).await;
+        let got = Door::open(&[origin.address]).await.get().await;
+        assert_eq!((got.status, got.complete), (status, status == 502), "{whole}");
+    }
 }
 
 #[tokio::test]
