@@ -18,6 +18,9 @@ use crate::upstream::{AnswerBody, UpstreamResponse, headers};
 /// An answer that is longer passes as it is, without `status`: it does not belong in memory.
 const SPLICED_BYTES: u64 = 64 << 20;
 
+/// An answer of a known length up to this is read before it is passed on, so that one that breaks off becomes a 502.
+const READ_FIRST_BYTES: u64 = 64 << 10;
+
 /// What goes to the client.
 pub(super) struct Answer {
     pub head: HttpResponse<BoxBody>,
@@ -49,7 +52,12 @@ pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: 
         && is_json(upstream.headers())
         && upstream.body.length().unwrap_or(0) <= SPLICED_BYTES;
     if !spliced {
-        return Ok(Answer { head, body: Body::Passing(upstream.body) });
+        let is_short = upstream.body.length().is_some_and(|length| length <= READ_FIRST_BYTES);
+        let body = match upstream.body {
+            body if is_short => Body::Whole(body.collect(READ_FIRST_BYTES as usize).await?),
+            body => Body::Passing(body),
+        };
+        return Ok(Answer { head, body });
     }
     let body = upstream.body.collect(SPLICED_BYTES as usize).await?;
     let body = match form {

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::pipeline::Worker;
 use super::route::Meters;
 use crate::trace::{Event, EventKind, RequestInfo, TraceBody, TraceContext};
+use crate::upstream::headers;
 
 /// nginx's word for a client that left before its answer.
 const CLIENT_LEFT: u16 = 499;
@@ -54,12 +55,13 @@ impl Journal {
         if !self.is_traced || self.info.is_some() {
             return;
         }
+        let headers = self.request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let info = Arc::new(self.worker.recorder.request_info(
             self.request.method().as_str(),
             self.request.path(),
             self.request.query_string(),
             client_ip(&self.request).to_string(),
-            self.request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())),
+            headers.filter(|(name, _)| !headers::is_call_key_alias(name)),
             body,
         ));
         self.info = Some(info.clone());

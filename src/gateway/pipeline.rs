@@ -16,13 +16,14 @@ use futures_util::Stream;
 
 use super::answer::{self, Answer, Body};
 use super::journal::{Journal, client_ip};
-use super::limit::{self, Flow, InFlight};
 use super::respond::Failure;
 use super::route::Routes;
-use super::{Settings, body, cluster};
+use super::{Settings, body, cluster, limit};
 use crate::balance::Balancer;
+use crate::metrics::{Load, LoadGuard};
+use crate::registry::CatalogWatch;
 use crate::trace::{Origin, Recorder, TraceContext};
-use crate::upstream::{AnswerBody, Broken, Forwarded, Upstream, UpstreamRequest};
+use crate::upstream::{AnswerBody, Broken, CallError, Forwarded, Upstream, UpstreamRequest};
 
 /// What a worker thread has at hand.
 pub(super) struct Worker {
@@ -32,7 +33,8 @@ pub(super) struct Worker {
     pub upstream: Upstream,
     pub recorder: Recorder,
     pub origin: Arc<Origin>,
-    pub flow: Arc<Flow>,
+    pub load: Load,
+    pub catalog: CatalogWatch,
     pub draining: Arc<AtomicBool>,
 }
 
@@ -49,7 +51,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let page = cluster::page(worker.balancer.view(), request.query_string());
         HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(page)
     } else {
-        let in_flight = worker.flow.enter();
+        let in_flight = worker.load.enter();
         let mut journal = Journal::begin(&worker, &request, context);
         match steps(&worker, &request, payload, &context, &mut journal).await {
             Ok(answer) => deliver(answer, journal, in_flight),
@@ -84,7 +86,7 @@ async fn steps(
 
     // whether it may
     limit::check_headers(request.headers(), limits)?;
-    limit::check_flow(&worker.flow, limits)?;
+    limit::check_flow(&worker.load, limits)?;
 
     // with what
     let prepared = body::prepare(request, payload, route.action.encode, limits).await?;
@@ -102,7 +104,11 @@ async fn steps(
         context,
         forwarded: Some(Forwarded { client: client_ip(request), proto: "http", host }),
     };
-    let upstream = worker.upstream.call(&route.service, call, &route.action.policy).await?;
+    let upstream = worker.upstream.call(&route.service, call, &route.action.policy).await;
+    let upstream = upstream.map_err(|error| match error {
+        CallError::NoNode(_) if worker.catalog.borrow().is_none() => Failure::NotKnownYet,
+        error => Failure::Call(error),
+    })?;
 
     // the answer
     let answer = answer::make(upstream, route.action.answer, request.method() == Method::HEAD).await?;
@@ -111,7 +117,7 @@ async fn steps(
 }
 
 /// A whole body ends the journal now, a passing one with its last part.
-fn deliver(answer: Answer, journal: Journal, in_flight: InFlight) -> HttpResponse<BoxBody> {
+fn deliver(answer: Answer, journal: Journal, in_flight: LoadGuard) -> HttpResponse<BoxBody> {
     match answer.body {
         Body::Whole(bytes) => answer.head.set_body(BoxBody::new(bytes)),
         Body::Passing(body) => {
@@ -125,7 +131,7 @@ fn deliver(answer: Answer, journal: Journal, in_flight: InFlight) -> HttpRespons
 struct Passing {
     body: AnswerBody,
     _journal: Journal,
-    _in_flight: InFlight,
+    _in_flight: LoadGuard,
 }
 
 impl MessageBody for Passing {

@@ -32,6 +32,8 @@ pub(super) enum Failure {
     TooMany { limit: usize },
     #[error("the headers have more than {limit} bytes, the limit of this gateway")]
     Headers { limit: usize },
+    #[error("the registry has not told yet which nodes there are; try again in a second")]
+    NotKnownYet,
     #[error(transparent)]
     Call(#[from] CallError),
     #[error("the service ended its answer with the interim status {0}")]
@@ -51,7 +53,7 @@ impl Failure {
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Headers { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Call(CallError::NoNode(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotKnownYet | Self::Call(CallError::NoNode(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Call(CallError::Deadline { .. }) | Self::Answer(Broken::Stalled(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Call(CallError::Unreachable { .. } | CallError::Broken { .. })
             | Self::Interim(_)

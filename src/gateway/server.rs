@@ -11,11 +11,11 @@ use actix_web::{App, HttpRequest, HttpServer, web};
 use tokio::time::Instant;
 
 use super::Settings;
-use super::limit::Flow;
 use super::pipeline::{self, Worker};
 use super::route::Routes;
 use crate::balance::Balancer;
-use crate::metrics::Metrics;
+use crate::metrics::{Load, Metrics};
+use crate::registry::CatalogWatch;
 use crate::shutdown::Shutdown;
 use crate::trace::{Origin, Recorder};
 use crate::upstream::Upstream;
@@ -35,14 +35,16 @@ pub struct Parts {
     pub settings: Arc<Settings>,
     /// Chooses nodes, and tells `/cluster`.
     pub balancer: Arc<Balancer>,
+    /// Tells "no node" from "not known yet".
+    pub catalog: CatalogWatch,
     /// Takes the events.
     pub recorder: Recorder,
     /// Who this gateway is in its events.
     pub origin: Arc<Origin>,
     /// Where its instruments are.
     pub metrics: Metrics,
-    /// Whose task the server is. Its beginning alone does not stop the server: [`Running::stop`] does.
-    pub shutdown: Shutdown,
+    /// Counts the requests of this node.
+    pub load: Load,
     /// Worker threads, at least 1.
     pub workers: usize,
 }
@@ -60,8 +62,9 @@ pub struct Running {
     address: SocketAddr,
     handle: ServerHandle,
     listener: TcpListener,
-    flow: Arc<Flow>,
+    load: Load,
     draining: Arc<AtomicBool>,
+    tasks: Shutdown,
 }
 
 /// Serves on `listener` until [`Running::stop`]. Must be called within a tokio runtime.
@@ -71,11 +74,11 @@ pub struct Running {
 pub fn serve(listener: TcpListener, parts: Parts) -> Result<Running, GatewayError> {
     let address = listener.local_addr().map_err(GatewayError::Listen)?;
     let kept = listener.try_clone().map_err(GatewayError::Listen)?;
-    let (flow, draining) = (Arc::new(Flow::default()), Arc::new(AtomicBool::new(false)));
-    let Parts { settings, balancer, recorder, origin, metrics, shutdown, workers } = parts;
+    let (tasks, draining) = (Shutdown::new(), Arc::new(AtomicBool::new(false)));
+    let Parts { settings, balancer, catalog, recorder, origin, metrics, load, workers } = parts;
     let routes = Arc::new(Routes::new(&settings, &metrics));
     let limits = settings.limits.clone();
-    let (worker_flow, worker_draining) = (flow.clone(), draining.clone());
+    let (worker_load, worker_draining) = (load.clone(), draining.clone());
     let server = HttpServer::new(move || {
         let worker = Rc::new(Worker {
             settings: settings.clone(),
@@ -84,7 +87,8 @@ pub fn serve(listener: TcpListener, parts: Parts) -> Result<Running, GatewayErro
             upstream: Upstream::new(balancer.clone(), settings.call_keys.first().map(String::as_str), &metrics),
             recorder: recorder.clone(),
             origin: origin.clone(),
-            flow: worker_flow.clone(),
+            load: worker_load.clone(),
+            catalog: catalog.clone(),
             draining: worker_draining.clone(),
         });
         App::new().default_service(web::to(move |request: HttpRequest, payload: web::Payload| {
@@ -103,12 +107,16 @@ pub fn serve(listener: TcpListener, parts: Parts) -> Result<Running, GatewayErro
     .map_err(GatewayError::Listen)?
     .run();
     let handle = server.handle();
-    shutdown.spawn(async move {
-        if let Err(error) = server.await {
-            log::error!("http server ended by itself: {error}");
+    let forced = tasks.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = forced.begun() => {} // dropping a server ends its workers, whatever they do
+            ended = server => if let Err(error) = ended {
+                log::error!("http server ended by itself: {error}");
+            },
         }
     });
-    Ok(Running { address, handle, listener: kept, flow, draining })
+    Ok(Running { address, handle, listener: kept, load, draining, tasks })
 }
 
 impl Running {
@@ -118,15 +126,9 @@ impl Running {
         self.address
     }
 
-    /// Requests without a complete answer.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.flow.in_flight()
-    }
-
     /// Ends it: takes no new connection, tells the clients of the others to close with their next answer, finishes what
-    /// runs, closes what is idle. Returns after `drain` at the latest, and whether everything was finished by then.
-    pub async fn stop(self, drain: Duration) -> bool {
+    /// runs, closes what is idle. Returns after `drain` at the latest.
+    pub async fn stop(self, drain: Duration) {
         let deadline = Instant::now() + drain;
         self.draining.store(true, Ordering::Relaxed);
         // Connections that the kernel has accepted already are taken; from here on a connect is refused.
@@ -137,20 +139,23 @@ impl Running {
         self.wind_down(deadline.min(Instant::now() + WIND_DOWN)).await;
         let finished = tokio::time::timeout_at(deadline, self.handle.stop(true)).await.is_ok();
         if !finished {
-            log::warn!("drain ended with requests unfinished in_flight={}", self.flow.in_flight());
-            self.handle.stop(false).await;
+            log::warn!("drain ended with requests unfinished in_flight={}", self.load.in_flight());
+            self.tasks.begin();
         }
-        finished
+        if !self.tasks.finished(LINGER).await {
+            log::warn!("http server did not end");
+        }
     }
 
     /// Waits until nothing is in flight and nothing came for a moment.
     async fn wind_down(&self, limit: Instant) {
-        let (mut taken, mut since) = (self.flow.taken(), Instant::now());
+        let taken_now = || self.load.answered() + self.load.in_flight();
+        let (mut taken, mut since) = (taken_now(), Instant::now());
         while Instant::now() < limit {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            let now_taken = self.flow.taken();
-            if now_taken != taken || self.flow.in_flight() > 0 {
-                (taken, since) = (now_taken, Instant::now());
+            let now = taken_now();
+            if now != taken || self.load.in_flight() > 0 {
+                (taken, since) = (now, Instant::now());
             } else if since.elapsed() >= QUIET {
                 return;
             }

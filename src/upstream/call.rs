@@ -189,6 +189,7 @@ impl Upstream {
             outgoing = outgoing.address(address);
         }
         *outgoing.headers_mut() = self.head(request);
+        outgoing = outgoing.no_decompress(); // or awc adds an `Accept-Encoding`
         Ok(outgoing)
     }
 

@@ -51,6 +51,12 @@ pub fn passes_up<'a>(name: &str, listed: impl Iterator<Item = &'a [u8]>) -> bool
     !is_hop_by_hop(name, listed) && !same("content-length", name) && !same("call-service-key", name)
 }
 
+/// Whether `name` is the call key's name in another spelling (`call_service_key`), whose value must not show anywhere.
+#[must_use]
+pub fn is_call_key_alias(name: &str) -> bool {
+    name.contains('_') && same(crate::trace::CALL_KEY_HEADER, name)
+}
+
 fn begins_forwarded(name: &str) -> bool {
     name.get(..FORWARDED_PREFIX.len()).is_some_and(|start| same(FORWARDED_PREFIX, start))
 }

@@ -5,4 +5,5 @@ mod architecture;
 mod service;
 mod store;
 mod registry;
+mod gateway;
 mod support;

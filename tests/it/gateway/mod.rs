@@ -1,0 +1,160 @@
+//! The front door, before scripted origins.
+
+mod answers;
+mod bodies;
+mod drain;
+mod failures;
+mod headers;
+mod limits;
+mod routes;
+mod traces;
+mod turns;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use goms::balance::Balancer;
+use goms::gateway::{self, Action, AnswerForm, Encode, Parts, Running, Service, Settings};
+use goms::metrics::{Load, Metrics};
+use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
+use goms::shutdown::Shutdown;
+use goms::trace::{self, Event, Recorder};
+use goms::upstream::Policy;
+use tokio::sync::mpsc;
+
+use crate::support::wire::{Got, Reader};
+use crate::support::wait_for;
+
+const JSON: &str = "Content-Type: application/json\r\n";
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
+
+/// A gateway with the originals' routes: `user` (login, register) and `order` (submit).
+struct Door {
+    address: SocketAddr,
+    publisher: Publisher,
+    balancer: Arc<Balancer>,
+    events: mpsc::Receiver<Event>,
+    metrics: Metrics,
+    running: Option<Running>,
+    background: Shutdown,
+}
+
+impl Door {
+    async fn open(nodes: &[SocketAddr]) -> Self {
+        Self::with(nodes, |_| {}).await
+    }
+
+    async fn with(nodes: &[SocketAddr], change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings { call_keys: vec!["the key".into(), "the old key".into()], ..Settings::default() };
+        for (service, name, path) in
+            [("user", "login", "/login"), ("user", "register", "/register"), ("order", "submit", "/order/submit")]
+        {
+            settings
+                .services
+                .entry(service.into())
+                .or_insert_with(Service::default)
+                .actions
+                .insert(name.into(), action(path));
+        }
+        change(&mut settings);
+        let (background, metrics, publisher) = (Shutdown::new(), Metrics::new(), Publisher::new());
+        publisher.publish(nodes.iter().map(|&address| node("user", address)).collect());
+        let balancer = Balancer::start(publisher.subscribe(), HashMap::new(), &background);
+        let (recorder, events) = Recorder::channel(&trace_settings(), &metrics);
+        let parts = Parts {
+            settings: Arc::new(settings),
+            balancer: balancer.clone(),
+            catalog: publisher.subscribe(),
+            recorder,
+            origin: Arc::new(trace::Origin {
+                service_name: "gateway".into(),
+                service_id: "goms_gateway_127.0.0.1:1_127.0.0.1:2".into(),
+                project_name: "goms".into(),
+                node: "127.0.0.1:1_127.0.0.1:2".into(),
+            }),
+            metrics: metrics.clone(),
+            load: Load::default(),
+            workers: 2,
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let running = gateway::serve(listener, parts).unwrap();
+        let address = running.address();
+        Self { address, publisher, balancer, events, metrics, running: Some(running), background }
+    }
+
+    /// Makes these the nodes of `user` and waits until the balancer knows.
+    async fn set_nodes(&self, nodes: &[SocketAddr]) {
+        self.publisher.publish(nodes.iter().map(|&address| node("user", address)).collect());
+        let known = || {
+            let view = self.balancer.view();
+            let ports = view.iter().flat_map(|service| &service.nodes).filter_map(|node| node.node.id.http.socket());
+            let mut known: Vec<_> = ports.collect();
+            let mut nodes = nodes.to_vec();
+            known.sort();
+            nodes.sort();
+            known == nodes
+        };
+        wait_for("the balancer to know the nodes", known).await;
+    }
+
+    async fn connect(&self) -> Reader {
+        Reader::connect(self.address).await
+    }
+
+    async fn ask(&self, method: &str, target: &str, headers: &str, body: impl AsRef<[u8]>) -> Got {
+        self.connect().await.ask(method, target, headers, body).await
+    }
+
+    async fn post(&self, headers: &str, body: impl AsRef<[u8]>) -> Got {
+        self.ask("POST", "/api/user/login", headers, body).await
+    }
+
+    async fn get(&self) -> Got {
+        self.ask("GET", "/api/user/login", "", "").await
+    }
+
+    async fn event(&mut self) -> Event {
+        tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await.unwrap().unwrap()
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.background.begin();
+    }
+}
+
+fn action(path: &str) -> Action {
+    Action {
+        path: path.into(),
+        methods: Vec::new(),
+        policy: Policy { timeout: Duration::from_secs(5), backoff: Duration::from_millis(2), ..Policy::default() },
+        encode: Encode::Json,
+        answer: AnswerForm::Goms,
+    }
+}
+
+fn login(settings: &mut Settings) -> &mut Action {
+    settings.services.get_mut("user").unwrap().actions.get_mut("login").unwrap()
+}
+
+fn node(service: &str, address: SocketAddr) -> Node {
+    let http = HostPort::new(address.ip(), address.port());
+    let rpc = HostPort::new(address.ip(), 1);
+    Node::new(NodeId { service: service.into(), rpc, http }, NodeMeta::default())
+}
+
+fn trace_settings() -> trace::Settings {
+    trace::Settings {
+        sample: 1.0,
+        body_bytes: 1000,
+        redact: trace::REDACTED_HEADERS.iter().map(ToString::to_string).collect(),
+        spool_bytes: 0,
+        spool_dir: std::env::temp_dir(),
+        flush_interval: Duration::from_secs(1),
+        message: trace::Message::Single,
+        transport: trace::Transport::Direct { call_key: None },
+    }
+}

@@ -1,0 +1,52 @@
+use goms::trace::EventKind;
+
+use super::*;
+use crate::support::origin::Origin;
+
+#[tokio::test]
+async fn a_request_tells_its_start_and_its_end() {
+    let origin = Origin::echo().await;
+    let mut door = Door::open(&[origin.address]).await;
+    let got = door.ask("POST", "/api/user/login?a=1", FORM, "x=1&x=2").await;
+    let (start, end) = (door.event().await, door.event().await);
+    assert_eq!((start.kind, end.kind), (EventKind::RequestStart, EventKind::RequestEnd));
+    assert_eq!((start.status, start.duration, end.status), (None, None, Some(200)));
+    assert!(end.duration.unwrap() > Duration::ZERO && end.time_ms >= start.time_ms && start.id != end.id);
+    let info = &start.request;
+    assert_eq!((info.method.as_str(), info.url.as_str(), info.url_param.as_str()), ("POST", "/api/user/login", "?a=1"));
+    assert_eq!(&info.body[..], br#"{"x":["1","2"]}"#);
+    assert!(Arc::ptr_eq(&start.request, &end.request));
+    assert_eq!(start.context.request_id.to_string(), got.header("x-request-id").unwrap());
+    assert!(door.metrics.render().contains(r#"goms_requests_total{action="login",service="user",status="2xx"} 1"#));
+}
+
+#[tokio::test]
+async fn defect_12_a_client_with_a_request_id_gets_request_events_too() {
+    let origin = Origin::echo().await;
+    let mut door = Door::open(&[origin.address]).await;
+    let id = "cdb08456-d8a7-4d53-93c2-a5e3f01f56d6";
+    door.post(&format!("X-Request-Id: {id}\r\n"), "").await;
+    let events = [door.event().await, door.event().await];
+    assert_eq!(events.each_ref().map(|event| event.kind), [EventKind::RequestStart, EventKind::RequestEnd]);
+    assert!(events.iter().all(|event| event.context.request_id.to_string() == id));
+}
+
+#[tokio::test]
+async fn errors_are_told_too() {
+    let mut door = Door::open(&[]).await;
+    for (path, status) in [("/nowhere", 404), ("/api/user/logn", 404), ("/api/user/login", 503)] {
+        door.ask("POST", path, "", "").await;
+        let (start, end) = (door.event().await, door.event().await);
+        assert_eq!((start.kind, end.kind, end.status), (EventKind::RequestStart, EventKind::RequestEnd, Some(status)));
+        assert_eq!(start.request.url, path);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_sampled_is_not_told() {
+    let origin = Origin::echo().await;
+    let mut door = Door::open(&[origin.address]).await;
+    door.post("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n", "").await;
+    assert_eq!(door.post("", "").await.status, 200);
+    assert_eq!(door.event().await.context.parent_id, None, "the second request's");
+}
