@@ -1,2 +1,4 @@
 //! Every integration test, in one binary.
+mod consumer;
 mod support;
+mod trace;
