@@ -15,8 +15,8 @@ async fn post(address: SocketAddr, path: &str, key: Option<&str>, body: impl Int
     if let Some(key) = key {
         request = request.insert_header(("Call-Service-Key", key));
     }
-    let mut response = request.send_body(body.into()).await.unwrap();
-    let body = response.body().await.unwrap();
+    let mut response = request.send_body(body.into()).await.expect("an answer");
+    let body = response.body().await.expect("a body");
     (response.status().as_u16(), String::from_utf8_lossy(&body).into_owned())
 }
 

@@ -39,12 +39,13 @@ impl Bench {
     }
 
     fn start(&self) -> consumer::Running {
-        consumer::start(&self.settings, self.store.clone(), None, &self.metrics, &Shutdown::new()).unwrap()
+        consumer::start(&self.settings, self.store.clone(), None, &self.metrics, &Shutdown::new())
+            .expect("a consumer starts")
     }
 
     /// Messages that wait in the queue, untaken.
     async fn ready(&self) -> u32 {
-        self.client.look(&self.queue).await.unwrap().0
+        self.client.look(&self.queue).await.expect("the queue is there").0
     }
 
     async fn until_ready(&self, expected: u32) {

@@ -18,6 +18,8 @@ use uuid::Uuid;
 
 /// Runs a test as a process of goms runs: on a thread with a `LocalSet`.
 pub fn run(test: impl Future<Output = ()>) {
+    // RUST_LOG=goms=debug shows what the parts say; a second test in the process keeps the first one's logger
+    drop(env_logger::builder().is_test(true).try_init());
     actix_web::rt::System::new().block_on(test);
 }
 
@@ -149,15 +151,15 @@ impl MoodyStore {
     }
 
     pub fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
+        *self.mood.lock().expect("no test panicked") = mood;
     }
 
     pub fn count(&self) -> usize {
-        self.documents.lock().unwrap().len()
+        self.documents.lock().expect("no test panicked").len()
     }
 
     pub fn has(&self, event: &Event) -> bool {
-        self.documents.lock().unwrap().contains_key(&event.id.to_string())
+        self.documents.lock().expect("no test panicked").contains_key(&event.id.to_string())
     }
 
     pub fn writes(&self) -> u64 {
@@ -174,8 +176,8 @@ impl MoodyStore {
 impl TraceStore for MoodyStore {
     async fn write(&self, batch: &[Document]) -> Result<Vec<Outcome>, StoreError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        let mood = *self.mood.lock().unwrap();
-        let mut documents = self.documents.lock().unwrap();
+        let mood = *self.mood.lock().expect("no test panicked");
+        let mut documents = self.documents.lock().expect("no test panicked");
         let mut keep = |document: &Document| {
             if documents.insert(document.id.clone(), document.json.get().to_owned()).is_some() {
                 self.again.fetch_add(1, Ordering::Relaxed);
@@ -197,7 +199,7 @@ impl TraceStore for MoodyStore {
     }
 
     async fn query(&self, query: &Query) -> Result<Page, StoreError> {
-        match (query.after.as_deref(), *self.mood.lock().unwrap()) {
+        match (query.after.as_deref(), *self.mood.lock().expect("no test panicked")) {
             (Some(_), _) => Err(StoreError::Query("the cursor is none of this store".into())),
             (None, Mood::Away) => Err(StoreError::Unavailable { address: "test".into(), source: "away".into() }),
             (None, _) => Ok(Page { total: self.count() as u64, events: Vec::new(), next: None }),

@@ -81,6 +81,12 @@ impl RabbitMq {
             .stderr(Stdio::null())
             .spawn()
             .expect("epmd starts");
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", epmd_port)).is_err() {
+            // rabbitmq would start one of its own, which outlives it
+            assert!(Instant::now() < give_up, "epmd does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let mut server = Self { dir, port, dist_port, epmd_port, epmd, server: None };
         server.up();
         Some(server)
@@ -141,6 +147,14 @@ impl RabbitMq {
             .output()
             .expect("rabbitmqctl runs");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Stops its process where it stands, or lets it go on.
+    pub fn freeze(&self, on: bool) {
+        let pid = std::fs::read_to_string(self.dir.path().join("pid")).expect("a pid file");
+        let signal = if on { "-STOP" } else { "-CONT" };
+        let done = Command::new("kill").args([signal, pid.trim()]).status().expect("kill runs");
+        assert!(done.success());
     }
 
     fn node(&self) -> String {

@@ -18,7 +18,7 @@ use crate::support::servers;
 
 fn consumer(amqp: AmqpSettings, store: &Arc<MoodyStore>) -> Running {
     let settings = consumer_settings(Some(amqp));
-    consumer::start(&settings, store.clone(), None, &Metrics::new(), &Shutdown::new()).unwrap()
+    consumer::start(&settings, store.clone(), None, &Metrics::new(), &Shutdown::new()).expect("a consumer")
 }
 
 #[test]
@@ -248,5 +248,43 @@ fn defect_04_memory_alarm_does_not_block() {
         node.stop().await;
         assert!(running.stop(Duration::from_secs(10)).await);
         drop(client);
+    });
+}
+
+/// Longer than the heartbeat: the connection must outlive an alarm, and a frozen broker must be noticed.
+#[test]
+fn defect_04_a_long_alarm_and_a_freeze_lose_nothing() {
+    if !crate::support::slow() {
+        return;
+    }
+    run(async {
+        let Some(server) = RabbitMq::start() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let (_publisher, catalog) = consumers_at(&[]);
+        let settings = amqp_settings(&server.url(), "trace");
+        let store = MoodyStore::new(Mood::Works);
+        let running = consumer(settings.clone(), &store);
+        let node = Node::start(&trace_settings(folder.path(), Transport::Amqp(settings)), catalog);
+        let mut events = node.record(100);
+        until("the first are stored", || store.count() == 100).await;
+
+        server.memory_alarm(true);
+        events.extend(node.record(100));
+        tokio::time::sleep(Duration::from_secs(35)).await; // the length of the fault
+        server.memory_alarm(false);
+        until("what came during the alarm is stored", || store.count() == 200).await;
+        assert_eq!(store.again(), 0, "nothing was sent twice");
+
+        server.freeze(true);
+        events.extend(node.record(100));
+        tokio::time::sleep(Duration::from_secs(35)).await; // the length of the fault
+        events.extend(node.record(100));
+        server.freeze(false);
+        until("what came during the freeze is stored", || store.count() == 400).await;
+        assert!(events.iter().all(|event| store.has(event)));
+        assert_eq!(node.metric("goms_trace_dropped_total"), 0);
+        until("all is confirmed", || node.metric("goms_trace_spooled_bytes") == 0).await;
+        node.stop().await;
+        assert!(running.stop(Duration::from_secs(10)).await);
     });
 }

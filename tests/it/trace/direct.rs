@@ -17,9 +17,10 @@ use crate::support::events::{
 fn consumer(store: &Arc<MoodyStore>, key: &str) -> (Running, SocketAddr) {
     let mut settings = consumer_settings(None);
     settings.call_keys = vec![key.to_owned()];
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let running = consumer::start(&settings, store.clone(), Some(listener), &Metrics::new(), &Shutdown::new()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let running = consumer::start(&settings, store.clone(), Some(listener), &Metrics::new(), &Shutdown::new())
+        .expect("a consumer");
     (running, address)
 }
 

@@ -11,7 +11,10 @@ use goms::registry::CatalogWatch;
 use goms::shutdown::Shutdown;
 use goms::trace::{self, Event, Recorder, Settings, Transport};
 
-use crate::support::events::{amqp_settings, consumers_at, event, run, trace_settings, until};
+use crate::support::events::{
+    Mood, MoodyStore, amqp_settings, consumer_settings, consumers_at, event, publish_consumers, run, trace_settings,
+    until,
+};
 
 /// A recorder with its spool, as a node has.
 struct Node {
@@ -23,7 +26,7 @@ struct Node {
 impl Node {
     fn start(settings: &Settings, catalog: CatalogWatch) -> Self {
         let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
-        let recorder = trace::start(settings, catalog, &metrics, &shutdown).unwrap();
+        let recorder = trace::start(settings, catalog, &metrics, &shutdown).expect("tracing starts");
         Self { recorder, metrics, shutdown }
     }
 
@@ -54,8 +57,8 @@ fn nowhere() -> Transport {
 
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
     }
     found
@@ -122,6 +125,29 @@ fn without_any_consumer_the_spool_stays_within_its_cap_and_counts() {
         })
         .await;
         node.stop().await;
+    });
+}
+
+#[test]
+fn when_the_disk_fails_events_wait_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (publisher, catalog) = consumers_at(&[]);
+        let node = Node::start(&trace_settings(folder.path(), Transport::Direct { call_key: None }), catalog);
+        std::fs::remove_dir_all(folder.path()).unwrap(); // so that no segment can be made
+        let events = node.record(300);
+        until("they are taken", || node.metric("goms_trace_recorded_total") == 300).await;
+        let store = MoodyStore::new(Mood::Works);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let settings = consumer_settings(None);
+        let running =
+            goms::consumer::start(&settings, store.clone(), Some(listener), &Metrics::new(), &Shutdown::new());
+        publish_consumers(&publisher, &[address]);
+        until("all are stored", || events.iter().all(|event| store.has(event))).await;
+        assert_eq!(node.metric("goms_trace_dropped_total"), 0);
+        node.stop().await;
+        assert!(running.unwrap().stop(Duration::from_secs(10)).await);
     });
 }
 
