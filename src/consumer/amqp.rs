@@ -126,7 +126,8 @@ impl Source {
                         });
                     }
                     Some(Err(error)) => return Err(link.error(error)),
-                    None => return Err(link.error(lapin::ErrorKind::FutureCompleted.into())),
+                    None if link.is_connected() => return Err(BrokerError::Deleted(self.broker.queue.to_string())),
+                    None => return Err(link.error(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())),
                 },
                 Some((taken, verdicts)) = waiting.next() => {
                     if let Some(verdicts) = verdicts {

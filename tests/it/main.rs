@@ -6,4 +6,6 @@ mod service;
 mod store;
 mod registry;
 mod gateway;
+mod consumer;
 mod support;
+mod trace;

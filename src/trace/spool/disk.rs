@@ -152,7 +152,7 @@ impl Disk {
         let (mut batches, mut bytes, mut at) = (Vec::new(), 0, self.cursor);
         let mut index = 0;
         while let Some(current) = self.segments.get(index).map(|segment| segment.number) {
-            if at.segment < current {
+            if at.segment < current || (at.segment == current && at.offset < FIRST_RECORD) {
                 at = Position { segment: current, offset: FIRST_RECORD };
             }
             if at.segment > current {

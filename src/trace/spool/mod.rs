@@ -94,6 +94,10 @@ pub(super) struct Spool {
     backoff: Backoff,
     retry_at: Option<Instant>,
     away: bool,
+    /// That it is away was said.
+    told: bool,
+    /// That the oldest events go was said.
+    full: bool,
     flush_interval: Duration,
     instruments: Instruments,
     gauge_shown: i64,
@@ -121,6 +125,8 @@ impl Spool {
             backoff: Backoff::seeded(Duration::from_millis(100), Duration::from_secs(3)),
             retry_at: None,
             away: false,
+            told: false,
+            full: false,
             flush_interval: settings.flush_interval,
             instruments: Instruments::new(metrics),
             gauge_shown: 0,
@@ -317,7 +323,8 @@ impl Spool {
                 self.forget(flight, events);
                 self.backoff.reset();
                 self.retry_at = None;
-                if std::mem::take(&mut self.away) {
+                self.away = false;
+                if std::mem::take(&mut self.told) {
                     log::info!("trace events are delivered again waiting={}", self.disk.events());
                 }
             }
@@ -330,7 +337,10 @@ impl Spool {
                 self.put_back(flight);
                 let wait = self.backoff.next_wait().max(away.wait);
                 self.retry_at = Some(Instant::now() + wait);
-                if !std::mem::replace(&mut self.away, true) {
+                self.away = true;
+                if away.told || std::mem::replace(&mut self.told, true) {
+                    log::debug!("trace events still wait on disk: {away}");
+                } else {
                     log::warn!("trace events wait on disk: {away}");
                 }
             }
@@ -355,11 +365,12 @@ impl Spool {
 
     fn account(&mut self) {
         let losses = self.disk.take_losses();
-        if losses.events > 0 && self.instruments.dropped.get() == 0 {
+        if losses.events > 0 && !std::mem::replace(&mut self.full, true) {
             log::error!("trace spool is full, the oldest events go; raise `traces.spoolBytes` or start a consumer");
         }
         self.instruments.dropped.inc_by(losses.events);
         self.instruments.damaged.inc_by(losses.damaged_files);
+        self.full &= !self.disk.is_empty();
         let bytes = i64::try_from(self.disk.bytes()).unwrap_or(i64::MAX);
         self.instruments.spooled_bytes.add(bytes - self.gauge_shown);
         self.gauge_shown = bytes;

@@ -153,5 +153,5 @@ async fn publish(broker: &Broker, channel: &Channel, body: &[u8], kind: &str) ->
 
 fn away(error: BrokerError) -> Away {
     let wait = if error.is_setting() { SETTING_RETRY } else { Duration::ZERO };
-    Away { reason: chain(&error), wait, refused: false }
+    Away { wait, ..Away::new(chain(&error)) }
 }

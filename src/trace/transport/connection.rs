@@ -55,6 +55,9 @@ pub enum BrokerError {
     /// Another process has the queue for itself.
     #[error("queue `{0}` belongs to another connection alone (exclusive); choose another `amqp.queue`")]
     Exclusive(String),
+    /// The queue went away under its reader.
+    #[error("queue `{0}` was deleted; it is declared again")]
+    Deleted(String),
     /// Anything else.
     #[error("rabbitmq at `{address}` is not available")]
     Lost {

@@ -49,7 +49,7 @@ impl Sender {
         for consumer in consumers {
             match self.post(consumer, body.clone()).await {
                 Ok(()) => {
-                    self.current = Some(consumer);
+                    (self.current, self.hinted) = (Some(consumer), false);
                     return Ok(());
                 }
                 Err(away) if away.refused => return Err(away),
@@ -80,14 +80,17 @@ impl Sender {
     }
 
     fn no_consumer(&mut self) -> Away {
-        let known = self.catalog.borrow().is_some();
-        if known && !std::mem::replace(&mut self.hinted, true) {
+        if self.catalog.borrow().is_none() {
+            // the registry was not read yet, which is not "none"
+            return Away { wait: NO_CONSUMER_RETRY, told: true, ..Away::new("the registry was not read yet") };
+        }
+        if !std::mem::replace(&mut self.hinted, true) {
             log::info!(
                 "nobody takes trace events yet, they wait on disk; start a consumer with `goms trace-consumer`, or turn \
                  traces off with `traces.sample: 0`"
             );
         }
-        Away { wait: NO_CONSUMER_RETRY, ..Away::new("the registry knows no trace consumer") }
+        Away { wait: NO_CONSUMER_RETRY, told: true, ..Away::new("the registry knows no trace consumer") }
     }
 
     async fn post(&mut self, consumer: SocketAddr, body: Bytes) -> Result<(), Away> {

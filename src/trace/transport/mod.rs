@@ -26,11 +26,13 @@ pub(super) struct Away {
     pub wait: Duration,
     /// It will never be taken as it is: drop it.
     pub refused: bool,
+    /// The user knows: no second line about it.
+    pub told: bool,
 }
 
 impl Away {
     fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), wait: Duration::ZERO, refused: false }
+        Self { reason: reason.into(), wait: Duration::ZERO, refused: false, told: false }
     }
 }
 
