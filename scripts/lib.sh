@@ -55,16 +55,18 @@ install_packages() {
     say "apt-get failed (its last lines stand above)"
   fi
   rm -f "$log"
-  if [ -d /run/systemd/system ]; then
-    for package in "${missing[@]}"; do
-      case $package in
-        etcd-server) unit=etcd ;;
-        rabbitmq-server | nginx | haproxy) unit=$package ;;
-        *) continue ;;
-      esac
+  for package in "${missing[@]}"; do
+    case $package in
+      etcd-server) unit=etcd ;;
+      rabbitmq-server | nginx | haproxy) unit=$package ;;
+      *) continue ;;
+    esac
+    if [ -d /run/systemd/system ]; then
       as_root systemctl disable --now "$unit" >/dev/null 2>&1 || say "could not stop the system service $unit"
-    done
-  fi
+    elif [ -x "/etc/init.d/$unit" ]; then
+      as_root "/etc/init.d/$unit" stop </dev/null >/dev/null 2>&1 || true # it is not running in most containers
+    fi
+  done
   return "$code"
 }
 
