@@ -67,7 +67,10 @@ impl Forwarder {
     ) -> HttpResponse {
         let headers = request.headers();
         let announced = body::content_length(headers);
-        if announced.is_some_and(|len| len > self.body_bytes as u64) {
+        if let Some(len) = announced.filter(|len| *len > self.body_bytes as u64) {
+            if recorder.wants(&trace) {
+                observed.record_start(request_info(recorder, request, caller, TraceBody::Opaque(len)));
+            }
             return failure(&body::too_long(self.body_bytes), trace, observed);
         }
         let has_body = announced.is_some_and(|len| len > 0) || headers.contains_key(header::TRANSFER_ENCODING);
