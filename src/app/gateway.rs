@@ -28,10 +28,11 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     let parts = gateway::Parts {
         settings: Arc::new(process.config.gateway.clone()),
         balancer,
+        catalog: process.registry.catalog(),
         recorder: process.recorder.clone(),
         origin: process.origin(&id),
         metrics: process.metrics.clone(),
-        shutdown: process.background.clone(),
+        load: load.clone(),
         workers: process.config.node.workers,
     };
     let running = gateway::serve(ports.http, parts).map_err(|error| AppError::Part(Box::new(error)))?;

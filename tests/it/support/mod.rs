@@ -2,19 +2,16 @@
 #![allow(dead_code)] // each room's tests use a part of it
 
 pub mod etcd;
+pub mod events;
 pub mod goms;
 pub mod http;
 pub mod load;
 pub mod origin;
+pub mod rabbitmq;
 pub mod servers;
 pub mod wire;
 
 /// Whether the tests that take over half a minute run too (`scripts/test --all`); prints a line when they do not.
-pub mod events;
-pub mod rabbitmq;
-pub mod servers;
-
-/// Whether tests that take more than half a minute run; prints a line when they do not.
 pub fn slow() -> bool {
     let all = std::env::var_os("GOMS_TEST_ALL").is_some();
     if !all {
