@@ -1,4 +1,5 @@
 //! HTTP/1.1 as plain as it gets, for both sides: tests see every byte.
+#![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
 
 use std::net::SocketAddr;
 use std::time::Duration;
