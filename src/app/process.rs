@@ -229,7 +229,10 @@ pub enum Server {
 impl Server {
     async fn stop(self, drain: Duration) -> bool {
         match self {
-            Self::Gateway(running) => running.stop(drain).await,
+            Self::Gateway(running) => {
+                running.stop(drain).await;
+                true
+            }
             Self::Service(running) => running.stop(drain).await,
             Self::Consumer(running) => running.stop(drain).await,
         }

@@ -59,7 +59,12 @@ pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: 
         };
         return Ok(Answer { head, body });
     }
+    let is_counted = upstream.body.length().is_some();
     let body = upstream.body.collect(SPLICED_BYTES as usize).await?;
+    // awc does not tell a chunked body that was cut off from one that ended
+    if !is_counted && serde_json::from_slice::<IgnoredAny>(&body).is_err() {
+        return Err(Failure::NotJson);
+    }
     let body = match form {
         AnswerForm::GoMs => go_ms(&body, status).unwrap_or(body),
         AnswerForm::Goms => with_status(&body, status).unwrap_or(body),

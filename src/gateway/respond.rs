@@ -38,6 +38,8 @@ pub(super) enum Failure {
     Call(#[from] CallError),
     #[error("the service ended its answer with the interim status {0}")]
     Interim(u16),
+    #[error("the service's answer is no complete JSON; see its log")]
+    NotJson,
     #[error("{0}; see the service's log")]
     Answer(#[from] Broken),
 }
@@ -57,6 +59,7 @@ impl Failure {
             Self::Call(CallError::Deadline { .. }) | Self::Answer(Broken::Stalled(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Call(CallError::Unreachable { .. } | CallError::Broken { .. })
             | Self::Interim(_)
+            | Self::NotJson
             | Self::Answer(_) => StatusCode::BAD_GATEWAY,
         }
     }
@@ -67,12 +70,14 @@ impl Failure {
         match self {
             Self::Call(CallError::NoNode(error)) => format!("{error}; start one or wait until one is back"),
             Self::Call(CallError::Unreachable { node, .. }) => {
-                advice("cannot be reached", &node.service, "try again, or see whether its nodes run")
+                advice("cannot be reached", &node.id.service, "try again, or see whether its nodes run")
             }
-            Self::Call(CallError::Broken { node, .. }) => advice("gave no proper answer", &node.service, "see its log"),
+            Self::Call(CallError::Broken { node, .. }) => {
+                advice("gave no proper answer", &node.id.service, "see its log")
+            }
             Self::Call(CallError::Deadline { node, after }) => {
                 let what = format!("did not answer within {after:?}");
-                advice(&what, &node.service, "try again, or give this action a longer `timeout`")
+                advice(&what, &node.id.service, "try again, or give this action a longer `timeout`")
             }
             other => other.to_string(),
         }

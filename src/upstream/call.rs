@@ -294,9 +294,9 @@ async fn try_once(
         let since = parts.as_ref().map_or(started, |parts| parts.last().max(started));
         match tokio::time::timeout_at(since + timeout, &mut sending).await {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => return Err(CallError::from_send(node.id.clone(), error)),
+            Ok(Err(error)) => return Err(CallError::from_send(node.clone(), error)),
             Err(_) if parts.as_ref().is_some_and(|parts| parts.last() > since) => {} // the body still flows
-            Err(_) => return Err(CallError::Deadline { node: node.id.clone(), after: timeout }),
+            Err(_) => return Err(CallError::Deadline { node: node.clone(), after: timeout }),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Why a call failed, whose fault it was, and whether it may be sent again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use awc::error::{ConnectError, SendRequestError};
 
 use crate::balance::PickError;
-use crate::registry::NodeId;
+use crate::registry::Node;
 
 /// What became of a call that got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -14,28 +15,28 @@ pub enum CallError {
     #[error(transparent)]
     NoNode(#[from] PickError),
     /// No connection came about: the request was surely not sent.
-    #[error("node `{node}` of service `{}` cannot be reached", node.service)]
+    #[error("node `{}` of service `{}` cannot be reached", node.id, node.id.service)]
     Unreachable {
         /// The last node tried.
-        node: NodeId,
+        node: Arc<Node>,
         /// What went wrong.
         #[source]
         source: SendRequestError,
     },
     /// It was reached, but its answer was cut off or is not HTTP. It may have carried the request out.
-    #[error("node `{node}` of service `{}` gave no proper answer", node.service)]
+    #[error("node `{}` of service `{}` gave no proper answer", node.id, node.id.service)]
     Broken {
         /// The last node tried.
-        node: NodeId,
+        node: Arc<Node>,
         /// What went wrong.
         #[source]
         source: SendRequestError,
     },
     /// It did not answer in time. It may have carried the request out.
-    #[error("node `{node}` of service `{}` did not answer within {after:?}", node.service)]
+    #[error("node `{}` of service `{}` did not answer within {after:?}", node.id, node.id.service)]
     Deadline {
         /// The last node tried.
-        node: NodeId,
+        node: Arc<Node>,
         /// How long it had.
         after: Duration,
     },
@@ -49,7 +50,7 @@ pub enum CallError {
 
 impl CallError {
     /// Sorts what awc reports.
-    pub(super) fn from_send(node: NodeId, source: SendRequestError) -> Self {
+    pub(super) fn from_send(node: Arc<Node>, source: SendRequestError) -> Self {
         match source {
             // awc says `Disconnected` when the connection ends before the answer's head is complete
             SendRequestError::Connect(ConnectError::Disconnected) => Self::Broken { node, source },

@@ -21,11 +21,16 @@ async fn a_node_that_refuses_is_502() {
 
 #[tokio::test]
 async fn a_broken_answer_is_502_and_a_post_is_sent_once() {
-    let cases: [(&str, fn() -> Reply); 5] = [
+    type Script = fn() -> Reply;
+    let cases: [(&str, Script); 6] = [
         ("reset", || Reply::Reset(Vec::new())),
         ("closed", || Reply::Close(Vec::new())),
         ("half a head", || Reply::Close(b"HTTP/1.1 200 OK\r\nContent-".to_vec())),
         ("not HTTP", || Reply::Close(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec())),
+        ("half a chunked body", || {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+            Reply::Close(format!("{head}5\r\n{{\"a\":\r\n").into_bytes())
+        }),
         ("half a body", || {
             Reply::Close(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{".to_vec())
         }),

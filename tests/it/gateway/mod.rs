@@ -1,4 +1,5 @@
 //! The front door, before scripted origins.
+#![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
 
 mod answers;
 mod bodies;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goms::balance::Balancer;
-use goms::gateway::{self, Action, AnswerForm, Encode, Parts, Running, Service, Settings};
+use goms::gateway::{self, Action, AnswerForm, Encode, Parts, Running, Settings};
 use goms::metrics::{Load, Metrics};
 use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
 use goms::shutdown::Shutdown;
@@ -51,12 +52,7 @@ impl Door {
         for (service, name, path) in
             [("user", "login", "/login"), ("user", "register", "/register"), ("order", "submit", "/order/submit")]
         {
-            settings
-                .services
-                .entry(service.into())
-                .or_insert_with(Service::default)
-                .actions
-                .insert(name.into(), action(path));
+            settings.services.entry(service.into()).or_default().actions.insert(name.into(), action(path));
         }
         change(&mut settings);
         let (background, metrics, publisher) = (Shutdown::new(), Metrics::new(), Publisher::new());

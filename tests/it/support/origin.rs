@@ -1,4 +1,5 @@
 //! A fake origin: a plain TCP server that does with each request what its script says, proper HTTP or not.
+#![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
