@@ -103,7 +103,15 @@ impl Publisher {
     /// Makes `nodes` (every node there is now, in the order they joined as far as the backend knows it) the newest
     /// catalog. The first ones ever are put in the order of their keys; later ones follow as they come. Of nodes with
     /// the same id the first counts. Readers are woken only by a change.
-    pub fn publish(&self, mut nodes: Vec<Node>) {
+    pub fn publish(&self, nodes: Vec<Node>) {
+        for line in self.replace(nodes) {
+            log::info!(target: "goms::cluster", "{line}");
+        }
+    }
+
+    /// Publishes and returns the lines to log.
+    fn replace(&self, mut nodes: Vec<Node>) -> Vec<String> {
+        let mut lines = Vec::new();
         let before = self.current();
         if before.is_none() {
             nodes.sort_by_cached_key(|node| node.id.key(""));
@@ -120,11 +128,11 @@ impl Publisher {
         for known in before.iter().flat_map(|catalog| catalog.all()) {
             match fresh.remove(&known.id) {
                 Some(node) => after.push(if node == **known { known.clone() } else { Arc::new(node) }),
-                None => self.log_leave(&known.id),
+                None => lines.extend(self.leave(&known.id)),
             }
         }
         for node in order.iter().filter_map(|id| fresh.remove(id)) {
-            self.log_join(&node.id);
+            lines.extend(self.join(&node.id));
             after.push(Arc::new(node));
         }
         self.sender.send_if_modified(|current| {
@@ -134,25 +142,25 @@ impl Publisher {
             }
             changed
         });
+        lines
     }
 
     fn own(&self) -> MutexGuard<'_, HashMap<NodeId, Own>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log_join(&self, id: &NodeId) {
-        if !self.own().contains_key(id) {
-            log::info!(target: "goms::cluster", "[{}] node [{id}] join", id.service);
-        }
+    fn join(&self, id: &NodeId) -> Option<String> {
+        (!self.own().contains_key(id)).then(|| format!("[{}] node [{id}] join", id.service))
     }
 
-    fn log_leave(&self, id: &NodeId) {
+    fn leave(&self, id: &NodeId) -> Option<String> {
         let mut own = self.own();
         match own.get(id) {
-            None => log::info!(target: "goms::cluster", "[{}] node [{id}] leave", id.service),
+            None => return Some(format!("[{}] node [{id}] leave", id.service)),
             Some(Own::Leaving) => drop(own.remove(id)),
             Some(Own::Registered) => {}
         }
+        None
     }
 }
 
@@ -211,6 +219,22 @@ mod tests {
             publisher.current().and_then(|catalog| catalog.find(&draining.id).cloned()).as_deref(),
             Some(&draining)
         );
+    }
+
+    #[test]
+    fn joins_and_leaves_of_others_are_told_once_in_the_originals_form() {
+        let publisher = Publisher::new();
+        publisher.add_own(node(1).id);
+        assert_eq!(publisher.replace(vec![node(1), node(9180)]), ["[user] node [127.0.0.1:9180_127.0.0.1:1] join"]);
+        assert!(publisher.replace(vec![node(9180), node(1)]).is_empty());
+        let mut stale = node(9180);
+        stale.state = super::super::NodeState::Stale;
+        assert!(publisher.replace(vec![stale]).is_empty(), "a change of state is no leave, nor is an own node's gap");
+        assert_eq!(publisher.replace(vec![node(1)]), ["[user] node [127.0.0.1:9180_127.0.0.1:1] leave"]);
+        publisher.retire_own(&node(1).id);
+        assert!(publisher.replace(Vec::new()).is_empty());
+        // The same id in another process.
+        assert_eq!(publisher.replace(vec![node(1)]), ["[user] node [127.0.0.1:1_127.0.0.1:1] join"]);
     }
 
     #[test]

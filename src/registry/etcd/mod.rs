@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 use prometheus::IntGauge;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::malformed::Malformed;
@@ -32,6 +33,9 @@ use keeper::{Own, PlaceError, client_txn};
 use link::{Link, LinkError};
 use view::{Keys, View};
 
+/// How long leaving may take in all: an ending process has better to do than to wait for an etcd that is away, and its
+/// lease runs out by itself.
+const DEREGISTER_LIMIT: Duration = Duration::from_secs(4);
 /// How many of its leases a handle remembers: far more than can be alive, since each is one loss of etcd's memory.
 const MAX_GRANTED: usize = 10_000;
 
@@ -144,8 +148,14 @@ impl Registry for Etcd {
         let own = self.shared.own().remove(id).ok_or_else(|| RegistryError::Unknown(id.clone()))?;
         own.stop.cancel();
         self.shared.publisher.retire_own(id);
-        let Some(lease) = own.lease.lock().await.take() else { return Ok(()) };
-        self.shared.take_out(&own.node, lease).await.map_err(|error| self.shared.unavailable(error))
+        let taken_out = async {
+            match own.lease.lock().await.take() {
+                Some(lease) => self.shared.take_out(&own.node, lease).await,
+                None => Ok(()), // it was lost and could not be put again
+            }
+        };
+        let done = timeout(DEREGISTER_LIMIT, taken_out).await.unwrap_or(Err(LinkError::Timeout));
+        done.map_err(|error| self.shared.unavailable(error))
     }
 
     async fn set_draining(&self, id: &NodeId, draining: bool) -> Result<(), RegistryError> {
