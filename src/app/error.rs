@@ -32,10 +32,12 @@ pub enum AppError {
     #[error("{0}")]
     Registry(#[source] RegistryError),
     /// The registry did not answer in time.
-    #[error("registry `{kind}` did not answer within {waited:?} (`--registry-wait`)")]
+    #[error("registry `{kind}` at `{address}` did not answer within {waited:?} (`--registry-wait`)")]
     RegistryAway {
         /// Its word.
         kind: &'static str,
+        /// Where it was looked for.
+        address: String,
         /// How long was waited.
         waited: std::time::Duration,
     },

@@ -15,7 +15,7 @@ use crate::admin::Admin;
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::metrics::{Load, Metrics};
-use crate::registry::{self, Catalog, HostPort, Node, NodeId, NodeMeta, Registry, RegistryError};
+use crate::registry::{self, Backend, Catalog, HostPort, Node, NodeId, NodeMeta, Registry, RegistryError};
 use crate::shutdown::Shutdown;
 use crate::trace::{self, Origin, Recorder};
 
@@ -147,9 +147,11 @@ impl Process {
         for node in &nodes {
             self.leave(node).await;
         }
-        tokio::time::sleep(NOTICE).await;
         let drain = self.config.node.drain_timeout;
-        log::info!("draining: waiting up to {drain:?} for running requests");
+        if !nodes.is_empty() {
+            tokio::time::sleep(NOTICE).await;
+            log::info!("draining: waiting up to {drain:?} for running requests");
+        }
         // in the order of starting, so that events of the last requests still find the consumer, which started first
         // and ends last
         for node in nodes.into_iter().rev() {
@@ -166,7 +168,7 @@ impl Process {
         if !self.background.finished(BACKGROUND_LIMIT).await {
             log::warn!("background tasks did not end within {BACKGROUND_LIMIT:?}");
         }
-        log::info!("stopped");
+        log::debug!("stopped");
     }
 
     /// Takes a node out of the registry; its ports stay open.
@@ -250,13 +252,21 @@ pub fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, AppError> {
 /// Waits for the first read of the registry.
 ///
 /// # Errors
-/// [`AppError::RegistryAway`] after `limit`.
-pub async fn known_catalog(registry: &dyn Registry, limit: Duration) -> Result<Arc<Catalog>, AppError> {
+/// [`AppError::RegistryAway`] after `--registry-wait`.
+pub async fn known_catalog(registry: &dyn Registry, config: &Config) -> Result<Arc<Catalog>, AppError> {
+    let limit = config.registry_wait;
     let mut catalog = registry.catalog();
     let known = tokio::time::timeout(limit, catalog.wait_for(Option::is_some)).await;
     match known.ok().and_then(Result::ok).and_then(|known| known.clone()) {
         Some(known) => Ok(known),
-        None => Err(AppError::RegistryAway { kind: registry.kind(), waited: limit }),
+        None => {
+            let address = match &config.registry.backend {
+                Backend::Memory => String::new(),
+                Backend::Local { dir } => dir.display().to_string(),
+                Backend::Etcd(etcd) => etcd.endpoints.join(","),
+            };
+            Err(AppError::RegistryAway { kind: registry.kind(), address, waited: limit })
+        }
     }
 }
 

@@ -22,7 +22,7 @@ fn wait_for_gateway_to_see(gateway: &str, service: &str, count: usize) {
 fn nodes_log_each_others_joins_and_leaves_once_and_take_turns() {
     let folder = Folder::new();
     let (gateway, address) = gateway(&folder, &[]);
-    let users: Vec<(Goms, String)> = (0..3).map(|_| service(&folder, "user", &[])).collect();
+    let mut users: Vec<(Goms, String)> = (0..3).map(|_| service(&folder, "user", &[])).collect();
     wait_for_gateway_to_see(&address, "user", 3);
     let of = |at: &str| nodes(&address, "user").into_iter().find(|node| node.ends_with(&format!("_{at}"))).expect("its node");
     let first = of(&users[0].1);
@@ -45,7 +45,7 @@ fn nodes_log_each_others_joins_and_leaves_once_and_take_turns() {
         user.wait_for(&id); // the access log of the node whose turn it was
     }
 
-    let (killed, at) = users.into_iter().next().expect("three");
+    let (killed, at) = users.remove(0);
     let killed_node = of(&at);
     killed.kill();
     gateway.wait_for(&format!("[user] node [{killed_node}] leave"));

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::{consumer, four_events, gateway, service, until};
 use crate::support::goms::{Folder, Goms, run};
 use crate::support::http::{post, request, wait_for_status};
-use crate::support::etcd::Etcd;
+use crate::support::etcd::{Etcd, ctl};
 use crate::support::servers;
 
 #[test]
@@ -99,13 +99,17 @@ fn etcd_away_at_the_start_ends_with_69_after_the_wait() {
 }
 
 #[test]
-fn a_consumer_of_go_ms_events_and_namespace() {
-    let (Some(etcd), Some(_)) = (servers::etcd(), servers::amqp()) else { return };
+fn a_gateway_joins_the_older_system_by_its_namespace() {
+    let Some(etcd) = servers::etcd() else { return };
     let folder = Folder::new();
     let with = ["--namespace", "go-ms", "--etcd-addr", etcd.as_str()];
     let (goms, address) = gateway(&folder, &with);
-    let page = crate::support::http::get(&address, "/cluster?form=go-ms").expect("the page").json();
-    assert!(page["servers"]["gateway"]["Nodes"][0].as_str().is_some_and(|node| node.ends_with(&address)), "{page}");
+    let page = until("the gateway on its own page", || {
+        let page = crate::support::http::get(&address, "/cluster?form=go-ms").ok()?.json();
+        page["servers"]["gateway"]["Nodes"][0].as_str().is_some_and(|node| node.ends_with(&address)).then_some(page)
+    });
     assert!(page.get("status").is_none(), "{page}");
+    let keys = ctl(&etcd, &["get", "--prefix", "--keys-only", "go-ms_gateway_"]).1;
+    assert!(keys.contains(&address), "{keys}");
     assert_eq!(Goms::terminate(goms), 0);
 }
