@@ -288,3 +288,47 @@ fn defect_04_a_long_alarm_and_a_freeze_lose_nothing() {
         assert!(running.stop(Duration::from_secs(10)).await);
     });
 }
+
+#[test]
+fn zz_speed() {
+    run(async {
+        let Some(url) = servers::amqp() else { return };
+        let client = Client::connect(&url).await;
+        for message in [Message::Batch, Message::Single] {
+            let folder = tempfile::tempdir().unwrap();
+            let (_publisher, catalog) = consumers_at(&[]);
+            let queue = servers::unique("trace");
+            let mut settings = trace_settings(folder.path(), Transport::Amqp(amqp_settings(&url, &queue)));
+            settings.message = message;
+            let node = Node::start(&settings, catalog);
+            let events: Vec<_> = (0..1000).map(event).collect();
+            let began = Instant::now();
+            for _ in 0..40 {
+                for event in &events {
+                    node.recorder.record(event.clone());
+                }
+                while node.metric("goms_trace_recorded_total") < 0 {}
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            eprintln!("recorded {:?} {}", began.elapsed(), node.metric("goms_trace_recorded_total"));
+            until("all are confirmed", || {
+                node.metric("goms_trace_delivered_total") + node.metric("goms_trace_dropped_total{where=\"recorder\"}")
+                    == 40000
+            })
+            .await;
+            eprintln!(
+                "delivered {:?} dropped {}",
+                began.elapsed(),
+                node.metric("goms_trace_dropped_total{where=\"recorder\"}")
+            );
+            let store = MoodyStore::new(Mood::Works);
+            let running = consumer(amqp_settings(&url, &queue), &store);
+            let began = Instant::now();
+            until("all is stored", || store.count() == 1000 && store.again() == 39000).await;
+            eprintln!("consumed {:?}", began.elapsed());
+            node.stop().await;
+            assert!(running.stop(Duration::from_secs(10)).await);
+            client.delete(&queue).await;
+        }
+    });
+}
