@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::try_join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
@@ -129,10 +131,20 @@ impl Source {
                     None if link.is_connected() => return Err(BrokerError::Deleted(self.broker.queue.to_string())),
                     None => return Err(link.error(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())),
                 },
-                Some((taken, verdicts)) = waiting.next() => {
-                    if let Some(verdicts) = verdicts {
-                        self.settle(link, channel, taken, verdicts).await?;
+                Some(first) = waiting.next() => {
+                    // a batch of the store settles many messages at once: their acknowledgements go out together
+                    let mut settled = vec![first];
+                    while let Some(Some(next)) = waiting.next().now_or_never() {
+                        settled.push(next);
                     }
+                    let mut acks = Vec::with_capacity(settled.len());
+                    for (taken, verdicts) in settled {
+                        if let Some(verdicts) = verdicts {
+                            acks.push(self.bury_refused(link, channel, taken, verdicts).await?);
+                        }
+                    }
+                    let acks = acks.iter().map(|delivery| delivery.acker.ack(BasicAckOptions::default()));
+                    link.step(try_join_all(acks)).await?;
                 }
                 () = self.shutdown.begun(), if finish_at.is_none() => {
                     finish_at = Some(tokio::time::Instant::now() + FINISH_LIMIT);
@@ -160,14 +172,14 @@ impl Source {
         }
     }
 
-    /// Dead-letters what was refused, then acknowledges.
-    async fn settle(
+    /// Dead-letters what was refused; gives back the message, which may then be acknowledged.
+    async fn bury_refused(
         &self,
         link: &Link,
         channel: &Channel,
         taken: Taken,
         verdicts: Vec<Verdict>,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Delivery, BrokerError> {
         let junk = taken.dead.len() as u64;
         let refused = verdicts.into_iter().filter_map(|verdict| match verdict {
             Verdict::Refused(json, reason) => Some((json.get().as_bytes().to_vec(), reason)),
@@ -182,8 +194,7 @@ impl Source {
             self.bury(link, channel, &body, &reason).await?;
         }
         self.refused.inc_by(junk); // the pipeline counted those that the store refused
-        link.step(async { taken.delivery.acker.ack(BasicAckOptions::default()).await }).await?;
-        Ok(())
+        Ok(taken.delivery)
     }
 
     async fn bury(&self, link: &Link, channel: &Channel, body: &[u8], reason: &str) -> Result<(), BrokerError> {

@@ -101,6 +101,7 @@ pub(super) fn start(
         submissions,
         store_away: store_away.clone(),
         batch_events: settings.batch_events.max(1),
+        batch_messages: if settings.amqp.is_some() { settings.prefetch.max(1).into() } else { usize::MAX },
         batch_wait: settings.batch_wait,
         source: if settings.amqp.is_some() { "amqp" } else { "direct" },
         shutdown: shutdown.clone(),
@@ -118,6 +119,8 @@ struct Writer {
     submissions: mpsc::Receiver<Submission>,
     store_away: Arc<AtomicBool>,
     batch_events: usize,
+    /// At the prefetch the broker sends no more until these are acknowledged, so waiting longer brings no company.
+    batch_messages: usize,
     batch_wait: Duration,
     source: &'static str,
     shutdown: Shutdown,
@@ -148,7 +151,7 @@ impl Writer {
         let mut count = first.documents.len();
         let mut batch = vec![first];
         let full_at = tokio::time::Instant::now() + self.batch_wait;
-        while count < self.batch_events {
+        while count < self.batch_events && batch.len() < self.batch_messages {
             let next = tokio::select! {
                 next = self.submissions.recv() => next,
                 () = tokio::time::sleep_until(full_at) => None,

@@ -146,9 +146,12 @@ impl Disk {
         }
     }
 
-    /// The oldest batches that are not confirmed, `max_bytes` at most but one at least, and where they end. Nothing when
-    /// all is confirmed.
-    pub fn peek(&mut self, max_batches: usize, max_bytes: usize) -> (Vec<Batch>, Position) {
+    /// The oldest batches that are not confirmed, `max_bytes` at most but one at least, and where they end. None when
+    /// nothing is left that can be read; then the queue is empty. Damaged segments are set aside.
+    ///
+    /// # Errors
+    /// When a file cannot be opened or read now.
+    pub fn peek(&mut self, max_batches: usize, max_bytes: usize) -> io::Result<(Vec<Batch>, Position)> {
         let (mut batches, mut bytes, mut at) = (Vec::new(), 0, self.cursor);
         let mut index = 0;
         while let Some(current) = self.segments.get(index).map(|segment| segment.number) {
@@ -169,11 +172,20 @@ impl Disk {
                     batches.push(batch);
                 }
                 Ok(Next::End) => index += 1,
-                Ok(Next::Torn | Next::Damaged) | Err(_) if batches.is_empty() => self.set_aside(index),
+                Ok(Next::Torn | Next::Damaged) if batches.is_empty() => self.set_aside(index),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && batches.is_empty() => self.set_aside(index),
+                Err(error) if batches.is_empty() => return Err(error),
                 Ok(Next::Torn | Next::Damaged) | Err(_) => break,
             }
         }
-        (batches, at)
+        if batches.is_empty() {
+            // files that someone cut short: there is nothing to deliver in them
+            self.losses.events += self.events();
+            while !self.segments.is_empty() {
+                self.remove_first();
+            }
+        }
+        Ok((batches, at))
     }
 
     /// Forgets what stands before `end`, `events` events: they were confirmed.

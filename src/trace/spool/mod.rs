@@ -283,11 +283,16 @@ impl Spool {
         }
         let (mut batches, mut end) = (Vec::new(), None);
         if !self.disk.is_empty() {
-            let (from_disk, position) = self.disk.peek(DELIVERY_BATCHES, DELIVERY_BYTES);
-            if from_disk.is_empty() {
-                self.disk.confirm(position, 0);
+            match self.disk.peek(DELIVERY_BATCHES, DELIVERY_BYTES) {
+                Ok((from_disk, position)) => (batches, end) = (from_disk, Some(position)),
+                Err(error) => {
+                    self.retry_at = Some(Instant::now() + DISK_RETRY);
+                    if self.disk_broken.replace(Instant::now()).is_none() {
+                        log::error!("cannot read trace events from disk, they wait there: {error}");
+                    }
+                    return;
+                }
             }
-            (batches, end) = (from_disk, Some(position));
         }
         if batches.is_empty() && self.disk.is_empty() {
             end = None;

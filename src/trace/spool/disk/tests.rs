@@ -14,7 +14,7 @@ fn open(root: &Path) -> Disk {
 
 /// Everything that is not confirmed, oldest first.
 fn contents(disk: &mut Disk) -> Vec<String> {
-    let (batches, _) = disk.peek(usize::MAX, usize::MAX);
+    let (batches, _) = disk.peek(usize::MAX, usize::MAX).unwrap();
     batches.iter().map(|batch| String::from_utf8_lossy(&batch.json).into_owned()).collect()
 }
 
@@ -48,16 +48,16 @@ fn it_is_a_queue_and_forgets_only_what_was_confirmed() {
     for number in 0..5 {
         disk.push(&batch(number)).unwrap();
     }
-    let (batches, end) = disk.peek(2, usize::MAX);
+    let (batches, end) = disk.peek(2, usize::MAX).unwrap();
     assert_eq!(batches.len(), 2);
     assert_eq!(contents(&mut disk), expected(0..5));
     disk.confirm(end, 2);
     assert_eq!((contents(&mut disk), disk.events()), (expected(2..5), 3));
-    let (batches, end) = disk.peek(9, 1);
+    let (batches, end) = disk.peek(9, 1).unwrap();
     assert_eq!(batches.len(), 1, "one at least, however small the byte limit");
     disk.confirm(end, 1);
     disk.push(&batch(5)).unwrap();
-    let (_, end) = disk.peek(9, usize::MAX);
+    let (_, end) = disk.peek(9, usize::MAX).unwrap();
     disk.confirm(end, 3);
     assert!(disk.is_empty());
     assert_eq!((disk.bytes(), disk.events()), (0, 0));
@@ -75,7 +75,7 @@ fn it_spreads_over_segments_and_deletes_them_one_by_one() {
     }
     assert!(segment_files(&disk.dir).len() > 2);
     for number in 0..100 {
-        let (batches, end) = disk.peek(1, usize::MAX);
+        let (batches, end) = disk.peek(1, usize::MAX).unwrap();
         assert_eq!(batches[0].json, batch(number).json);
         disk.confirm(end, 1);
     }
@@ -106,7 +106,7 @@ fn a_confirmation_of_what_the_cap_took_meanwhile_does_no_harm() {
     for number in 0..50 {
         disk.push(&batch(number)).unwrap();
     }
-    let (batches, end) = disk.peek(3, usize::MAX);
+    let (batches, end) = disk.peek(3, usize::MAX).unwrap();
     for number in 50..500 {
         disk.push(&batch(number)).unwrap();
     }
@@ -189,4 +189,22 @@ fn a_segment_damaged_under_a_running_process_is_set_aside() {
     let left = contents(&mut disk);
     assert_eq!(left, expected(12 - left.len()..12));
     assert_eq!(disk.take_losses(), Losses { events: 12 - left.len() as u64, damaged_files: 1 });
+}
+
+#[test]
+fn a_segment_cut_short_or_deleted_under_a_running_process_does_not_hold_up_the_queue() {
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = open(root.path());
+    disk.push(&batch(0)).unwrap();
+    fs::File::options().write(true).open(&segment_files(&disk.dir)[0]).unwrap().set_len(8).unwrap();
+    assert!(contents(&mut disk).is_empty());
+    assert!(disk.is_empty());
+    assert_eq!(disk.take_losses(), Losses { events: 1, damaged_files: 0 });
+    disk.push(&batch(1)).unwrap();
+    fs::remove_file(&segment_files(&disk.dir)[0]).unwrap();
+    disk.push(&batch(2)).unwrap(); // into the deleted file
+    assert!(contents(&mut disk).is_empty());
+    assert_eq!(disk.take_losses(), Losses { events: 2, damaged_files: 1 });
+    disk.push(&batch(3)).unwrap();
+    assert_eq!(contents(&mut disk), expected(3..4));
 }
