@@ -23,6 +23,7 @@ pub(super) async fn read(
     timeout: Duration,
 ) -> Result<Bytes, ServiceError> {
     if content_length(headers).is_some_and(|len| len > limit as u64) {
+        discard(payload, limit).await;
         return Err(too_long(limit));
     }
     let all = async {
@@ -33,6 +34,7 @@ pub(super) async fn read(
             let chunk = chunk.map_err(|error| ServiceError::new(400, format!("cannot read the body: {error}")))?;
             len = len.saturating_add(chunk.len());
             if len > limit {
+                discard(payload, limit).await;
                 return Err(too_long(limit));
             }
             match &first {
@@ -50,6 +52,25 @@ pub(super) async fn read(
     match tokio::time::timeout(timeout, all).await {
         Ok(body) => body,
         Err(_) => Err(ServiceError::new(408, format!("the body did not arrive within {timeout:?}"))),
+    }
+}
+
+/// How long a client may go on sending what nobody wants.
+const DISCARD: Duration = Duration::from_secs(5);
+
+/// Reads `limit` bytes at most of a body that was refused, so that a client that sends before it reads gets to see why.
+pub(super) async fn discard(payload: &mut Payload, limit: usize) {
+    let all = async {
+        let mut len = 0usize;
+        while let Some(Ok(chunk)) = payload.next().await {
+            len = len.saturating_add(chunk.len());
+            if len > limit {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(DISCARD, all).await.is_err() {
+        log::debug!("a client sends a refused body slowly");
     }
 }
 

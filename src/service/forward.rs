@@ -71,6 +71,7 @@ impl Forwarder {
             if recorder.wants(&trace) {
                 observed.record_start(request_info(recorder, request, caller, TraceBody::Opaque(len)));
             }
+            body::discard(&mut payload, self.body_bytes).await;
             return failure(&body::too_long(self.body_bytes), trace, observed);
         }
         let has_body = announced.is_some_and(|len| len > 0) || headers.contains_key(header::TRANSFER_ENCODING);
