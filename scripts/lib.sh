@@ -133,6 +133,12 @@ stop() {
   rm -f "$1"
 }
 
+# protoc_works: it is there, and so are the files that its imports need (Debian has them in libprotobuf-dev)
+protoc_works() {
+  have protoc && printf 'syntax = "proto3"; import "google/protobuf/descriptor.proto";' |
+    protoc --proto_path=/ --proto_path=/usr/include --descriptor_set_out=/dev/null /dev/stdin >/dev/null 2>&1
+}
+
 # need_build_tools: what `cargo build` of this repository needs: cargo, a C compiler (ring) and protoc (etcd-client)
 need_build_tools() {
   local wanted found missing=()
@@ -144,6 +150,6 @@ need_build_tools() {
     die 69 "cargo $found is too old: goms needs $wanted or newer (\`rustup update stable\`)"
   fi
   have cc || missing+=(gcc libc6-dev)
-  have protoc || missing+=(protobuf-compiler)
+  protoc_works || missing+=(protobuf-compiler libprotobuf-dev)
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}" || exit 69
 }
