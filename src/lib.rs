@@ -3,6 +3,7 @@
 //! (The map of the rooms and the two data paths goes here.)
 
 pub mod admin;
+pub mod app;
 pub mod backoff;
 pub mod balance;
 pub mod cli;
@@ -16,3 +17,5 @@ pub mod shutdown;
 pub mod store;
 pub mod trace;
 pub mod upstream;
+
+pub use service::{CallError, Context, Service, ServiceError};

@@ -18,7 +18,7 @@ pub fn config(config: &Config) -> Result<(), AppError> {
 
 /// Prints what is in force.
 pub fn print(config: &Config) -> Result<(), AppError> {
-    output::text(&config.to_yaml());
+    output::text(&config.to_yaml().map_err(|error| AppError::Part(Box::new(error)))?);
     Ok(())
 }
 

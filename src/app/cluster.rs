@@ -38,11 +38,11 @@ struct Row {
 /// [`AppError::RegistryAway`] when the registry cannot be read, [`AppError::Unavailable`] when a named service or node is
 /// not there.
 pub async fn run(config: &Config, command: ClusterCommand) -> Result<(), AppError> {
-    let registry = process::open_registry(config).await?;
+    let registry = process::open_registry(config)?;
     let catalog = process::known_catalog(&*registry, config.registry_wait).await?;
     match command {
-        ClusterCommand::Status(args) => status(&catalog, args.service.as_deref(), args.output).await,
-        ClusterCommand::Nodes(args) => nodes(&catalog, args.service.as_deref(), args.output).await,
+        ClusterCommand::Status(args) => status(&catalog, args.service.as_deref(), args.form.output).await,
+        ClusterCommand::Nodes(args) => nodes(&catalog, args.service.as_deref(), args.form.output).await,
         ClusterCommand::Services(args) => {
             services(&catalog, args.output);
             Ok(())

@@ -18,6 +18,8 @@ pub fn start(settings: &LogSettings) {
     };
     let mut builder = Builder::new();
     builder.target(Target::Stderr).filter_level(LevelFilter::Warn).filter_module("goms", level);
+    // a drain closes the listening socket under actix's accept loop on purpose
+    builder.filter_module("actix_server::accept", LevelFilter::Off);
     if settings.verbosity > 2 {
         builder.filter_level(LevelFilter::Debug);
     }
@@ -31,6 +33,11 @@ pub fn start(settings: &LogSettings) {
     if builder.try_init().is_err() {
         log::debug!("logging was started already");
     }
+}
+
+/// The same for a command that prints on stdout: one step quieter, so that joins and leaves are not told.
+pub fn start_quiet(settings: &LogSettings) {
+    start(&LogSettings { verbosity: settings.verbosity.saturating_sub(1), ..*settings });
 }
 
 fn text_line(record: &Record<'_>) -> String {

@@ -72,8 +72,16 @@ fn finish(result: Result<(), AppError>) -> ExitCode {
 fn dispatch(cli: Cli) -> Result<(), AppError> {
     let load = |node: &NodeFlags| Config::load(&cli.common, node).map_err(AppError::from);
     match cli.command {
-        Command::Up(args) => start(load(&args.node)?, roles::of_up()),
-        Command::Gateway(args) => start(load(&args.node)?, vec![Role::Gateway]),
+        Command::Up(args) => {
+            let config = load(&args.node)?;
+            config.for_gateway()?;
+            start(config, roles::of_up())
+        }
+        Command::Gateway(args) => {
+            let config = load(&args.node)?;
+            config.for_gateway()?;
+            start(config, vec![Role::Gateway])
+        }
         Command::TraceConsumer(args) => start(load(&args.node)?, vec![Role::TraceConsumer]),
         Command::Service(args) => {
             let config = load(&args.node)?;
@@ -82,12 +90,12 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
         }
         Command::Cluster { command } => {
             let config = load(&NodeFlags::default())?;
-            logging::start(&config.log.quieter());
+            logging::start_quiet(&config.log);
             in_system(cluster::run(&config, command))
         }
         Command::Trace { command } => {
             let config = load(&NodeFlags::default())?;
-            logging::start(&config.log.quieter());
+            logging::start_quiet(&config.log);
             in_system(trace::run(&config, command))
         }
         Command::Config { command: ConfigCommand::Check } => check::config(&load(&NodeFlags::default())?),

@@ -156,7 +156,10 @@ impl Process {
             if matches!(node.server, Server::Consumer(_)) {
                 self.flush_spool().await;
             }
-            node.server.stop(drain).await;
+            let id = node.id.clone();
+            if !node.server.stop(drain).await {
+                log::warn!("[{}] node [{id}] ended with requests unfinished", id.service);
+            }
         }
         self.flush_spool().await;
         self.background.begin();
@@ -224,9 +227,12 @@ pub enum Server {
 }
 
 impl Server {
-    async fn stop(self, drain: Duration) {
+    async fn stop(self, drain: Duration) -> bool {
         match self {
-            Self::Gateway(running) => running.stop(drain).await,
+            Self::Gateway(running) => {
+                running.stop(drain).await;
+                true
+            }
             Self::Service(running) => running.stop(drain).await,
             Self::Consumer(running) => running.stop(drain).await,
         }
@@ -258,7 +264,7 @@ pub async fn known_catalog(registry: &dyn Registry, limit: Duration) -> Result<A
 ///
 /// # Errors
 /// When signals cannot be handled.
-pub fn termination(background: &Shutdown) -> Result<impl Future<Output = ()>, AppError> {
+pub fn termination(background: &Shutdown) -> Result<impl Future<Output = ()> + use<>, AppError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Start)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Start)?;
     let background = background.clone();

@@ -10,7 +10,7 @@ use super::{AppError, gateway, service, trace_consumer, up};
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::metrics::Load;
-use crate::registry::{NodeMeta, Registry};
+use crate::registry::NodeMeta;
 use crate::service::{Program, ProgramState};
 
 /// One node of a process.

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::AppError;
 use super::ports::Ports;
 use super::process::{Process, RunningNode, Server};
@@ -12,7 +10,7 @@ use super::rpc::Rpc;
 use crate::balance::Balancer;
 use crate::config::Config;
 use crate::metrics::Load;
-use crate::service::{self, CallTable, CalledAction, Parts, Program, ProgramSettings, ProgramState, ProgramUrl, Service};
+use crate::service::{self, CallTable, CalledAction, Parts, Program, ProgramSettings, ProgramUrl, Service};
 
 /// Bytes of another service's answer that a handler may ask for; as many as a request may have.
 const CALLED_ANSWER_BYTES: usize = 10 << 20;
@@ -81,7 +79,6 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
         origin: process.origin(&id),
         metrics: process.metrics.clone(),
         calls: Some(call_table(process)),
-        load: load.clone(),
         workers,
         access_log: process.config.node.access_log.unwrap_or(true),
         limits: service::Limits::default(),
@@ -120,14 +117,6 @@ pub fn program_settings(
     let mut settings = ProgramSettings::new(url, (!command.is_empty()).then_some(command));
     settings.restart = restart;
     Ok(settings)
-}
-
-/// Resolves with the program's last words when it is gone for good.
-pub async fn program_ended(state: &mut watch::Receiver<ProgramState>) -> String {
-    match state.wait_for(|state| matches!(state, ProgramState::Ended(_))).await.as_deref() {
-        Ok(ProgramState::Ended(why)) => why.to_string(),
-        _ => "its watcher ended".to_owned(),
-    }
 }
 
 fn call_table(process: &Process) -> CallTable {

@@ -9,12 +9,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use self::source::Source;
 use super::table::render;
 use super::{AppError, output};
 use crate::cli::{Output, SearchArgs, ShowArgs, TailArgs, TraceCommand};
 use crate::config::Config;
-use crate::store::{Order, Query};
+use crate::store::{Order, Query, StoreError, TraceStore};
 
 /// How often `tail` asks for newer events.
 const TAIL_INTERVAL: Duration = Duration::from_millis(500);
@@ -55,16 +54,16 @@ struct ShownRequest {
 /// # Errors
 /// [`AppError::Unavailable`] when there is no store to read or nothing is known of the request.
 pub async fn run(config: &Config, command: TraceCommand) -> Result<(), AppError> {
-    let source = Source::open(config).await?;
+    let store = source::open(config).await?;
     match command {
-        TraceCommand::Search(args) => search(&source, &args).await,
-        TraceCommand::Show(args) => show(&source, &args).await,
-        TraceCommand::Tail(args) => tail(&source, &args).await,
+        TraceCommand::Search(args) => search(&*store, &args).await,
+        TraceCommand::Show(args) => show(&*store, &args).await,
+        TraceCommand::Tail(args) => tail(&*store, &args).await,
     }
 }
 
-async fn search(source: &Source, args: &SearchArgs) -> Result<(), AppError> {
-    let page = source.query(&args.query()).await?;
+async fn search(store: &dyn TraceStore, args: &SearchArgs) -> Result<(), AppError> {
+    let page = store.query(&args.query()).await.map_err(unavailable)?;
     match args.output.output {
         Output::Json => output::json(&page),
         Output::Table => {
@@ -78,7 +77,7 @@ async fn search(source: &Source, args: &SearchArgs) -> Result<(), AppError> {
     Ok(())
 }
 
-async fn show(source: &Source, args: &ShowArgs) -> Result<(), AppError> {
+async fn show(store: &dyn TraceStore, args: &ShowArgs) -> Result<(), AppError> {
     let id = args.id.as_str();
     let query = Query {
         request_id: Some(id.to_owned()),
@@ -86,7 +85,7 @@ async fn show(source: &Source, args: &ShowArgs) -> Result<(), AppError> {
         limit: SHOW_LIMIT,
         ..Query::default()
     };
-    let page = source.query(&query).await?;
+    let page = store.query(&query).await.map_err(unavailable)?;
     if page.events.is_empty() {
         return Err(AppError::Unavailable(format!(
             "no events of request `{id}`; `goms trace search` lists what there is (events take a moment to arrive)"
@@ -95,13 +94,17 @@ async fn show(source: &Source, args: &ShowArgs) -> Result<(), AppError> {
     match args.output.output {
         Output::Json => output::json(&page.events),
         Output::Table => {
-            output::text(&timeline::draw(&page.events.iter().map(|event| read(event)).collect::<Vec<_>>()));
+            let mut shown: Vec<Shown> = page.events.iter().map(|event| read(event)).collect();
+            // one millisecond may hold a whole request: then its events stand in the order of their life
+            let life = ["request.start", "service.start", "service.end", "request.end"];
+            shown.sort_by_key(|event| (event.time_ms, life.iter().position(|kind| *kind == event.event)));
+            output::text(&timeline::draw(&shown));
         }
     }
     Ok(())
 }
 
-async fn tail(source: &Source, args: &TailArgs) -> Result<(), AppError> {
+async fn tail(store: &dyn TraceStore, args: &TailArgs) -> Result<(), AppError> {
     let mut query = args.filter.query();
     query.order = Order::Oldest;
     query.limit = 1_000;
@@ -113,7 +116,7 @@ async fn tail(source: &Source, args: &TailArgs) -> Result<(), AppError> {
         query.since_ms = Some((newest_ms - TAIL_OVERLAP_MS).max(start_ms));
         query.after = None;
         loop {
-            let page = source.query(&query).await?;
+            let page = store.query(&query).await.map_err(unavailable)?;
             for event in &page.events {
                 let shown = read(event);
                 newest_ms = newest_ms.max(shown.time_ms);
@@ -140,6 +143,10 @@ async fn tail(source: &Source, args: &TailArgs) -> Result<(), AppError> {
             ended = tokio::signal::ctrl_c() => return ended.map_err(AppError::Start),
         }
     }
+}
+
+fn unavailable(error: StoreError) -> AppError {
+    AppError::Part(Box::new(error))
 }
 
 /// A stored event is JSON that a consumer checked; what it lacks is shown empty.

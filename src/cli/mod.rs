@@ -68,7 +68,7 @@ pub enum Command {
   goms up --http-port 0 --data-dir ./data")]
     Up(NodeArgs),
 
-    /// Run a gateway node: /api/<service>/<action> to the services
+    /// Run a gateway node: `/api/<service>/<action>` to the services
     #[command(after_help = "Examples:
   goms gateway
   goms gateway --http-port 8080 --rpc-port 8180 --config config/cluster.yml
@@ -166,17 +166,17 @@ pub struct ServiceCommand {
     #[arg(long, env = "GOMS_APP", value_name = "URL", value_parser = crate::config::app_url)]
     pub app: Option<url::Url>,
 
-    /// When to start the program again that ended
-    #[arg(long, env = "GOMS_RESTART", value_name = "WHEN", default_value = "on-failure")]
+    /// When to start the program again that ended: `never`, `on-failure` or `always`
+    #[arg(long, env = "GOMS_RESTART", value_name = "WHEN", default_value = "on-failure", hide_possible_values = true)]
     pub restart: Restart,
-
-    /// Flags of a running node.
-    #[command(flatten)]
-    pub node: NodeFlags,
 
     /// The program to start, after `--`; needs --app
     #[arg(last = true, value_name = "CMD", requires = "app")]
     pub program: Vec<OsString>,
+
+    /// Flags of a running node.
+    #[command(flatten)]
+    pub node: NodeFlags,
 }
 
 /// When a program that ended is started again.
@@ -195,9 +195,9 @@ pub enum Restart {
 #[derive(Clone, Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Services and nodes with age, version, requests in flight and answered
-    Status(OutputArgs),
+    Status(ServiceOutputArgs),
     /// Every node
-    Nodes(OutputArgs),
+    Nodes(ServiceOutputArgs),
     /// Every service
     Services(OutputArgs),
     /// Nodes that join, leave and drain, as it happens
@@ -235,9 +235,29 @@ pub enum Output {
 /// `--output` alone.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct OutputArgs {
-    /// Form of what is printed
-    #[arg(long, env = "GOMS_OUTPUT", value_name = "FORM", default_value = "table")]
+    /// Form of what is printed: `table` or `json`
+    #[arg(long, env = "GOMS_OUTPUT", value_name = "FORM", default_value = "table", hide_possible_values = true)]
     pub output: Output,
+}
+
+/// One service or all, and `--output`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServiceOutputArgs {
+    /// Only this service
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<String>,
+
+    /// Form of what is printed.
+    #[command(flatten)]
+    pub form: OutputArgs,
+}
+
+impl OutputArgs {
+    /// Whether JSON was asked for.
+    #[must_use]
+    pub fn json(self) -> bool {
+        self.output == Output::Json
+    }
 }
 
 /// What a service author's own binary takes: the common flags and those of a node, no commands.
@@ -262,7 +282,7 @@ impl ServiceArgs {
         version: &str,
         args: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, clap::Error> {
-        let command = Self::command().name(service.to_owned()).version(version.to_owned());
+        let command = compact(Self::command().name(service.to_owned()).version(version.to_owned()));
         let args = normalise(&command, args);
         Self::from_arg_matches(&command.try_get_matches_from(args)?)
     }
@@ -273,7 +293,28 @@ impl ServiceArgs {
 /// # Errors
 /// What clap says, also for `--help` and `--version`; print it and end with [`exit_code`].
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(normalise(&Cli::command(), args))
+    let command = command();
+    let args = normalise(&command, args);
+    Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+}
+
+/// The whole command line of `goms`, for parsing, help and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    compact(Cli::command())
+}
+
+/// Names the variables in the help without their values, and lets `goms gateway --version` say `goms` too.
+fn compact(command: clap::Command) -> clap::Command {
+    let name = command.get_name().to_owned();
+    compact_under(command.propagate_version(true), &name)
+}
+
+fn compact_under(command: clap::Command, name: &str) -> clap::Command {
+    command
+        .display_name(name.to_owned())
+        .mut_args(|arg| arg.hide_env_values(true))
+        .mut_subcommands(|inner| compact_under(inner, name))
 }
 
 /// The exit code for a command line that was not run: 0 for help and version, otherwise [`EXIT_USAGE`].
@@ -286,7 +327,7 @@ pub fn exit_code(error: &clap::Error) -> u8 {
 #[must_use]
 pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "goms", &mut script);
+    clap_complete::generate(shell, &mut command(), "goms", &mut script);
     script
 }
 

@@ -38,8 +38,8 @@ fn spellings_of_the_originals_are_rewritten() {
 
 #[test]
 fn versions_and_help_are_no_errors() {
-    for args in [["--version"], ["-V"], ["-version"]] {
-        let said = goms(&args).expect_err("prints");
+    for args in [&["--version"][..], &["-V"], &["-version"], &["gateway", "-version"], &["trace", "search", "-V"]] {
+        let said = goms(args).expect_err("prints");
         assert_eq!((said.to_string().as_str(), exit_code(&said)), ("goms 0.1.0\n", EXIT_OK));
     }
     for args in [&["--help"][..], &["gateway", "-h"], &["trace", "search", "--help"]] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Output, OutputArgs};
+use super::OutputArgs;
 use crate::config::{parse_duration, parse_moment};
 use crate::store;
 
@@ -77,8 +77,8 @@ pub struct SearchArgs {
     #[arg(long, env = "GOMS_TRACE_UNTIL", value_name = "TIME", value_parser = moment)]
     pub until: Option<i64>,
 
-    /// Which come first
-    #[arg(long, env = "GOMS_TRACE_ORDER", value_name = "ORDER", default_value = "newest")]
+    /// Which come first: `newest`, `oldest` or `slowest`
+    #[arg(long, env = "GOMS_TRACE_ORDER", value_name = "ORDER", default_value = "newest", hide_possible_values = true)]
     pub order: OrderWord,
 
     /// At most so many events
@@ -143,12 +143,6 @@ impl SearchArgs {
             limit: self.limit,
             ..self.filter.query()
         }
-    }
-
-    /// Whether JSON was asked for.
-    #[must_use]
-    pub fn json(&self) -> bool {
-        self.output.output == Output::Json
     }
 }
 

@@ -19,7 +19,8 @@ pub(super) fn etcd_list(text: &str) -> Result<Arc<[String]>, String> {
 
 /// `host:port`, with or without `http://` or `https://`.
 pub(super) fn etcd(text: &str) -> Result<String, String> {
-    let bad = |why: &str| format!("`{text}` is no address: {why}; write for example `127.0.0.1:2379`");
+    let shown = redacted(text);
+    let bad = |why: &str| format!("`{shown}` is no address: {why}; write for example `127.0.0.1:2379`");
     let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let url = Url::parse(&full).map_err(|error| bad(&error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {

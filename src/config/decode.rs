@@ -1,5 +1,6 @@
 //! Walks a tree and collects every fault: the tools that `raw` reads the keys with.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 
 use super::fault::Fault;
@@ -29,8 +30,11 @@ pub(super) struct Field<'a> {
 }
 
 /// The keys of a mapping.
+#[derive(Default)]
 pub(super) struct Table<'a> {
     fields: Vec<(String, Field<'a>)>,
+    /// The line on which each stands first.
+    lines: HashMap<String, usize>,
 }
 
 /// Collects faults.
@@ -88,7 +92,7 @@ impl Decoder {
     /// A mapping with the known keys; at the top level of a file their case does not matter.
     pub(super) fn table<'a>(&mut self, field: &Field<'a>, known: &[&str]) -> Table<'a> {
         let top = field.place.path.is_empty();
-        let mut table = Table { fields: Vec::new() };
+        let mut table = Table::default();
         for (key, inner, line) in self.entries(field) {
             let found = known.iter().find(|name| **name == key || (top && name.eq_ignore_ascii_case(&key)));
             match found {
@@ -104,7 +108,7 @@ impl Decoder {
 
     /// A mapping whose keys are names of the user's.
     pub(super) fn names<'a>(&mut self, field: &Field<'a>, check: fn(&str) -> Result<String, String>) -> Table<'a> {
-        let mut table = Table { fields: Vec::new() };
+        let mut table = Table::default();
         for (key, inner, line) in self.entries(field) {
             match check(&key) {
                 Ok(name) => self.add(&mut table, field, &name, inner, line),
@@ -132,12 +136,12 @@ impl Decoder {
             outer => format!("{outer}.{name}"),
         };
         let place = Place { line, path };
-        match table.fields.iter().find(|(known, _)| known == name) {
-            Some((_, first)) => {
-                let message = format!("stands here a second time; the first is on line {}", first.place.line);
-                self.fault(&place, message);
+        match table.lines.get(name) {
+            Some(first) => self.fault(&place, format!("stands here a second time; the first is on line {first}")),
+            None => {
+                table.lines.insert(name.to_owned(), line);
+                table.fields.push((name.to_owned(), Field { node, place }));
             }
-            None => table.fields.push((name.to_owned(), Field { node, place })),
         }
     }
 

@@ -64,8 +64,8 @@ pub struct CommonFlags {
     #[arg(long, global = true, env = "GOMS_RUNTIME_DIR", value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
 
-    /// Form of log lines [default: text]
-    #[arg(long, global = true, env = "GOMS_LOG_FORMAT", value_name = "FORM")]
+    /// Form of log lines: `text` or `json` [default: text]
+    #[arg(long, global = true, env = "GOMS_LOG_FORMAT", value_name = "FORM", hide_possible_values = true)]
     pub log_format: Option<LogFormat>,
 
     /// Log more: -v debug, -vv trace

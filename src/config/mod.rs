@@ -121,7 +121,7 @@ impl Config {
     pub fn load(common: &CommonFlags, node: &NodeFlags) -> Result<Self, ConfigErrors> {
         let file = match &common.config {
             Some(path) => Some(path.clone()),
-            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
+            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.try_exists().unwrap_or(true)),
         };
         let text = match &file {
             Some(path) => read(path)?,
@@ -188,4 +188,19 @@ fn read(path: &Path) -> Result<String, ConfigErrors> {
         let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
         fail(Some(line), "is no UTF-8 text".to_owned())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_config_is_the_demo() {
+        let config = Config::assemble(None, BUILT_IN, &CommonFlags::default(), &NodeFlags::default()).expect("good");
+        let path = |service: &str, action: &str| config.gateway.services[service].actions[action].path.clone();
+        assert_eq!([path("user", "register"), path("user", "login")], ["/register", "/login"]);
+        assert_eq!(path("order", "submit"), "/order/submit");
+        assert_eq!(config.gateway.services.len(), 2);
+        assert!(config.for_gateway().is_ok() && config.call_keys.is_empty() && config.file.is_none());
+    }
 }

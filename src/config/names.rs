@@ -83,12 +83,8 @@ fn plain_name(kind: &str, text: &str, also: &[char]) -> Result<String, String> {
     }
     match text.chars().find(|c| !c.is_alphanumeric() && !also.contains(c)) {
         Some(bad) => {
-            let also = also.iter().map(|c| format!(" and `{c}`")).collect::<String>();
-            Err(format!(
-                "{kind} `{}` must not contain `{}`; letters, digits{also} may stand in it",
-                shown(text),
-                bad.escape_debug()
-            ))
+            let also = also.iter().map(|c| format!(", `{c}`")).collect::<String>();
+            Err(format!("{kind} `{}` must not contain `{bad}`; use letters, digits{also}", shown(text)))
         }
         None => Ok(text.to_owned()),
     }

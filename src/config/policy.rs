@@ -101,8 +101,8 @@ pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<St
 fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
     let mut overrides = Overrides {
         timeout: table.get("timeout").and_then(|field| decoder.read(&field, parse_positive_duration)),
-        encode: table.get("encode").and_then(|field| decoder.read(&field, word("encode", &ENCODES))),
-        answer: table.get("answer").and_then(|field| decoder.read(&field, word("answer", &ANSWERS))),
+        encode: table.get("encode").and_then(|field| decoder.read(&field, word("word", &ENCODES))),
+        answer: table.get("answer").and_then(|field| decoder.read(&field, word("word", &ANSWERS))),
         ..Overrides::default()
     };
     if let Some(field) = table.get("retry") {
@@ -128,9 +128,7 @@ fn retry_word(text: &str) -> Result<Option<u16>, String> {
         Ok(status @ 400..=599) => Ok(Some(status)),
         _ if text == "connect" => Ok(None),
         Ok(_) => Err(format!("`{text}` is no status of a failure; write `connect` or a status from 400 to 599")),
-        Err(_) => {
-            Err(format!("{}, or a status from 400 to 599", unknown("retry", text, &["connect"]).trim_end_matches('?')))
-        }
+        Err(_) => Err(format!("`{}` is neither `connect` nor a status from 400 to 599", shown(text))),
     }
 }
 

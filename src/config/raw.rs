@@ -199,7 +199,7 @@ impl Decoder {
         let messages = &[("batch", Message::Batch), ("single", Message::Single)];
         let redact = table.get("redact").map(|field| self.list(&field)).unwrap_or_default();
         RawTraces {
-            message: table.get("message").and_then(|field| self.read(&field, word("message", messages))),
+            message: table.get("message").and_then(|field| self.read(&field, word("word", messages))),
             sample: table.get("sample").and_then(|field| self.read(&field, share)),
             body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(0))),
             redact: redact.iter().filter_map(|field| self.read(field, header_name)).collect(),

@@ -23,7 +23,7 @@ const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
 const DEFAULT_BODY_BYTES: u64 = 16 << 10;
 const DEFAULT_SPOOL_BYTES: u64 = 256 << 20;
 /// Long enough to fill a batch under load, short enough that a user who looks at once sees the trace.
-const DEFAULT_FLUSH: Duration = Duration::from_millis(200);
+const DEFAULT_FLUSH: Duration = Duration::from_millis(100);
 const DEFAULT_RETAIN: Duration = Duration::from_secs(7 * 86_400);
 /// With arrays of 256 events of 1 KiB, 64 MiB.
 const DEFAULT_PREFETCH: u16 = 256;
@@ -66,6 +66,7 @@ pub(super) fn resolve(
             batch_events: raw.consumer.batch_events.unwrap_or(DEFAULT_BATCH_EVENTS),
             batch_wait: raw.consumer.batch_wait.unwrap_or(DEFAULT_BATCH_WAIT),
             call_keys: raw.call_keys.clone(),
+            dead_letters: Some(data_dir.join("dead-letters.jsonl")),
         },
         gateway: gateway::Settings {
             services,
@@ -97,7 +98,7 @@ fn registry(
     runtime_dir: &std::path::Path,
 ) -> registry::Settings {
     let flag_addresses = common.registry_address.as_deref().map(<[String]>::to_vec);
-    let word = common.registry.unwrap_or_else(|| match (&flag_addresses, &raw.kind) {
+    let word = common.registry.unwrap_or(match (&flag_addresses, &raw.kind) {
         (Some(_), _) => RegistryWord::Etcd,
         (None, Some(kind)) => kind.value,
         (None, None) if !file_addresses.is_empty() => RegistryWord::Etcd,

@@ -1,7 +1,7 @@
 //! The catalog: a snapshot of all nodes, and the one place that publishes it and tells joins and leaves apart.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -40,11 +40,19 @@ impl Catalog {
 }
 
 /// Publishes catalogs for a backend: keeps the order of joining and logs `join` and `leave` of other processes' nodes
-/// in the originals' form, once each.
+/// in the originals' form, once each. One task of a backend publishes; any may read.
 #[derive(Debug)]
 pub struct Publisher {
     sender: watch::Sender<Option<Arc<Catalog>>>,
-    own: Mutex<HashSet<NodeId>>,
+    own: Mutex<HashMap<NodeId, Own>>,
+}
+
+/// What a node of this process is up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    Registered,
+    /// Deregistered, but readers may still be told of its leave.
+    Leaving,
 }
 
 impl Default for Publisher {
@@ -68,7 +76,22 @@ impl Publisher {
 
     /// A node of this process: its join and leave are not logged.
     pub fn add_own(&self, id: NodeId) {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        self.own().insert(id, Own::Registered);
+    }
+
+    /// A node of this process that was deregistered: once it is gone from the catalog, its id is anyone's.
+    pub fn retire_own(&self, id: &NodeId) {
+        let mut own = self.own();
+        if self.sender.borrow().as_ref().is_some_and(|catalog| catalog.find(id).is_some()) {
+            own.insert(id.clone(), Own::Leaving);
+        } else {
+            own.remove(id);
+        }
+    }
+
+    /// A node that was announced with [`Publisher::add_own`] and could not be registered.
+    pub fn forget_own(&self, id: &NodeId) {
+        self.own().remove(id);
     }
 
     /// The newest catalog, if any was published.
@@ -77,36 +100,58 @@ impl Publisher {
         self.sender.borrow().clone()
     }
 
-    /// Makes `nodes` (every node there is now, each id once) the newest catalog. Readers are woken only by a change.
+    /// Makes `nodes` (every node there is now, in the order they joined as far as the backend knows it) the newest
+    /// catalog. The first ones ever are put in the order of their keys; later ones follow as they come. Of nodes with
+    /// the same id the first counts. Readers are woken only by a change.
     pub fn publish(&self, mut nodes: Vec<Node>) {
-        nodes.sort_by(|one, other| one.id.cmp(&other.id));
-        nodes.dedup_by(|one, other| one.id == other.id);
         let before = self.current();
+        if before.is_none() {
+            nodes.sort_by_cached_key(|node| node.id.key(""));
+        }
+        let mut order = Vec::with_capacity(nodes.len());
+        let mut fresh: HashMap<NodeId, Node> = HashMap::with_capacity(nodes.len());
+        for node in nodes {
+            if !fresh.contains_key(&node.id) {
+                order.push(node.id.clone());
+                fresh.insert(node.id.clone(), node);
+            }
+        }
         let mut after = Catalog::default();
-        let mut fresh: BTreeMap<NodeId, Node> = nodes.into_iter().map(|node| (node.id.clone(), node)).collect();
         for known in before.iter().flat_map(|catalog| catalog.all()) {
             match fresh.remove(&known.id) {
                 Some(node) => after.push(if node == **known { known.clone() } else { Arc::new(node) }),
-                None => self.log(&known.id, "leave"),
+                None => self.log_leave(&known.id),
             }
         }
-        for (id, node) in fresh {
-            self.log(&id, "join");
+        for node in order.iter().filter_map(|id| fresh.remove(id)) {
+            self.log_join(&node.id);
             after.push(Arc::new(node));
         }
-        let after = Arc::new(after);
         self.sender.send_if_modified(|current| {
-            let changed = current.as_deref() != Some(&*after);
+            let changed = current.as_deref() != Some(&after);
             if changed {
-                *current = Some(after);
+                *current = Some(Arc::new(after));
             }
             changed
         });
     }
 
-    fn log(&self, id: &NodeId, what: &str) {
-        if !self.own.lock().unwrap_or_else(PoisonError::into_inner).contains(id) {
-            log::info!(target: "goms::cluster", "[{}] node [{id}] {what}", id.service);
+    fn own(&self) -> MutexGuard<'_, HashMap<NodeId, Own>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log_join(&self, id: &NodeId) {
+        if !self.own().contains_key(id) {
+            log::info!(target: "goms::cluster", "[{}] node [{id}] join", id.service);
+        }
+    }
+
+    fn log_leave(&self, id: &NodeId) {
+        let mut own = self.own();
+        match own.get(id) {
+            None => log::info!(target: "goms::cluster", "[{}] node [{id}] leave", id.service),
+            Some(Own::Leaving) => drop(own.remove(id)),
+            Some(Own::Registered) => {}
         }
     }
 }
@@ -114,5 +159,72 @@ impl Publisher {
 impl Catalog {
     fn push(&mut self, node: Arc<Node>) {
         self.services.entry(node.id.service.clone()).or_default().push(node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{HostPort, NodeMeta};
+    use super::*;
+
+    fn node(rpc: u16) -> Node {
+        let ip = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        let id = NodeId { service: "user".into(), rpc: HostPort::new(ip, rpc), http: HostPort::new(ip, 1) };
+        Node::new(id, NodeMeta::default())
+    }
+
+    fn ports(publisher: &Publisher) -> Vec<u16> {
+        let catalog = publisher.current().expect("published");
+        catalog.nodes("user").iter().filter_map(|node| node.id.rpc.port).collect()
+    }
+
+    #[test]
+    fn the_first_read_is_in_key_order_and_later_nodes_follow_as_they_join() {
+        let publisher = Publisher::new();
+        assert!(publisher.current().is_none());
+        publisher.publish(vec![node(9180), node(10180), node(8180)]);
+        assert_eq!(ports(&publisher), [10180, 8180, 9180], "as texts, `10180` comes before `8180`");
+        publisher.publish(vec![node(8000), node(10180), node(7000), node(9180), node(8000)]);
+        assert_eq!(ports(&publisher), [10180, 9180, 8000, 7000]);
+        publisher.publish(vec![node(8180), node(7000)]);
+        assert_eq!(ports(&publisher), [7000, 8180], "who comes back joins at the end");
+    }
+
+    #[test]
+    fn readers_are_woken_only_by_a_change_and_none_is_not_empty() {
+        let publisher = Publisher::new();
+        let mut watch = publisher.subscribe();
+        assert!(watch.borrow_and_update().is_none());
+        publisher.publish(Vec::new());
+        assert!(watch.has_changed().expect("open"));
+        assert_eq!(watch.borrow_and_update().as_deref(), Some(&Catalog::default()));
+        publisher.publish(Vec::new());
+        assert!(!watch.has_changed().expect("open"));
+        publisher.publish(vec![node(1)]);
+        publisher.publish(vec![node(1), node(2)]);
+        assert_eq!(watch.borrow_and_update().as_ref().map(|catalog| catalog.all().count()), Some(2));
+        let mut draining = node(2);
+        draining.state = super::super::NodeState::Draining;
+        publisher.publish(vec![node(1), draining.clone()]);
+        assert!(watch.has_changed().expect("open"));
+        assert_eq!(
+            publisher.current().and_then(|catalog| catalog.find(&draining.id).cloned()).as_deref(),
+            Some(&draining)
+        );
+    }
+
+    #[test]
+    fn an_id_is_own_from_registration_until_it_is_gone() {
+        let publisher = Publisher::new();
+        publisher.publish(Vec::new());
+        publisher.add_own(node(1).id);
+        publisher.publish(vec![node(1)]);
+        publisher.publish(Vec::new());
+        assert!(publisher.own().contains_key(&node(1).id), "the backend puts it back; that is no join");
+        publisher.publish(vec![node(1)]);
+        publisher.retire_own(&node(1).id);
+        assert!(publisher.own().contains_key(&node(1).id));
+        publisher.publish(Vec::new());
+        assert!(publisher.own().is_empty());
     }
 }

@@ -7,7 +7,11 @@
 //! its backends; `key` is the codec of the originals' keys.
 
 mod catalog;
+mod etcd;
 mod key;
+mod local;
+mod malformed;
+pub mod memory;
 mod node;
 
 pub use catalog::{Catalog, Publisher};
@@ -21,6 +25,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
 
 /// What readers follow: `None` until the first read of the backend succeeded.
 pub type CatalogWatch = watch::Receiver<Option<Arc<Catalog>>>;
@@ -128,6 +135,46 @@ pub struct EtcdSettings {
     pub identity_files: Option<(PathBuf, PathBuf)>,
 }
 
+/// Opens the registry that the settings name. Returns at once: it does not wait for the backing server, whose catalog
+/// stays `None` until it is known. Background tasks run until `shutdown` begins or the registry is dropped. Needs a
+/// tokio runtime.
+///
+/// # Errors
+/// [`RegistryError::Setting`] when a setting cannot work; [`RegistryError::Unavailable`] when the folder of the local
+/// registry cannot be used. A server that is away is no error here.
+pub fn open(settings: &Settings, shutdown: &Shutdown, metrics: &Metrics) -> Result<Arc<dyn Registry>, RegistryError> {
+    check_namespace(&settings.namespace)?;
+    Ok(match &settings.backend {
+        Backend::Memory => memory::Memory::new(),
+        Backend::Local { dir } => local::Local::open(dir, &settings.namespace, shutdown, metrics)?,
+        Backend::Etcd(etcd) => etcd::Etcd::open(settings, etcd, shutdown, metrics)?,
+    })
+}
+
+/// A namespace is the first field of a key and a folder's name.
+fn check_namespace(namespace: &str) -> Result<(), RegistryError> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '.';
+    if !namespace.is_empty() && !namespace.starts_with('.') && namespace.chars().all(fits) {
+        return Ok(());
+    }
+    Err(RegistryError::Setting {
+        setting: "namespace",
+        reason: format!("`{namespace}` cannot begin a key; use letters, digits, `-` and `.`"),
+    })
+}
+
+/// What no backend may write: a Go node that reads a key with too few fields dies, and one with too many is misread.
+fn check_service(id: &NodeId) -> Result<(), RegistryError> {
+    let bad = |letter: char| letter == '_' || letter == '/' || letter.is_control() || letter.is_whitespace();
+    if !id.service.is_empty() && !id.service.starts_with('.') && !id.service.contains(bad) {
+        return Ok(());
+    }
+    Err(RegistryError::Setting {
+        setting: "service",
+        reason: format!("`{}` cannot be part of a key; choose a name without `_`, `/` and spaces", id.service),
+    })
+}
+
 /// The address that other nodes should call this machine by: the local address of a UDP socket "connected" to a public
 /// address, which sends nothing, as the originals do; 127.0.0.1 when there is no route.
 #[must_use]
@@ -139,4 +186,27 @@ pub fn own_ip() -> IpAddr {
         Ok(socket.local_addr()?.ip())
     };
     probe().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_break_a_key_are_refused() {
+        let id = |service: &str| {
+            let address = HostPort::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+            NodeId { service: service.to_owned(), rpc: address, http: address }
+        };
+        for good in ["user", "traceConsumer", "go-micro.api", "\u{7528}\u{6237}"] {
+            assert!(check_service(&id(good)).is_ok(), "{good}");
+        }
+        for bad in ["", "a_b", "a/b", "../x", "a b", "a\n"] {
+            assert!(check_service(&id(bad)).is_err(), "{bad}");
+        }
+        assert!(check_namespace("goms").is_ok() && check_namespace("go-ms").is_ok());
+        for bad in ["", "a_b", "..", "a/b"] {
+            assert!(check_namespace(bad).is_err(), "{bad}");
+        }
+    }
 }

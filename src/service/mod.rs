@@ -1,3 +1,27 @@
 //! THE FRAMEWORK: what a service author uses, and goms in front of a program in another language.
 //!
 //! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `backoff`.
+
+mod app;
+mod body;
+mod builder;
+mod calls;
+mod context;
+mod demo;
+mod error;
+mod forward;
+mod guard;
+mod observe;
+mod program;
+mod running;
+mod server;
+
+pub use app::{PROGRAM_TIMEOUT, ProgramUrl, ProgramUrlError, serve_program};
+pub use builder::Service;
+pub use calls::{CallError, CallTable, CalledAction};
+pub use context::Context;
+pub use demo::echo_service;
+pub use error::{ServeError, ServiceError};
+pub use program::{Program, ProgramError, ProgramSettings, ProgramState, Restart};
+pub use running::Running;
+pub use server::{Limits, Parts, serve};

@@ -5,12 +5,33 @@
 //! [`TraceStore`] is the trait; `embedded` (tantivy), `elasticsearch` and `remote` (another process's store, read
 //! through the consumer's API) are its backends.
 
+mod cursor;
+mod elasticsearch;
+mod embedded;
+mod remote;
+mod text;
+
+pub use elasticsearch::Elasticsearch;
+pub use embedded::Embedded;
+pub use remote::{Remote, SEARCH_PATH};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
+use prometheus::IntCounterVec;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+
+/// Events of one page at most: Elasticsearch's `index.max_result_window`. A higher [`Query::limit`] counts as this.
+pub const MAX_LIMIT: usize = 10_000;
+
+/// Elasticsearch's limit for `_id`.
+const MAX_ID_BYTES: usize = 512;
 
 /// An event on its way into a store: the JSON as it came, and what a store indexes of it.
 #[derive(Clone, Debug)]
@@ -172,4 +193,43 @@ pub struct ElasticsearchSettings {
     pub url: String,
     /// The index: `trace_logs`.
     pub index: String,
+}
+
+/// Opens the store for a process that writes. The embedded one is opened here and blocks for some milliseconds;
+/// Elasticsearch is first spoken to by the first write or query, so it may still be away.
+///
+/// Must run in a tokio runtime. A background task lives until `shutdown` or until the store is dropped.
+///
+/// # Errors
+/// [`StoreError::InUse`] when another process has the folder; [`StoreError::Unavailable`] when it cannot be opened, or
+/// the URL is none.
+pub fn open(settings: &Settings, shutdown: &Shutdown, metrics: &Metrics) -> Result<Arc<dyn TraceStore>, StoreError> {
+    Ok(match settings {
+        Settings::Embedded { dir, retain } => Arc::new(Embedded::open(dir, *retain, shutdown, metrics)?),
+        Settings::Elasticsearch(settings) => Arc::new(Elasticsearch::open(settings, metrics)?),
+    })
+}
+
+/// Why no store can keep this document, if so.
+fn flaw(document: &Document) -> Option<String> {
+    if document.id.is_empty() {
+        Some("it has no id".to_owned())
+    } else if document.id.len() > MAX_ID_BYTES {
+        Some(format!("its id has {} bytes, more than {MAX_ID_BYTES}", document.id.len()))
+    } else if !document.json.get().starts_with('{') {
+        Some("it is no JSON object".to_owned())
+    } else {
+        None
+    }
+}
+
+fn count(events: &IntCounterVec, outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        let label = match outcome {
+            Outcome::Stored => "stored",
+            Outcome::Refused(_) => "refused",
+            Outcome::Later(_) => "later",
+        };
+        events.with_label_values(&[label]).inc();
+    }
 }

@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::context::TraceContext;
+use super::go_form::{duration_text, local_time_text, push_string};
+pub use super::parse::{ParseError, Parsed, Received, parse};
 
 /// Which of the four events of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -81,4 +84,212 @@ pub struct Event {
     pub status: Option<u16>,
     /// Its identity in the store: delivered twice, it is stored once.
     pub id: Uuid,
+}
+
+impl EventKind {
+    /// The word in the event's JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestStart => "request.start",
+            Self::RequestEnd => "request.end",
+            Self::ServiceStart => "service.start",
+            Self::ServiceEnd => "service.end",
+        }
+    }
+}
+
+/// About what an event without a body takes.
+const USUAL_EVENT_BYTES: usize = 1024;
+
+impl Event {
+    /// The event as one JSON object without line breaks of its own: the originals' keys in their order and values in
+    /// their form (headers sorted by name, `&` as `\u0026`, local time in whole seconds, Go durations), then the new
+    /// fields. What does not apply is `null`.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(USUAL_EVENT_BYTES + self.request.body.len());
+        out.extend_from_slice(b"{\"requestId\":\"");
+        push_uuid(&mut out, self.context.request_id);
+        out.extend_from_slice(b"\",\"request\":");
+        self.request.push_json(&mut out);
+        out.extend_from_slice(b",\"event\":\"");
+        out.extend_from_slice(self.kind.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"time\":\"");
+        out.extend_from_slice(local_time_text(self.time_ms).as_bytes());
+        out.push(b'"');
+        for (key, value) in [
+            ("serviceName", &self.origin.service_name),
+            ("serviceId", &self.origin.service_id),
+            ("projectName", &self.origin.project_name),
+        ] {
+            push_text_field(&mut out, key, value);
+        }
+        match self.duration {
+            None => out.extend_from_slice(b",\"trace\":null"),
+            Some(duration) => {
+                out.extend_from_slice(b",\"trace\":{\"timing\":\"");
+                out.extend_from_slice(duration_text(nanos(duration)).as_bytes());
+                out.extend_from_slice(b"\"}");
+            }
+        }
+        self.push_new_fields(&mut out);
+        out.push(b'}');
+        out
+    }
+
+    fn push_new_fields(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b",\"eventId\":\"");
+        push_uuid(out, self.id);
+        let context = &self.context;
+        out.extend_from_slice(
+            format!(
+                "\",\"traceId\":\"{:032x}\",\"spanId\":\"{:016x}\",\"parentId\":",
+                context.trace_id, context.span_id
+            )
+            .as_bytes(),
+        );
+        match context.parent_id {
+            Some(parent) => out.extend_from_slice(format!("\"{parent:016x}\"").as_bytes()),
+            None => out.extend_from_slice(b"null"),
+        }
+        push_number_field(out, "status", self.status.map(u64::from));
+        push_text_field(out, "node", &self.origin.node);
+        push_number_field(out, "durationNs", self.duration.map(nanos));
+        out.extend_from_slice(format!(",\"timeMs\":{}", self.time_ms).as_bytes());
+    }
+}
+
+impl RequestInfo {
+    fn push_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"method\":");
+        push_string(out, &self.method);
+        push_text_field(out, "url", &self.url);
+        push_text_field(out, "urlParam", &self.url_param);
+        push_text_field(out, "clientIp", &self.client_ip);
+        out.extend_from_slice(b",\"headers\":{");
+        let mut headers: Vec<&(String, String)> = self.headers.iter().collect();
+        headers.sort_unstable();
+        for (index, (name, value)) in headers.into_iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            push_string(out, name);
+            out.push(b':');
+            push_string(out, value);
+        }
+        out.extend_from_slice(b"},\"body\":");
+        if self.body.is_empty() {
+            out.extend_from_slice(b"{}");
+        } else if let Ok(body) = serde_json::from_slice::<&RawValue>(&self.body) {
+            out.extend_from_slice(body.get().as_bytes());
+        } else {
+            // never so from a recorder that was given JSON; but one bad body must not spoil a batch
+            push_string(out, &String::from_utf8_lossy(&self.body));
+        }
+        out.push(b'}');
+    }
+}
+
+fn push_text_field(out: &mut Vec<u8>, key: &str, value: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+    push_string(out, value);
+}
+
+fn push_number_field(out: &mut Vec<u8>, key: &str, value: Option<u64>) {
+    match value {
+        Some(value) => out.extend_from_slice(format!(",\"{key}\":{value}").as_bytes()),
+        None => out.extend_from_slice(format!(",\"{key}\":null").as_bytes()),
+    }
+}
+
+fn push_uuid(out: &mut Vec<u8>, id: Uuid) {
+    let mut buffer = Uuid::encode_buffer();
+    out.extend_from_slice(id.hyphenated().encode_lower(&mut buffer).as_bytes());
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A captured line of an original gateway, up to and with `trace`.
+    const CAPTURED: &str = r#"{"requestId":"cdb08456-d8a7-4d53-93c2-a5e3f01f56d6","request":{"method":"POST","url":"/api/user/login","urlParam":"?field_1=1\u0026field_2=2=","clientIp":"127.0.0.1","headers":{"Accept":"*/*","Accept-Encoding":"gzip, deflate, br","User-Agent":"curl/7.88.1"},"body":{"ds1":"11","ds2":"111"}},"event":"request.end","time":"TIME","serviceName":"gateway","serviceId":"goms_gateway_127.0.0.1:18180_127.0.0.1:18080","projectName":"goms","trace":{"timing":"14.596968ms"}"#;
+
+    fn event() -> Event {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let id = Uuid::from_u128(0xcdb0_8456_d8a7_4d53_93c2_a5e3_f01f_56d6);
+        Event {
+            kind: EventKind::RequestEnd,
+            context: TraceContext {
+                request_id: id,
+                trace_id: id.as_u128(),
+                span_id: 0xb7ad_6b71_6920_3331,
+                parent_id: None,
+                sampled: true,
+            },
+            request: Arc::new(RequestInfo {
+                method: "POST".into(),
+                url: "/api/user/login".into(),
+                url_param: "?field_1=1&field_2=2=".into(),
+                client_ip: "127.0.0.1".into(),
+                headers: vec![
+                    header("User-Agent", "curl/7.88.1"),
+                    header("Accept", "*/*"),
+                    header("Accept-Encoding", "gzip, deflate, br"),
+                ],
+                body: Bytes::from_static(br#"{"ds1":"11","ds2":"111"}"#),
+            }),
+            origin: Arc::new(Origin {
+                service_name: "gateway".into(),
+                service_id: "goms_gateway_127.0.0.1:18180_127.0.0.1:18080".into(),
+                project_name: "goms".into(),
+                node: "127.0.0.1:18180_127.0.0.1:18080".into(),
+            }),
+            time_ms: 1_795_247_767_123,
+            duration: Some(Duration::from_nanos(14_596_968)),
+            status: Some(200),
+            id: Uuid::from_u128(7),
+        }
+    }
+
+    #[test]
+    fn an_end_event_is_byte_for_byte_the_originals_with_new_fields_behind() {
+        let expected = CAPTURED.replace("TIME", &local_time_text(1_795_247_767_123))
+            + r#","eventId":"00000000-0000-0000-0000-000000000007","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","spanId":"b7ad6b7169203331","parentId":null,"status":200,"node":"127.0.0.1:18180_127.0.0.1:18080","durationNs":14596968,"timeMs":1795247767123}"#;
+        assert_eq!(String::from_utf8_lossy(&event().to_json()), expected);
+    }
+
+    #[test]
+    fn a_start_event_has_no_timing() {
+        let mut start = event();
+        (start.kind, start.duration, start.status) = (EventKind::RequestStart, None, None);
+        start.context.parent_id = Some(1);
+        let json = String::from_utf8(start.to_json()).unwrap();
+        assert!(json.contains(r#""event":"request.start""#), "{json}");
+        assert!(json.contains(r#""projectName":"goms","trace":null,"eventId""#), "{json}");
+        assert!(json.contains(r#""parentId":"0000000000000001","status":null"#), "{json}");
+        assert!(json.contains(r#""durationNs":null,"timeMs":"#), "{json}");
+    }
+
+    #[test]
+    fn a_body_that_is_no_json_or_none_does_not_spoil_the_event() {
+        for (body, shown) in [
+            ("", r#""body":{}}"#),
+            ("[1, 2]", r#""body":[1, 2]}"#),
+            ("{\"a\":1.10}", r#""body":{"a":1.10}}"#),
+            ("{broken", r#""body":"{broken"}"#),
+        ] {
+            let mut event = event();
+            Arc::make_mut(&mut event.request).body = Bytes::from(body.to_owned());
+            let json = String::from_utf8(event.to_json()).unwrap();
+            assert!(json.contains(shown), "{json}");
+            assert!(serde_json::from_str::<&RawValue>(&json).is_ok(), "{json}");
+        }
+    }
 }

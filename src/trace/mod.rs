@@ -8,7 +8,11 @@
 
 pub mod context;
 pub mod event;
+mod go_form;
+mod parse;
 mod recorder;
+mod spool;
+pub mod transport;
 
 pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
@@ -16,6 +20,10 @@ pub use recorder::{Recorder, TraceBody, header_form};
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::metrics::Metrics;
+use crate::registry::CatalogWatch;
+use crate::shutdown::Shutdown;
 
 /// What is recorded and how it travels.
 #[derive(Clone, Debug)]
@@ -79,3 +87,45 @@ pub const REDACTED_HEADERS: [&str; 4] = ["authorization", "proxy-authorization",
 
 /// The header that guards a service.
 pub const CALL_KEY_HEADER: &str = "call-service-key";
+
+/// Why tracing cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The folder of the spool cannot be used.
+    #[error("cannot use the trace spool in `{dir}`; give another `--data-dir`, or set `traces.sample` to 0")]
+    Spool {
+        /// Which.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// RabbitMQ's settings make no sense.
+    #[error(transparent)]
+    Amqp(#[from] transport::connection::SettingsError),
+}
+
+/// Starts the spool as a task on this thread (which must run a `LocalSet`, as every `actix_web::rt::System` has) and
+/// gives the recorder that feeds it; with `sample` 0 nothing starts and nothing is recorded.
+///
+/// When `shutdown` begins, what was recorded is delivered for at most 2 s; the rest stays on disk for the next start.
+/// So begin it after the servers have drained, and wait with `finished`.
+///
+/// # Errors
+/// [`TraceError`] when the folder cannot be used or a broker address cannot be read. A transport that is away is no
+/// error: events wait on disk.
+pub fn start(
+    settings: &Settings,
+    catalog: CatalogWatch,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> Result<Recorder, TraceError> {
+    if settings.sample <= 0.0 {
+        return Ok(Recorder::off());
+    }
+    let carrier = transport::Carrier::new(settings, catalog)?;
+    let (recorder, events) = Recorder::channel(settings, metrics);
+    let spool = spool::Spool::open(settings, events, carrier, metrics)?;
+    shutdown.spawn_local(spool.run(shutdown.clone()));
+    Ok(recorder)
+}

@@ -82,7 +82,7 @@ async fn a_long_answer_streams_with_back_pressure_and_keeps_the_node_busy() {
     let origin = Origin::start(move |_, _| Reply::Bytes([sent.clone(), rest.clone()].concat())).await;
     let door = Door::open(&[origin.address]).await;
     let mut client = door.connect().await;
-    client.send(crate::support::http::request("GET", "/api/user/login", "", "")).await;
+    client.send(crate::support::wire::request("GET", "/api/user/login", "", "")).await;
     let busy = || door.balancer.view()[0].nodes[0].in_flight;
     wait_for("the answer to be on its way", || busy() == 1 && door.balancer.view()[0].nodes[0].answered == 1).await;
     let got = client.answer(false).await.unwrap();

@@ -13,7 +13,7 @@ async fn an_end_finishes_what_runs_and_closes_what_idles() {
     let mut door = Door::open(&[origin.address]).await;
     let (mut idle, mut busy) = (door.connect().await, door.connect().await);
     assert_eq!(idle.ask("GET", "/api/user/login", "", "").await.status, 200);
-    busy.send(crate::support::http::request("POST", "/api/user/login", "", "")).await;
+    busy.send(crate::support::wire::request("POST", "/api/user/login", "", "")).await;
     wait_for("the slow request", || origin.seen().len() == 2).await;
     let began = std::time::Instant::now();
     let stopping = door.running.take().unwrap().stop(Duration::from_secs(20));
@@ -29,7 +29,7 @@ async fn an_end_has_a_limit() {
     let origin = Origin::start(|_, _| Reply::Never).await;
     let mut door = Door::open(&[origin.address]).await;
     let mut busy = door.connect().await;
-    busy.send(crate::support::http::request("POST", "/api/user/login", "", "")).await;
+    busy.send(crate::support::wire::request("POST", "/api/user/login", "", "")).await;
     wait_for("the request", || origin.seen().len() == 1).await;
     let began = std::time::Instant::now();
     door.running.take().unwrap().stop(Duration::from_millis(200)).await;
@@ -45,7 +45,7 @@ async fn defect_09_no_request_on_a_kept_connection_is_cut_off() {
     let clients = (0..16).map(|_| async {
         let mut client = door.connect().await;
         loop {
-            client.send(crate::support::http::request("POST", "/api/user/login", JSON, "{}")).await;
+            client.send(crate::support::wire::request("POST", "/api/user/login", JSON, "{}")).await;
             let got = client.answer(false).await.expect("an answer to each request");
             assert_eq!((got.status, got.complete), (200, true));
             answered.fetch_add(1, Ordering::Relaxed);

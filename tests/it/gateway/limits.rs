@@ -9,7 +9,7 @@ async fn too_many_in_flight_is_429_with_retry_after() {
         Origin::start(|seen, _| if seen.method == "POST" { Reply::Never } else { Reply::Bytes(echo(seen)) }).await;
     let door = Door::with(&[origin.address], |settings| settings.limits.in_flight = 1).await;
     let mut slow = door.connect().await;
-    slow.send(crate::support::http::request("POST", "/api/user/login", "", "")).await;
+    slow.send(crate::support::wire::request("POST", "/api/user/login", "", "")).await;
     wait_for("the slow request", || origin.seen().len() == 1).await;
     let got = door.get().await;
     assert_eq!((got.status, got.header("retry-after")), (429, Some("1")));

@@ -25,7 +25,7 @@ use goms::trace::{self, Event, Recorder};
 use goms::upstream::Policy;
 use tokio::sync::mpsc;
 
-use crate::support::http::{Got, Reader};
+use crate::support::wire::{Got, Reader};
 use crate::support::wait_for;
 
 const JSON: &str = "Content-Type: application/json\r\n";

@@ -84,7 +84,7 @@ async fn old_and_careful_clients_are_served() {
     assert_eq!(client.interim().await, "HTTP/1.1 100 Continue");
     client.send("{}").await;
     assert_eq!(client.answer(false).await.unwrap().status, 200);
-    let one = crate::support::http::request("GET", "/api/user/login", "", "");
+    let one = crate::support::wire::request("GET", "/api/user/login", "", "");
     client.send([one.clone(), one.clone(), one].concat()).await;
     for _ in 0..3 {
         assert_eq!(client.answer(false).await.unwrap().status, 200, "pipelined");

@@ -1,208 +1,182 @@
-//! HTTP/1.1 as plain as it gets, for both sides: tests see every byte.
-#![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
+//! A small blocking HTTP/1.1 client that shows an answer as it came.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+/// How long an answer may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A request that arrived.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    pub method: String,
-    pub target: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Seen {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        find(&self.headers, name)
-    }
-
-    pub fn text(&self) -> String {
-        String::from_utf8(self.body.clone()).unwrap()
-    }
-}
-
-/// An answer that came back.
-#[derive(Clone, Debug)]
-pub struct Got {
+/// An HTTP answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
     pub status: u16,
+    /// Names as they came, and values.
     pub headers: Vec<(String, String)>,
+    /// The body, without its transfer encoding.
     pub body: Vec<u8>,
-    /// The body ended as announced.
-    pub complete: bool,
 }
 
-impl Got {
+impl Answer {
+    /// The first value of a header, whatever its case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        find(&self.headers, name)
+        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// The body as text.
     pub fn text(&self) -> String {
-        String::from_utf8(self.body.clone()).unwrap()
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// The body as JSON.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.text()))
     }
 }
 
-fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+/// `GET http://ADDRESS/PATH`; `address` is `host:port`, `path` begins with `/`. An error is one of the connection.
+pub fn get(address: &str, path: &str) -> std::io::Result<Answer> {
+    request("GET", address, path, &[], None)
 }
 
-/// Reads messages from a connection.
-pub struct Reader {
-    pub socket: TcpStream,
-    buffer: Vec<u8>,
+/// `POST` of a JSON body.
+pub fn post(address: &str, path: &str, json: &str) -> std::io::Result<Answer> {
+    request("POST", address, path, &[("Content-Type", "application/json")], Some(json.as_bytes()))
 }
 
-type Head = (String, Vec<(String, String)>);
-
-impl Reader {
-    pub fn new(socket: TcpStream) -> Self {
-        Self { socket, buffer: Vec::new() }
+/// One request on a connection of its own, with these headers besides `Host`, `Connection` and `Content-Length`.
+pub fn request(
+    method: &str,
+    address: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> std::io::Result<Answer> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
     }
-
-    pub async fn connect(address: SocketAddr) -> Self {
-        Self::new(TcpStream::connect(address).await.unwrap())
+    if let Some(body) = body {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
+    head.push_str("\r\n");
+    socket.write_all(head.as_bytes())?;
+    socket.write_all(body.unwrap_or_default())?;
+    read_answer(&mut BufReader::new(socket), method == "HEAD")
+}
 
-    /// Sends raw bytes.
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket.write_all(bytes.as_ref()).await.unwrap();
-    }
-
-    /// Sends a request and reads its answer; it must come within 20 s.
-    pub async fn ask(&mut self, method: &str, target: &str, headers: &str, body: impl AsRef<[u8]>) -> Got {
-        self.send(request(method, target, headers, body)).await;
-        self.answer(method == "HEAD").await.expect("an answer")
-    }
-
-    /// The next request; `None` at the end of the connection.
-    pub async fn request(&mut self) -> Option<Seen> {
-        let (line, headers) = self.head().await?;
-        let mut words = line.split(' ');
-        let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-        let body = if is_chunked(&headers) {
-            self.chunks().await?
-        } else {
-            let length = find(&headers, "content-length").map_or(0, |length| length.parse().unwrap());
-            self.exactly(length).await?
-        };
-        Some(Seen { method, target, headers, body })
-    }
-
-    /// The next answer; `None` when the connection ends before its head.
-    pub async fn answer(&mut self, is_head: bool) -> Option<Got> {
-        tokio::time::timeout(Duration::from_secs(20), self.read_answer(is_head)).await.expect("an answer in 20 s")
-    }
-
-    async fn read_answer(&mut self, is_head: bool) -> Option<Got> {
-        let (line, headers) = self.head().await?;
-        let status = line.split(' ').nth(1)?.parse().ok()?;
-        if status == 100 {
-            return Box::pin(self.read_answer(is_head)).await;
-        }
-        let body = if is_head || status == 204 || status == 304 {
-            Some(Vec::new())
-        } else if is_chunked(&headers) {
-            self.chunks().await
-        } else if let Some(length) = find(&headers, "content-length") {
-            self.exactly(length.parse().unwrap()).await
-        } else {
-            self.fill_to_end().await;
-            Some(std::mem::take(&mut self.buffer))
-        };
-        let complete = body.is_some();
-        Some(Got { status, headers, body: body.unwrap_or_default(), complete })
-    }
-
-    /// The status line of the next interim answer.
-    pub async fn interim(&mut self) -> String {
-        tokio::time::timeout(Duration::from_secs(20), self.head()).await.expect("an answer in 20 s").unwrap().0
-    }
-
-    /// Whether the other side closes, within 20 s.
-    pub async fn closes(&mut self) -> bool {
-        tokio::time::timeout(Duration::from_secs(20), self.fill_to_end()).await.is_ok() && self.buffer.is_empty()
-    }
-
-    async fn fill_to_end(&mut self) {
-        while self.fill().await {}
-    }
-
-    async fn fill(&mut self) -> bool {
-        let mut part = [0; 16 << 10];
-        match self.socket.read(&mut part).await {
-            Ok(0) | Err(_) => false,
-            Ok(count) => {
-                self.buffer.extend_from_slice(&part[..count]);
-                true
+/// Waits, at most [`PATIENCE`], until `GET` answers with this status.
+pub fn wait_for_status(address: &str, path: &str, status: u16) -> Answer {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = get(address, path);
+        match answer {
+            Ok(answer) if answer.status == status => return answer,
+            other => {
+                assert!(Instant::now() < deadline, "{address}{path} did not answer {status}; the last try: {other:?}")
             }
         }
+        std::thread::sleep(Duration::from_millis(5));
     }
+}
 
-    async fn head(&mut self) -> Option<Head> {
-        let end = loop {
-            if let Some(at) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break at;
-            }
-            if !self.fill().await {
-                return None;
-            }
-        };
-        let text = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
-        self.buffer.drain(..end + 4);
-        let mut lines = text.split("\r\n");
-        let first = lines.next()?.to_owned();
-        let headers = lines.filter_map(|line| line.split_once(':'));
-        Some((first, headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()))
-    }
-
-    async fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
-        while self.buffer.len() < length {
-            if !self.fill().await {
-                return None;
-            }
-        }
-        Some(self.buffer.drain(..length).collect())
-    }
-
-    async fn chunks(&mut self) -> Option<Vec<u8>> {
-        let mut body = Vec::new();
+/// Reads one answer: interim ones (1xx) are skipped; the body ends by its length, its last chunk or the connection's end.
+pub fn read_answer(from: &mut impl BufRead, head_only: bool) -> std::io::Result<Answer> {
+    loop {
+        let first = read_line(from)?;
+        let status =
+            first.split(' ').nth(1).and_then(|code| code.parse::<u16>().ok()).ok_or_else(|| invalid(&first))?;
+        let mut headers = Vec::new();
         loop {
-            let end = loop {
-                if let Some(at) = self.buffer.windows(2).position(|bytes| bytes == b"\r\n") {
-                    break at;
-                }
-                if !self.fill().await {
-                    return None;
-                }
-            };
-            let size = usize::from_str_radix(std::str::from_utf8(&self.buffer[..end]).ok()?.trim(), 16).ok()?;
-            self.buffer.drain(..end + 2);
-            body.extend_from_slice(&self.exactly(size).await?);
-            self.exactly(2).await?;
-            if size == 0 {
-                return Some(body);
+            let line = read_line(from)?;
+            if line.is_empty() {
+                break;
             }
+            let (name, value) = line.split_once(':').ok_or_else(|| invalid(&line))?;
+            headers.push((name.to_owned(), value.trim().to_owned()));
         }
+        if (100..200).contains(&status) && status != 101 {
+            continue;
+        }
+        let mut answer = Answer { status, headers, body: Vec::new() };
+        if !head_only && !matches!(status, 101 | 204 | 304) {
+            answer.body = read_body(from, &answer)?;
+        }
+        return Ok(answer);
     }
 }
 
-fn is_chunked(headers: &[(String, String)]) -> bool {
-    find(headers, "transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
+fn read_body(from: &mut impl BufRead, answer: &Answer) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    if answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        loop {
+            let line = read_line(from)?;
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let size = u64::from_str_radix(size, 16).map_err(|_| invalid(&line))?;
+            exactly(from, size, &mut body)?;
+            if size == 0 {
+                while !read_line(from)?.is_empty() {} // trailers
+                return Ok(body);
+            }
+            read_line(from)?;
+        }
+    } else if let Some(length) = answer.header("content-length") {
+        exactly(from, length.parse().map_err(|_| invalid(length))?, &mut body)?;
+    } else {
+        from.read_to_end(&mut body)?;
+    }
+    Ok(body)
 }
 
-/// A request as bytes; a length is added where there is a body.
-pub fn request(method: &str, target: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
-    let body = body.as_ref();
-    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-    let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: example.test\r\n{headers}{length}\r\n").into_bytes();
-    bytes.extend_from_slice(body);
-    bytes
+fn exactly(from: &mut impl BufRead, size: u64, body: &mut Vec<u8>) -> std::io::Result<()> {
+    match from.by_ref().take(size).read_to_end(body)? as u64 == size {
+        true => Ok(()),
+        false => Err(std::io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn read_line(from: &mut impl BufRead) -> std::io::Result<String> {
+    let mut line = Vec::new();
+    from.read_until(b'\n', &mut line)?;
+    if line.pop() != Some(b'\n') {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    String::from_utf8(line)
+        .map(|line| line.trim_end_matches('\r').to_owned())
+        .map_err(|error| invalid(&error.to_string()))
+}
+
+fn invalid(what: &str) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, format!("not HTTP/1.1: `{what}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> std::io::Result<Answer> {
+        read_answer(&mut BufReader::new(text.as_bytes()), false)
+    }
+
+    #[test]
+    fn every_framing_of_a_body_is_read() {
+        let body = |text: &str| parse(text).unwrap().text();
+        assert_eq!(body("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef"), "abc");
+        assert_eq!(
+            body("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: r\r\n\r\n"),
+            "abc"
+        );
+        assert_eq!(body("HTTP/1.1 200 OK\r\n\r\nabc"), "abc");
+        assert_eq!(body("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"), "");
+    }
+
+    #[test]
+    fn a_cut_answer_is_an_error() {
+        for text in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", "junk\r\n\r\n"] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use goms::shutdown::Shutdown;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::http::{Reader, Seen};
+use super::wire::{Reader, Seen};
 
 /// What to do with a request.
 pub enum Reply {

@@ -1,0 +1,161 @@
+//! Events and searches over HTTP, for nodes without a broker and for processes that read another one's store.
+//!
+//! ```text
+//! POST /goms/events          [{event},…] or {event}   200 {"status":true,"stored":n,"refused":n} once stored
+//!                                                     400 not JSON · 413 over 16 MiB · 503 the store is away
+//! POST /goms/traces/search   {query}                  200 {page} · 400 · 503
+//! ```
+//! Both want `Call-Service-Key` where keys are configured; 403 otherwise. Failures are
+//! `{"status":false,"code":…,"msg":…}`.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Bytes, Data, ServiceConfig};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use prometheus::IntCounter;
+use subtle::{Choice, ConstantTimeEq};
+
+use super::ConsumerError;
+use super::dead_letter::DeadLetters;
+use super::pipeline::{Pipeline, Verdict, document};
+use crate::shutdown::Shutdown;
+use crate::store::{Query, StoreError, TraceStore};
+use crate::trace::CALL_KEY_HEADER;
+use crate::trace::event::parse;
+use crate::trace::transport::{EVENTS_PATH, chain};
+
+/// Where a store is searched over HTTP.
+pub const SEARCH_PATH: &str = "/goms/traces/search";
+/// Of one request; senders of ours stay under 6 MiB.
+const MAX_BODY_BYTES: usize = 16 << 20;
+/// Within a sender's deadline of 10 s, so that it hears a 503 and not nothing.
+const STORE_TIMEOUT: Duration = Duration::from_secs(8);
+/// While the store is known to be away nobody waits long for it.
+const AWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Of the HTTP server when it ends, in seconds.
+const STOP_SECONDS: u64 = 5;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Intake {
+    pub(super) pipeline: Pipeline,
+    pub(super) store: Arc<dyn TraceStore>,
+    pub(super) call_keys: Arc<[String]>,
+    pub(super) dead_letters: Arc<DeadLetters>,
+    pub(super) refused: IntCounter,
+}
+
+impl Intake {
+    /// Adds both routes to an app: `App::new().configure(intake.routes())`.
+    pub fn routes(self) -> impl FnOnce(&mut ServiceConfig) {
+        move |config| {
+            config
+                .app_data(Data::new(self))
+                .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
+                .route(EVENTS_PATH, web::post().to(take_events))
+                .route(SEARCH_PATH, web::post().to(search));
+        }
+    }
+
+    /// Whether the request brings one of the keys. Every key is compared whole, whatever matched before.
+    fn lets_in(&self, request: &HttpRequest) -> bool {
+        let brought = request.headers().get(CALL_KEY_HEADER).map_or(&b""[..], |value| value.as_bytes());
+        let matches = self.call_keys.iter().map(|key| key.as_bytes().ct_eq(brought));
+        self.call_keys.is_empty() || bool::from(matches.fold(Choice::from(0), |any, this| any | this))
+    }
+}
+
+/// Serves the routes on a listener that is already bound, until the end is asked for.
+pub(super) fn serve(intake: Intake, listener: TcpListener, shutdown: &Shutdown) -> Result<(), ConsumerError> {
+    let server = HttpServer::new(move || App::new().configure(intake.clone().routes()))
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(STOP_SECONDS)
+        .listen(listener)
+        .map_err(ConsumerError::Listen)?
+        .run();
+    let handle = server.handle();
+    shutdown.spawn(async move {
+        if let Err(error) = server.await {
+            log::error!("the trace consumer's HTTP server failed: {error}");
+        }
+    });
+    let ending = shutdown.clone();
+    shutdown.spawn(async move {
+        ending.begun().await;
+        handle.stop(true).await;
+    });
+    Ok(())
+}
+
+async fn take_events(request: HttpRequest, body: Bytes, intake: Data<Intake>) -> HttpResponse {
+    if !intake.lets_in(&request) {
+        return forbidden();
+    }
+    let received = match parse(&body) {
+        Ok(received) => received,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &chain(&error)),
+    };
+    let mut refused = received.refused.len();
+    intake.refused.inc_by(refused as u64); // the pipeline counts those that the store refuses
+    for (json, error) in received.refused {
+        let reason = chain(&error);
+        log::warn!("refused what is no trace event reason={reason}");
+        if let Ok(json) = serde_json::value::RawValue::from_string(json) {
+            intake.dead_letters.keep(&json, &reason);
+        }
+    }
+    let documents: Vec<_> = received.events.into_iter().map(document).collect();
+    let mut stored = documents.len();
+    if stored > 0 {
+        let Ok(reply) = intake.pipeline.try_submit(documents) else {
+            return failure(StatusCode::SERVICE_UNAVAILABLE, "the trace consumer is busy or ends; send again");
+        };
+        let wait = if intake.pipeline.store_is_away() { AWAY_TIMEOUT } else { STORE_TIMEOUT };
+        // when the wait is over the reply is dropped, and with it what waits in the pipeline
+        let Ok(Ok(verdicts)) = tokio::time::timeout(wait, reply).await else {
+            return failure(StatusCode::SERVICE_UNAVAILABLE, "the trace store is away; send again");
+        };
+        for verdict in verdicts {
+            if let Verdict::Refused(json, reason) = verdict {
+                (refused, stored) = (refused + 1, stored - 1);
+                intake.dead_letters.keep(&json, &reason);
+            }
+        }
+    }
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(format!("{{\"status\":true,\"stored\":{stored},\"refused\":{refused}}}"))
+}
+
+async fn search(request: HttpRequest, body: Bytes, intake: Data<Intake>) -> HttpResponse {
+    if !intake.lets_in(&request) {
+        return forbidden();
+    }
+    let query: Query = match serde_json::from_slice(&body) {
+        Ok(query) => query,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &format!("cannot read the query: {error}")),
+    };
+    match intake.store.query(&query).await {
+        Ok(page) => match serde_json::to_vec(&page) {
+            Ok(json) => HttpResponse::Ok().content_type("application/json").body(json),
+            Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        },
+        Err(error @ StoreError::Query(_)) => failure(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(error) => failure(StatusCode::SERVICE_UNAVAILABLE, &chain(&error)),
+    }
+}
+
+fn forbidden() -> HttpResponse {
+    failure(StatusCode::FORBIDDEN, "wrong or missing call key; set the same `callServiceKey` on every node")
+}
+
+fn failure(status: StatusCode, message: &str) -> HttpResponse {
+    let message = serde_json::Value::from(message);
+    HttpResponse::build(status)
+        .content_type("application/json")
+        .body(format!("{{\"status\":false,\"code\":{},\"msg\":{message}}}", status.as_u16()))
+}

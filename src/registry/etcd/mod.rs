@@ -1,0 +1,259 @@
+//! The registry of a fleet: etcd v3, shared with the originals' nodes where there are any.
+//!
+//! ```text
+//! goms_user_10.0.0.1:9180_10.0.0.1:9080 → 0                        a node, as the originals write it
+//! /goms/nodes/user/10.0.0.1:9180_10.0.0.1:9080 → {"version":…}     what a node of ours says of itself
+//! /goms/drain/user/10.0.0.1:9180_10.0.0.1:9080 →                   someone took that node out of rotation
+//! ```
+//! With another namespace than `goms`, all three begin with that. All three hang on the node's lease and go with it.
+//!
+//! `link` is the connection, `reader` follows the keys into a `view`, `keeper` holds one lease a node.
+
+mod keeper;
+mod link;
+mod reader;
+mod view;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
+use prometheus::IntGauge;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::malformed::Malformed;
+use super::{CatalogWatch, EtcdSettings, Node, NodeId, Publisher, Registry, RegistryError, Settings, check_service};
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use keeper::{Own, PlaceError, client_txn};
+use link::{Link, LinkError};
+use view::{Keys, View};
+
+/// How many of its leases a handle remembers: far more than can be alive, since each is one loss of etcd's memory.
+const MAX_GRANTED: usize = 10_000;
+
+/// A handle; when it is dropped its tasks end, and nodes that were not deregistered go with their leases.
+pub(super) struct Etcd {
+    shared: Arc<Shared>,
+    shutdown: Shutdown,
+}
+
+struct Shared {
+    link: Link,
+    keys: Keys,
+    ttl: Duration,
+    interval: Duration,
+    grace: Duration,
+    publisher: Publisher,
+    malformed: Malformed,
+    connected: IntGauge,
+    own: Mutex<HashMap<NodeId, Arc<Own>>>,
+    /// Every lease this handle was granted: a key on one of them is our own leftover.
+    granted: Mutex<HashSet<i64>>,
+    dropped: CancellationToken,
+}
+
+impl Etcd {
+    pub(super) fn open(
+        settings: &Settings,
+        etcd: &EtcdSettings,
+        shutdown: &Shutdown,
+        metrics: &Metrics,
+    ) -> Result<Arc<Self>, RegistryError> {
+        if settings.register_interval.is_zero() || settings.register_interval >= settings.register_ttl {
+            return Err(RegistryError::Setting {
+                setting: "register_interval",
+                reason: format!(
+                    "{:?} must be over 0 and shorter than `register_ttl`, {:?}",
+                    settings.register_interval, settings.register_ttl
+                ),
+            });
+        }
+        let connected = metrics.gauge("registry_connected", "Whether the registry's server answers", &[]);
+        let shared = Arc::new(Shared {
+            link: Link::new(etcd)?,
+            keys: Keys::new(&settings.namespace),
+            ttl: settings.register_ttl,
+            interval: settings.register_interval,
+            grace: settings.grace,
+            publisher: Publisher::new(),
+            malformed: Malformed::new(metrics),
+            connected: connected.with_label_values(&[] as &[&str]),
+            own: Mutex::default(),
+            granted: Mutex::default(),
+            dropped: CancellationToken::new(),
+        });
+        shutdown.spawn(reader::follow(shared.clone(), shutdown.clone()));
+        Ok(Arc::new(Self { shared, shutdown: shutdown.clone() }))
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.shared.dropped.cancel();
+    }
+}
+
+#[async_trait]
+impl Registry for Etcd {
+    fn kind(&self) -> &'static str {
+        "etcd"
+    }
+
+    fn catalog(&self) -> CatalogWatch {
+        self.shared.publisher.subscribe()
+    }
+
+    async fn register(&self, node: Node) -> Result<(), RegistryError> {
+        check_service(&node.id)?;
+        let id = node.id.clone();
+        let own = Arc::new(Own {
+            node,
+            lease: tokio::sync::Mutex::new(None),
+            wake: Notify::new(),
+            stop: CancellationToken::new(),
+        });
+        // Locked before anyone can see it: who deregisters or renews waits for the end of this.
+        let mut lease = own.lease.lock().await;
+        if !self.shared.claim(&own) {
+            return Err(RegistryError::Taken(id));
+        }
+        let claim = Claim { shared: &self.shared, own: &own, done: false };
+        match self.shared.place_first(&own.node, &mut lease).await {
+            Ok(()) => {
+                claim.done();
+                self.shutdown.spawn(keeper::keep(self.shared.clone(), own.clone(), self.shutdown.clone()));
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(lease) = lease.take() {
+                    self.shared.revoke(lease).await;
+                }
+                Err(match error {
+                    PlaceError::Taken => RegistryError::Taken(id),
+                    PlaceError::Link(error) => self.shared.unavailable(error),
+                })
+            }
+        }
+    }
+
+    async fn deregister(&self, id: &NodeId) -> Result<(), RegistryError> {
+        let own = self.shared.own().remove(id).ok_or_else(|| RegistryError::Unknown(id.clone()))?;
+        own.stop.cancel();
+        self.shared.publisher.retire_own(id);
+        let Some(lease) = own.lease.lock().await.take() else { return Ok(()) };
+        self.shared.take_out(&own.node, lease).await.map_err(|error| self.shared.unavailable(error))
+    }
+
+    async fn set_draining(&self, id: &NodeId, draining: bool) -> Result<(), RegistryError> {
+        self.shared.mark(id, draining).await
+    }
+}
+
+/// Gives an id back unless its node was put, also when `register` is dropped half way.
+struct Claim<'a> {
+    shared: &'a Shared,
+    own: &'a Arc<Own>,
+    done: bool,
+}
+
+impl Claim<'_> {
+    fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            let mut own = self.shared.own();
+            if own.get(&self.own.node.id).is_some_and(|known| Arc::ptr_eq(known, self.own)) {
+                own.remove(&self.own.node.id);
+            }
+            self.shared.publisher.forget_own(&self.own.node.id);
+        }
+    }
+}
+
+impl Shared {
+    fn own(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Own>>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_own(&self, id: &NodeId) -> bool {
+        self.own().contains_key(id)
+    }
+
+    /// Takes an id for this handle. `false` when it has it already.
+    fn claim(&self, new: &Arc<Own>) -> bool {
+        let mut own = self.own();
+        if own.contains_key(&new.node.id) {
+            return false;
+        }
+        self.publisher.add_own(new.node.id.clone());
+        own.insert(new.node.id.clone(), new.clone());
+        true
+    }
+
+    /// Wakes the keepers of nodes whose key is not there.
+    fn wake_missing(&self, view: &View) {
+        for (id, own) in self.own().iter() {
+            if !view.is_present(id) {
+                own.wake.notify_one();
+            }
+        }
+    }
+
+    fn granted(&self) -> MutexGuard<'_, HashSet<i64>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn was_granted(&self, lease: i64) -> bool {
+        self.granted().contains(&lease)
+    }
+
+    fn remember_grant(&self, lease: i64) {
+        let mut granted = self.granted();
+        if granted.len() >= MAX_GRANTED {
+            granted.clear();
+        }
+        granted.insert(lease);
+    }
+
+    /// Resolves once the handle is gone or the process ends.
+    async fn ended(&self, shutdown: &Shutdown) {
+        tokio::select! {
+            () = shutdown.begun() => {}
+            () = self.dropped.cancelled() => {}
+        }
+    }
+
+    fn unavailable(&self, source: LinkError) -> RegistryError {
+        RegistryError::Unavailable { kind: "etcd", address: self.link.address(), source: source.into() }
+    }
+
+    /// Puts or removes the mark that takes a node out of rotation.
+    async fn mark(&self, id: &NodeId, draining: bool) -> Result<(), RegistryError> {
+        let (key, mark) = (self.keys.node(id), self.keys.drain(id));
+        // The key may change its lease between the two steps; then once more.
+        for _ in 0..10 {
+            let holder = self.holder(id).await.map_err(|error| self.unavailable(error))?;
+            let (lease, revision) = holder.ok_or_else(|| RegistryError::Unknown(id.clone()))?;
+            let options = Some(PutOptions::new().with_lease(lease));
+            let change =
+                if draining { TxnOp::put(mark.clone(), "", options) } else { TxnOp::delete(mark.clone(), None) };
+            let same = Compare::mod_revision(key.clone(), CompareOp::Equal, revision);
+            let txn = Txn::new().when([same]).and_then([change]);
+            match self.link.call(|mut client| client_txn(&mut client, &txn)).await {
+                Ok(answer) if answer.succeeded() => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.is_lease_gone() => {}
+                Err(error) => return Err(self.unavailable(error)),
+            }
+        }
+        Err(RegistryError::Unknown(id.clone()))
+    }
+}

@@ -1,0 +1,194 @@
+//! Calls from a handler to other services, through the same `upstream` as the gateway's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::ServiceError;
+use crate::balance::Balancer;
+use crate::metrics::Metrics;
+use crate::trace::TraceContext;
+use crate::upstream::{self, Broken, Policy, RequestBody, Upstream, UpstreamRequest};
+
+/// Which actions handlers may call, and how their nodes are found.
+#[derive(Clone)]
+pub struct CallTable {
+    /// Chooses nodes; shared by the process.
+    pub balancer: Arc<Balancer>,
+    /// Service → action → where it goes.
+    pub actions: Arc<BTreeMap<String, BTreeMap<String, CalledAction>>>,
+    /// Bytes that an answer may have.
+    pub answer_bytes: usize,
+}
+
+/// An action of another service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CalledAction {
+    /// The path that is called; begins with `/`.
+    pub path: String,
+    /// Deadline and retries.
+    pub policy: Policy,
+}
+
+/// Why a call to another service gave no value.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// This node was not told of other services.
+    #[error("this node has no table of services to call")]
+    NoRegistry,
+    /// No such action is in the table.
+    #[error("cannot call `{action}`: {reason}")]
+    UnknownAction {
+        /// As it was given.
+        action: String,
+        /// What there is instead.
+        reason: String,
+    },
+    /// The body cannot be written as JSON.
+    #[error("cannot write the body for `{action}` as JSON")]
+    Body {
+        /// The action.
+        action: String,
+        /// What went wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// No node answered.
+    #[error("cannot call `{action}`")]
+    Failed {
+        /// The action.
+        action: String,
+        /// What went wrong.
+        #[source]
+        source: upstream::CallError,
+    },
+    /// A node answered with another status than 2xx.
+    #[error("`{action}` answered {status}: {message}")]
+    Refused {
+        /// The action.
+        action: String,
+        /// The HTTP status.
+        status: u16,
+        /// The answer's `msg`; empty if it has none.
+        message: String,
+        /// The whole answer.
+        body: Bytes,
+    },
+    /// The answer did not come to its end.
+    #[error("the answer of `{action}` broke off")]
+    Broken {
+        /// The action.
+        action: String,
+        /// What went wrong.
+        #[source]
+        source: Broken,
+    },
+    /// The answer is not the JSON that was expected.
+    #[error("the answer of `{action}` does not fit: {}", reason.message())]
+    Unfit {
+        /// The action.
+        action: String,
+        /// Field and position.
+        reason: ServiceError,
+    },
+}
+
+impl From<CallError> for ServiceError {
+    /// A refusal that is the caller's fault (4xx, but not the guard's) goes on to the caller, the rest is 502, 503 or
+    /// 504, or 500 where this service is at fault.
+    fn from(error: CallError) -> Self {
+        let status = match &error {
+            CallError::Refused { status, message, .. } if (400..500).contains(status) && *status != 403 => {
+                return Self::new(*status, if message.is_empty() { error.to_string() } else { message.clone() });
+            }
+            CallError::NoRegistry | CallError::UnknownAction { .. } | CallError::Body { .. } => 500,
+            CallError::Failed { source: upstream::CallError::NoNode(_), .. } => 503,
+            CallError::Failed { source: upstream::CallError::Deadline { .. }, .. } => 504,
+            CallError::Failed { .. } | CallError::Refused { .. } => 502,
+            CallError::Broken { .. } | CallError::Unfit { .. } => 502,
+        };
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Self::new(status, format!("{error}{cause}"))
+    }
+}
+
+/// One worker's client.
+pub(super) struct Calls {
+    upstream: Upstream,
+    table: CallTable,
+}
+
+impl std::fmt::Debug for Calls {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Calls").field("services", &self.table.actions.keys()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(default)]
+    msg: String,
+}
+
+impl Calls {
+    pub(super) fn new(table: CallTable, call_key: Option<&str>, metrics: &Metrics) -> Self {
+        Self { upstream: Upstream::new(table.balancer.clone(), call_key, metrics), table }
+    }
+
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        trace: &TraceContext,
+        action: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CallError> {
+        let named = || action.to_owned();
+        let (service, target) =
+            self.find(action).map_err(|reason| CallError::UnknownAction { action: named(), reason })?;
+        let body = serde_json::to_vec(body).map_err(|source| CallError::Body { action: named(), source })?;
+        let request = UpstreamRequest {
+            method: "POST",
+            path: &target.path,
+            query: "",
+            headers: Vec::new(),
+            content_type: Some("application/json"),
+            body: RequestBody::Whole(Bytes::from(body)),
+            context: trace,
+            forwarded: None,
+        };
+        let answer = self
+            .upstream
+            .call(service, request, &target.policy)
+            .await
+            .map_err(|source| CallError::Failed { action: named(), source })?;
+        let status = answer.status;
+        let body = answer
+            .body
+            .collect(self.table.answer_bytes)
+            .await
+            .map_err(|source| CallError::Broken { action: named(), source })?;
+        if !(200..300).contains(&status) {
+            let message = serde_json::from_slice::<Message>(&body).map_or_else(|_| String::new(), |found| found.msg);
+            return Err(CallError::Refused { action: named(), status, message, body });
+        }
+        super::body::fit(&body).map_err(|reason| CallError::Unfit { action: named(), reason })
+    }
+
+    fn find<'a>(&'a self, action: &'a str) -> Result<(&'a str, &'a CalledAction), String> {
+        let (service, name) = action.split_once('/').ok_or_else(|| "name it as `service/action`".to_owned())?;
+        let actions = self.table.actions.get(service).ok_or_else(|| {
+            format!("no service `{service}` is configured; there is {}", list(self.table.actions.keys()))
+        })?;
+        let target = actions
+            .get(name)
+            .ok_or_else(|| format!("no action `{name}` in service `{service}`; it has {}", list(actions.keys())))?;
+        Ok((service, target))
+    }
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

@@ -1,0 +1,141 @@
+//! What is told of each request: its trace events, its metrics and its line in the access log.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use prometheus::{Histogram, IntCounter, IntGauge};
+use uuid::Uuid;
+
+use crate::metrics::Metrics;
+use crate::trace::{Event, EventKind, Origin, Recorder, RequestInfo, TraceContext};
+
+/// The observers of one worker; made once.
+pub(super) struct Observer {
+    recorder: Recorder,
+    origin: Arc<Origin>,
+    access_log: bool,
+    by_class: [IntCounter; 5],
+    seconds: Histogram,
+    in_flight: IntGauge,
+}
+
+/// The status of a request whose client went away before the answer (nginx's number).
+const CLIENT_GONE: u16 = 499;
+
+impl Observer {
+    pub(super) fn new(recorder: Recorder, origin: Arc<Origin>, access_log: bool, metrics: &Metrics) -> Self {
+        let labels = [origin.service_name.as_str(), origin.node.as_str()];
+        let counter =
+            metrics.counter("service_requests_total", "requests a service answered", &["service", "node", "status"]);
+        let by_class =
+            ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| counter.with_label_values(&[labels[0], labels[1], class]));
+        let seconds = metrics
+            .seconds("service_request_seconds", "time a service took to answer", &["service", "node"])
+            .with_label_values(&labels);
+        let in_flight = metrics
+            .gauge("service_in_flight", "requests a service works on", &["service", "node"])
+            .with_label_values(&labels);
+        Self { recorder, origin, access_log, by_class, seconds, in_flight }
+    }
+
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    fn record(&self, kind: EventKind, trace: TraceContext, request: Arc<RequestInfo>, end: Option<(Duration, u16)>) {
+        self.recorder.record(Event {
+            kind,
+            context: trace,
+            request,
+            origin: self.origin.clone(),
+            time_ms: now_ms(),
+            duration: end.map(|end| end.0),
+            status: end.map(|end| end.1),
+            id: Uuid::new_v4(),
+        });
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// One request from its arrival to its end. Its end is told when [`Observed::end`] is called, or when it is dropped
+/// because the client went away.
+pub(super) struct Observed {
+    observer: Rc<Observer>,
+    trace: TraceContext,
+    method: String,
+    path: String,
+    started: Instant,
+    info: Option<Arc<RequestInfo>>,
+    status: u16,
+    ended: bool,
+}
+
+impl Observed {
+    pub(super) fn begin(observer: &Rc<Observer>, trace: TraceContext, method: &str, path: &str) -> Self {
+        observer.in_flight.inc();
+        Self {
+            observer: observer.clone(),
+            trace,
+            method: method.to_owned(),
+            path: path.to_owned(),
+            started: Instant::now(),
+            info: None,
+            status: CLIENT_GONE,
+            ended: false,
+        }
+    }
+
+    /// Records `service.start`; the end will be recorded too.
+    pub(super) fn record_start(&mut self, info: RequestInfo) {
+        let info = Arc::new(info);
+        self.info = Some(info.clone());
+        self.observer.record(EventKind::ServiceStart, self.trace, info, None);
+    }
+
+    /// The status that the end will be told with.
+    pub(super) fn set_status(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    /// Tells the end.
+    pub(super) fn end(mut self, status: u16) {
+        self.status = status;
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let observer = &self.observer;
+        let took = self.started.elapsed();
+        observer.in_flight.dec();
+        observer.seconds.observe(took.as_secs_f64());
+        let class = usize::from(self.status / 100).clamp(1, 5) - 1;
+        observer.by_class[class].inc();
+        if let Some(info) = self.info.take() {
+            observer.record(EventKind::ServiceEnd, self.trace, info, Some((took, self.status)));
+        }
+        if observer.access_log {
+            log::info!(
+                target: "goms::access",
+                "[{}] {} {} {} {took:.1?} requestId={}",
+                observer.origin.service_name,
+                self.method,
+                self.path,
+                self.status,
+                self.trace.request_id,
+            );
+        }
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

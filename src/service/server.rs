@@ -1,0 +1,317 @@
+//! The HTTP server of a service's node: one function in reading order, from a request to its answer.
+
+use std::any::Any;
+use std::net::TcpListener;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use actix_web::body::BoxBody;
+use actix_web::dev::{Extensions, Payload, ServiceRequest, ServiceResponse, fn_service};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::calls::{CallTable, Calls};
+use super::context::caller_of;
+use super::forward::Forwarder;
+use super::guard::Guard;
+use super::observe::{Observed, Observer};
+use super::running::{Gauge, Running};
+use super::{Context, ServeError, Service, ServiceError, body};
+use crate::metrics::Metrics;
+use crate::trace::{CALL_KEY_HEADER, Origin, Recorder, TraceBody, TraceContext};
+
+/// What a node needs besides its service.
+#[derive(Clone)]
+pub struct Parts {
+    /// Any of them opens the node; none: no guard.
+    pub call_keys: Vec<String>,
+    /// Takes the trace events.
+    pub recorder: Recorder,
+    /// Which node they come from.
+    pub origin: Arc<Origin>,
+    /// Where the node's instruments are.
+    pub metrics: Metrics,
+    /// How handlers call other services; `None`: they cannot.
+    pub calls: Option<CallTable>,
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// Print one line a request.
+    pub access_log: bool,
+    /// What one request may use.
+    pub limits: Limits,
+}
+
+/// What a request to a service may use. Over a limit: the status beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a body: 413.
+    pub body_bytes: usize,
+    /// How long a caller may take for the request's head: 408.
+    pub header_timeout: Duration,
+    /// How long a caller may take for the body: 408.
+    pub body_timeout: Duration,
+    /// How long a connection may idle between requests.
+    pub idle_timeout: Duration,
+    /// Connections a worker.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 10 << 20,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75), // nginx's keepalive_timeout
+            connections: 25_000,
+        }
+    }
+}
+
+/// Serves a service's handlers on a bound listener, on threads of its own. The node answers once this returns.
+///
+/// # Errors
+/// [`ServeError`] when the listener cannot be used.
+pub fn serve(listener: TcpListener, service: Service, parts: Parts) -> Result<Running, ServeError> {
+    let name = service.name().to_owned();
+    start(listener, &name, Target::Handlers(Arc::new(service)), parts)
+}
+
+/// What stands behind the guard.
+#[derive(Clone)]
+pub(super) enum Target {
+    /// Handlers in this process.
+    Handlers(Arc<Service>),
+    /// A program in any language at this URL, and how long it may take for an answer's head.
+    Program(actix_web::http::Uri, Duration),
+}
+
+/// actix's own limit of a graceful stop, over any drain that [`Running::stop`] is given.
+const SERVER_STOP_SECS: u64 = 3600;
+
+pub(super) fn start(listener: TcpListener, name: &str, target: Target, parts: Parts) -> Result<Running, ServeError> {
+    let bad = |source| ServeError::Listen { service: name.to_owned(), source };
+    let address = listener.local_addr().map_err(bad)?;
+    listener.set_nonblocking(true).map_err(bad)?;
+    let gauge = Arc::new(Gauge::default());
+    let force = CancellationToken::new();
+    let (ended_sender, ended) = watch::channel(false);
+    let (ready, started) = mpsc::sync_channel(1);
+    let (limits, workers, forced, counted) = (parts.limits.clone(), parts.workers.max(1), force.clone(), gauge.clone());
+    let shared = Shared { target, parts, gauge: gauge.clone() };
+    let serving = move || {
+        actix_web::rt::System::new().block_on(async move {
+            let server = HttpServer::new(move || {
+                let worker = Rc::new(Worker::new(&shared));
+                App::new().default_service(fn_service(move |request: ServiceRequest| {
+                    let worker = worker.clone();
+                    async move { Ok::<_, actix_web::Error>(worker.answer(request).await) }
+                }))
+            })
+            .on_connect(move |_: &dyn Any, connection: &mut Extensions| {
+                connection.insert(counted.connected());
+            })
+            .workers(workers)
+            .keep_alive(limits.idle_timeout)
+            .client_request_timeout(limits.header_timeout)
+            .max_connections(limits.connections)
+            .shutdown_timeout(SERVER_STOP_SECS)
+            .disable_signals()
+            .listen(listener)
+            .map(HttpServer::run);
+            match server {
+                Ok(server) => {
+                    if ready.send(Ok(server.handle())).is_ok() {
+                        until_end(server, forced).await;
+                    }
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+            ended_sender.send_replace(true);
+        });
+    };
+    std::thread::Builder::new().name(format!("goms-{name}")).spawn(serving).map_err(bad)?;
+    let server = started.recv().map_err(|_| ServeError::Ended(name.to_owned()))?.map_err(bad)?;
+    Ok(Running { address, server, gauge, force, ended })
+}
+
+async fn until_end(server: actix_web::dev::Server, forced: CancellationToken) {
+    tokio::select! {
+        result = server => {
+            if let Err(error) = result {
+                log::error!("a service's server ended error={error}");
+            }
+        }
+        () = forced.cancelled() => {
+            actix_web::rt::System::current().stop();
+            tokio::task::yield_now().await; // lets the system tell its workers
+        }
+    }
+}
+
+/// What every worker is made of.
+#[derive(Clone)]
+struct Shared {
+    target: Target,
+    parts: Parts,
+    gauge: Arc<Gauge>,
+}
+
+/// One worker thread's state.
+struct Worker {
+    target: WorkerTarget,
+    guard: Guard,
+    observer: Rc<Observer>,
+    calls: Option<Rc<Calls>>,
+    gauge: Arc<Gauge>,
+    limits: Limits,
+}
+
+enum WorkerTarget {
+    Handlers(Arc<Service>),
+    Program(Forwarder),
+}
+
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+impl Worker {
+    fn new(shared: &Shared) -> Self {
+        let parts = &shared.parts;
+        let observer = Observer::new(parts.recorder.clone(), parts.origin.clone(), parts.access_log, &parts.metrics);
+        Self {
+            target: match &shared.target {
+                Target::Handlers(service) => WorkerTarget::Handlers(service.clone()),
+                Target::Program(url, timeout) => {
+                    WorkerTarget::Program(Forwarder::new(url.clone(), *timeout, parts.limits.body_bytes))
+                }
+            },
+            guard: Guard::new(&parts.call_keys),
+            observer: Rc::new(observer),
+            calls: parts.calls.as_ref().map(|table| {
+                let key = parts.call_keys.first().map(String::as_str);
+                Rc::new(Calls::new(table.clone(), key, &parts.metrics))
+            }),
+            gauge: shared.gauge.clone(),
+            limits: parts.limits.clone(),
+        }
+    }
+
+    /// One request: who is it → may it → what is asked → answer.
+    async fn answer(&self, mut request: ServiceRequest) -> ServiceResponse<BoxBody> {
+        let headers = request.headers();
+        let trace = TraceContext::from_headers(
+            headers.get(&REQUEST_ID).map(HeaderValue::as_bytes),
+            headers.get(&TRACEPARENT).map(HeaderValue::as_bytes),
+        );
+        let observed = Observed::begin(&self.observer, trace, request.method().as_str(), request.path());
+        let admitted = self.guard.admits(headers);
+        request.headers_mut().remove(CALL_KEY_HEADER);
+        let (request, payload) = request.into_parts();
+        let mut response = if admitted {
+            match &self.target {
+                WorkerTarget::Handlers(service) => self.handle(service, &request, payload, trace, observed).await,
+                WorkerTarget::Program(program) => {
+                    let caller = caller_of(&request, &self.guard);
+                    let recorder = self.observer.recorder();
+                    program.forward(&request, payload, recorder, trace, &caller, observed).await
+                }
+            }
+        } else {
+            let refused =
+                ServiceError::new(403, "the `Call-Service-Key` is missing or wrong; call through the gateway");
+            failure(&refused, trace, observed)
+        };
+        if let Ok(id) = HeaderValue::from_str(&trace.request_id.to_string()) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        if self.gauge.is_draining() {
+            response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+        }
+        ServiceResponse::new(request, response)
+    }
+
+    async fn handle(
+        &self,
+        service: &Service,
+        request: &HttpRequest,
+        mut payload: Payload,
+        trace: TraceContext,
+        mut observed: Observed,
+    ) -> HttpResponse {
+        let limits = &self.limits;
+        let caller = caller_of(request, &self.guard);
+        let read = body::read(request.headers(), &mut payload, limits.body_bytes, limits.body_timeout).await;
+        let len = read.as_ref().map_or(0, Bytes::len) as u64;
+        let json = read.and_then(|body| body::to_json(request.headers(), body));
+        let recorder = self.observer.recorder();
+        if recorder.wants(&trace) {
+            let shown = match &json {
+                Ok(_) if len == 0 => TraceBody::None,
+                Ok(json) => TraceBody::Json(json.clone()),
+                Err(_) => TraceBody::Opaque(len),
+            };
+            observed.record_start(request_info(recorder, request, &caller, shown));
+        }
+        let outcome = match json.and_then(|json| service.find(request.path()).map(|handler| (json, handler))) {
+            Ok((json, handler)) => {
+                let context = Context::new(request.clone(), trace, caller, self.calls.clone());
+                // a panic may come from the call itself or from any poll of what it returns
+                let running = async { handler.call(context, &json).await };
+                AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|panic| {
+                    let reason = panic_text(&*panic);
+                    log::error!(
+                        "a handler panicked path={} requestId={} reason={reason}",
+                        request.path(),
+                        trace.request_id
+                    );
+                    Err(ServiceError::new(500, "the handler failed; its log has the reason"))
+                })
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(json) => {
+                observed.end(200);
+                HttpResponse::Ok().insert_header((CONTENT_TYPE, JSON)).body(json)
+            }
+            Err(error) => failure(&error, trace, observed),
+        }
+    }
+}
+
+/// The answer of an error.
+pub(super) fn failure(error: &ServiceError, trace: TraceContext, observed: Observed) -> HttpResponse {
+    observed.end(error.status());
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    HttpResponse::build(status).insert_header((CONTENT_TYPE, JSON)).body(error.to_json(&trace.request_id.to_string()))
+}
+
+/// The request as its events show it.
+pub(super) fn request_info(
+    recorder: &Recorder,
+    request: &HttpRequest,
+    caller: &str,
+    body: TraceBody,
+) -> crate::trace::RequestInfo {
+    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let (method, path, query) = (request.method().as_str(), request.path(), request.query_string());
+    recorder.request_info(method, path, query, caller.to_owned(), headers, body)
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("not text")
+}

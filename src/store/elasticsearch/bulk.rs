@@ -1,0 +1,192 @@
+//! Writing: documents to the lines of a bulk request, and what became of each.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::super::{Document, Outcome, text};
+use super::mapping::WORDS;
+
+/// How much of a client's headers and body is sent as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    /// Objects; anything else becomes `{"value":…}`, since Elasticsearch wants one type a field.
+    Objects,
+    /// Nothing: `{"value":"…"}` holds it as a text. Elasticsearch refuses some JSON that is sound, as a key that comes
+    /// twice, or a key with a zero byte.
+    Nothing,
+}
+
+/// The two lines of a document. With `words` it carries them in a field of that name.
+pub(super) fn lines(document: &Document, words: bool, open: Open) -> String {
+    let action = serde_json::json!({"index": {"_id": document.id}});
+    // line breaks stand only between the tokens of a JSON text, never in its strings
+    let mut source = wrapped(document.json.get(), open).replace(['\n', '\r'], " ");
+    if words {
+        let found = text::words_of_json(document.json.get());
+        source.truncate(source.trim_end().len().saturating_sub(1)); // the last brace
+        let comma = if source.trim_end().ends_with('{') { "" } else { "," };
+        source = format!("{source}{comma}\"{WORDS}\":\"{found}\"}}");
+    }
+    format!("{action}\n{source}\n")
+}
+
+/// The event as it came: [`lines`] backwards.
+pub(super) fn without_words(source: Box<RawValue>) -> Box<RawValue> {
+    let json = source.get();
+    let marker = format!("\"{WORDS}\":\"");
+    let Some(at) = json.rfind(&marker) else { return source };
+    let is_last = json[at + marker.len()..].strip_suffix("\"}").is_some_and(|words| !words.contains('"'));
+    if !is_last {
+        return source;
+    }
+    let before = json[..at].strip_suffix(',').unwrap_or(&json[..at]);
+    RawValue::from_string(format!("{before}}}")).unwrap_or(source)
+}
+
+fn wrapped(json: &str, open: Open) -> String {
+    #[derive(Deserialize)]
+    struct Event<'j> {
+        #[serde(borrow)]
+        request: Option<&'j RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Request<'j> {
+        #[serde(borrow)]
+        headers: Option<&'j RawValue>,
+        #[serde(borrow)]
+        body: Option<&'j RawValue>,
+    }
+    let request = serde_json::from_str::<Event<'_>>(json).ok().and_then(|event| event.request);
+    let Some(Request { headers, body }) = request.and_then(|request| serde_json::from_str(request.get()).ok()) else {
+        return json.to_owned();
+    };
+    let mut values: Vec<&str> = [headers, body].into_iter().flatten().map(RawValue::get).collect();
+    values.retain(|value| open == Open::Nothing || !value.starts_with('{'));
+    values.sort_by_key(|value| value.as_ptr());
+    let mut made = String::with_capacity(json.len() + 32);
+    let mut done = 0;
+    for value in values {
+        // a part of `json`, so this is its place there
+        let start = value.as_ptr() as usize - json.as_ptr() as usize;
+        made.push_str(&json[done..start]);
+        made.push_str("{\"value\":");
+        match open {
+            Open::Objects => made.push_str(value),
+            Open::Nothing => made.push_str(&Value::from(value).to_string()),
+        }
+        made.push('}');
+        done = start + value.len();
+    }
+    made.push_str(&json[done..]);
+    made
+}
+
+/// The answer to a bulk request.
+#[derive(Debug, Deserialize)]
+pub(super) struct Answer {
+    /// One a document, in order, each under the name of its action.
+    pub items: Vec<HashMap<String, Item>>,
+}
+
+/// What became of one document.
+#[derive(Debug, Deserialize)]
+pub(super) struct Item {
+    status: u16,
+    #[serde(default)]
+    error: Value,
+}
+
+impl Item {
+    /// Whose fault it is: the document's, or the server's for now.
+    pub fn outcome(&self) -> Outcome {
+        // 400s that say nothing about the document
+        let for_now = ["validation_exception", "index_closed_exception", "cluster_block_exception"];
+        match self.status {
+            200..=299 => Outcome::Stored,
+            400 | 413 if !for_now.iter().any(|kind| self.error["type"] == *kind) => {
+                Outcome::Refused(reason(&self.error))
+            }
+            status => Outcome::Later(format!("{status} {}", reason(&self.error))),
+        }
+    }
+}
+
+/// `type: reason: inner reason` of an error that the server reports.
+pub(super) fn reason(error: &Value) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let mut at = error;
+    if let Some(text) = error.as_str() {
+        return text.to_owned();
+    }
+    parts.extend(at["type"].as_str());
+    // the chain is short; the bound is for an answer that is not from Elasticsearch
+    for _ in 0..5 {
+        parts.extend(at["reason"].as_str());
+        at = &at["caused_by"];
+    }
+    // a search says there what its shards found
+    parts.extend(error["root_cause"][0]["reason"].as_str().filter(|cause| !parts.contains(cause)));
+    parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Fields;
+
+    fn document(json: &str) -> Document {
+        let json = RawValue::from_string(json.to_owned()).expect("valid");
+        Document { id: "7".to_owned(), json, fields: Fields::default() }
+    }
+
+    #[test]
+    fn words_come_and_go() {
+        for json in [r#"{"a":"x \"gomsWords\":\"y","n":1.10}"#, "{}", r#"{ "request":{"body":{"a":1e400}} }"#] {
+            let lines = lines(&document(json), true, Open::Objects);
+            let source = lines.lines().nth(1).expect("two lines");
+            let source = RawValue::from_string(source.to_owned()).expect("still JSON");
+            let back = without_words(source);
+            assert_eq!(back.get().replace(' ', ""), json.replace(' ', ""));
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_wrapped() {
+        for (body, sent) in [
+            ("[1,\n2]", r#"{"value":[1, 2]}"#),
+            ("\"a\"", r#"{"value":"a"}"#),
+            ("12345678901234567890", r#"{"value":12345678901234567890}"#),
+            ("{}", "{}"),
+            ("null", "null"),
+        ] {
+            let document = document(&format!(r#"{{"request":{{"headers":{{}},"body":{body}}}}}"#));
+            let lines = lines(&document, false, Open::Objects);
+            let expected =
+                format!("{{\"index\":{{\"_id\":\"7\"}}}}\n{{\"request\":{{\"headers\":{{}},\"body\":{sent}}}}}\n");
+            assert_eq!(lines, expected);
+        }
+    }
+
+    #[test]
+    fn all_of_it_can_be_a_text() {
+        let document = document(r#"{"request":{"body":{"a":"1","a":2},"headers":{}}}"#);
+        let expected = r#"{"request":{"body":{"value":"{\"a\":\"1\",\"a\":2}"},"headers":{"value":"{}"}}}"#;
+        assert_eq!(lines(&document, false, Open::Nothing).lines().nth(1), Some(expected));
+    }
+
+    #[test]
+    fn each_status_has_its_outcome() {
+        let outcome = |json: &str| serde_json::from_str::<Item>(json).expect("an item").outcome();
+        assert_eq!(outcome(r#"{"status":201}"#), Outcome::Stored);
+        assert_eq!(
+            outcome(r#"{"status":400,"error":{"type":"mapper","reason":"bad","caused_by":{"reason":"why"}}}"#),
+            Outcome::Refused("mapper: bad: why".to_owned())
+        );
+        for status in [401, 403, 404, 409, 429, 500, 503] {
+            assert!(matches!(outcome(&format!(r#"{{"status":{status}}}"#)), Outcome::Later(_)), "{status}");
+        }
+    }
+}

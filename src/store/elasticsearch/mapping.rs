@@ -1,0 +1,180 @@
+//! How an event lies in Elasticsearch, and under which names its fields are found.
+//!
+//! An index that goms makes has this mapping: exact fields are keywords, a client's headers and body are one
+//! `flattened` field each (so no client adds fields), the rest is kept and not indexed. For full text each document
+//! carries its words in [`WORDS`], which is taken off again when it is read.
+//!
+//! An index that the original nodes made has what Elasticsearch guessed: `text` with a `.keyword` beside it. It is used
+//! as it is, with the fields that it lacks added.
+
+use serde_json::{Map, Value, json};
+
+/// The words of the document, which only goms's own indices have.
+pub(super) const WORDS: &str = "gomsWords";
+
+/// What a client's headers and body are mapped to, tried in turn: OpenSearch, Elasticsearch, and any server else. (No
+/// server has both of the first two, so their order costs one of them one refused request when it makes the index.)
+pub(super) const OPEN_FIELDS: [OpenField; 3] = [OpenField::FlatObject, OpenField::Flattened, OpenField::Kept];
+
+/// Characters of a keyword that are indexed; Lucene refuses a document with a term over 32,766 bytes (3 a character).
+const KEYWORD_CHARS: u32 = 8191;
+
+/// How a field of unknown content is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenField {
+    /// Elasticsearch 7.3 and later, not in its Apache-licensed build.
+    Flattened,
+    /// OpenSearch 2.7 and later.
+    FlatObject,
+    /// Kept, found through its words only.
+    Kept,
+}
+
+impl OpenField {
+    fn mapping(self) -> Value {
+        match self {
+            // what parses here is never deeper than 128; the default of 20 would refuse some of it
+            Self::Flattened => json!({"type": "flattened", "depth_limit": 128, "ignore_above": 4096}),
+            Self::FlatObject => json!({"type": "flat_object"}),
+            Self::Kept => json!({"type": "object", "enabled": false}),
+        }
+    }
+}
+
+/// The index template for `index` and all that begin with it.
+pub(super) fn template(index: &str, open: OpenField) -> Value {
+    json!({
+        "index_patterns": [format!("{index}*")],
+        // over templates of 0, below what a user sets on purpose
+        "priority": 100,
+        // a server alone stays green
+        "template": {"settings": {"auto_expand_replicas": "0-1"}, "mappings": mappings(open)},
+    })
+}
+
+fn mappings(open: OpenField) -> Value {
+    let mut properties = exact_properties();
+    properties.insert("projectName".to_owned(), keyword());
+    properties.insert("serviceId".to_owned(), keyword());
+    properties
+        .insert("time".to_owned(), json!({"type": "date", "format": "yyyy-MM-dd HH:mm:ss", "ignore_malformed": true}));
+    properties.insert("trace".to_owned(), OpenField::Kept.mapping());
+    properties.insert(
+        WORDS.to_owned(),
+        json!({"type": "text", "analyzer": "whitespace", "norms": false, "index_options": "docs"}),
+    );
+    properties.insert(
+        "request".to_owned(),
+        json!({"dynamic": false, "properties": {
+            "method": keyword(), "url": keyword(), "urlParam": keyword(), "clientIp": keyword(),
+            "headers": open.mapping(), "body": open.mapping(),
+        }}),
+    );
+    json!({"dynamic": false, "properties": properties})
+}
+
+fn keyword() -> Value {
+    json!({"type": "keyword", "ignore_above": KEYWORD_CHARS})
+}
+
+/// What queries need beside `request.url`.
+fn exact_properties() -> Map<String, Value> {
+    let mut properties = Map::new();
+    for name in ["requestId", "event", "serviceName", "eventId", "traceId", "spanId", "parentId", "node"] {
+        properties.insert(name.to_owned(), keyword());
+    }
+    properties.insert("status".to_owned(), json!({"type": "integer"}));
+    properties.insert("durationNs".to_owned(), json!({"type": "long"}));
+    properties.insert("timeMs".to_owned(), json!({"type": "date", "format": "epoch_millis"}));
+    properties
+}
+
+/// What an existing mapping lacks, as the body of a mapping update; `None` when it lacks nothing.
+pub(super) fn missing(mappings: &Value) -> Option<Value> {
+    let there = &mappings["properties"];
+    let mut properties = exact_properties();
+    properties.retain(|name, _| there.get(name).is_none());
+    if field(mappings, "request.url").is_none() {
+        properties.insert("request".to_owned(), json!({"properties": {"url": keyword()}}));
+    }
+    (!properties.is_empty()).then(|| json!({"properties": properties}))
+}
+
+/// The names under which values are found in one index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    pub request_id: String,
+    pub event: String,
+    pub service: String,
+    pub node: String,
+    pub url: String,
+    /// Orders events of equal sort keys.
+    pub tie: String,
+    /// Whether documents carry [`WORDS`].
+    pub words: bool,
+}
+
+impl Names {
+    /// Looks them up in an index's mapping.
+    pub fn of(mappings: &Value) -> Self {
+        let words = field(mappings, WORDS).is_some();
+        Self {
+            request_id: exact(mappings, "requestId"),
+            event: exact(mappings, "event"),
+            service: exact(mappings, "serviceName"),
+            node: exact(mappings, "node"),
+            url: exact(mappings, "request.url"),
+            // what the original consumer wrote has no `eventId`
+            tie: if words { exact(mappings, "eventId") } else { "_id".to_owned() },
+            words,
+        }
+    }
+
+    /// Those of an index that goms makes.
+    pub fn own() -> Self {
+        Self::of(&mappings(OpenField::Kept))
+    }
+}
+
+fn field<'m>(mappings: &'m Value, path: &str) -> Option<&'m Value> {
+    path.split('.').try_fold(mappings, |at, name| at.get("properties")?.get(name))
+}
+
+/// `path`, or the keyword beside it where it is a text.
+fn exact(mappings: &Value, path: &str) -> String {
+    let beside = field(mappings, path).filter(|field| field["type"] == "text").and_then(|field| {
+        let (name, _) = field.get("fields")?.as_object()?.iter().find(|(_, field)| field["type"] == "keyword")?;
+        Some(format!("{path}.{name}"))
+    });
+    beside.unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guessed_mappings_are_found_by_their_keywords() {
+        let text = json!({"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}});
+        let mappings = json!({"properties": {
+            "requestId": text, "event": text, "node": {"type": "keyword"},
+            "request": {"properties": {"url": text}},
+        }});
+        let names = Names::of(&mappings);
+        assert_eq!(names.request_id, "requestId.keyword");
+        assert_eq!(names.url, "request.url.keyword");
+        assert_eq!(names.node, "node");
+        assert_eq!((names.tie.as_str(), names.words), ("_id", false));
+        let missing = missing(&mappings).expect("it lacks some");
+        assert!(missing["properties"]["timeMs"].is_object());
+        assert!(missing["properties"].get("requestId").is_none());
+        assert!(missing["properties"].get("request").is_none());
+    }
+
+    #[test]
+    fn own_mapping_lacks_nothing() {
+        assert_eq!(missing(&mappings(OpenField::Flattened)), None);
+        let names = Names::own();
+        assert_eq!((names.request_id.as_str(), names.tie.as_str(), names.words), ("requestId", "eventId", true));
+    }
+}

@@ -1,0 +1,169 @@
+//! The store without a server: tantivy in the data folder, exact fields and full text.
+//!
+//! One process at a time has the folder (`goms.lock`, a lock that the kernel drops when the process dies); others
+//! read through its API. A write is committed before it is answered, several that wait together in one commit. The
+//! folder opens after a `kill -9` at any moment, with everything that was answered.
+
+mod reader;
+mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use prometheus::IntCounterVec;
+use tantivy::directory::error::LockError;
+use tantivy::directory::{Directory, DirectoryLock, Lock, MmapDirectory};
+use tantivy::{Index, IndexReader, ReloadPolicy};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Document, Outcome, Page, Query, StoreError, TraceStore};
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use reader::SearchError;
+use schema::Layout;
+use writer::{Job, Writer};
+
+/// Writes that may wait for the thread; the next one waits outside.
+const MAX_WAITING_WRITES: usize = 64;
+
+/// Held as long as the store is open, also while tantivy's own writer is opened again after an error.
+const LOCK_FILE: &str = "goms.lock";
+
+/// Retention is looked after a hundred times in its span, within these bounds.
+const RETAIN_CHECK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+
+/// An open folder.
+pub struct Embedded {
+    dir: PathBuf,
+    layout: Layout,
+    reader: IndexReader,
+    /// `None` only while it is dropped.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    events: IntCounterVec,
+}
+
+impl Embedded {
+    /// Opens the folder for writing and reading, and makes it where it is missing. Blocks for some milliseconds.
+    /// Must run in a tokio runtime where `retain` is given.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another process (or store of this one) has it; [`StoreError::Unavailable`] when it
+    /// cannot be read or written.
+    pub fn open(
+        dir: &Path,
+        retain: Option<Duration>,
+        shutdown: &Shutdown,
+        metrics: &Metrics,
+    ) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|error| unavailable(dir, error))?;
+        let directory = MmapDirectory::open(dir).map_err(|error| unavailable(dir, error))?;
+        let lock = lock(dir, &directory)?;
+        let layout = Layout::new();
+        let (index, reader) = open_index(directory, &layout).map_err(|error| unavailable(dir, error))?;
+        let writer =
+            Writer::open(dir.to_owned(), index, layout.clone(), reader.clone()).map_err(|error| match error {
+                tantivy::TantivyError::LockFailure(LockError::LockBusy, _) => StoreError::InUse(dir.to_owned()),
+                other => unavailable(dir, other),
+            })?;
+        let (jobs, waiting) = mpsc::channel(MAX_WAITING_WRITES);
+        let thread = std::thread::Builder::new()
+            .name("goms-store".to_owned())
+            .spawn(move || {
+                writer.run(waiting);
+                drop(lock);
+            })
+            .map_err(|error| unavailable(dir, error))?;
+        if let Some(retain) = retain {
+            expire(jobs.downgrade(), retain, shutdown);
+        }
+        log::info!("embedded trace store open events={} dir={}", reader.searcher().num_docs(), dir.display());
+        let events = metrics.counter("store_events_total", "Events written to the trace store", &["outcome"]);
+        Ok(Self { dir: dir.to_owned(), layout, reader, jobs: Some(jobs), thread: Some(thread), events })
+    }
+
+    fn ended(&self) -> StoreError {
+        unavailable(&self.dir, std::io::Error::other("its writing thread has ended"))
+    }
+}
+
+#[async_trait]
+impl TraceStore for Embedded {
+    async fn write(&self, batch: &[Document]) -> Result<Vec<Outcome>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or_else(|| self.ended())?;
+        jobs.send(Job::Write(batch.to_vec(), reply)).await.map_err(|_| self.ended())?;
+        let outcomes = answer.await.map_err(|_| self.ended())?.map_err(|error| unavailable(&self.dir, error))?;
+        super::count(&self.events, &outcomes);
+        Ok(outcomes)
+    }
+
+    async fn query(&self, query: &Query) -> Result<Page, StoreError> {
+        let (searcher, layout, query) = (self.reader.searcher(), self.layout.clone(), query.clone());
+        let found = tokio::task::spawn_blocking(move || reader::search(&searcher, &layout, &query)).await;
+        match found {
+            Ok(Ok(page)) => Ok(page),
+            Ok(Err(SearchError::Query(error))) => Err(error),
+            Ok(Err(SearchError::Index(error))) => Err(unavailable(&self.dir, error)),
+            Err(error) => Err(unavailable(&self.dir, error)),
+        }
+    }
+}
+
+/// The folder is free again when this returns.
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the writing thread of the trace store panicked dir={}", self.dir.display());
+        }
+    }
+}
+
+fn lock(dir: &Path, directory: &MmapDirectory) -> Result<DirectoryLock, StoreError> {
+    let lock = Lock { filepath: PathBuf::from(LOCK_FILE), is_blocking: false };
+    directory.acquire_lock(&lock).map_err(|error| match error {
+        LockError::LockBusy => StoreError::InUse(dir.to_owned()),
+        other @ LockError::IoError(_) => unavailable(dir, other),
+    })
+}
+
+fn open_index(directory: MmapDirectory, layout: &Layout) -> tantivy::Result<(Index, IndexReader)> {
+    let index = Index::open_or_create(directory, layout.schema.clone())?;
+    // the writing thread reloads after each commit; no file watcher, no second thread
+    let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+    Ok((index, reader))
+}
+
+/// Deletes what is older than `retain`, now and from time to time, until the end or until the store is dropped.
+fn expire(jobs: mpsc::WeakSender<Job>, retain: Duration, shutdown: &Shutdown) {
+    let every = (retain / 100).clamp(RETAIN_CHECK.0, RETAIN_CHECK.1);
+    let ending = shutdown.clone();
+    shutdown.spawn(async move {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = ending.begun() => return,
+                _ = ticks.tick() => {}
+            }
+            let Some(jobs) = jobs.upgrade() else { return };
+            // a full queue is busy writing: the next tick comes soon
+            drop(jobs.try_send(Job::Expire(cutoff_ms(retain))));
+        }
+    });
+}
+
+fn cutoff_ms(retain: Duration) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.saturating_sub(retain).as_millis()).unwrap_or(i64::MAX)
+}
+
+fn unavailable(dir: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::Unavailable { address: dir.display().to_string(), source: source.into() }
+}

@@ -1,0 +1,301 @@
+//! Reads what comes in as trace events: one JSON object or an array of them, from our nodes or the originals'.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::go_form::{parse_duration, parse_local_time, push_string};
+
+/// An event as it goes into a store.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// `eventId`; for an event without one, a UUID made of a hash of its bytes, so that a redelivery has the same.
+    ///
+    /// Two events of Go nodes with the same bytes are one: they tell of the same request id, event and second, and end
+    /// events of the same duration to the nanosecond too, so nothing that a reader could tell apart is lost.
+    pub id: String,
+    /// The event as it came; behind it the fields that it lacked.
+    pub json: Box<RawValue>,
+    /// `requestId`.
+    pub request_id: String,
+    /// `request.start`, …
+    pub event: String,
+    /// `serviceName`.
+    pub service: String,
+    /// `ip:rpc_ip:http`.
+    pub node: String,
+    /// The path.
+    pub url: String,
+    /// The HTTP status, on end events of our nodes.
+    pub status: Option<u16>,
+    /// Nanoseconds, on end events.
+    pub duration_ns: Option<u64>,
+    /// Milliseconds of Unix time; of an event that tells no time, when it was read.
+    pub time_ms: i64,
+    /// 32 hex digits.
+    pub trace_id: String,
+}
+
+/// What a message held.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// Its events.
+    pub events: Vec<Parsed>,
+    /// Elements of an array that are no events: their JSON and why.
+    pub refused: Vec<(String, ParseError)>,
+}
+
+/// Why something is no trace event.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// Not JSON.
+    #[error("not JSON")]
+    Json(#[source] serde_json::Error),
+    /// JSON, but no object.
+    #[error("not a JSON object")]
+    NotAnObject,
+    /// An object that says neither which request nor which event.
+    #[error("no trace event: it has neither `requestId` nor `event`")]
+    NotAnEvent,
+}
+
+/// What is read of an event. Each part may be missing or of another type, which then counts as missing.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Known<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    request_id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    request: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    event: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    time: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    service_name: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    service_id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    trace: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    event_id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    trace_id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    status: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    node: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    duration_ns: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    time_ms: Option<&'a RawValue>,
+}
+
+/// Tells `null` (a field that is there) from no field.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+#[derive(Deserialize)]
+struct Url {
+    #[serde(default)]
+    url: String,
+}
+
+#[derive(Deserialize)]
+struct Timing {
+    timing: String,
+}
+
+/// Reads one event or an array of events. Unknown fields and any body are kept as they are.
+///
+/// # Errors
+/// [`ParseError`] when the whole message is no event; single elements of an array are in [`Received::refused`].
+pub fn parse(bytes: &[u8]) -> Result<Received, ParseError> {
+    let whole: &RawValue = serde_json::from_slice(bytes).map_err(ParseError::Json)?;
+    let mut received = Received::default();
+    if whole.get().starts_with('[') {
+        let elements: Vec<&RawValue> = serde_json::from_str(whole.get()).map_err(ParseError::Json)?;
+        for element in elements {
+            match parse_one(element.get()) {
+                Ok(event) => received.events.push(event),
+                Err(error) => received.refused.push((element.get().to_owned(), error)),
+            }
+        }
+    } else {
+        received.events.push(parse_one(whole.get())?);
+    }
+    Ok(received)
+}
+
+fn parse_one(json: &str) -> Result<Parsed, ParseError> {
+    if !json.starts_with('{') {
+        return Err(ParseError::NotAnObject);
+    }
+    let known: Known<'_> = serde_json::from_str(json).map_err(ParseError::Json)?;
+    let (request_id, event) = (value::<String>(known.request_id), value::<String>(known.event));
+    if request_id.is_none() && event.is_none() {
+        return Err(ParseError::NotAnEvent);
+    }
+    let (request_id, event) = (request_id.unwrap_or_default(), event.unwrap_or_default());
+    let mut missing = Missing::default();
+
+    let own_id = value::<String>(known.event_id).filter(|id| Uuid::try_parse(id).is_ok());
+    let id = own_id.unwrap_or_else(|| missing.text(known.event_id, "eventId", hashed_id(json)));
+    let trace_id = value(known.trace_id).unwrap_or_else(|| {
+        let id = Uuid::try_parse(&request_id).map(|id| id.simple().to_string()).unwrap_or_default();
+        missing.text(known.trace_id, "traceId", id)
+    });
+    let node = value(known.node).unwrap_or_else(|| {
+        let service_id: String = value(known.service_id).unwrap_or_default();
+        missing.text(known.node, "node", node_of(&service_id))
+    });
+    let duration_ns = value(known.duration_ns).or_else(|| {
+        let timing = value::<Timing>(known.trace).and_then(|trace| parse_duration(&trace.timing))?;
+        missing.number(known.duration_ns, "durationNs", timing);
+        Some(timing)
+    });
+    let time_ms = value(known.time_ms).unwrap_or_else(|| {
+        let time = value::<String>(known.time).and_then(|time| parse_local_time(&time));
+        let time = time.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
+        missing.number(known.time_ms, "timeMs", time);
+        time
+    });
+    Ok(Parsed {
+        id,
+        json: missing.append_to(json).map_err(ParseError::Json)?,
+        request_id,
+        event,
+        service: value(known.service_name).unwrap_or_default(),
+        node,
+        url: value::<Url>(known.request).map(|request| request.url).unwrap_or_default(),
+        status: value(known.status),
+        duration_ns,
+        time_ms,
+        trace_id,
+    })
+}
+
+fn value<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
+    serde_json::from_str(raw?.get()).ok()
+}
+
+/// `goms_user_ip:rpc_ip:http` → `ip:rpc_ip:http`.
+fn node_of(service_id: &str) -> String {
+    service_id.splitn(3, '_').nth(2).unwrap_or_default().to_owned()
+}
+
+/// The first 128 bits of SHA-256 as a version 8 UUID (RFC 9562, section 5.8).
+fn hashed_id(json: &str) -> String {
+    let digest = Sha256::digest(json.as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
+}
+
+/// Fields that an event lacked, as JSON to put behind its last one. A field that is there, even as `null`, stays.
+#[derive(Default)]
+struct Missing(Vec<u8>);
+
+impl Missing {
+    fn text(&mut self, there: Option<&RawValue>, key: &str, value: String) -> String {
+        if there.is_none() && !value.is_empty() {
+            self.key(key);
+            push_string(&mut self.0, &value);
+        }
+        value
+    }
+
+    fn number(&mut self, there: Option<&RawValue>, key: &str, value: impl std::fmt::Display) {
+        if there.is_none() {
+            self.key(key);
+            self.0.extend_from_slice(value.to_string().as_bytes());
+        }
+    }
+
+    fn key(&mut self, key: &str) {
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(key.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+
+    /// `json` is an object with at least one field, and ends with its `}`.
+    fn append_to(self, json: &str) -> Result<Box<RawValue>, serde_json::Error> {
+        let mut whole = json.to_owned();
+        if !self.0.is_empty() {
+            whole.pop();
+            whole.push_str(&String::from_utf8_lossy(&self.0));
+            whole.push('}');
+        }
+        RawValue::from_string(whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GO_EVENT: &str = r#"{"requestId":"cdb08456-d8a7-4d53-93c2-a5e3f01f56d6","request":{"method":"POST","url":"/login","urlParam":"","clientIp":"127.0.0.1","headers":{},"body":{"n":1.10}},"event":"service.end","time":"2026-11-21 07:56:07","serviceName":"user","serviceId":"goms_user_127.0.0.1:19180_127.0.0.1:19080","projectName":"goms","trace":{"timing":"1.425053ms"}}"#;
+
+    fn one(json: &str) -> Parsed {
+        let mut received = parse(json.as_bytes()).unwrap();
+        assert_eq!((received.events.len(), received.refused.len()), (1, 0));
+        received.events.remove(0)
+    }
+
+    #[test]
+    fn a_go_event_gets_the_fields_it_lacks() {
+        let event = one(GO_EVENT);
+        assert_eq!(event.duration_ns, Some(1_425_053));
+        assert_eq!(Some(event.time_ms), parse_local_time("2026-11-21 07:56:07"));
+        assert_eq!(event.trace_id, "cdb08456d8a74d5393c2a5e3f01f56d6");
+        assert_eq!(event.node, "127.0.0.1:19180_127.0.0.1:19080");
+        assert_eq!((event.url.as_str(), event.service.as_str(), event.status), ("/login", "user", None));
+        let tail = event.json.get().strip_prefix(&GO_EVENT[..GO_EVENT.len() - 1]).unwrap();
+        let expected = format!(
+            r#","eventId":"{}","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","node":"127.0.0.1:19180_127.0.0.1:19080","durationNs":1425053,"timeMs":{}}}"#,
+            event.id, event.time_ms
+        );
+        assert_eq!(tail, expected);
+        assert_eq!(Uuid::try_parse(&event.id).unwrap().get_version_num(), 8);
+    }
+
+    #[test]
+    fn an_id_is_stable_and_differs_by_a_byte() {
+        assert_eq!(one(GO_EVENT).id, one(GO_EVENT).id);
+        assert_ne!(one(GO_EVENT).id, one(&GO_EVENT.replace("1.425053ms", "1.425054ms")).id);
+        // what was completed once is not completed again
+        let completed = one(GO_EVENT);
+        let again = one(completed.json.get());
+        assert_eq!((again.id, again.json.get()), (completed.id, completed.json.get()));
+    }
+
+    #[test]
+    fn odd_but_harmless_events_are_kept_as_they_are() {
+        let odd = r#"{ "requestId":7, "event":"request.end", "request":{"body":[1]}, "status":"x", "extra":{"a":[null]}, "eventId":null }"#;
+        let event = one(odd);
+        assert_eq!((event.request_id.as_str(), event.status), ("", None));
+        assert!(event.json.get().starts_with(odd.trim_end_matches('}')), "{}", event.json);
+        assert!(!event.json.get().contains("eventId\":\""), "{}", event.json);
+        assert!(Uuid::try_parse(&event.id).is_ok());
+    }
+
+    #[test]
+    fn arrays_give_their_events_and_name_what_is_none() {
+        let received = parse(format!(" [{GO_EVENT}, 7, {{}}]\n").as_bytes()).unwrap();
+        assert_eq!(received.events.len(), 1);
+        let refused: Vec<_> = received.refused.iter().map(|(json, why)| (json.as_str(), why.to_string())).collect();
+        assert_eq!(
+            refused,
+            [
+                ("7", "not a JSON object".to_owned()),
+                ("{}", "no trace event: it has neither `requestId` nor `event`".to_owned())
+            ]
+        );
+        for junk in ["", "nonsense", "7", "{", "{}", "\u{0}", "[{]"] {
+            assert!(parse(junk.as_bytes()).is_err(), "{junk}");
+        }
+    }
+}

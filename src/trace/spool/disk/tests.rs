@@ -1,0 +1,192 @@
+use std::io::Write;
+
+use bytes::Bytes;
+
+use super::*;
+
+fn batch(number: usize) -> Batch {
+    Batch::from_disk(Bytes::from(format!("[{{\"n\":{number}}}]")), 1)
+}
+
+fn open(root: &Path) -> Disk {
+    Disk::open(root, 1 << 20).unwrap()
+}
+
+/// Everything that is not confirmed, oldest first.
+fn contents(disk: &mut Disk) -> Vec<String> {
+    let (batches, _) = disk.peek(usize::MAX, usize::MAX);
+    batches.iter().map(|batch| String::from_utf8_lossy(&batch.json).into_owned()).collect()
+}
+
+fn expected(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(|number| format!("[{{\"n\":{number}}}]")).collect()
+}
+
+/// As `kill -9` leaves it: the lock goes with the process, the files stay.
+fn kill(disk: Disk) -> PathBuf {
+    let dir = disk.dir.clone();
+    disk.lock.unlock().unwrap();
+    std::mem::forget(disk);
+    dir
+}
+
+fn segment_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "seg"));
+    files.sort();
+    files
+}
+
+fn bad_files(root: &Path) -> usize {
+    fs::read_dir(root).unwrap().filter(|entry| entry.as_ref().unwrap().path().extension().is_some()).count()
+}
+
+#[test]
+fn it_is_a_queue_and_forgets_only_what_was_confirmed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = open(root.path());
+    for number in 0..5 {
+        disk.push(&batch(number)).unwrap();
+    }
+    let (batches, end) = disk.peek(2, usize::MAX);
+    assert_eq!(batches.len(), 2);
+    assert_eq!(contents(&mut disk), expected(0..5));
+    disk.confirm(end, 2);
+    assert_eq!((contents(&mut disk), disk.events()), (expected(2..5), 3));
+    let (batches, end) = disk.peek(9, 1);
+    assert_eq!(batches.len(), 1, "one at least, however small the byte limit");
+    disk.confirm(end, 1);
+    disk.push(&batch(5)).unwrap();
+    let (_, end) = disk.peek(9, usize::MAX);
+    disk.confirm(end, 3);
+    assert!(disk.is_empty());
+    assert_eq!((disk.bytes(), disk.events()), (0, 0));
+    let dir = disk.dir.clone();
+    drop(disk);
+    assert!(!dir.exists(), "an empty spool leaves nothing behind");
+}
+
+#[test]
+fn it_spreads_over_segments_and_deletes_them_one_by_one() {
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = Disk::open(root.path(), 4096).unwrap();
+    for number in 0..100 {
+        disk.push(&batch(number)).unwrap();
+    }
+    assert!(segment_files(&disk.dir).len() > 2);
+    for number in 0..100 {
+        let (batches, end) = disk.peek(1, usize::MAX);
+        assert_eq!(batches[0].json, batch(number).json);
+        disk.confirm(end, 1);
+    }
+    assert!(disk.is_empty());
+    assert_eq!(segment_files(&disk.dir).len(), 0);
+    assert_eq!(disk.take_losses(), Losses::default());
+}
+
+#[test]
+fn at_the_cap_the_oldest_go_and_are_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = Disk::open(root.path(), 2048).unwrap();
+    for number in 0..1000 {
+        disk.push(&batch(number)).unwrap();
+        let on_disk: u64 = segment_files(&disk.dir).iter().map(|file| file.metadata().unwrap().len()).sum();
+        assert_eq!(on_disk, disk.bytes());
+        assert!(on_disk <= 2048 + 64, "{on_disk}");
+    }
+    let left = contents(&mut disk);
+    assert_eq!(left, expected(1000 - left.len()..1000));
+    assert_eq!(disk.take_losses(), Losses { events: 1000 - left.len() as u64, damaged_files: 0 });
+}
+
+#[test]
+fn a_confirmation_of_what_the_cap_took_meanwhile_does_no_harm() {
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = Disk::open(root.path(), 2048).unwrap();
+    for number in 0..50 {
+        disk.push(&batch(number)).unwrap();
+    }
+    let (batches, end) = disk.peek(3, usize::MAX);
+    for number in 50..500 {
+        disk.push(&batch(number)).unwrap();
+    }
+    let before = contents(&mut disk);
+    disk.confirm(end, batches.len() as u64);
+    assert_eq!(contents(&mut disk), before);
+}
+
+#[test]
+fn the_next_process_adopts_what_a_killed_one_left() {
+    let root = tempfile::tempdir().unwrap();
+    let mut first = open(root.path());
+    for number in 0..3 {
+        first.push(&batch(number)).unwrap();
+    }
+    let mut beside = open(root.path());
+    assert!(beside.is_empty(), "a living process keeps its own");
+    let dir = kill(first);
+    let mut second = open(root.path());
+    assert_eq!(contents(&mut second), expected(0..3));
+    assert!(!dir.exists());
+    second.push(&batch(3)).unwrap();
+    assert_eq!((contents(&mut second), second.events()), (expected(0..4), 4));
+    assert!(contents(&mut beside).is_empty());
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_at_every_byte() {
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = open(root.path());
+    for number in 0..3 {
+        disk.push(&batch(number)).unwrap();
+    }
+    let whole = fs::read(&segment_files(&disk.dir)[0]).unwrap();
+    drop(kill(disk));
+    for length in 0..whole.len() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = kill(open(root.path()));
+        fs::write(dir.join("0000000000000001.seg"), &whole[..length]).unwrap();
+        let mut disk = open(root.path());
+        let record = (whole.len() - 8) / 3;
+        let records = length.saturating_sub(8) / record;
+        assert_eq!(contents(&mut disk), expected(0..records), "{length}");
+        assert_eq!((disk.take_losses(), bad_files(root.path())), (Losses::default(), 0), "{length}");
+    }
+}
+
+#[test]
+fn damage_is_set_aside_and_the_rest_delivered() {
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = open(root.path());
+    for number in 0..3 {
+        disk.push(&batch(number)).unwrap();
+    }
+    let file = segment_files(&disk.dir)[0].clone();
+    let dir = kill(disk);
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    fs::write(dir.join("0000000000000002.seg"), b"this is no segment").unwrap();
+    fs::write(dir.join("notes.txt"), b"foreign").unwrap();
+    let mut disk = open(root.path());
+    assert_eq!(contents(&mut disk), expected(0..2));
+    assert_eq!(disk.take_losses().damaged_files, 2);
+    assert_eq!(bad_files(root.path()), 2);
+}
+
+#[test]
+fn a_segment_damaged_under_a_running_process_is_set_aside() {
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = Disk::open(root.path(), 1024).unwrap();
+    for number in 0..12 {
+        disk.push(&batch(number)).unwrap();
+    }
+    let files = segment_files(&disk.dir);
+    assert!(files.len() > 1);
+    let mut file = fs::File::options().write(true).open(&files[0]).unwrap();
+    file.write_all(&[0xff; 40]).unwrap();
+    let left = contents(&mut disk);
+    assert_eq!(left, expected(12 - left.len()..12));
+    assert_eq!(disk.take_losses(), Losses { events: 12 - left.len() as u64, damaged_files: 1 });
+}

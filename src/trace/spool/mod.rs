@@ -1,0 +1,393 @@
+//! The spool: takes events from the recorder's queue, batches them and has the transport deliver them; on disk what is
+//! not confirmed in time.
+//!
+//! ```text
+//! recorder ──► open batch ──sealed──► memory ──► in flight ──confirmed──► gone
+//!                                       │            │
+//!                                       └─ too old ──┴──► disk ──► in flight ──confirmed──► gone
+//! ```
+//! - A batch is sealed when it is full or half of the flush interval old, and sent at once when nothing is in flight.
+//! - What is three quarters of the flush interval old and not confirmed is written to disk, also when it is in flight or
+//!   not sealed yet. So a killed process loses at most what it recorded in the last flush interval, and nothing is
+//!   written while the transport keeps up.
+//! - What is on disk is delivered first, in order; it goes only when confirmed, or at the cap (counted).
+//! - A delivery that failed is tried again after a wait that grows; a late confirmation counts.
+
+mod batch;
+mod disk;
+mod segment;
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+use futures_util::future::LocalBoxFuture;
+use prometheus::{IntCounter, IntGauge};
+use tokio::sync::mpsc;
+
+pub(super) use batch::Batch;
+use batch::OpenBatch;
+use disk::{Disk, Position};
+
+use super::event::Event;
+use super::transport::{Away, Carrier};
+use super::{Settings, TraceError};
+use crate::backoff::Backoff;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+
+/// Batches a delivery: up to 4,096 events a round trip.
+const DELIVERY_BATCHES: usize = 16;
+/// Bytes a delivery, which a consumer takes in one request.
+const DELIVERY_BYTES: usize = 4 << 20;
+/// Bytes that wait in memory: more only while the disk cannot be written, and then the oldest go.
+const MEMORY_BYTES: usize = 32 << 20;
+/// How long an ending process tries to deliver what it has.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+/// Between tries to write to a disk that failed.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// What is being delivered.
+struct InFlight {
+    batches: Vec<Batch>,
+    /// Where they end on disk; `None` while they are only in memory.
+    on_disk: Option<Position>,
+    done: LocalBoxFuture<'static, (Carrier, Result<(), Away>)>,
+}
+
+struct Instruments {
+    recorded: IntCounter,
+    delivered: IntCounter,
+    dropped: IntCounter,
+    refused: IntCounter,
+    damaged: IntCounter,
+    spooled_bytes: IntGauge,
+}
+
+impl Instruments {
+    fn new(metrics: &Metrics) -> Self {
+        let counter = |name, help| metrics.counter(name, help, &[]).with_label_values::<&str>(&[]);
+        let dropped = metrics.counter("trace_dropped_total", "trace events lost because a queue was full", &["where"]);
+        Self {
+            recorded: counter("trace_recorded_total", "trace events recorded"),
+            delivered: counter("trace_delivered_total", "trace events whose delivery was confirmed"),
+            dropped: dropped.with_label_values(&["spool"]),
+            refused: dropped.with_label_values(&["refused"]),
+            damaged: counter("trace_spool_bad_files_total", "spool files set aside because they are damaged"),
+            spooled_bytes: metrics
+                .gauge("trace_spooled_bytes", "bytes of trace events waiting on disk", &[])
+                .with_label_values::<&str>(&[]),
+        }
+    }
+}
+
+/// The task's state.
+pub(super) struct Spool {
+    events: mpsc::Receiver<Event>,
+    open: OpenBatch,
+    memory: VecDeque<Batch>,
+    memory_bytes: usize,
+    disk: Disk,
+    disk_broken: Option<Instant>,
+    carrier: Option<Carrier>,
+    in_flight: Option<InFlight>,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+    away: bool,
+    /// That it is away was said.
+    told: bool,
+    /// That the oldest events go was said.
+    full: bool,
+    flush_interval: Duration,
+    instruments: Instruments,
+    gauge_shown: i64,
+}
+
+impl Spool {
+    /// Opens the folder and takes over what dead processes left.
+    pub fn open(
+        settings: &Settings,
+        events: mpsc::Receiver<Event>,
+        carrier: Carrier,
+        metrics: &Metrics,
+    ) -> Result<Self, TraceError> {
+        let disk = Disk::open(&settings.spool_dir, settings.spool_bytes)
+            .map_err(|source| TraceError::Spool { dir: settings.spool_dir.clone(), source })?;
+        let mut spool = Self {
+            events,
+            open: OpenBatch::default(),
+            memory: VecDeque::new(),
+            memory_bytes: 0,
+            disk,
+            disk_broken: None,
+            carrier: Some(carrier),
+            in_flight: None,
+            backoff: Backoff::seeded(Duration::from_millis(100), Duration::from_secs(3)),
+            retry_at: None,
+            away: false,
+            told: false,
+            full: false,
+            flush_interval: settings.flush_interval,
+            instruments: Instruments::new(metrics),
+            gauge_shown: 0,
+        };
+        spool.account();
+        Ok(spool)
+    }
+
+    /// Runs until the end is asked for; then delivers for at most [`FLUSH_LIMIT`] and leaves the rest on disk.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let mut received = Vec::with_capacity(batch::BATCH_EVENTS);
+        let mut give_up_at: Option<Instant> = None;
+        loop {
+            self.start_delivery();
+            if give_up_at.is_some_and(|at| self.is_done() || self.away || Instant::now() >= at) {
+                break;
+            }
+            let wake_at = [self.next_deadline(), give_up_at].into_iter().flatten().min();
+            tokio::select! {
+                count = self.events.recv_many(&mut received, batch::BATCH_EVENTS), if !self.events.is_closed() || !self.events.is_empty() => {
+                    self.take(&mut received, count);
+                }
+                (carrier, result) = finished(&mut self.in_flight) => self.finish_delivery(carrier, result),
+                () = until(wake_at) => {}
+                () = shutdown.begun(), if give_up_at.is_none() => {
+                    give_up_at = Some(Instant::now() + FLUSH_LIMIT);
+                    self.events.close();
+                    // one try now, however long the wait was to be
+                    (self.retry_at, self.away) = (None, false);
+                    while let Ok(event) = self.events.try_recv() {
+                        self.take(&mut vec![event], 1);
+                    }
+                    self.seal();
+                }
+            }
+            self.tick();
+        }
+        self.seal();
+        self.persist(None);
+        self.account();
+        if self.disk.events() > 0 {
+            log::info!("trace events stay on disk for the next start events={}", self.disk.events());
+        }
+        self.instruments.spooled_bytes.sub(self.gauge_shown);
+    }
+
+    fn take(&mut self, received: &mut Vec<Event>, count: usize) {
+        let now = Instant::now();
+        self.instruments.recorded.inc_by(count as u64);
+        for event in received.drain(..) {
+            if self.open.push(&event.to_json(), now) {
+                self.seal();
+            }
+        }
+    }
+
+    fn seal(&mut self) {
+        if let Some(batch) = self.open.seal() {
+            self.memory_bytes += batch.json.len();
+            self.memory.push_back(batch);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.in_flight.is_none() && self.memory.is_empty() && self.open.born().is_none() && self.disk.is_empty()
+    }
+
+    fn seal_age(&self) -> Duration {
+        self.flush_interval / 2
+    }
+
+    fn persist_age(&self) -> Duration {
+        self.flush_interval / 4 * 3
+    }
+
+    /// The oldest event that is neither confirmed nor on disk.
+    fn oldest(&self) -> Option<Instant> {
+        let in_flight = self.in_flight.as_ref().filter(|flight| flight.on_disk.is_none());
+        let sealed = in_flight.and_then(|flight| flight.batches.first()).or(self.memory.front());
+        sealed.map(|batch| batch.born).or(self.open.born())
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let seal = self.open.born().map(|born| born + self.seal_age());
+        let persist = self.oldest().map(|born| born + self.persist_age());
+        let persist = match self.disk_broken {
+            Some(failed) => persist.map(|at| at.max(failed + DISK_RETRY)),
+            None => persist,
+        };
+        let retry = if self.in_flight.is_none() { self.retry_at } else { None };
+        [seal, persist, retry].into_iter().flatten().min()
+    }
+
+    /// Whatever is due.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.open.born().is_some_and(|born| now >= born + self.seal_age()) {
+            self.seal();
+        }
+        let disk_may_work = self.disk_broken.is_none_or(|failed| now >= failed + DISK_RETRY);
+        let too_old = self.oldest().is_some_and(|born| now >= born + self.persist_age());
+        if disk_may_work && (too_old || self.memory_bytes > MEMORY_BYTES / 2) {
+            self.persist(Some(now));
+        }
+        let mut dropped = 0;
+        while self.memory_bytes > MEMORY_BYTES
+            && let Some(batch) = self.memory.pop_front()
+        {
+            self.memory_bytes -= batch.json.len();
+            dropped += batch.events as u64;
+        }
+        self.instruments.dropped.inc_by(dropped);
+        self.account();
+    }
+
+    /// Writes what is neither confirmed nor on disk; with `now`, an open batch that is still young stays open.
+    fn persist(&mut self, now: Option<Instant>) {
+        if now.is_none_or(|now| self.open.born().is_some_and(|born| now >= born + self.persist_age())) {
+            self.seal();
+        }
+        match self.write_all() {
+            Ok(()) => {
+                if self.disk_broken.take().is_some() {
+                    log::info!("trace spool can be written again");
+                }
+            }
+            Err(error) => {
+                if self.disk_broken.replace(Instant::now()).is_none() {
+                    log::error!("cannot write trace events to disk, they wait in memory: {error}");
+                }
+            }
+        }
+    }
+
+    fn write_all(&mut self) -> io::Result<()> {
+        if let Some(flight) = self.in_flight.as_mut().filter(|flight| flight.on_disk.is_none()) {
+            // nothing unconfirmed stands on disk before these: deliveries from memory begin only when the disk is empty
+            for batch in &flight.batches {
+                self.disk.push(batch)?;
+            }
+            flight.on_disk = Some(self.disk.end());
+        }
+        while let Some(batch) = self.memory.front() {
+            self.disk.push(batch)?;
+            self.memory_bytes -= batch.json.len();
+            self.memory.pop_front();
+        }
+        Ok(())
+    }
+
+    fn start_delivery(&mut self) {
+        if self.in_flight.is_some() || self.retry_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        let (mut batches, mut end) = (Vec::new(), None);
+        if !self.disk.is_empty() {
+            let (from_disk, position) = self.disk.peek(DELIVERY_BATCHES, DELIVERY_BYTES);
+            if from_disk.is_empty() {
+                self.disk.confirm(position, 0);
+            }
+            (batches, end) = (from_disk, Some(position));
+        }
+        if batches.is_empty() && self.disk.is_empty() {
+            end = None;
+            let mut bytes = 0;
+            while batches.len() < DELIVERY_BATCHES
+                && bytes < DELIVERY_BYTES
+                && let Some(batch) = self.memory.pop_front()
+            {
+                bytes += batch.json.len();
+                self.memory_bytes -= batch.json.len();
+                batches.push(batch);
+            }
+        }
+        if batches.is_empty() {
+            return;
+        }
+        let Some(mut carrier) = self.carrier.take() else { return };
+        let load = batches.clone();
+        let done = Box::pin(async move {
+            let result = carrier.deliver(&load).await;
+            (carrier, result)
+        });
+        self.in_flight = Some(InFlight { batches, on_disk: end, done });
+    }
+
+    fn finish_delivery(&mut self, carrier: Carrier, result: Result<(), Away>) {
+        self.carrier = Some(carrier);
+        let Some(flight) = self.in_flight.take() else { return };
+        let events: u64 = flight.batches.iter().map(|batch| batch.events as u64).sum();
+        match result {
+            Ok(()) => {
+                self.instruments.delivered.inc_by(events);
+                self.forget(flight, events);
+                self.backoff.reset();
+                self.retry_at = None;
+                self.away = false;
+                if std::mem::take(&mut self.told) {
+                    log::info!("trace events are delivered again waiting={}", self.disk.events());
+                }
+            }
+            Err(away) if away.refused => {
+                log::error!("trace events were refused and are dropped events={events}: {away}");
+                self.instruments.refused.inc_by(events);
+                self.forget(flight, events);
+            }
+            Err(away) => {
+                self.put_back(flight);
+                let wait = self.backoff.next_wait().max(away.wait);
+                self.retry_at = Some(Instant::now() + wait);
+                self.away = true;
+                if away.told || std::mem::replace(&mut self.told, true) {
+                    log::debug!("trace events still wait on disk: {away}");
+                } else {
+                    log::warn!("trace events wait on disk: {away}");
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, flight: InFlight, events: u64) {
+        if let Some(end) = flight.on_disk {
+            self.disk.confirm(end, events);
+        }
+    }
+
+    /// What is on disk is read from there again; the rest goes back to the front.
+    fn put_back(&mut self, flight: InFlight) {
+        if flight.on_disk.is_none() {
+            for batch in flight.batches.into_iter().rev() {
+                self.memory_bytes += batch.json.len();
+                self.memory.push_front(batch);
+            }
+        }
+    }
+
+    fn account(&mut self) {
+        let losses = self.disk.take_losses();
+        if losses.events > 0 && !std::mem::replace(&mut self.full, true) {
+            log::error!("trace spool is full, the oldest events go; raise `traces.spoolBytes` or start a consumer");
+        }
+        self.instruments.dropped.inc_by(losses.events);
+        self.instruments.damaged.inc_by(losses.damaged_files);
+        self.full &= !self.disk.is_empty();
+        let bytes = i64::try_from(self.disk.bytes()).unwrap_or(i64::MAX);
+        self.instruments.spooled_bytes.add(bytes - self.gauge_shown);
+        self.gauge_shown = bytes;
+    }
+}
+
+/// Resolves when the delivery has ended; never without one.
+async fn finished(in_flight: &mut Option<InFlight>) -> (Carrier, Result<(), Away>) {
+    match in_flight {
+        Some(flight) => (&mut flight.done).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

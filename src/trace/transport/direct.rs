@@ -1,0 +1,165 @@
+//! Events directly to a trace consumer that the registry knows: one HTTP POST of a JSON array, answered after storing.
+//!
+//! ```text
+//! POST /goms/events   Call-Service-Key: …   Content-Type: application/json   [{…},{…}]
+//! 2xx: stored · 400, 413, 422: will never be taken, dropped and counted · anything else: the next consumer
+//! ```
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use awc::http::StatusCode;
+use awc::{Client, Connector};
+use bytes::Bytes;
+
+use super::{Away, CONSUMER_SERVICE, EVENTS_PATH};
+use crate::registry::{CatalogWatch, NodeState};
+use crate::trace::CALL_KEY_HEADER;
+use crate::trace::spool::Batch;
+
+/// A consumer answers once the events are stored.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A consumer stands on the same network.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between tries while the registry knows no consumer: looking costs nothing.
+const NO_CONSUMER_RETRY: Duration = Duration::from_millis(200);
+
+/// Posts batches to one consumer, and to the next one when it fails.
+pub(in crate::trace) struct Sender {
+    client: Option<Client>,
+    call_key: Option<String>,
+    catalog: CatalogWatch,
+    /// The consumer that took the last delivery.
+    current: Option<SocketAddr>,
+    hinted: bool,
+}
+
+impl Sender {
+    pub fn new(call_key: Option<String>, catalog: CatalogWatch) -> Self {
+        Self { client: None, call_key, catalog, current: None, hinted: false }
+    }
+
+    pub async fn deliver(&mut self, batches: &[Batch]) -> Result<(), Away> {
+        let consumers = self.consumers();
+        if consumers.is_empty() {
+            return Err(self.no_consumer());
+        }
+        let body = merge(batches);
+        let mut last = None;
+        for consumer in consumers {
+            match self.post(consumer, body.clone()).await {
+                Ok(()) => {
+                    (self.current, self.hinted) = (Some(consumer), false);
+                    return Ok(());
+                }
+                Err(away) if away.refused => return Err(away),
+                Err(away) => {
+                    log::debug!("trying the next trace consumer: {away}");
+                    last = Some(away);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| Away::new("no trace consumer takes events")))
+    }
+
+    /// Those that take events, the current one first, draining ones last.
+    fn consumers(&self) -> Vec<SocketAddr> {
+        let catalog = self.catalog.borrow().clone();
+        let nodes = catalog.as_ref().map_or(&[][..], |catalog| catalog.nodes(CONSUMER_SERVICE));
+        let mut found: Vec<(bool, bool, SocketAddr)> = nodes
+            .iter()
+            .filter(|node| node.meta.takes_events)
+            .filter_map(|node| {
+                let address = node.id.http.socket()?;
+                let leaving = node.state == NodeState::Draining || node.meta.draining;
+                Some((leaving, Some(address) != self.current, address))
+            })
+            .collect();
+        found.sort_by_key(|(leaving, other, _)| (*leaving, *other));
+        found.into_iter().map(|(_, _, address)| address).collect()
+    }
+
+    fn no_consumer(&mut self) -> Away {
+        if self.catalog.borrow().is_none() {
+            // the registry was not read yet, which is not "none"
+            return Away { wait: NO_CONSUMER_RETRY, told: true, ..Away::new("the registry was not read yet") };
+        }
+        if !std::mem::replace(&mut self.hinted, true) {
+            log::info!(
+                "nobody takes trace events yet, they wait on disk; start a consumer with `goms trace-consumer`, or turn \
+                 traces off with `traces.sample: 0`"
+            );
+        }
+        Away { wait: NO_CONSUMER_RETRY, told: true, ..Away::new("the registry knows no trace consumer") }
+    }
+
+    async fn post(&mut self, consumer: SocketAddr, body: Bytes) -> Result<(), Away> {
+        let client = self.client.get_or_insert_with(new_client);
+        let mut request = client
+            .post(format!("http://{consumer}{EVENTS_PATH}"))
+            .insert_header(("content-type", "application/json"))
+            .no_decompress();
+        if let Some(key) = &self.call_key {
+            request = request.insert_header((CALL_KEY_HEADER, key.as_str()));
+        }
+        let mut response = request
+            .send_body(body)
+            .await
+            .map_err(|error| Away::new(format!("cannot send to the trace consumer at `{consumer}`: {error}")))?;
+        // read to the end, so that the connection can be used again
+        let answer = response.body().limit(64 << 10).await.unwrap_or_default();
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let says = String::from_utf8_lossy(&answer[..answer.len().min(200)]).into_owned();
+        let hint = if status == StatusCode::FORBIDDEN { "; check `callServiceKey`" } else { "" };
+        let refused = matches!(
+            status,
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
+        );
+        Err(Away {
+            refused,
+            ..Away::new(format!("the trace consumer at `{consumer}` answers {}{hint}: {says}", status.as_u16()))
+        })
+    }
+}
+
+fn new_client() -> Client {
+    Client::builder()
+        .connector(Connector::new().timeout(CONNECT_TIMEOUT))
+        .timeout(ANSWER_TIMEOUT)
+        .no_default_headers()
+        .disable_redirects()
+        .finish()
+}
+
+/// One array of all batches' events.
+fn merge(batches: &[Batch]) -> Bytes {
+    if let [only] = batches {
+        return only.json.clone();
+    }
+    let mut merged = Vec::with_capacity(batches.iter().map(|batch| batch.json.len()).sum::<usize>() + 2);
+    merged.push(b'[');
+    for batch in batches {
+        if merged.len() > 1 {
+            merged.push(b',');
+        }
+        // without its own brackets
+        merged.extend_from_slice(batch.json.get(1..batch.json.len() - 1).unwrap_or_default());
+    }
+    merged.push(b']');
+    Bytes::from(merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_become_one_array() {
+        let batch = |json: &str| Batch::from_disk(Bytes::from(json.to_owned()), 1);
+        assert_eq!(&merge(&[batch("[1]")])[..], b"[1]");
+        assert_eq!(&merge(&[batch("[1,2]"), batch("[3]")])[..], b"[1,2,3]");
+    }
+}

@@ -1,0 +1,210 @@
+//! What only Elasticsearch has to get right.
+
+use elasticsearch::http::Method;
+use elasticsearch::http::headers::HeaderMap;
+use elasticsearch::http::transport::Transport;
+use goms::metrics::Metrics;
+use goms::store::{Elasticsearch, ElasticsearchSettings, Outcome, Query, StoreError, TraceStore};
+use serde_json::{Value, json};
+
+use super::{Sample, all, ids, put};
+use crate::support::servers;
+
+/// An index of the shared server that only one test uses.
+pub struct TestIndex {
+    pub url: String,
+    pub name: String,
+    transport: Transport,
+}
+
+impl TestIndex {
+    pub fn new() -> Option<Self> {
+        let url = servers::elasticsearch()?;
+        let transport = Transport::single_node(&url).expect("a URL");
+        Some(Self { url, name: servers::unique("goms-test-"), transport })
+    }
+
+    fn store(&self) -> Elasticsearch {
+        let settings = ElasticsearchSettings { url: self.url.clone(), index: self.name.clone() };
+        Elasticsearch::open(&settings, &Metrics::new()).expect("opened")
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let body = body.map(|body| body.to_string());
+        let sent = self.transport.send(method, path, HeaderMap::new(), None::<&()>, body, None).await;
+        sent.expect("an answer").json().await.expect("JSON")
+    }
+
+    pub async fn refresh(&self) {
+        // a missing index needs none
+        self.call(Method::Post, &format!("/{}/_refresh?ignore_unavailable=true", self.name), None).await;
+    }
+
+    pub async fn delete(&self) {
+        self.call(Method::Delete, &format!("/{}?ignore_unavailable=true", self.name), None).await;
+        self.call(Method::Delete, &format!("/_index_template/{}", self.name), None).await;
+    }
+}
+
+#[tokio::test]
+async fn one_bad_document_is_refused_and_the_rest_stored() {
+    let Some(index) = TestIndex::new() else { return };
+    let store = index.store();
+    let samples: Vec<Sample> = (0..5).map(|at| Sample::new("request.start", at)).collect();
+    let mut batch: Vec<_> = samples.iter().map(Sample::document).collect();
+    let mut bad = samples[2].json();
+    bad["timeMs"] = json!("yesterday");
+    batch[2] = samples[2].with_json(&bad.to_string());
+    let outcomes = store.write(&batch).await.expect("written");
+    for (at, outcome) in outcomes.iter().enumerate() {
+        match outcome {
+            Outcome::Refused(reason) if at == 2 => assert!(reason.contains("timeMs"), "{reason}"),
+            Outcome::Stored if at != 2 => {}
+            other => panic!("document {at}: {other:?}"),
+        }
+    }
+    index.refresh().await;
+    assert_eq!(store.query(&all()).await.expect("found").total, 4);
+    index.delete().await;
+}
+
+#[tokio::test]
+async fn a_read_only_index_is_for_later() {
+    let Some(index) = TestIndex::new() else { return };
+    let store = index.store();
+    let sample = Sample::new("request.start", 1);
+    put(&store, &[Sample::new("request.start", 0)]).await;
+    let settings = format!("/{}/_settings", index.name);
+    // by hand, and as the server does when its disk is full
+    for block in ["index.blocks.write", "index.blocks.read_only_allow_delete"] {
+        index.call(Method::Put, &settings, Some(json!({ block: true }))).await;
+        let outcomes = store.write(&[sample.document()]).await.expect("an answer for each");
+        assert!(matches!(&outcomes[..], [Outcome::Later(reason)] if reason.contains("block")), "{outcomes:?}");
+        index.call(Method::Put, &settings, Some(json!({ block: null }))).await;
+    }
+    put(&store, &[sample]).await;
+    index.delete().await;
+}
+
+/// The originals' consumer posts to `/trace_logs/_doc/`, and Elasticsearch guesses the mapping.
+#[tokio::test]
+async fn an_index_of_the_originals_works() {
+    let Some(index) = TestIndex::new() else { return };
+    let go = json!({
+        "requestId": "cdb08456-d8a7-4d53-93c2-a5e3f01f56d6",
+        "request": {"method": "POST", "url": "/api/user/login", "urlParam": "", "clientIp": "127.0.0.1",
+            "headers": {"Accept": "*/*"}, "body": {"ds1": "eleven"}},
+        "event": "request.start", "time": "2026-11-21 07:56:07", "serviceName": "gateway",
+        "serviceId": "goms_gateway_127.0.0.1:18180_127.0.0.1:18080", "projectName": "goms", "trace": null,
+    });
+    index.call(Method::Post, &format!("/{}/_doc/", index.name), Some(go.clone())).await;
+    let store = index.store();
+    let samples =
+        [Sample::new("request.start", 1000), Sample::new("request.end", 2000).end(500, 7).body(json!({"w": "zoë"}))];
+    put(&store, &samples).await;
+    put(&store, &samples).await;
+    index.refresh().await;
+
+    let found = |query: Query| {
+        let store = &store;
+        async move { store.query(&query).await.expect("found") }
+    };
+    let newest = found(Query { since_ms: Some(0), ..all() }).await;
+    assert_eq!(ids(&newest), [samples[1].id.to_string(), samples[0].id.to_string()]);
+    let of_request = |id: &str| Query { request_id: Some(id.to_owned()), ..all() };
+    assert_eq!(ids(&found(of_request(&samples[0].fields.request_id)).await), [samples[0].id.to_string()]);
+    let page = found(of_request("cdb08456-d8a7-4d53-93c2-a5e3f01f56d6")).await;
+    assert_eq!(serde_json::from_str::<Value>(page.events[0].get()).expect("JSON"), go);
+    assert_eq!(found(all()).await.total, 3);
+    let narrow = Query {
+        url: Some("/api/user/login".to_owned()),
+        event: Some("request.end".to_owned()),
+        node: Some("127.0.0.1:8180:8080".to_owned()),
+        status: Some((500, 599)),
+        ..all()
+    };
+    assert_eq!(ids(&found(narrow).await), [samples[1].id.to_string()]);
+    for (text, total) in [("zoë", 1), ("ELEVEN", 1), ("eleven zoë", 0), ("\" OR *", 0), ("{", 3)] {
+        assert_eq!(found(Query { text: Some(text.to_owned()), ..all() }).await.total, total, "{text}");
+    }
+    let first = found(Query { limit: 2, ..all() }).await;
+    let last = found(Query { limit: 2, after: first.next, ..all() }).await;
+    assert_eq!((last.events.len(), last.next), (1, None));
+    // events of goms stand there as they are, without anything of its own mapping
+    let mapping = index.call(Method::Get, &format!("/{}/_mapping", index.name), None).await;
+    assert!(!mapping.to_string().contains("gomsWords"), "{mapping}");
+    index.delete().await;
+}
+
+#[tokio::test]
+async fn a_client_cannot_explode_the_mapping() {
+    let Some(index) = TestIndex::new() else { return };
+    let store = index.store();
+    put(&store, &[Sample::new("request.start", 0)]).await;
+    let path = format!("/{}/_mapping", index.name);
+    let before = index.call(Method::Get, &path, None).await;
+    let many = (0..2000).map(|at| (format!("field{at}"), json!({"x": at}))).collect::<serde_json::Map<_, _>>();
+    let mixed =
+        [json!(many), json!({"a": 1}), json!({"a": {"b": "text"}}), json!(["a", 1]), json!("text"), Value::Null];
+    let samples: Vec<Sample> =
+        mixed.into_iter().zip(1..).map(|(body, at)| Sample::new("request.start", at).body(body)).collect();
+    put(&store, &samples).await;
+    assert_eq!(index.call(Method::Get, &path, None).await, before);
+    index.refresh().await;
+    let page = store.query(&Query { since_ms: Some(5), until_ms: Some(6), ..all() }).await.expect("found");
+    let event: Value = serde_json::from_str(page.events[0].get()).expect("JSON");
+    assert_eq!(event["request"]["body"], json!({"value": "text"}));
+    index.delete().await;
+}
+
+/// Sound JSON that Elasticsearch takes in no field.
+#[tokio::test]
+async fn no_body_keeps_its_event_out() {
+    let Some(index) = TestIndex::new() else { return };
+    let store = index.store();
+    let deep = format!("{}1{}", "{\"a\":".repeat(300), "}".repeat(300));
+    let long_key = format!("{{\"{}\":1}}", "k".repeat(40_000));
+    let bodies = [r#"{"twice":1,"twice":"zoë"}"#, r#"{"zero\u0000":1}"#, &deep, &long_key, "{\"fine\":1}"];
+    let samples: Vec<Sample> = (0..bodies.len()).map(|_| Sample::new("request.start", 9)).collect();
+    let with_body = |(sample, body): (&Sample, &&str)| {
+        sample.with_json(&sample.json().to_string().replace("\"body\":{}", &format!("\"body\":{body}")))
+    };
+    let batch: Vec<_> = samples.iter().zip(&bodies).map(with_body).collect();
+    let outcomes = store.write(&batch).await.expect("written");
+    assert_eq!(outcomes, vec![Outcome::Stored; bodies.len()]);
+    index.refresh().await;
+    assert_eq!(store.query(&all()).await.expect("found").total, 5);
+    let page = store.query(&Query { text: Some("zoë".to_owned()), ..all() }).await.expect("found");
+    let event: Value = serde_json::from_str(page.events[0].get()).expect("JSON");
+    assert_eq!(event["request"]["body"], json!({"value": bodies[0]}));
+    index.delete().await;
+}
+
+#[tokio::test]
+async fn an_index_that_was_deleted_is_made_again() {
+    let Some(index) = TestIndex::new() else { return };
+    let store = index.store();
+    put(&store, &[Sample::new("request.start", 0)]).await;
+    index.call(Method::Delete, &format!("/{}", index.name), None).await;
+    assert_eq!(store.query(&all()).await.expect("empty").total, 0);
+    put(&store, &[Sample::new("request.start", 1)]).await;
+    index.refresh().await;
+    let query = Query { text: Some("curl".to_owned()), ..all() };
+    assert_eq!(store.query(&query).await.expect("found").total, 1);
+    index.delete().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_unavailable() {
+    // a port that was just free
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
+    let url = format!("http://user:secret@127.0.0.1:{port}");
+    let settings = ElasticsearchSettings { url, index: "trace_logs".to_owned() };
+    let store = Elasticsearch::open(&settings, &Metrics::new()).expect("opened");
+    let write = store.write(&[Sample::new("request.start", 0).document()]).await.expect_err("nobody is there");
+    let query = store.query(&all()).await.expect_err("nobody is there");
+    for error in [write, query] {
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    }
+}

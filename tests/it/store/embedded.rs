@@ -1,0 +1,218 @@
+//! What only the embedded store has to get right.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use goms::metrics::Metrics;
+use goms::shutdown::Shutdown;
+use goms::store::{Embedded, Outcome, Query, StoreError, TraceStore};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Sample, TempDir, all, ids, put, until};
+
+const CHILD_DIR: &str = "GOMS_TEST_STORE_CHILD";
+
+fn open(dir: &TempDir) -> Result<Embedded, StoreError> {
+    Embedded::open(&dir.0, None, &Shutdown::new(), &Metrics::new())
+}
+
+fn bytes_in(dir: &TempDir) -> u64 {
+    let files = std::fs::read_dir(&dir.0).expect("a folder");
+    // a file may go between the two calls
+    files.filter_map(|file| file.ok()?.metadata().ok()).map(|file| file.len()).sum()
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    i64::try_from(now.as_millis()).expect("fits")
+}
+
+/// Not a test by itself: the process that the tests below kill. Prints the ids of each batch that was stored.
+#[tokio::test]
+async fn child_that_writes() {
+    let Ok(dir) = std::env::var(CHILD_DIR) else { return };
+    let store = Embedded::open(dir.as_ref(), None, &Shutdown::new(), &Metrics::new()).expect("opened");
+    let mut out = std::io::stdout().lock();
+    loop {
+        let batch: Vec<Sample> = (0..20).map(|_| Sample::new("request.start", now_ms())).collect();
+        put(&store, &batch).await;
+        let stored: Vec<String> = batch.iter().map(|sample| sample.id.to_string()).collect();
+        writeln!(out, "stored {}", stored.join(" ")).expect("the parent reads");
+        out.flush().expect("the parent reads");
+    }
+}
+
+/// Starts the child above and returns it with its output.
+fn child(dir: &TempDir) -> (std::process::Child, impl Iterator<Item = Vec<String>>) {
+    let mut child = Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", "store::embedded::child_that_writes", "--nocapture"])
+        .env(CHILD_DIR, &dir.0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let batches = lines.filter_map(|line| {
+        // the harness prints its own line first, maybe without an end
+        let (_, stored) = line.split_once("stored ")?;
+        Some(stored.split(' ').map(str::to_owned).collect())
+    });
+    (child, batches)
+}
+
+#[tokio::test]
+async fn kill_9_mid_write_keeps_what_was_stored() {
+    let dir = TempDir::new();
+    let mut stored: Vec<String> = Vec::new();
+    // each round kills after another count of batches, at another point of the next one
+    for round in 1..=4 {
+        let (mut child, batches) = child(&dir);
+        let mut batches = batches.inspect(|batch: &Vec<String>| assert_eq!(batch.len(), 20));
+        stored.extend(batches.by_ref().take(round * 2).flatten());
+        std::thread::sleep(Duration::from_millis(3 * round as u64)); // not to wait for something: to vary the moment
+        child.kill().expect("it runs");
+        child.wait().expect("killed");
+        // it may have stored more before it died
+        stored.extend(batches.flatten());
+        let store = open(&dir).expect("opens after a kill");
+        let found = ids(&store.query(&Query { limit: 10_000, ..all() }).await.expect("found"));
+        let lost = stored.iter().filter(|id| !found.contains(id)).count();
+        assert_eq!(lost, 0, "round {round}: {} stored, {} found", stored.len(), found.len());
+        assert!(found.len() <= stored.len() + 20 * round, "at most the batch under way besides");
+    }
+}
+
+#[tokio::test]
+async fn kill_9_while_opening_leaves_a_good_folder() {
+    let dir = TempDir::new();
+    for wait_ms in [2, 5, 10, 15, 20, 30, 40, 60] {
+        let (mut child, _) = child(&dir);
+        std::thread::sleep(Duration::from_millis(wait_ms)); // the moment of the kill, not a wait for something
+        child.kill().expect("it runs");
+        child.wait().expect("killed");
+        let store = open(&dir).expect("opens after a kill");
+        put(&store, &[Sample::new("request.start", 1)]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_writer_is_told_so() {
+    let dir = TempDir::new();
+    let store = open(&dir).expect("opened");
+    assert!(matches!(open(&dir), Err(StoreError::InUse(at)) if at == dir.0));
+    put(&store, &[Sample::new("request.start", 1)]).await;
+    drop(store);
+    let store = open(&dir).expect("free again");
+    assert_eq!(store.query(&all()).await.expect("found").total, 1);
+}
+
+#[tokio::test]
+async fn another_process_holds_the_folder_until_it_dies() {
+    let dir = TempDir::new();
+    let (mut child, mut batches) = child(&dir);
+    let first = batches.next().expect("a first batch");
+    assert!(matches!(open(&dir), Err(StoreError::InUse(_))));
+    child.kill().expect("it runs");
+    child.wait().expect("killed");
+    let store = open(&dir).expect("free at once");
+    let found = ids(&store.query(&Query { limit: 10_000, ..all() }).await.expect("found"));
+    assert!(first.iter().all(|id| found.contains(id)));
+}
+
+#[tokio::test]
+async fn rewriting_after_a_restart_changes_nothing() {
+    let dir = TempDir::new();
+    let samples: Vec<Sample> = (0..50).map(|at| Sample::new("request.start", at)).collect();
+    for _ in 0..3 {
+        let store = open(&dir).expect("opened");
+        put(&store, &samples).await;
+        assert_eq!(store.query(&all()).await.expect("found").total, 50);
+    }
+}
+
+#[tokio::test]
+async fn old_events_go() {
+    let dir = TempDir::new();
+    let hour_ms = 3_600_000;
+    let store = open(&dir).expect("opened");
+    let old = |at| Sample::new("request.start", now_ms() - 2 * hour_ms + at).body(json!({"n": Uuid::new_v4()}));
+    let old: Vec<Sample> = (0..1000).map(old).collect();
+    let new = Sample::new("request.start", now_ms());
+    put(&store, &old).await;
+    put(&store, std::slice::from_ref(&new)).await;
+    drop(store);
+    let before = bytes_in(&dir);
+
+    let shutdown = Shutdown::new();
+    let retain = Duration::from_secs(3600);
+    let store = Embedded::open(&dir.0, Some(retain), &shutdown, &Metrics::new()).expect("opened");
+    let page = until("old events are deleted", &store, &all(), |page| page.total == 1).await;
+    assert_eq!(ids(&page), [new.id.to_string()]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while bytes_in(&dir) > before / 4 {
+        assert!(Instant::now() < deadline, "{} of {before} bytes are left", bytes_in(&dir));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // an id that was deleted may come again
+    put(&store, &old[..1]).await;
+    shutdown.begin();
+    assert!(shutdown.finished(Duration::from_secs(5)).await, "the task of retention ends");
+    drop(store);
+}
+
+#[tokio::test]
+async fn events_go_while_the_store_runs() {
+    let dir = TempDir::new();
+    let shutdown = Shutdown::new();
+    let retain = Duration::from_secs(2);
+    let store = Embedded::open(&dir.0, Some(retain), &shutdown, &Metrics::new()).expect("opened");
+    put(&store, &[Sample::new("request.start", now_ms())]).await;
+    assert_eq!(store.query(&all()).await.expect("found").total, 1);
+    until("the event grows old", &store, &all(), |page| page.total == 0).await;
+    shutdown.begin();
+}
+
+#[tokio::test]
+async fn many_writes_at_once_are_each_answered() {
+    let dir = TempDir::new();
+    let store = open(&dir).expect("opened");
+    let batches: Vec<Vec<Sample>> =
+        (0..100).map(|at| (0..3).map(|_| Sample::new("request.start", at)).collect()).collect();
+    let outcomes = futures_util::future::join_all(batches.iter().map(|batch| {
+        let documents: Vec<_> = batch.iter().map(Sample::document).collect();
+        let store = &store;
+        async move { store.write(&documents).await.expect("written") }
+    }))
+    .await;
+    assert_eq!(outcomes, vec![vec![Outcome::Stored; 3]; 100]);
+    assert_eq!(store.query(&all()).await.expect("found").total, 300);
+}
+
+#[tokio::test]
+async fn writes_again_after_a_disk_error() {
+    let dir = TempDir::new();
+    let store = open(&dir).expect("opened");
+    let samples: Vec<Sample> = (0..3).map(|at| Sample::new("request.start", at)).collect();
+    put(&store, &samples[..1]).await;
+    let elsewhere = dir.0.with_extension("away");
+    std::fs::rename(&dir.0, &elsewhere).expect("moved");
+    for _ in 0..2 {
+        let error = store.write(&[samples[1].document()]).await.expect_err("there is no folder");
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+        assert_eq!(store.query(&all()).await.expect("what is open stays").total, 1);
+    }
+    std::fs::rename(&elsewhere, &dir.0).expect("moved back");
+    put(&store, &samples).await;
+    assert_eq!(store.query(&all()).await.expect("found").total, 3);
+}
+
+#[tokio::test]
+async fn a_folder_that_is_none_is_unavailable() {
+    let dir = TempDir::new();
+    std::fs::write(&dir.0, "a file").expect("written");
+    let error = open(&dir).err().expect("no folder");
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    std::fs::remove_file(&dir.0).expect("removed");
+}

@@ -1,0 +1,168 @@
+//! An etcd of a test's own, which it may stop, kill, freeze and restart.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running (or stopped) etcd in a temporary folder on ports of its own. Ends with its owner.
+pub struct Etcd {
+    child: Option<Child>,
+    client_port: u16,
+    peer_port: u16,
+    dir: PathBuf,
+    /// A restart with an empty store uses the next folder.
+    life: u32,
+    /// Certificate and key.
+    tls: Option<(PathBuf, PathBuf)>,
+}
+
+impl Etcd {
+    /// Starts one; `None` is a loud skip where no etcd is installed, and a failure in CI.
+    pub fn start() -> Option<Self> {
+        Self::start_with(None)
+    }
+
+    /// One that speaks TLS only.
+    pub fn start_tls(certificate: &Path, key: &Path) -> Option<Self> {
+        Self::start_with(Some((certificate.to_owned(), key.to_owned())))
+    }
+
+    fn start_with(tls: Option<(PathBuf, PathBuf)>) -> Option<Self> {
+        if Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no etcd is installed (run scripts/test)");
+            eprintln!("SKIPPED: no etcd is installed (run scripts/test)");
+            return None;
+        }
+        let dir = std::env::temp_dir().join(super::servers::unique("goms-etcd-"));
+        std::fs::create_dir_all(&dir).expect("temporary folder");
+        let mut etcd = Self { child: None, client_port: free_port(), peer_port: free_port(), dir, life: 0, tls };
+        etcd.up();
+        Some(etcd)
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.client_port)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("etcd runs").id()
+    }
+
+    /// Starts it again with the data it had.
+    pub fn up(&mut self) {
+        assert!(self.child.is_none(), "etcd runs already");
+        let (client, peer) = (self.client_port, self.peer_port);
+        let log = std::fs::File::create(self.dir.join("log")).expect("log file");
+        let mut command = Command::new("etcd");
+        let scheme = if let Some((certificate, key)) = &self.tls {
+            command.arg("--cert-file").arg(certificate).arg("--key-file").arg(key);
+            "https"
+        } else {
+            "http"
+        };
+        let child = command
+            .args(["--name", "one", "--unsafe-no-fsync", "--heartbeat-interval=50", "--election-timeout=500"])
+            .arg("--data-dir")
+            .arg(self.dir.join(format!("data{}", self.life)))
+            .arg(format!("--listen-client-urls={scheme}://127.0.0.1:{client}"))
+            .arg(format!("--advertise-client-urls={scheme}://127.0.0.1:{client}"))
+            .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer}"))
+            .arg(format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"))
+            .arg(format!("--initial-cluster=one=http://127.0.0.1:{peer}"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("etcd starts");
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.try_ctl(&["put", "started", "1"]).0 {
+            let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "etcd does not answer:\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The same with an empty store.
+    pub fn up_empty(&mut self) {
+        self.life += 1;
+        self.up();
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("etcd is killed");
+            child.wait().expect("etcd is gone");
+        }
+    }
+
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+    }
+
+    /// Runs etcdctl and returns what it prints.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        let (ok, text) = self.try_ctl(arguments);
+        assert!(ok, "etcdctl {arguments:?}: {text}");
+        text
+    }
+
+    /// All keys with a prefix.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let text = self.ctl(&["get", "--prefix", "--keys-only", prefix]);
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn try_ctl(&self, arguments: &[&str]) -> (bool, String) {
+        match &self.tls {
+            None => ctl(&self.address(), arguments),
+            Some((certificate, _)) => {
+                let ca = format!("--cacert={}", certificate.display());
+                let endpoint = format!("https://{}", self.address());
+                ctl(&endpoint, &[&[ca.as_str()], arguments].concat())
+            }
+        }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // SIGKILL ends a frozen process too.
+            if let Err(error) = child.kill().and_then(|()| child.wait()) {
+                eprintln!("etcd was not ended: {error}");
+            }
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            eprintln!("cannot remove `{}`: {error}", self.dir.display());
+        }
+    }
+}
+
+/// Runs etcdctl against an address: whether it succeeded, and what it printed.
+pub fn ctl(address: &str, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", address, "--command-timeout=2s"])
+        .args(arguments)
+        .output()
+        .expect("etcdctl runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}

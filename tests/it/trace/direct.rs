@@ -1,0 +1,80 @@
+//! Events directly to consumers over HTTP.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use goms::consumer::{self, Running};
+use goms::metrics::Metrics;
+use goms::shutdown::Shutdown;
+use goms::trace::Transport;
+
+use super::Node;
+use crate::support::events::{
+    Mood, MoodyStore, consumer_settings, consumers_at, publish_consumers, run, trace_settings, until,
+};
+
+fn consumer(store: &Arc<MoodyStore>, key: &str) -> (Running, SocketAddr) {
+    let mut settings = consumer_settings(None);
+    settings.call_keys = vec![key.to_owned()];
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let running = consumer::start(&settings, store.clone(), Some(listener), &Metrics::new(), &Shutdown::new())
+        .expect("a consumer");
+    (running, address)
+}
+
+fn keyed() -> Transport {
+    Transport::Direct { call_key: Some("key".into()) }
+}
+
+#[test]
+fn the_next_consumer_takes_over_when_one_dies() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let store = MoodyStore::new(Mood::Works);
+        let (first, first_address) = consumer(&store, "key");
+        let (second, second_address) = consumer(&store, "key");
+        let (_publisher, catalog) = consumers_at(&[first_address, second_address]);
+        let node = Node::start(&trace_settings(folder.path(), keyed()), catalog);
+        let mut events = node.record(500);
+        until("the first part is stored", || store.count() == 500).await;
+        assert!(first.stop(Duration::from_secs(10)).await); // it still stands in the registry
+        events.extend(node.record(500));
+        until("the second part is stored", || store.count() == 1000).await;
+        until("all is confirmed", || node.metric("goms_trace_delivered_total") == 1000).await;
+        assert!(events.iter().all(|event| store.has(event)));
+        assert!(second.stop(Duration::from_secs(10)).await);
+        let events = node.record(10);
+        until("it waits on disk", || node.metric("goms_trace_spooled_bytes") > 0).await;
+        assert!(!events.iter().any(|event| store.has(event)));
+        node.stop().await;
+    });
+}
+
+#[test]
+fn events_wait_for_a_consumer_a_store_and_the_right_key() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let store = MoodyStore::new(Mood::Away);
+        let (publisher, catalog) = consumers_at(&[]);
+        let node = Node::start(&trace_settings(folder.path(), keyed()), catalog);
+        let events = node.record(300);
+        until("they are on disk", || node.metric("goms_trace_spooled_bytes") > 0).await;
+        let (wrong, wrong_address) = consumer(&store, "another key");
+        let (right, right_address) = consumer(&store, "key");
+        publish_consumers(&publisher, &[wrong_address]);
+        publish_consumers(&publisher, &[wrong_address, right_address]);
+        until("the store was asked", || store.writes() > 0).await;
+        assert_eq!(node.metric("goms_trace_delivered_total"), 0);
+        store.set(Mood::Works);
+        until("all are confirmed", || node.metric("goms_trace_delivered_total") == 300).await;
+        assert!(events.iter().all(|event| store.has(event)));
+        until("the disk is free again", || node.metric("goms_trace_spooled_bytes") == 0).await;
+        assert_eq!(node.metric("goms_trace_dropped_total"), 0);
+        node.stop().await;
+        assert!(wrong.stop(Duration::from_secs(10)).await);
+        assert!(right.stop(Duration::from_secs(10)).await);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "an empty spool leaves nothing behind");
+    });
+}

@@ -1,0 +1,167 @@
+//! The recorder, the spool and its transports, against real brokers and consumers.
+
+mod amqp;
+mod direct;
+
+use std::path::Path;
+use std::time::Duration;
+
+use goms::metrics::Metrics;
+use goms::registry::CatalogWatch;
+use goms::shutdown::Shutdown;
+use goms::trace::{self, Event, Recorder, Settings, Transport};
+
+use crate::support::events::{
+    Mood, MoodyStore, amqp_settings, consumer_settings, consumers_at, event, publish_consumers, run, trace_settings,
+    until,
+};
+
+/// A recorder with its spool, as a node has.
+struct Node {
+    recorder: Recorder,
+    metrics: Metrics,
+    shutdown: Shutdown,
+}
+
+impl Node {
+    fn start(settings: &Settings, catalog: CatalogWatch) -> Self {
+        let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
+        let recorder = trace::start(settings, catalog, &metrics, &shutdown).expect("tracing starts");
+        Self { recorder, metrics, shutdown }
+    }
+
+    /// Records events; gives them back for a look into the store.
+    fn record(&self, count: u64) -> Vec<Event> {
+        let events: Vec<_> = (0..count).map(event).collect();
+        events.iter().for_each(|event| self.recorder.record(event.clone()));
+        events
+    }
+
+    /// The value of a counter or gauge.
+    fn metric(&self, name: &str) -> i64 {
+        let text = self.metrics.render();
+        let line = text.lines().find(|line| line.starts_with(name) && !line.starts_with('#'));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+    }
+
+    async fn stop(self) {
+        self.shutdown.begin();
+        assert!(self.shutdown.finished(Duration::from_secs(5)).await, "the spool ends within its bound");
+    }
+}
+
+/// A broker that nobody runs.
+fn nowhere() -> Transport {
+    Transport::Amqp(amqp_settings("amqp://127.0.0.1:1", "trace"))
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+#[test]
+fn a_killed_process_loses_only_the_last_flush_interval_and_the_next_one_delivers() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorded = std::cell::RefCell::new(Vec::new());
+    // leaving `run` drops the task where it stands, as a kill does: nothing is flushed, the lock goes
+    run(async {
+        let (_publisher, catalog) = consumers_at(&[]);
+        let mut settings = trace_settings(folder.path(), nowhere());
+        settings.flush_interval = Duration::from_millis(600);
+        let node = Node::start(&settings, catalog);
+        let events = node.record(1000);
+        tokio::time::sleep(settings.flush_interval).await; // the bound itself, not a wait for something
+        recorded.replace(events);
+    });
+    let on_disk: String = files(folder.path())
+        .iter()
+        .map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned())
+        .collect();
+    for event in recorded.borrow().iter() {
+        assert!(on_disk.contains(&format!("\"eventId\":\"{}\"", event.id)), "an event is not on disk");
+    }
+}
+
+#[test]
+fn a_graceful_end_leaves_what_cannot_be_delivered_on_disk_and_is_quick() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (_publisher, catalog) = consumers_at(&[]);
+        let node = Node::start(&trace_settings(folder.path(), nowhere()), catalog.clone());
+        node.record(10);
+        let began = std::time::Instant::now();
+        node.stop().await;
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        // the next process has them again
+        let node = Node::start(&trace_settings(folder.path(), nowhere()), catalog);
+        assert!(node.metric("goms_trace_spooled_bytes") > 0);
+        node.stop().await;
+    });
+}
+
+#[test]
+fn without_any_consumer_the_spool_stays_within_its_cap_and_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (_publisher, catalog) = consumers_at(&[]);
+        let mut settings = trace_settings(folder.path(), Transport::Direct { call_key: None });
+        settings.spool_bytes = 200_000;
+        let node = Node::start(&settings, catalog);
+        for _ in 0..20 {
+            node.record(100);
+            let recorded = node.metric("goms_trace_recorded_total");
+            until("they are taken", || node.metric("goms_trace_recorded_total") >= recorded + 100).await;
+        }
+        until("the cap drops some", || node.metric("goms_trace_dropped_total{where=\"spool\"}") > 0).await;
+        until("all is on disk or dropped", || {
+            let bytes: u64 = files(folder.path()).iter().map(|file| file.metadata().map_or(0, |file| file.len())).sum();
+            assert!(bytes <= 400_000, "{bytes} bytes");
+            node.metric("goms_trace_recorded_total") == 2000 && bytes <= 260_000
+        })
+        .await;
+        node.stop().await;
+    });
+}
+
+#[test]
+fn when_the_disk_fails_events_wait_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (publisher, catalog) = consumers_at(&[]);
+        let node = Node::start(&trace_settings(folder.path(), Transport::Direct { call_key: None }), catalog);
+        std::fs::remove_dir_all(folder.path()).unwrap(); // so that no segment can be made
+        let events = node.record(300);
+        until("they are taken", || node.metric("goms_trace_recorded_total") == 300).await;
+        let store = MoodyStore::new(Mood::Works);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let settings = consumer_settings(None);
+        let running =
+            goms::consumer::start(&settings, store.clone(), Some(listener), &Metrics::new(), &Shutdown::new());
+        publish_consumers(&publisher, &[address]);
+        until("all are stored", || events.iter().all(|event| store.has(event))).await;
+        assert_eq!(node.metric("goms_trace_dropped_total"), 0);
+        node.stop().await;
+        assert!(running.unwrap().stop(Duration::from_secs(10)).await);
+    });
+}
+
+#[test]
+fn sample_zero_starts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (_publisher, catalog) = consumers_at(&[]);
+        let mut settings = trace_settings(folder.path(), nowhere());
+        settings.sample = 0.0;
+        let node = Node::start(&settings, catalog);
+        assert!(!node.recorder.wants(&event(1).context));
+        node.record(1);
+        assert_eq!(files(folder.path()), Vec::<std::path::PathBuf>::new());
+        node.stop().await;
+    });
+}
