@@ -21,6 +21,8 @@ struct Load {
     in_flight: AtomicUsize,
     answered: AtomicU64,
     refused: AtomicU64,
+    /// The last try found nobody; for the log, which tells changes.
+    is_away: AtomicBool,
 }
 
 impl Endpoint {
@@ -86,15 +88,21 @@ impl Permit {
 
     /// The node answered.
     pub fn answered(&self) {
-        self.endpoint.load.answered.fetch_add(1, Ordering::Relaxed);
+        let (load, id) = (&self.endpoint.load, &self.endpoint.node.id);
+        load.answered.fetch_add(1, Ordering::Relaxed);
+        if load.is_away.load(Ordering::Relaxed) && load.is_away.swap(false, Ordering::Relaxed) {
+            log::info!("node can be reached again service={} node={id}", id.service);
+        }
     }
 
     /// Nobody listens there: a node that is only `stale` gets nothing more.
     pub fn refused(&self) {
-        self.endpoint.load.refused.fetch_add(1, Ordering::Relaxed);
+        let (load, id) = (&self.endpoint.load, &self.endpoint.node.id);
+        load.refused.fetch_add(1, Ordering::Relaxed);
         if self.endpoint.node.state == NodeState::Stale && !self.endpoint.given_up.swap(true, Ordering::Relaxed) {
-            let id = &self.endpoint.node.id;
             log::info!("stale node refused a connection and gets no more calls service={} node={id}", id.service);
+        } else if !load.is_away.swap(true, Ordering::Relaxed) {
+            log::warn!("node cannot be reached, its calls go to the others service={} node={id}", id.service);
         }
     }
 }

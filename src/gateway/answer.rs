@@ -28,6 +28,8 @@ pub(super) struct Answer {
 }
 
 pub(super) enum Body {
+    /// None and no length either: of a HEAD, a 204, a 304.
+    None,
     Whole(Bytes),
     Passing(AnswerBody),
 }
@@ -46,9 +48,11 @@ pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: 
             head.headers_mut().append(name.clone(), value.clone());
         }
     }
+    if is_head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
+        return Ok(Answer { head, body: Body::None });
+    }
     let spliced = form != AnswerForm::Untouched
-        && !is_head
-        && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT].contains(&status)
+        && status != StatusCode::PARTIAL_CONTENT
         && is_json(upstream.headers())
         && upstream.body.length().unwrap_or(0) <= SPLICED_BYTES;
     if !spliced {

@@ -85,6 +85,7 @@ async fn read(request: &HttpRequest, mut payload: Payload, limits: &Limits) -> R
                 continue;
             }
             if all.is_empty() {
+                all.reserve(announced(request).map_or(0, |length| limit.min(length as usize)));
                 all.extend_from_slice(&std::mem::take(&mut first));
             }
             all.extend_from_slice(&part);

@@ -119,6 +119,7 @@ async fn steps(
 /// A whole body ends the journal now, a passing one with its last part.
 fn deliver(answer: Answer, journal: Journal, in_flight: LoadGuard) -> HttpResponse<BoxBody> {
     match answer.body {
+        Body::None => answer.head.set_body(BoxBody::new(actix_web::body::None::new())),
         Body::Whole(bytes) => answer.head.set_body(BoxBody::new(bytes)),
         Body::Passing(body) => {
             let passing = Passing { body, _journal: journal, _in_flight: in_flight };

@@ -21,7 +21,7 @@ use crate::backoff::Backoff;
 use crate::balance::{Balancer, Permit};
 use crate::metrics::Metrics;
 use crate::registry::Node;
-use crate::trace::TraceContext;
+use crate::trace::context::TraceContext;
 
 /// Shorter than the 75 s for which nodes keep an idle connection, so that they never close one in our hands.
 const IDLE: Duration = Duration::from_secs(15);

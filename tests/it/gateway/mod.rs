@@ -55,8 +55,13 @@ impl Door {
             settings.services.entry(service.into()).or_default().actions.insert(name.into(), action(path));
         }
         change(&mut settings);
-        let (background, metrics, publisher) = (Shutdown::new(), Metrics::new(), Publisher::new());
+        let publisher = Publisher::new();
         publisher.publish(nodes.iter().map(|&address| node("user", address)).collect());
+        Self::with_publisher(publisher, settings)
+    }
+
+    fn with_publisher(publisher: Publisher, settings: Settings) -> Self {
+        let (background, metrics) = (Shutdown::new(), Metrics::new());
         let balancer = Balancer::start(publisher.subscribe(), HashMap::new(), &background);
         let (recorder, events) = Recorder::channel(&trace_settings(), &metrics);
         let parts = Parts {

@@ -15,6 +15,7 @@ async fn every_method_reaches_the_service_with_its_query() {
     }
     let got = door.ask("HEAD", "/api/user/login", "", "").await;
     assert_eq!((got.status, got.body.len()), (200, 0));
+    assert_eq!((got.header("content-length"), got.header("transfer-encoding")), (None, None));
 }
 
 #[tokio::test]
@@ -68,4 +69,37 @@ async fn a_valid_request_id_is_kept_and_any_other_replaced() {
     assert_eq!(uuid::Uuid::try_parse(&fresh).unwrap().get_version_num(), 4);
     let ids: Vec<_> = origin.seen().iter().map(|seen| seen.header("x-request-id").unwrap().to_owned()).collect();
     assert_eq!(ids, [id.to_owned(), fresh]);
+}
+
+#[tokio::test]
+async fn old_and_careful_clients_are_served() {
+    let origin = Origin::echo().await;
+    let door = Door::open(&[origin.address]).await;
+    let mut client = door.connect().await;
+    client.send("GET /api/user/login HTTP/1.0\r\n\r\n").await;
+    assert_eq!(client.answer(false).await.unwrap().status, 200);
+    assert!(client.closes().await);
+    let mut client = door.connect().await;
+    client.send("POST /api/user/login HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").await;
+    assert_eq!(client.interim().await, "HTTP/1.1 100 Continue");
+    client.send("{}").await;
+    assert_eq!(client.answer(false).await.unwrap().status, 200);
+    let one = crate::support::wire::request("GET", "/api/user/login", "", "");
+    client.send([one.clone(), one.clone(), one].concat()).await;
+    for _ in 0..3 {
+        assert_eq!(client.answer(false).await.unwrap().status, 200, "pipelined");
+    }
+}
+
+#[tokio::test]
+async fn nothing_known_yet_is_not_nobody() {
+    let mut settings = Settings::default();
+    settings.services.entry("user".into()).or_default().actions.insert("login".into(), action("/login"));
+    let door = Door::with_publisher(Publisher::new(), settings);
+    let got = door.get().await;
+    assert_eq!(got.status, 503);
+    assert_eq!(got.json()["msg"], "the registry has not told yet which nodes there are; try again in a second");
+    let origin = Origin::echo().await;
+    door.set_nodes(&[origin.address]).await;
+    assert_eq!(door.get().await.status, 200);
 }

@@ -121,6 +121,11 @@ impl Reader {
         Some(Got { status, headers, body: body.unwrap_or_default(), complete })
     }
 
+    /// The status line of the next interim answer.
+    pub async fn interim(&mut self) -> String {
+        tokio::time::timeout(Duration::from_secs(20), self.head()).await.expect("an answer in 20 s").unwrap().0
+    }
+
     /// Whether the other side closes, within 20 s.
     pub async fn closes(&mut self) -> bool {
         tokio::time::timeout(Duration::from_secs(20), self.fill_to_end()).await.is_ok() && self.buffer.is_empty()
