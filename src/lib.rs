@@ -1,6 +1,63 @@
-//! goms: a team's microservices in one binary.
+//! goms: a team's microservices in one binary, and the library for services in Rust.
 //!
-//! (The map of the rooms and the two data paths goes here.)
+//! A service author needs [`Service`], [`Context`] and [`ServiceError`]:
+//!
+//! ```no_run
+//! use goms::{Context, Service, ServiceError};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Deserialize)]
+//! struct Login {
+//!     username: String,
+//! }
+//!
+//! #[derive(Serialize)]
+//! struct Welcome {
+//!     hello: String,
+//! }
+//!
+//! async fn login(_ctx: Context, body: Login) -> Result<Welcome, ServiceError> {
+//!     Ok(Welcome { hello: body.username })
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     Service::new("user").route("/login", login).run()
+//! }
+//! ```
+//!
+//! # The map
+//!
+//! Each folder is a room; its `mod.rs` says what it does and what it may import, and a test holds it to that.
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`cli`], [`config`] | what the user said: arguments, file and environment → one checked `Config` |
+//! | [`registry`] | who is where: nodes find each other (`local`, `memory`, `etcd`) |
+//! | [`balance`] | which one: endpoints with live load, and the pickers |
+//! | [`upstream`] | call it: deadline, retry on the next node, headers |
+//! | [`trace`] | what happened: context, event, recorder, spool, transports |
+//! | [`store`] | where it is kept: embedded (tantivy), Elasticsearch, another process's |
+//! | [`gateway`] | the front door |
+//! | [`service`] | the framework, and goms in front of a program in another language |
+//! | [`consumer`] | the pipeline's end: batches, acknowledgement, dead letters |
+//! | [`admin`] | the back door: health, metrics, the process's nodes |
+//! | [`app`] | the composition root: roles, and the commands that read |
+//! | [`shutdown`], [`backoff`], [`metrics`] | what every room may use |
+//!
+//! # The path of a request
+//!
+//! ```text
+//! socket → gateway::server → gateway::pipeline: route → limits → body → upstream::call ⇄ balance::pick → answer → recorder
+//!                                                                          │ (retry on the next node)
+//!                            service::server: guard → body → handler → answer → recorder
+//! ```
+//!
+//! # The path of an event
+//!
+//! ```text
+//! Recorder (never waits) → trace::spool (batches; on disk while the transport is away) → trace::transport (confirmed)
+//!   → RabbitMQ or HTTP → consumer::pipeline → store::TraceStore → acknowledged only once stored
+//! ```
 
 pub mod admin;
 pub mod app;

@@ -2,6 +2,8 @@
 //!
 //! [`parse`] takes the arguments as they came (also in the originals' spelling) and gives a [`Cli`]. Flags that a service
 //! author's own binary takes too are [`ServiceArgs`].
+//!
+//! May import: `config`, `store` (a search becomes its query), `service`.
 
 mod normalise;
 mod trace;
