@@ -201,7 +201,8 @@ async fn rows(catalog: &Catalog, service: Option<&str>) -> Result<Vec<Row>, AppE
         && catalog.nodes(service).is_empty()
     {
         let known: Vec<&str> = catalog.services().map(|(name, _)| name).collect();
-        let known = if known.is_empty() { "the cluster is empty".to_owned() } else { format!("it has {}", known.join(", ")) };
+        let known =
+            if known.is_empty() { "the cluster is empty".to_owned() } else { format!("it has {}", known.join(", ")) };
         return Err(AppError::Unavailable(format!("no service `{service}` in the cluster; {known}")));
     }
     let wanted: Vec<&Arc<Node>> =

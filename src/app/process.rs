@@ -220,10 +220,8 @@ pub struct RunningNode {
 
 /// What serves a node's HTTP port.
 pub enum Server {
-    /// The front door.
-    Gateway(crate::gateway::Running),
-    /// A service of the framework.
-    Service(crate::service::Running),
+    /// A gateway or a service.
+    Http(crate::drain::Running),
     /// The pipeline's end.
     Consumer(crate::consumer::Running),
 }
@@ -231,11 +229,7 @@ pub enum Server {
 impl Server {
     async fn stop(self, drain: Duration) -> bool {
         match self {
-            Self::Gateway(running) => {
-                running.stop(drain).await;
-                true
-            }
-            Self::Service(running) => running.stop(drain).await,
+            Self::Http(running) => running.stop(drain).await,
             Self::Consumer(running) => running.stop(drain).await,
         }
     }

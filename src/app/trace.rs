@@ -79,12 +79,7 @@ async fn search(store: &dyn TraceStore, args: &SearchArgs) -> Result<(), AppErro
 
 async fn show(store: &dyn TraceStore, args: &ShowArgs) -> Result<(), AppError> {
     let id = args.id.as_str();
-    let query = Query {
-        request_id: Some(id.to_owned()),
-        order: Order::Oldest,
-        limit: SHOW_LIMIT,
-        ..Query::default()
-    };
+    let query = Query { request_id: Some(id.to_owned()), order: Order::Oldest, limit: SHOW_LIMIT, ..Query::default() };
     let page = store.query(&query).await.map_err(unavailable)?;
     if page.events.is_empty() {
         return Err(AppError::Unavailable(format!(

@@ -27,12 +27,7 @@ pub fn draw(events: &[Shown]) -> String {
         span.end.and_then(|end| end.status).map_or_else(|| "-".to_owned(), |status| status.to_string())
     };
     let begin_ms = spans.iter().map(|span| span.start.time_ms).min().unwrap_or(0);
-    let whole_ns = spans
-        .iter()
-        .map(|span| offset_ns(span, begin_ms) + span.duration_ns())
-        .max()
-        .unwrap_or(0)
-        .max(1);
+    let whole_ns = spans.iter().map(|span| offset_ns(span, begin_ms) + span.duration_ns()).max().unwrap_or(0).max(1);
     let mut text = format!("request {}  {}\n", first.start.request_id, first.start.time);
     let rows: Vec<[String; 5]> = spans
         .iter()
