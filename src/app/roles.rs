@@ -18,7 +18,7 @@ pub enum Role {
     /// The front door.
     Gateway,
     /// A service.
-    Service(Served),
+    Service(Box<Served>),
     /// The pipeline's end.
     TraceConsumer,
     /// A node of the demo service, beside others in one process.
@@ -127,7 +127,7 @@ async fn listen(process: &Process, role: Role, ports: Ports, admin: SocketAddr) 
             (trace_consumer::listen(process, ports).await?, None, None)
         }
         Role::Service(served) => {
-            let Listening { node, load, version, program } = service::listen(process, ports, served, workers).await?;
+            let Listening { node, load, version, program } = service::listen(process, ports, *served, workers).await?;
             if meta.version.is_empty() {
                 meta.version = version;
             }

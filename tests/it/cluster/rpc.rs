@@ -13,7 +13,8 @@ async fn grpc_health_tells_whether_the_node_takes_requests() {
     let (_user, _) = service(&folder, "user", &[]);
     let node = until("the node", || {
         let rows: serde_json::Value =
-            serde_json::from_slice(&run(folder.path(), &["cluster", "nodes", "user", "--output", "json"]).stdout).ok()?;
+            serde_json::from_slice(&run(folder.path(), &["cluster", "nodes", "user", "--output", "json"]).stdout)
+                .ok()?;
         rows[0]["node"].as_str().map(str::to_owned)
     });
     let rpc = node.split('_').next().expect("the rpc address").to_owned();
