@@ -45,9 +45,11 @@ impl Service {
             Ok(args) => args,
             Err(error) => return said(&error),
         };
-        finish(Config::load(&args.common, &args.node).map_err(AppError::from).and_then(|config| {
-            start(config, vec![Role::Service(Served::Handlers(self))])
-        }))
+        finish(
+            Config::load(&args.common, &args.node)
+                .map_err(AppError::from)
+                .and_then(|config| start(config, vec![Role::Service(Served::Handlers(self))])),
+        )
     }
 }
 

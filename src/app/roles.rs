@@ -155,7 +155,9 @@ async fn supervise(process: &Process, nodes: &[RunningNode], programs: &[Program
     loop {
         let now = state.borrow_and_update().clone();
         let done = match now {
-            ProgramState::Ended(why) => return AppError::Unavailable(format!("the program of `{}` {why}", node.id.service)),
+            ProgramState::Ended(why) => {
+                return AppError::Unavailable(format!("the program of `{}` {why}", node.id.service));
+            }
             ProgramState::Down if registered => {
                 registered = false;
                 log::warn!("[{}] the program is down, the node leaves until it is back", node.id.service);

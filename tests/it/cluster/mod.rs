@@ -48,9 +48,11 @@ fn wait_for_nodes(folder: &Folder, service: &str, count: usize, more: &[&str]) {
     args.extend(more);
     until(&format!("{count} nodes of {service}"), || {
         let services: serde_json::Value = serde_json::from_slice(&run(folder.path(), &args).stdout).ok()?;
-        let ready = services.as_array()?.iter().find(|row| row["service"] == service).map_or(0, |row| {
-            row["ready"].as_u64().unwrap_or(0)
-        });
+        let ready = services
+            .as_array()?
+            .iter()
+            .find(|row| row["service"] == service)
+            .map_or(0, |row| row["ready"].as_u64().unwrap_or(0));
         (ready == count as u64).then_some(())
     });
 }

@@ -15,7 +15,9 @@ fn nodes(gateway: &str, service: &str) -> Vec<String> {
 }
 
 fn wait_for_gateway_to_see(gateway: &str, service: &str, count: usize) {
-    until(&format!("the gateway sees {count} nodes of {service}"), || (nodes(gateway, service).len() == count).then_some(()));
+    until(&format!("the gateway sees {count} nodes of {service}"), || {
+        (nodes(gateway, service).len() == count).then_some(())
+    });
 }
 
 #[test]
@@ -24,7 +26,9 @@ fn nodes_log_each_others_joins_and_leaves_once_and_take_turns() {
     let (gateway, address) = gateway(&folder, &[]);
     let mut users: Vec<(Goms, String)> = (0..3).map(|_| service(&folder, "user", &[])).collect();
     wait_for_gateway_to_see(&address, "user", 3);
-    let of = |at: &str| nodes(&address, "user").into_iter().find(|node| node.ends_with(&format!("_{at}"))).expect("its node");
+    let of = |at: &str| {
+        nodes(&address, "user").into_iter().find(|node| node.ends_with(&format!("_{at}"))).expect("its node")
+    };
     let first = of(&users[0].1);
     for other in [&gateway, &users[1].0, &users[2].0] {
         // a later one finds it at its first read, which it tells as a join too
@@ -104,7 +108,8 @@ fn defect_09_sigterm_of_the_gateway_answers_what_it_took() {
     assert_eq!(gateway.terminate(), 0);
     let outcomes = load.stop();
     // after its end nobody listens; before it, every request that was taken was answered
-    let cut: Vec<&String> = outcomes.keys().filter(|outcome| !outcome.contains("refused") && *outcome != "200").collect();
+    let cut: Vec<&String> =
+        outcomes.keys().filter(|outcome| !outcome.contains("refused") && *outcome != "200").collect();
     assert!(cut.is_empty(), "{outcomes:?}");
 }
 
