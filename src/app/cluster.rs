@@ -223,8 +223,8 @@ async fn rows(catalog: &Catalog, service: Option<&str>) -> Result<Vec<Row>, AppE
                 zone: node.meta.zone.clone(),
                 started_ms: node.meta.started_ms,
                 admin: node.meta.admin,
-                in_flight: load.map(|load| load.in_flight),
-                answered: load.map(|load| load.answered),
+                in_flight: load.and_then(|load| load.in_flight),
+                answered: load.and_then(|load| load.answered),
             }
         })
         .collect())

@@ -3,6 +3,7 @@
 mod app;
 mod cli;
 mod processes;
+mod rpc;
 mod servers;
 mod up;
 
