@@ -2,6 +2,7 @@
 
 mod app;
 mod cli;
+mod hostile;
 mod processes;
 mod rpc;
 mod servers;
