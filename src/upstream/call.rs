@@ -16,7 +16,7 @@ use prometheus::IntCounterVec;
 use tokio::time::Instant;
 
 use super::body::{AnswerBody, RequestBody, Shared};
-use super::{CallError, Policy, headers};
+use super::{CallError, Policy, connector, headers};
 use crate::backoff::Backoff;
 use crate::balance::{Balancer, Permit};
 use crate::metrics::Metrics;
@@ -110,6 +110,7 @@ impl Upstream {
     #[must_use]
     pub fn new(balancer: Arc<Balancer>, call_key: Option<&str>, metrics: &Metrics) -> Self {
         let connector = Connector::new()
+            .connector(connector::tcp())
             .timeout(CONNECT)
             .conn_keep_alive(IDLE)
             .conn_lifetime(Duration::from_secs(365 * 24 * 3600)) // only idleness ends a connection
@@ -202,7 +203,9 @@ impl Upstream {
             if replaced || !headers::passes_down(name, listed().map(|(_, value)| *value)) {
                 continue;
             }
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+            let own_date = name.eq_ignore_ascii_case("date").then(|| connector::mark_own_date(value));
+            let value = HeaderValue::from_bytes(own_date.as_deref().unwrap_or(value));
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), value) {
                 head.append(name, value);
             }
         }
@@ -281,7 +284,8 @@ async fn try_once(
     timeout: Duration,
 ) -> Result<ClientResponse, CallError> {
     let (mut sending, parts) = match body {
-        Outgoing::Empty => (request.send(), None),
+        // `send()` would add `content-length: 0`
+        Outgoing::Empty => (request.send_body(awc::body::None::new()), None),
         Outgoing::Whole(bytes) => (request.send_body(bytes.clone()), None),
         Outgoing::Stream { parts, length: Some(length) } => {
             let sized = awc::body::SizedStream::new(*length, parts.clone());

@@ -7,6 +7,7 @@
 
 mod body;
 mod call;
+mod connector;
 mod error;
 pub mod headers;
 

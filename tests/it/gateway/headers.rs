@@ -26,6 +26,48 @@ async fn the_service_learns_who_asks() {
 }
 
 #[tokio::test]
+async fn the_service_sees_what_the_client_sent_and_what_goms_says() {
+    let origin = Origin::echo().await;
+    let door = Door::open(&[origin.address]).await;
+    let mut client = door.connect().await;
+    let own =
+        ["call-service-key", "traceparent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
+    for _ in 0..2 {
+        client.ask("GET", "/api/user/login", "Accept: */*\r\n", "").await; // the second one on a connection in use
+    }
+    let json = ["content-length", "content-type"];
+    client.ask("POST", "/api/user/login", "Accept: */*\r\n", "{}").await;
+    for (number, seen) in origin.seen().iter().enumerate() {
+        let mut names: Vec<&str> = seen.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let mut expected = [&own[..], &["accept", "host"], if number < 2 { &[] } else { &json[..] }].concat();
+        names.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(names, expected, "request {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_clients_own_date_passes() {
+    let origin = Origin::echo().await;
+    let door = Door::open(&[origin.address]).await;
+    door.post("Date: Tue, 15 Nov 1994 08:12:31 GMT\r\n", "{}").await;
+    assert_eq!(origin.only().header("date"), Some("Tue, 15 Nov 1994 08:12:31 GMT"));
+}
+
+#[tokio::test]
+async fn a_body_that_looks_like_a_head_passes_untouched() {
+    let origin = Origin::echo().await;
+    let door = Door::with(&[origin.address], |settings| login(settings).encode = Encode::None).await;
+    let mut client = door.connect().await;
+    let body = "x\r\ndate: Sat, 21 Nov 2026 11:00:00 GMT\r\n\r\n".repeat(5000);
+    for _ in 0..2 {
+        client.ask("POST", "/api/user/login", "Content-Type: text/plain\r\n", &body).await;
+    }
+    let seen = origin.seen();
+    assert!(seen.len() == 2 && seen.iter().all(|seen| seen.text() == body && seen.header("date").is_none()));
+}
+
+#[tokio::test]
 async fn a_trace_is_continued() {
     let origin = Origin::echo().await;
     let door = Door::open(&[origin.address]).await;
