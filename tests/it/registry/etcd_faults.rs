@@ -342,8 +342,7 @@ async fn tls_is_spoken_and_the_server_must_be_vouched_for() {
     for endpoint in [etcd.address(), format!("https://{}", etcd.address())] {
         let refused = with(&endpoint, None);
         let result = refused.register(node.clone()).await;
-        let Err(RegistryError::Unavailable { source, .. }) = result else { panic!("{result:?}") };
-        assert!(source.to_string().ends_with("; check `etcd.user` and `etcd.password`"), "{source}");
+        assert!(matches!(result, Err(RegistryError::Unavailable { .. })), "{result:?}");
         assert!(refused.catalog().borrow().is_none());
     }
     let registry = with(&etcd.address(), Some(certificate));
