@@ -1,5 +1,7 @@
 //! Junk in etcd and RabbitMQ while a cluster runs, and events of the originals among goms's own.
 
+use std::net::{Shutdown, TcpListener, TcpStream};
+
 use lapin::options::QueueDeclareOptions;
 
 use super::{consumer, four_events, gateway, service, until};
@@ -88,4 +90,55 @@ fn junk_in_etcd_and_rabbitmq_harms_nobody_and_go_events_are_found() {
 
     assert!(ctl(&etcd, &["del", "--prefix", &format!("{namespace}_")]).0);
     block_on(async { Client::connect(&amqp).await.delete(&queue).await });
+}
+
+#[test]
+fn defect_05_elasticsearch_away_loses_nothing_on_the_whole_path() {
+    let (Some(amqp), Some(es)) = (servers::amqp(), servers::elasticsearch()) else { return };
+    let folder = Folder::new();
+    let (queue, index) = (servers::unique("trace-"), servers::unique("trace_logs-"));
+    let gate = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let config = folder.write(
+        "config.yml",
+        &format!(
+            "amqpAddr: \"{amqp}\"\nesAddr: \"http://{gate}\"\nesIndex: {index}\namqp: {{queue: {queue}}}\n\
+             services: {{user: {{login: /login}}}}\n"
+        ),
+    );
+    let with = ["--config", config.as_str()];
+    let (gateway, address) = gateway(&folder, &with);
+    let (user, _) = service(&folder, "user", &with);
+    let reader = consumer(&folder, &with);
+    wait_for_status(&address, "/api/user/login", 200);
+    let ids: Vec<String> = (0..10)
+        .map(|_| post(&address, "/api/user/login", "{}").expect("an answer"))
+        .map(|answer| answer.header("x-request-id").expect("an id").to_owned())
+        .collect();
+    reader.wait_for("the trace store takes nothing now");
+    let found = run(folder.path(), &["trace", "search", "--config", &config]);
+    assert_eq!(found.status.code(), Some(69), "{}", String::from_utf8_lossy(&found.stderr));
+    // Elasticsearch comes where it was looked for
+    let listener = TcpListener::bind(gate).expect("the port is still free");
+    let server = es.trim_start_matches("http://").to_owned();
+    std::thread::spawn(move || listener.incoming().flatten().for_each(|client| join(client, &server)));
+    for id in &ids {
+        four_events(&folder, id, &with);
+    }
+    for node in [reader, user, gateway] {
+        assert_eq!(node.terminate(), 0);
+    }
+    block_on(async { Client::connect(&amqp).await.delete(&queue).await });
+}
+
+/// Carries bytes both ways until one side ends.
+fn join(client: TcpStream, server: &str) {
+    let server = TcpStream::connect(server).expect("the server answers");
+    for (from, to) in [(&client, &server), (&server, &client)] {
+        let (mut from, mut to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
+        std::thread::spawn(move || {
+            // an error is an end as well
+            std::io::copy(&mut from, &mut to).ok();
+            to.shutdown(Shutdown::Both).ok();
+        });
+    }
 }

@@ -201,3 +201,16 @@ fn cluster_watch_and_drain_steer_a_running_cluster() {
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert_eq!(said, "goms: no service `usr` in the cluster; it has gateway\n");
 }
+
+#[test]
+fn an_advertised_address_and_the_flags_of_the_originals_are_taken() {
+    let folder = Folder::new();
+    let args = ["gateway", "-http_port", "0", "--rpc_port=0", "-bind", "127.0.0.1", "-advertise_ip", "127.0.0.2"];
+    let gateway = Goms::start_in(folder.path(), &args);
+    let port = gateway.wait_for("[gateway] Http Listen on port: ").rsplit(' ').next().expect("a port").to_owned();
+    let address = format!("127.0.0.1:{port}");
+    until("the gateway on its own page", || (nodes(&address, "gateway").len() == 1).then_some(()));
+    let node = nodes(&address, "gateway").remove(0);
+    assert!(node.starts_with("127.0.0.2:") && node.ends_with(&format!("_127.0.0.2:{port}")), "{node}");
+    assert_eq!(gateway.terminate(), 0);
+}
