@@ -4,6 +4,7 @@ mod app;
 mod cli;
 mod processes;
 mod servers;
+mod traces;
 mod up;
 
 use std::time::{Duration, Instant};
