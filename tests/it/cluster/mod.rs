@@ -2,7 +2,9 @@
 
 mod app;
 mod cli;
+mod hostile;
 mod processes;
+mod rpc;
 mod servers;
 mod traces;
 mod up;
