@@ -127,8 +127,10 @@ async fn tail(store: &dyn TraceStore, args: &TailArgs) -> Result<(), AppError> {
             for event in &page.events {
                 let shown = read(event);
                 newest_ms = newest_ms.max(shown.time_ms);
-                if printed.insert(shown.event_id.clone()) {
-                    order.push_back(shown.event_id.clone());
+                // an original's event has no id: its text stands for it
+                let key = if shown.event_id.is_empty() { event.get() } else { &shown.event_id };
+                if printed.insert(key.to_owned()) {
+                    order.push_back(key.to_owned());
                     output::line(&match args.output.output {
                         Output::Json => event.get().to_owned(),
                         Output::Table => line(&shown),

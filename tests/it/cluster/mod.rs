@@ -6,6 +6,7 @@ mod hostile;
 mod processes;
 mod rpc;
 mod servers;
+mod traces;
 mod up;
 
 use std::time::{Duration, Instant};
