@@ -41,7 +41,7 @@ struct Row {
 /// not there.
 pub async fn run(config: &Config, command: ClusterCommand) -> Result<(), AppError> {
     let registry = process::open_registry(config)?;
-    let catalog = process::known_catalog(&*registry, config).await?;
+    let catalog = process::known_catalog(&*registry, config, config.read_wait).await?;
     match command {
         ClusterCommand::Status(args) => status(&catalog, args.service.as_deref(), args.form.output).await,
         ClusterCommand::Nodes(args) => nodes(&catalog, args.service.as_deref(), args.form.output).await,

@@ -32,7 +32,7 @@ pub enum AppError {
     #[error("{0}")]
     Registry(#[source] RegistryError),
     /// The registry did not answer in time.
-    #[error("registry `{kind}` at `{address}` did not answer within {waited:?} (`--registry-wait`)")]
+    #[error("registry `{kind}` at `{address}` could not be read within {waited:?} (`--registry-wait`){why}")]
     RegistryAway {
         /// Its word.
         kind: &'static str,
@@ -40,6 +40,8 @@ pub enum AppError {
         address: String,
         /// How long was waited.
         waited: std::time::Duration,
+        /// `: ` and what went wrong last, if that is known.
+        why: String,
     },
     /// Something that the command needs is not there.
     #[error("{0}")]
@@ -57,6 +59,7 @@ impl AppError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Self::Config(errors) if errors.only_flags() => EXIT_USAGE,
             Self::Config(_) => EXIT_CONFIG,
             Self::Usage(_) => EXIT_USAGE,
             _ => EXIT_UNAVAILABLE,

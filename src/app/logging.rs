@@ -20,6 +20,8 @@ pub fn start(settings: &LogSettings) {
     builder.target(Target::Stderr).filter_level(LevelFilter::Warn).filter_module("goms", level);
     // a drain closes the listening socket under actix's accept loop on purpose
     builder.filter_module("actix_server::accept", LevelFilter::Off);
+    // goms tells a lost connection once; lapin would tell each of its parts, and an absent queue as an error
+    builder.filter_module("lapin", LevelFilter::Off);
     if settings.verbosity > 2 {
         builder.filter_level(LevelFilter::Debug);
     }
@@ -35,9 +37,10 @@ pub fn start(settings: &LogSettings) {
     }
 }
 
-/// The same for a command that prints on stdout: one step quieter, so that joins and leaves are not told.
+/// The same for a command that prints on stdout: errors only, since joins are not its business and its own end tells what
+/// went wrong.
 pub fn start_quiet(settings: &LogSettings) {
-    start(&LogSettings { verbosity: settings.verbosity.saturating_sub(1), ..*settings });
+    start(&LogSettings { verbosity: settings.verbosity.saturating_sub(2), ..*settings });
 }
 
 fn text_line(record: &Record<'_>) -> String {

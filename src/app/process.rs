@@ -250,9 +250,12 @@ pub fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, AppError> {
 /// Waits for the first read of the registry.
 ///
 /// # Errors
-/// [`AppError::RegistryAway`] after `--registry-wait`.
-pub async fn known_catalog(registry: &dyn Registry, config: &Config) -> Result<Arc<Catalog>, AppError> {
-    let limit = config.registry_wait;
+/// [`AppError::RegistryAway`] after `limit`.
+pub async fn known_catalog(
+    registry: &dyn Registry,
+    config: &Config,
+    limit: Duration,
+) -> Result<Arc<Catalog>, AppError> {
     let mut catalog = registry.catalog();
     let known = tokio::time::timeout(limit, catalog.wait_for(Option::is_some)).await;
     match known.ok().and_then(Result::ok).and_then(|known| known.clone()) {
@@ -263,7 +266,8 @@ pub async fn known_catalog(registry: &dyn Registry, config: &Config) -> Result<A
                 Backend::Local { dir } => dir.display().to_string(),
                 Backend::Etcd(etcd) => etcd.endpoints.join(","),
             };
-            Err(AppError::RegistryAway { kind: registry.kind(), address, waited: limit })
+            let why = registry.trouble().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            Err(AppError::RegistryAway { kind: registry.kind(), address, waited: limit, why })
         }
     }
 }

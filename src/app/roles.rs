@@ -92,7 +92,7 @@ async fn start_all(
         None => 0,
     };
     let admin = process.serve_admin(admin_beside)?;
-    known_catalog(&*process.registry, &process.config).await?;
+    known_catalog(&*process.registry, &process.config, process.config.registry_wait).await?;
     for (role, ports) in bound {
         let Started { node, meta, load, program } = listen(process, role, ports, admin).await?;
         programs.extend(program);

@@ -41,6 +41,12 @@ impl ConfigErrors {
     pub(super) fn one(file: &str, line: Option<usize>, message: String) -> Self {
         Self { faults: vec![Fault { file: Some(file.to_owned()), line, path: String::new(), message }] }
     }
+
+    /// Whether the file is good and only flags or variables are wrong.
+    #[must_use]
+    pub fn only_flags(&self) -> bool {
+        self.faults.iter().all(|fault| fault.file.is_none())
+    }
 }
 
 impl fmt::Display for ConfigErrors {

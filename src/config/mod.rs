@@ -40,6 +40,8 @@ pub struct Config {
     pub registry: registry::Settings,
     /// How long to wait at the start for a registry that is away.
     pub registry_wait: Duration,
+    /// The same for a command that only reads or steers.
+    pub read_wait: Duration,
     /// What is recorded of requests, and where it goes.
     pub trace: trace::Settings,
     /// Where it is kept.

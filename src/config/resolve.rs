@@ -17,6 +17,7 @@ const DEFAULT_TTL: Duration = Duration::from_secs(10);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(3);
 const DEFAULT_GRACE: Duration = Duration::from_secs(15);
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+const DEFAULT_READ_WAIT: Duration = Duration::from_secs(3); // somebody sits there and waits
 /// etcd's leases count whole seconds.
 const LEAST_TTL: Duration = Duration::from_secs(1);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
@@ -41,7 +42,9 @@ pub(super) fn resolve(
 ) -> Config {
     let data_dir = common.data_dir.clone().unwrap_or(folders.data);
     let runtime_dir = common.runtime_dir.clone().unwrap_or(folders.runtime);
-    let registry_wait = common.registry_wait.or(raw.registry.wait).unwrap_or(DEFAULT_WAIT);
+    let asked_wait = common.registry_wait.or(raw.registry.wait);
+    let registry_wait = asked_wait.unwrap_or(DEFAULT_WAIT);
+    let read_wait = asked_wait.unwrap_or(DEFAULT_READ_WAIT);
     let registry = registry(decoder, raw.registry, raw.etcd_addr, raw.etcd, common, &runtime_dir);
     let amqp = amqp(decoder, raw.amqp_addr, raw.amqp);
     let selector = common.selector.unwrap_or_default();
@@ -58,6 +61,7 @@ pub(super) fn resolve(
         file,
         registry,
         registry_wait,
+        read_wait,
         trace: trace(raw.traces, amqp.clone(), raw.call_keys.first().cloned(), data_dir.join("spool")),
         store,
         consumer: consumer::Settings {

@@ -106,12 +106,12 @@ impl Routes {
     fn no_service(&self, service: &str) -> String {
         let distance = |known: &&String| strsim::damerau_levenshtein(&shorten(service), known);
         let nearest = self.services.keys().min_by_key(distance).filter(|known| distance(known) <= 1 + known.len() / 3);
-        let hint = nearest.map(|known| format!(", did you mean `{known}`?")).unwrap_or_default();
+        let hint = nearest.map(|known| format!("; did you mean `{known}`?")).unwrap_or_else(|| ";".to_owned());
         let service = shorten(service);
         if self.services.is_empty() {
             return format!("no service `{service}`; no services are configured");
         }
-        format!("no service `{service}`{hint}; there is {}", list(self.services.keys()))
+        format!("no service `{service}`{hint} there is {}", list(self.services.keys()))
     }
 }
 

@@ -41,6 +41,11 @@ pub trait Registry: Send + Sync + 'static {
     /// Follows the catalog.
     fn catalog(&self) -> CatalogWatch;
 
+    /// Why the backing server cannot be used right now, where that is known.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Makes a node visible. Resolves once every other node can see it. From then on the backend keeps it visible by
     /// itself, whatever happens to the backing server, until [`Registry::deregister`].
     ///

@@ -6,6 +6,7 @@
 //! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts; [`event`] is
 //! the originals' JSON.
 
+mod batch;
 pub mod context;
 pub(crate) mod dead_letter;
 pub mod event;

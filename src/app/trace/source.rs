@@ -19,7 +19,7 @@ pub async fn open(config: &Config) -> Result<Arc<dyn TraceStore>, AppError> {
         return store::open(&config.store, &shutdown, &Metrics::new()).map_err(|error| AppError::Part(Box::new(error)));
     }
     let registry = process::open_registry(config)?;
-    let catalog = process::known_catalog(&*registry, config).await?;
+    let catalog = process::known_catalog(&*registry, config, config.read_wait).await?;
     let consumers: Vec<String> = catalog
         .nodes(trace_consumer::SERVICE)
         .iter()

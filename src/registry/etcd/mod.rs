@@ -54,6 +54,8 @@ struct Shared {
     publisher: Publisher,
     malformed: Malformed,
     connected: IntGauge,
+    /// Why etcd cannot be used now.
+    trouble: Mutex<Option<String>>,
     own: Mutex<HashMap<NodeId, Arc<Own>>>,
     /// Every lease this handle was granted: a key on one of them is our own leftover.
     granted: Mutex<HashSet<i64>>,
@@ -86,6 +88,7 @@ impl Etcd {
             publisher: Publisher::new(),
             malformed: Malformed::new(metrics),
             connected: connected.with_label_values(&[] as &[&str]),
+            trouble: Mutex::default(),
             own: Mutex::default(),
             granted: Mutex::default(),
             dropped: CancellationToken::new(),
@@ -109,6 +112,10 @@ impl Registry for Etcd {
 
     fn catalog(&self) -> CatalogWatch {
         self.shared.publisher.subscribe()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn register(&self, node: Node) -> Result<(), RegistryError> {

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Client, EventType, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse, TxnResponse};
@@ -46,6 +46,7 @@ pub(super) async fn follow(shared: Arc<Shared>, shutdown: Shutdown) {
             () = shared.ended(&shutdown) => return,
             error = session => error,
         };
+        *shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
         if let LinkError::WatchEnded(reason) = &error {
             log::debug!("etcd watch ended, reading again: {reason}");
         } else if up != Some(false) {
@@ -72,6 +73,7 @@ async fn session(shared: &Shared, view: &mut View, up: &mut Option<bool>, backof
         if up.replace(true) == Some(false) {
             log::info!("etcd at `{}` is back", shared.link.address());
         }
+        *shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
         shared.connected.set(1);
         backoff.reset();
     });

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::batch::Batch;
 use super::segment::{self, FIRST_RECORD, Next};
+use crate::trace::batch::Batch;
 
 /// A place in the queue: segment number and byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

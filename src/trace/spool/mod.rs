@@ -13,7 +13,6 @@
 //! - What is on disk is delivered first, in order; it goes only when confirmed, or at the cap (counted).
 //! - A delivery that failed is tried again after a wait that grows; a late confirmation counts.
 
-mod batch;
 mod disk;
 mod instruments;
 mod segment;
@@ -25,8 +24,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
-pub(super) use batch::Batch;
-use batch::OpenBatch;
+use crate::trace::batch::{BATCH_EVENTS, Batch, OpenBatch};
 use disk::{Disk, Position};
 use instruments::Instruments;
 
@@ -124,7 +122,7 @@ impl Spool {
 
     /// Runs until the end is asked for; then delivers for at most [`FLUSH_LIMIT`] and leaves the rest on disk.
     pub async fn run(mut self, shutdown: Shutdown) {
-        let mut received = Vec::with_capacity(batch::BATCH_EVENTS);
+        let mut received = Vec::with_capacity(BATCH_EVENTS);
         let mut give_up_at: Option<Instant> = None;
         loop {
             self.start_delivery();
@@ -133,7 +131,7 @@ impl Spool {
             }
             let wake_at = [self.next_deadline(), give_up_at].into_iter().flatten().min();
             tokio::select! {
-                count = self.events.recv_many(&mut received, batch::BATCH_EVENTS), if !self.events.is_closed() || !self.events.is_empty() => {
+                count = self.events.recv_many(&mut received, BATCH_EVENTS), if !self.events.is_closed() || !self.events.is_empty() => {
                     self.take(&mut received, count);
                 }
                 (carrier, result) = finished(&mut self.in_flight) => self.finish_delivery(carrier, result),

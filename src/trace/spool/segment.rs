@@ -14,7 +14,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::batch::{BATCH_BYTES, Batch};
+use crate::trace::batch::{BATCH_BYTES, Batch};
 
 const MAGIC: &[u8; 8] = b"GOMSSPL1";
 /// Where the first record stands.

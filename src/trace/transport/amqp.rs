@@ -13,7 +13,7 @@ use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use super::connection::{Broker, BrokerError, Link};
 use super::{Away, CONSUMER_SERVICE, chain};
 use crate::registry::CatalogWatch;
-use crate::trace::spool::Batch;
+use crate::trace::batch::Batch;
 use crate::trace::{AmqpSettings, Message, TraceError};
 
 /// Without an alarm a broker confirms within milliseconds, a busy disk within seconds.

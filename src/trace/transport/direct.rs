@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::{Away, CONSUMER_SERVICE, EVENTS_PATH, Refused};
 use crate::registry::{CatalogWatch, NodeState};
 use crate::trace::CALL_KEY_HEADER;
-use crate::trace::spool::Batch;
+use crate::trace::batch::Batch;
 
 /// A consumer answers once the events are stored.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::spool::Batch;
+use super::batch::Batch;
 use super::{Settings, TraceError, Transport};
 use crate::registry::CatalogWatch;
 

@@ -36,6 +36,10 @@ fn a_wrong_command_line_is_64_and_a_wrong_config_78() {
     {
         assert!(said.contains(part), "no `{part}` in: {said}");
     }
+    let flags = ["gateway", "--register-ttl", "3", "--register-interval", "5"];
+    let (code, _, said) = outcome(&folder, &flags);
+    assert_eq!(code, 64, "{said}");
+    assert!(said.contains("--register-interval"), "{said}");
     let (code, _, said) = outcome(&folder, &["service", "usr"]);
     assert_eq!(code, 64, "{said}");
     assert!(said.contains("no service `usr`") && said.contains("order, user"), "{said}");

@@ -48,6 +48,11 @@ fn nodes_log_each_others_joins_and_leaves_once_and_take_turns() {
         let (user, _) = users.iter().find(|(_, at)| expected.ends_with(&format!("_{at}"))).expect("that node");
         user.wait_for(&id); // the access log of the node whose turn it was
     }
+    let status = run(folder.path(), &["cluster", "status", "user", "--output", "json"]).stdout;
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&status).expect("rows");
+    let mut answered: Vec<u64> = rows.iter().filter_map(|row| row["answered"].as_u64()).collect();
+    answered.sort_unstable();
+    assert_eq!(answered, [2, 2, 3], "what each node tells of itself");
 
     let (killed, at) = users.remove(0);
     let killed_node = of(&at);

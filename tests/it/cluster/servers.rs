@@ -26,6 +26,7 @@ fn the_whole_path_on_etcd_rabbitmq_and_elasticsearch() {
     let with = ["--config", config.as_str(), "--register-ttl", "30", "--register-interval", "10"];
     let consumer = consumer(&folder, &with);
     consumer.wait_for("[amqp] trace consumer is runner");
+    assert!(!consumer.log().contains("ERROR"), "a queue that is not there yet is no error: {}", consumer.log());
     let (gateway, address) = gateway(&folder, &with);
     let (user, at) = service(&folder, "user", &with);
     gateway.wait_for(&format!("_{at}] join"));
@@ -99,6 +100,10 @@ fn etcd_away_at_the_start_ends_with_69_after_the_wait() {
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(69), "{said}");
     assert!(said.contains(&addr) && said.contains("--registry-wait"), "{said}");
+    let read = run(folder.path(), &["cluster", "status", "--etcd-addr", &addr, "--registry-wait", "1"]);
+    let said = String::from_utf8_lossy(&read.stderr).into_owned();
+    assert_eq!((read.status.code(), said.lines().count()), (Some(69), 1), "{said}");
+    assert!(said.contains(&addr), "{said}");
 }
 
 #[test]
