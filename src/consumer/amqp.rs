@@ -23,7 +23,7 @@ use crate::trace::event::parse;
 use crate::trace::transport::chain;
 use crate::trace::transport::connection::{Broker, BrokerError, Link};
 
-/// A longer message is dead-lettered unread: no sender of ours makes one over 2 MiB.
+/// A longer message is dead-lettered unread: no sender of ours makes one over 8 MiB.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// How long an ending consumer waits for what it took to be stored.
 const FINISH_LIMIT: Duration = Duration::from_secs(5);

@@ -30,7 +30,7 @@ use crate::trace::transport::{EVENTS_PATH, chain};
 
 /// Where a store is searched over HTTP.
 pub const SEARCH_PATH: &str = "/goms/traces/search";
-/// Of one request; senders of ours stay under 6 MiB.
+/// Of one request; senders of ours stay under 12 MiB.
 const MAX_BODY_BYTES: usize = 16 << 20;
 /// Within a sender's deadline of 10 s, so that it hears a 503 and not nothing.
 const STORE_TIMEOUT: Duration = Duration::from_secs(8);

@@ -51,9 +51,13 @@ impl Remote {
                 let Some((query, reply)) = next else { return };
                 let (client, consumers) = (client.clone(), std::rc::Rc::clone(&consumers));
                 // each for itself: one that waits for a dead consumer does not hold up the others
+                let stop = ending.clone();
                 ending.spawn_local(async move {
-                    // an asker that left needs no answer
-                    drop(reply.send(ask(&client, &consumers.0, consumers.1.as_deref(), &query).await));
+                    tokio::select! {
+                        () = stop.begun() => {} // the asker hears that by its channel
+                        // an asker that left needs no answer
+                        found = ask(&client, &consumers.0, consumers.1.as_deref(), &query) => drop(reply.send(found)),
+                    }
                 });
             }
         });

@@ -66,7 +66,7 @@ pub enum ParseError {
     TooMany,
 }
 
-/// Elements of one array: no sender of ours puts more than 8,192 in one, and 16 MiB of events are fewer.
+/// Elements of one array: no sender of ours puts more than 4,096 in one, and 16 MiB of events are fewer.
 const MAX_ELEMENTS: usize = 65_536;
 
 /// The elements of an array, and of one that is too long the first [`MAX_ELEMENTS`] and one more.

@@ -55,3 +55,24 @@ async fn ask_consumers() {
     shutdown.begin();
     assert!(matches!(store.query(&all()).await, Err(StoreError::Unavailable { .. })));
 }
+
+#[test]
+fn an_ending_process_does_not_wait_for_a_consumer_that_hangs() {
+    actix_web::rt::System::new().block_on(async {
+        let hangs = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = hangs.local_addr().expect("an address").to_string();
+        let accepted = std::thread::spawn(move || hangs.accept().expect("a connection"));
+        let shutdown = Shutdown::new();
+        let store = Remote::open(vec![address], None, &shutdown);
+        let ending = async {
+            while !accepted.is_finished() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            shutdown.begin();
+            assert!(shutdown.finished(std::time::Duration::from_secs(5)).await, "a query holds up the end");
+        };
+        let query = all();
+        let (answer, ()) = futures_util::future::join(store.query(&query), ending).await;
+        assert!(matches!(answer, Err(StoreError::Unavailable { .. })));
+    });
+}
