@@ -101,15 +101,21 @@ impl Folder {
         self.write(&name, &node.meta).map(Some)
     }
 
-    /// Puts new metadata in the place of a file that is held.
-    pub(super) fn replace(&self, node: &Node) -> io::Result<Held> {
+    /// Puts new metadata in the place of a file that is held. `None` when another file, or none, has the name now.
+    pub(super) fn replace(&self, node: &Node, held: &Held) -> io::Result<Option<Held>> {
         let _guard = self.guard()?;
-        self.write(&node.id.key(&self.namespace), &node.meta)
+        if !self.has(&node.id, held) {
+            return Ok(None);
+        }
+        self.write(&node.id.key(&self.namespace), &node.meta).map(Some)
     }
 
-    /// Removes the file of a node of this process.
-    pub(super) fn remove(&self, id: &NodeId) -> io::Result<()> {
+    /// Removes the file of a node of this process, unless the name is another's by now.
+    pub(super) fn remove(&self, id: &NodeId, held: &Held) -> io::Result<()> {
         let _guard = self.guard()?;
+        if !self.has(id, held) {
+            return Ok(());
+        }
         let name = id.key(&self.namespace);
         remove(&self.path.join(&name))?;
         remove(&self.path.join(format!("{name}{DRAIN_SUFFIX}")))

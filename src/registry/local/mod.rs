@@ -3,7 +3,7 @@
 
 mod folder;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -43,6 +43,8 @@ struct Shared {
     folder: Folder,
     publisher: Publisher,
     own: Mutex<HashMap<NodeId, (Node, Held)>>,
+    /// Own nodes whose id another process took: said once each.
+    lost: Mutex<HashSet<NodeId>>,
     malformed: Malformed,
     /// Something in the folder changed.
     changed: Arc<Notify>,
@@ -67,6 +69,7 @@ impl Local {
             folder: Folder::open(dir, namespace).map_err(|error| unavailable(error.into()))?,
             publisher: Publisher::new(),
             own: Mutex::default(),
+            lost: Mutex::default(),
             malformed: Malformed::new(metrics),
             changed: Arc::default(),
             closed: Arc::default(),
@@ -138,6 +141,10 @@ impl Shared {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lost(&self) -> MutexGuard<'_, HashSet<NodeId>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn add(&self, node: Node) -> io::Result<bool> {
         let mut own = self.own();
         if own.contains_key(&node.id) {
@@ -159,11 +166,15 @@ impl Shared {
     fn remove(&self, id: &NodeId) -> io::Result<bool> {
         let mut own = self.own();
         let Some((mut node, old)) = own.remove(id) else { return Ok(false) };
+        self.lost().remove(id);
         node.meta.draining = true;
         // Even where the mark or the removal fails, dropping the files gives the node up.
-        let marked = self.folder.replace(&node);
-        drop(old);
-        let removed = self.folder.remove(id);
+        let marked = self.folder.replace(&node, &old);
+        let removed = match &marked {
+            Ok(Some(new)) => self.folder.remove(id, new),
+            Ok(None) => Ok(()), // someone removed it, and another process may have the id by now
+            Err(_) => self.folder.remove(id, &old),
+        };
         self.publisher.retire_own(id);
         marked.and(removed).map(|()| true)
     }
@@ -182,10 +193,16 @@ impl Shared {
     fn restore(&self) -> io::Result<()> {
         for (id, (node, held)) in self.own().iter_mut() {
             if !self.folder.has(id, held) {
-                log::warn!("registry file of node `{id}` was removed by someone; it is put back");
                 match self.folder.add(node)? {
-                    Some(new) => *held = new,
-                    None => log::error!("node `{id}` is now registered by another process"),
+                    Some(new) => {
+                        *held = new;
+                        self.lost().remove(id);
+                        log::warn!("registry file of node `{id}` was removed by someone; it was put back");
+                    }
+                    None if self.lost().insert(id.clone()) => {
+                        log::error!("node `{id}` is now registered by another process, waiting for its end");
+                    }
+                    None => {}
                 }
             }
         }

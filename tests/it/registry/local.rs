@@ -162,6 +162,28 @@ impl<const N: usize> Sorted for [&str; N] {
 }
 
 #[tokio::test]
+async fn who_lost_its_file_to_another_process_leaves_that_one_alone() {
+    let dir = TempDir::new();
+    let (one, two) = (simple(&local(&dir)), simple(&local(&dir)));
+    let node = node("user");
+    one.register(node.clone()).await.expect("registered");
+    let file = dir.path().join("goms").join(node.id.key("goms"));
+    loop {
+        std::fs::remove_file(&file).expect("removed by someone");
+        match two.register(node.clone()).await {
+            Ok(()) => break,
+            Err(RegistryError::Taken(_)) => {} // it was put back in between
+            Err(error) => panic!("{error}"),
+        }
+    }
+    one.deregister(&node.id).await.expect("deregistered");
+    assert!(file.exists(), "the file of the other process is gone");
+    wait_told(&mut two.catalog(), LIMIT, &ready(&[&node])).await;
+    two.deregister(&node.id).await.expect("deregistered");
+    assert!(!file.exists());
+}
+
+#[tokio::test]
 async fn a_removed_folder_is_made_and_filled_again() {
     let dir = TempDir::new();
     let (one, two) = (simple(&local(&dir)), simple(&local(&dir)));
