@@ -42,6 +42,7 @@
 //! | [`consumer`] | the pipeline's end: batches, acknowledgement, dead letters |
 //! | [`admin`] | the back door: health, metrics, the process's nodes |
 //! | [`app`] | the composition root: roles, and the commands that read |
+//! | [`drain`] | how an HTTP server ends without failing a request |
 //! | [`shutdown`], [`backoff`], [`metrics`] | what every room may use |
 //!
 //! # The path of a request
@@ -66,6 +67,7 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod consumer;
+pub mod drain;
 pub mod gateway;
 pub mod metrics;
 pub mod registry;

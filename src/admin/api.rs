@@ -5,6 +5,7 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, OwnNode};
+use crate::metrics::Load;
 use crate::registry::{Node, NodeState};
 
 /// A node of this process, as `/api/nodes` tells it.
@@ -19,10 +20,10 @@ pub struct NodeReport {
     pub version: String,
     /// When it started, in milliseconds of Unix time.
     pub started_ms: i64,
-    /// Requests that are running now.
-    pub in_flight: u64,
+    /// Requests that are running now; `None` where none are counted.
+    pub in_flight: Option<u64>,
     /// Requests that were answered since the start.
-    pub answered: u64,
+    pub answered: Option<u64>,
 }
 
 /// The answer of `/api/nodes`.
@@ -88,8 +89,8 @@ fn report(node: &OwnNode) -> NodeReport {
         node: node.id.to_string(),
         version: node.meta.version.clone(),
         started_ms: node.meta.started_ms,
-        in_flight: node.load.in_flight(),
-        answered: node.load.answered(),
+        in_flight: node.load.as_ref().map(Load::in_flight),
+        answered: node.load.as_ref().map(Load::answered),
     }
 }
 

@@ -37,7 +37,7 @@ struct Inner {
 struct OwnNode {
     id: NodeId,
     meta: NodeMeta,
-    load: Load,
+    load: Option<Load>,
 }
 
 impl Admin {
@@ -48,8 +48,8 @@ impl Admin {
         Self { inner: Arc::new(inner) }
     }
 
-    /// A node of this process, for `/api/nodes`.
-    pub fn add_node(&self, id: NodeId, meta: NodeMeta, load: Load) {
+    /// A node of this process, for `/api/nodes`; a trace consumer counts no requests.
+    pub fn add_node(&self, id: NodeId, meta: NodeMeta, load: Option<Load>) {
         self.inner.nodes.lock().unwrap_or_else(PoisonError::into_inner).push(OwnNode { id, meta, load });
     }
 

@@ -23,6 +23,8 @@ const ADMIN_TIMEOUT: Duration = Duration::from_millis(800);
 struct Row {
     service: String,
     node: String,
+    #[serde(skip)]
+    address: String, // short enough for a table of many columns
     state: NodeState,
     version: String,
     zone: String,
@@ -69,7 +71,7 @@ async fn status(catalog: &Catalog, service: Option<&str>, format: Output) -> Res
                 .map(|row| {
                     vec![
                         row.service.clone(),
-                        row.node.clone(),
+                        row.address.clone(),
                         state_word(row.state).to_owned(),
                         age(row.started_ms, now_ms),
                         or_dash(&row.version),
@@ -78,7 +80,7 @@ async fn status(catalog: &Catalog, service: Option<&str>, format: Output) -> Res
                     ]
                 })
                 .collect();
-            output::text(&render(&["SERVICE", "NODE", "STATE", "AGE", "VERSION", "IN FLIGHT", "ANSWERED"], &lines));
+            output::text(&render(&["SERVICE", "ADDRESS", "STATE", "AGE", "VERSION", "IN FLIGHT", "ANSWERED"], &lines));
             let names: BTreeSet<&str> = rows.iter().map(|row| row.service.as_str()).collect();
             output::line(&format!("{}, {}", plural(names.len(), "service"), plural(rows.len(), "node")));
         }
@@ -201,7 +203,8 @@ async fn rows(catalog: &Catalog, service: Option<&str>) -> Result<Vec<Row>, AppE
         && catalog.nodes(service).is_empty()
     {
         let known: Vec<&str> = catalog.services().map(|(name, _)| name).collect();
-        let known = if known.is_empty() { "the cluster is empty".to_owned() } else { format!("it has {}", known.join(", ")) };
+        let known =
+            if known.is_empty() { "the cluster is empty".to_owned() } else { format!("it has {}", known.join(", ")) };
         return Err(AppError::Unavailable(format!("no service `{service}` in the cluster; {known}")));
     }
     let wanted: Vec<&Arc<Node>> =
@@ -214,13 +217,14 @@ async fn rows(catalog: &Catalog, service: Option<&str>) -> Result<Vec<Row>, AppE
             Row {
                 service: node.id.service.clone(),
                 node: node.id.to_string(),
+                address: node.id.http.socket().map_or_else(|| node.id.to_string(), |http| http.to_string()),
                 state: node.state,
                 version: node.meta.version.clone(),
                 zone: node.meta.zone.clone(),
                 started_ms: node.meta.started_ms,
                 admin: node.meta.admin,
-                in_flight: load.map(|load| load.in_flight),
-                answered: load.map(|load| load.answered),
+                in_flight: load.and_then(|load| load.in_flight),
+                answered: load.and_then(|load| load.answered),
             }
         })
         .collect())

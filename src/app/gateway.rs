@@ -38,5 +38,5 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     let running = gateway::serve(ports.http, parts).map_err(|error| AppError::Part(Box::new(error)))?;
     let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
-    Ok((RunningNode { id, rpc, server: Server::Gateway(running) }, load))
+    Ok((RunningNode { id, rpc, server: Server::Http(running) }, load))
 }

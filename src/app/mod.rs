@@ -45,9 +45,11 @@ impl Service {
             Ok(args) => args,
             Err(error) => return said(&error),
         };
-        finish(Config::load(&args.common, &args.node).map_err(AppError::from).and_then(|config| {
-            start(config, vec![Role::Service(Served::Handlers(self))])
-        }))
+        finish(
+            Config::load(&args.common, &args.node)
+                .map_err(AppError::from)
+                .and_then(|config| start(config, vec![Role::Service(Box::new(Served::Handlers(self)))])),
+        )
     }
 }
 
@@ -86,7 +88,7 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
         Command::Service(args) => {
             let config = load(&args.node)?;
             let served = served(&config, args)?;
-            start(config, vec![Role::Service(served)])
+            start(config, vec![Role::Service(Box::new(served))])
         }
         Command::Cluster { command } => {
             let config = load(&NodeFlags::default())?;

@@ -122,7 +122,7 @@ impl Process {
     ///
     /// # Errors
     /// [`RegistryError::Taken`] at once; [`RegistryError::Unavailable`] after the wait.
-    pub async fn register(&self, id: &NodeId, meta: NodeMeta, load: Load) -> Result<(), AppError> {
+    pub async fn register(&self, id: &NodeId, meta: NodeMeta, load: Option<Load>) -> Result<(), AppError> {
         let deadline = tokio::time::Instant::now() + self.config.registry_wait;
         let mut backoff = Backoff::seeded(Duration::from_millis(100), Duration::from_secs(2));
         loop {
@@ -144,31 +144,35 @@ impl Process {
     /// Ends the nodes and then the process; every step is bounded.
     pub async fn end(self, nodes: Vec<RunningNode>) {
         self.admin.set_ready(false);
-        for node in &nodes {
-            self.leave(node).await;
-        }
-        let drain = self.config.node.drain_timeout;
-        if !nodes.is_empty() {
-            tokio::time::sleep(NOTICE).await;
-            log::info!("draining: waiting up to {drain:?} for running requests");
-        }
-        // in the order of starting, so that events of the last requests still find the consumer, which started first
-        // and ends last
-        for node in nodes.into_iter().rev() {
-            if matches!(node.server, Server::Consumer(_)) {
-                self.flush_spool().await;
-            }
-            let id = node.id.clone();
-            if !node.server.stop(drain).await {
-                log::warn!("[{}] node [{id}] ended with requests unfinished", id.service);
-            }
-        }
+        // a consumer in this process stays until the events of the last requests are with it
+        let (consumers, doors): (Vec<_>, Vec<_>) =
+            nodes.into_iter().partition(|node| matches!(node.server, Server::Consumer(_)));
+        self.end_nodes(doors).await;
         self.flush_spool().await;
+        self.end_nodes(consumers).await;
         self.background.begin();
         if !self.background.finished(BACKGROUND_LIMIT).await {
             log::warn!("background tasks did not end within {BACKGROUND_LIMIT:?}");
         }
         log::debug!("stopped");
+    }
+
+    async fn end_nodes(&self, nodes: Vec<RunningNode>) {
+        if nodes.is_empty() {
+            return;
+        }
+        for node in &nodes {
+            self.leave(node).await;
+        }
+        tokio::time::sleep(NOTICE).await;
+        let drain = self.config.node.drain_timeout;
+        log::info!("draining: waiting up to {drain:?} for running requests");
+        let stopping = nodes.into_iter().map(|node| async move {
+            if !node.server.stop(drain).await {
+                log::warn!("[{}] node [{}] ended with requests unfinished", node.id.service, node.id);
+            }
+        });
+        futures_util::future::join_all(stopping).await;
     }
 
     /// Takes a node out of the registry; its ports stay open.
@@ -220,10 +224,8 @@ pub struct RunningNode {
 
 /// What serves a node's HTTP port.
 pub enum Server {
-    /// The front door.
-    Gateway(crate::gateway::Running),
-    /// A service of the framework.
-    Service(crate::service::Running),
+    /// A gateway or a service.
+    Http(crate::drain::Running),
     /// The pipeline's end.
     Consumer(crate::consumer::Running),
 }
@@ -231,11 +233,7 @@ pub enum Server {
 impl Server {
     async fn stop(self, drain: Duration) -> bool {
         match self {
-            Self::Gateway(running) => {
-                running.stop(drain).await;
-                true
-            }
-            Self::Service(running) => running.stop(drain).await,
+            Self::Http(running) => running.stop(drain).await,
             Self::Consumer(running) => running.stop(drain).await,
         }
     }

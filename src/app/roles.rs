@@ -18,7 +18,7 @@ pub enum Role {
     /// The front door.
     Gateway,
     /// A service.
-    Service(Served),
+    Service(Box<Served>),
     /// The pipeline's end.
     TraceConsumer,
     /// A node of the demo service, beside others in one process.
@@ -37,7 +37,7 @@ pub fn of_up() -> Vec<Role> {
 struct Started {
     node: RunningNode,
     meta: NodeMeta,
-    load: Load,
+    load: Option<Load>,
     program: Option<Program>,
 }
 
@@ -120,24 +120,23 @@ async fn listen(process: &Process, role: Role, ports: Ports, admin: SocketAddr) 
     let (node, load, program) = match role {
         Role::Gateway => {
             let (node, load) = gateway::listen(process, ports).await?;
-            (node, load, None)
+            (node, Some(load), None)
         }
         Role::TraceConsumer => {
-            let (node, load) = trace_consumer::listen(process, ports).await?;
             meta.takes_events = true;
-            (node, load, None)
+            (trace_consumer::listen(process, ports).await?, None, None)
         }
         Role::Service(served) => {
-            let Listening { node, load, version, program } = service::listen(process, ports, served, workers).await?;
+            let Listening { node, load, version, program } = service::listen(process, ports, *served, workers).await?;
             if meta.version.is_empty() {
                 meta.version = version;
             }
-            (node, load, program)
+            (node, Some(load), program)
         }
         Role::UpUser => {
             let served = Served::demo(&process.config, up::SERVICE)?;
             let Listening { node, load, .. } = service::listen(process, ports, served, 1).await?;
-            (node, load, None)
+            (node, Some(load), None)
         }
     };
     Ok(Started { node, meta, load, program })
@@ -155,7 +154,9 @@ async fn supervise(process: &Process, nodes: &[RunningNode], programs: &[Program
     loop {
         let now = state.borrow_and_update().clone();
         let done = match now {
-            ProgramState::Ended(why) => return AppError::Unavailable(format!("the program of `{}` {why}", node.id.service)),
+            ProgramState::Ended(why) => {
+                return AppError::Unavailable(format!("the program of `{}` {why}", node.id.service));
+            }
             ProgramState::Down if registered => {
                 registered = false;
                 log::warn!("[{}] the program is down, the node leaves until it is back", node.id.service);

@@ -79,6 +79,7 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
         origin: process.origin(&id),
         metrics: process.metrics.clone(),
         calls: Some(call_table(process)),
+        load: load.clone(),
         workers,
         access_log: process.config.node.access_log.unwrap_or(true),
         limits: service::Limits::default(),
@@ -101,7 +102,7 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
     };
     let rpc = Rpc::serve(ports.rpc, &name, &process.background).await?;
     log::info!("[{name}] Http Listen on port: {}", id.http.port.unwrap_or(0));
-    Ok(Listening { node: RunningNode { id, rpc, server: Server::Service(running) }, load, version, program })
+    Ok(Listening { node: RunningNode { id, rpc, server: Server::Http(running) }, load, version, program })
 }
 
 /// What `--app` asks for.

@@ -14,13 +14,13 @@ pub const SERVICE: &str = "traceConsumer";
 ///
 /// # Errors
 /// When the store is in use or a listener cannot be used.
-pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, crate::metrics::Load), AppError> {
+pub async fn listen(process: &Process, ports: Ports) -> Result<RunningNode, AppError> {
     let id = process.identity(SERVICE, &ports)?;
     let store = store::open(&process.config.store, &process.background, &process.metrics)
         .map_err(|error| AppError::Part(Box::new(error)))?;
-    let running = consumer::start(&process.config.consumer, store, Some(ports.http), &process.metrics, &process.background)
-        .map_err(|error| AppError::Part(Box::new(error)))?;
+    let running =
+        consumer::start(&process.config.consumer, store, Some(ports.http), &process.metrics, &process.background)
+            .map_err(|error| AppError::Part(Box::new(error)))?;
     let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
-    let load = crate::metrics::Load::default();
-    Ok((RunningNode { id, rpc, server: Server::Consumer(running) }, load))
+    Ok(RunningNode { id, rpc, server: Server::Consumer(running) })
 }

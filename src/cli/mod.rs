@@ -95,7 +95,8 @@ pub enum Command {
     #[command(after_help = "Examples:
   goms cluster status
   goms cluster nodes --output json
-  goms cluster drain 127.0.0.1:9180_127.0.0.1:9080")]
+  goms cluster drain 127.0.0.1:9080                  no new requests for this node
+  goms cluster drain 127.0.0.1:9080 --undo")]
     Cluster {
         /// What to do.
         #[command(subcommand)]
@@ -197,16 +198,34 @@ pub enum Restart {
 #[derive(Clone, Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Services and nodes with age, version, requests in flight and answered
+    #[command(after_help = "Examples:
+  goms cluster status
+  goms cluster status user --output json
+
+JSON: an array of {service, node, state, version, zone, startedMs, admin, inFlight, answered}; inFlight and answered are
+null when the node's admin port cannot be reached from here. Later versions may add fields, not change these.")]
     Status(ServiceOutputArgs),
     /// Every node
+    #[command(after_help = "Examples:
+  goms cluster nodes
+  goms cluster nodes user --output json
+
+JSON: as of `goms cluster status`.")]
     Nodes(ServiceOutputArgs),
     /// Every service
+    #[command(after_help = "JSON: an array of {service, nodes, ready, versions}; versions is an array of text.")]
     Services(OutputArgs),
     /// Nodes that join, leave and drain, as it happens
+    #[command(
+        after_help = "JSON: an object a line, {timeMs, service, node, change}; change is join, leave, ready, draining or stale."
+    )]
     Watch(OutputArgs),
     /// Take a node out of rotation
+    #[command(after_help = "Examples:
+  goms cluster drain 127.0.0.1:9080
+  goms cluster drain user/127.0.0.1:9180_127.0.0.1:9080 --undo")]
     Drain {
-        /// The node as `goms cluster nodes` shows it: ip:rpc_ip:http, or a whole key
+        /// The node: its HTTP or RPC address, or ip:rpc_ip:http; `service/` before it where several have it
         #[arg(value_name = "NODE")]
         node: String,
         /// Put it back

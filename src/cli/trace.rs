@@ -16,17 +16,25 @@ pub enum TraceCommand {
   goms trace search --service user --status 5xx --since 10m
   goms trace search --min-duration 500ms --order slowest
   goms trace search --url /api/user/login --since '2026-11-21 07:53' --until '2026-11-21 08:00'
-  goms trace search --text 'alice' --output json")]
+  goms trace search --text 'alice' --output json
+
+JSON: {total, events, next}; events are as stored (see `goms trace show --help`). The table groups them by request.")]
     Search(SearchArgs),
     /// Draw the timeline of one request
     #[command(after_help = "Examples:
   goms trace show 6f1c9a52-2f0e-4b6b-9d0e-0f6a3c1d2b4e
-  goms trace show 6f1c9a52-2f0e-4b6b-9d0e-0f6a3c1d2b4e --output json")]
+  goms trace show 6f1c9a52-2f0e-4b6b-9d0e-0f6a3c1d2b4e --output json
+
+JSON: an array of the request's events as stored: requestId, request {method, url, urlParam, clientIp, headers, body},
+event, time, serviceName, serviceId, projectName, trace {timing}, eventId, traceId, spanId, parentId, status, node,
+durationNs, timeMs. Events of Go nodes end with trace.")]
     Show(ShowArgs),
     /// Follow events as they are stored
     #[command(after_help = "Examples:
   goms trace tail
-  goms trace tail --service user --event service.end")]
+  goms trace tail --service user --event service.end
+
+JSON: an event a line, as stored.")]
     Tail(TailArgs),
 }
 

@@ -56,10 +56,10 @@ mod tests {
 
     #[test]
     fn folders_follow_xdg() {
-        let both = [("XDG_DATA_HOME", "/d"), ("XDG_RUNTIME_DIR", "/run/user/1"), ("HOME", "/home/me")];
+        let both = [("XDG_DATA_HOME", "/d"), ("XDG_RUNTIME_DIR", "/run/user/1"), ("HOME", "/h")];
         assert_eq!(read(&both), ("/d/goms".to_owned(), "/run/user/1/goms".to_owned()));
-        let home = [("XDG_DATA_HOME", "relative"), ("XDG_RUNTIME_DIR", ""), ("HOME", "/home/me")];
-        assert_eq!(read(&home), ("/home/me/.local/share/goms".to_owned(), "/tmp/goms-1000".to_owned()));
+        let home = [("XDG_DATA_HOME", "relative"), ("XDG_RUNTIME_DIR", ""), ("HOME", "/h")];
+        assert_eq!(read(&home), ("/h/.local/share/goms".to_owned(), "/tmp/goms-1000".to_owned()));
         assert_eq!(read(&[]), ("/tmp/goms-1000/data".to_owned(), "/tmp/goms-1000".to_owned()));
     }
 }

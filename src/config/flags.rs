@@ -18,7 +18,7 @@ pub struct CommonFlags {
     pub config: Option<PathBuf>,
 
     /// Where nodes find each other: `local`, `etcd` or `memory` [default: etcd when it has an address, else local]
-    #[arg(long, global = true, env = "GOMS_REGISTRY", value_name = "KIND", value_parser = registry_word)]
+    #[arg(long, global = true, env = "GOMS_REGISTRY", hide_short_help = true, value_name = "KIND", value_parser = registry_word)]
     pub registry: Option<RegistryWord>,
 
     /// Addresses of the registry, e.g. `10.0.0.1:2379,10.0.0.2:2379`, or 'a|b'
@@ -33,27 +33,27 @@ pub struct CommonFlags {
     pub registry_address: Option<std::sync::Arc<[String]>>,
 
     /// How long a node that stopped renewing stays visible [default: 10s]
-    #[arg(long, global = true, env = "GOMS_REGISTER_TTL", value_name = "DURATION", value_parser = parse_positive_duration)]
+    #[arg(long, global = true, env = "GOMS_REGISTER_TTL", hide_short_help = true, value_name = "DURATION", value_parser = parse_positive_duration)]
     pub register_ttl: Option<Duration>,
 
     /// How often a node renews [default: 3s]
-    #[arg(long, global = true, env = "GOMS_REGISTER_INTERVAL", value_name = "DURATION", value_parser = parse_positive_duration)]
+    #[arg(long, global = true, env = "GOMS_REGISTER_INTERVAL", hide_short_help = true, value_name = "DURATION", value_parser = parse_positive_duration)]
     pub register_interval: Option<Duration>,
 
     /// How long nodes missing after a gap of the registry stay callable [default: 15s]
-    #[arg(long, global = true, env = "GOMS_REGISTRY_GRACE", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, global = true, env = "GOMS_REGISTRY_GRACE", hide_short_help = true, value_name = "DURATION", value_parser = parse_duration)]
     pub registry_grace: Option<Duration>,
 
     /// How long to wait at the start for a registry that is away [default: 30s]
-    #[arg(long, global = true, env = "GOMS_REGISTRY_WAIT", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, global = true, env = "GOMS_REGISTRY_WAIT", hide_short_help = true, value_name = "DURATION", value_parser = parse_duration)]
     pub registry_wait: Option<Duration>,
 
     /// What node keys begin with: `goms`, or `go-ms` to join the older system [default: goms]
-    #[arg(long, global = true, env = "GOMS_NAMESPACE", value_name = "NAME", value_parser = super::names::namespace)]
+    #[arg(long, global = true, env = "GOMS_NAMESPACE", hide_short_help = true, value_name = "NAME", value_parser = super::names::namespace)]
     pub namespace: Option<String>,
 
     /// How a node is chosen where the config file's `upstreams` does not say [default: round-robin]
-    #[arg(long, global = true, env = "GOMS_SELECTOR", value_name = "WORD", value_parser = super::names::selector)]
+    #[arg(long, global = true, env = "GOMS_SELECTOR", hide_short_help = true, value_name = "WORD", value_parser = super::names::selector)]
     pub selector: Option<Selector>,
 
     /// Where traces and the spool are kept [default: goms under the XDG data home]
@@ -61,11 +61,18 @@ pub struct CommonFlags {
     pub data_dir: Option<PathBuf>,
 
     /// Where the local registry is kept [default: goms under the XDG runtime dir]
-    #[arg(long, global = true, env = "GOMS_RUNTIME_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "GOMS_RUNTIME_DIR", hide_short_help = true, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
 
     /// Form of log lines: `text` or `json` [default: text]
-    #[arg(long, global = true, env = "GOMS_LOG_FORMAT", value_name = "FORM", hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "GOMS_LOG_FORMAT",
+        hide_short_help = true,
+        value_name = "FORM",
+        hide_possible_values = true
+    )]
     pub log_format: Option<LogFormat>,
 
     /// Log more: -v debug, -vv trace
@@ -89,28 +96,28 @@ pub struct NodeFlags {
     #[arg(long, env = "GOMS_RPC_PORT", value_name = "PORT")]
     pub rpc_port: Option<u16>,
 
-    /// Port for health, metrics and the dashboard [default: RPC port + 100]
+    /// Port for health and metrics [default: RPC port + 100]
     #[arg(long, env = "GOMS_ADMIN_PORT", value_name = "PORT")]
     pub admin_port: Option<u16>,
 
     /// Address the admin port binds [default: 127.0.0.1]
-    #[arg(long, env = "GOMS_ADMIN_BIND", value_name = "IP")]
+    #[arg(long, env = "GOMS_ADMIN_BIND", hide_short_help = true, value_name = "IP")]
     pub admin_bind: Option<IpAddr>,
 
     /// Address the HTTP and RPC ports bind [default: 0.0.0.0; `up`: 127.0.0.1]
     #[arg(long, env = "GOMS_BIND", value_name = "IP")]
     pub bind: Option<IpAddr>,
 
-    /// Address that other nodes call this one by [default: found by the route to the internet]
-    #[arg(long, env = "GOMS_ADVERTISE_IP", value_name = "IP")]
+    /// Address that other nodes call this one by [default: the one that this machine reaches others from]
+    #[arg(long, env = "GOMS_ADVERTISE_IP", hide_short_help = true, value_name = "IP")]
     pub advertise_ip: Option<IpAddr>,
 
     /// Worker threads [default: the number of cores]
-    #[arg(long, env = "GOMS_WORKERS", value_name = "N", value_parser = workers)]
+    #[arg(long, env = "GOMS_WORKERS", hide_short_help = true, value_name = "N", value_parser = workers)]
     pub workers: Option<usize>,
 
     /// How long requests in flight may take to finish at the end [default: 10s]
-    #[arg(long, env = "GOMS_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "GOMS_DRAIN_TIMEOUT", hide_short_help = true, value_name = "DURATION", value_parser = parse_duration)]
     pub drain_timeout: Option<Duration>,
 
     /// Print one line a request [default: on for the demo service, off for gateways]
@@ -126,11 +133,11 @@ pub struct NodeFlags {
     pub access_log: Option<bool>,
 
     /// Version of the service, shown by `goms cluster` [default: the version of goms]
-    #[arg(long, env = "GOMS_SERVICE_VERSION", value_name = "TEXT")]
+    #[arg(long, env = "GOMS_SERVICE_VERSION", hide_short_help = true, value_name = "TEXT")]
     pub service_version: Option<String>,
 
     /// Where this node stands, e.g. a rack or a data centre
-    #[arg(long, env = "GOMS_ZONE", value_name = "TEXT")]
+    #[arg(long, env = "GOMS_ZONE", hide_short_help = true, value_name = "TEXT")]
     pub zone: Option<String>,
 }
 

@@ -19,11 +19,11 @@ use prometheus::IntCounter;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::ConsumerError;
-use super::dead_letter::DeadLetters;
 use super::pipeline::{Pipeline, Verdict, document};
 use crate::shutdown::Shutdown;
 use crate::store::{Query, StoreError, TraceStore};
 use crate::trace::CALL_KEY_HEADER;
+use crate::trace::dead_letter::DeadLetters;
 use crate::trace::event::parse;
 use crate::trace::transport::{EVENTS_PATH, chain};
 

@@ -3,7 +3,6 @@
 //! May import: `trace`, `store`, `metrics`, `shutdown`, `backoff`.
 
 mod amqp;
-mod dead_letter;
 pub mod intake;
 mod pipeline;
 
@@ -18,8 +17,8 @@ use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::store::TraceStore;
 use crate::trace::AmqpSettings;
+use crate::trace::dead_letter::DeadLetters;
 use crate::trace::transport::connection::{Broker, SettingsError};
-use dead_letter::DeadLetters;
 use intake::Intake;
 
 /// What a trace consumer takes and how.

@@ -1,6 +1,6 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
-//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`.
+//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `cluster` is the page that
@@ -17,7 +17,9 @@ mod respond;
 mod route;
 mod server;
 
-pub use server::{GatewayError, Parts, Running, serve};
+pub use server::{GatewayError, Parts, serve};
+
+pub use crate::drain::Running;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
@@ -20,7 +19,8 @@ use super::respond::Failure;
 use super::route::Routes;
 use super::{Settings, body, cluster, limit};
 use crate::balance::Balancer;
-use crate::metrics::{Load, LoadGuard};
+use crate::drain::Traffic;
+use crate::metrics::LoadGuard;
 use crate::registry::CatalogWatch;
 use crate::trace::{Origin, Recorder, TraceContext};
 use crate::upstream::{AnswerBody, Broken, CallError, Forwarded, Upstream, UpstreamRequest};
@@ -33,9 +33,8 @@ pub(super) struct Worker {
     pub upstream: Upstream,
     pub recorder: Recorder,
     pub origin: Arc<Origin>,
-    pub load: Load,
     pub catalog: CatalogWatch,
-    pub draining: Arc<AtomicBool>,
+    pub traffic: Arc<Traffic>,
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,7 +50,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let page = cluster::page(worker.balancer.view(), request.query_string());
         HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(page)
     } else {
-        let in_flight = worker.load.enter();
+        let in_flight = worker.traffic.load.enter();
         let mut journal = Journal::begin(&worker, &request, context);
         match steps(&worker, &request, payload, &context, &mut journal).await {
             Ok(answer) => deliver(answer, journal, in_flight),
@@ -65,7 +64,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
-    if worker.draining.load(Ordering::Relaxed) {
+    if worker.traffic.is_draining() {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response
@@ -86,7 +85,7 @@ async fn steps(
 
     // whether it may
     limit::check_headers(request.headers(), limits)?;
-    limit::check_flow(&worker.load, limits)?;
+    limit::check_flow(&worker.traffic.load, limits)?;
 
     // with what
     let prepared = body::prepare(request, payload, route.action.encode, limits).await?;

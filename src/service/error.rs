@@ -52,19 +52,13 @@ struct Failure<'a> {
 
 /// Why a node of a service could not begin to serve.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The listener cannot be used.
-    #[error("cannot serve on the listener of service `{service}`")]
-    Listen {
-        /// The service.
-        service: String,
-        /// What went wrong.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The thread of the server ended before it served.
-    #[error("the server of service `{0}` ended before it could serve")]
-    Ended(String),
+#[error("cannot serve on the listener of service `{service}`")]
+pub struct ServeError {
+    /// The service.
+    pub service: String,
+    /// What went wrong.
+    #[source]
+    pub source: std::io::Error,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! THE FRAMEWORK: what a service author uses, and goms in front of a program in another language.
 //!
-//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `backoff`.
+//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`.
 
 mod app;
 mod body;
@@ -13,7 +13,6 @@ mod forward;
 mod guard;
 mod observe;
 mod program;
-mod running;
 mod server;
 
 pub use app::{PROGRAM_TIMEOUT, ProgramUrl, ProgramUrlError, serve_program};
@@ -23,5 +22,6 @@ pub use context::Context;
 pub use demo::echo_service;
 pub use error::{ServeError, ServiceError};
 pub use program::{Program, ProgramError, ProgramSettings, ProgramState, Restart};
-pub use running::Running;
 pub use server::{Limits, Parts, serve};
+
+pub use crate::drain::Running;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use prometheus::{Histogram, IntCounter, IntGauge};
 use uuid::Uuid;
 
-use crate::metrics::Metrics;
+use crate::metrics::{LoadGuard, Metrics};
 use crate::trace::{Event, EventKind, Origin, Recorder, RequestInfo, TraceContext};
 
 /// The observers of one worker; made once.
@@ -65,6 +65,7 @@ fn now_ms() -> i64 {
 /// because the client went away.
 pub(super) struct Observed {
     observer: Rc<Observer>,
+    _load: LoadGuard,
     trace: TraceContext,
     method: String,
     path: String,
@@ -75,10 +76,18 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    pub(super) fn begin(observer: &Rc<Observer>, trace: TraceContext, method: &str, path: &str) -> Self {
+    /// `load` counts the request as running for as long as this lives.
+    pub(super) fn begin(
+        observer: &Rc<Observer>,
+        load: LoadGuard,
+        trace: TraceContext,
+        method: &str,
+        path: &str,
+    ) -> Self {
         observer.in_flight.inc();
         Self {
             observer: observer.clone(),
+            _load: load,
             trace,
             method: method.to_owned(),
             path: path.to_owned(),
@@ -123,8 +132,9 @@ impl Observed {
         if observer.access_log {
             log::info!(
                 target: "goms::access",
-                "[{}] {} {} {} {took:.1?} requestId={}",
+                "[{}] [{}] {} {} {} {took:.1?} requestId={}",
                 observer.origin.service_name,
+                observer.origin.node,
                 self.method,
                 self.path,
                 self.status,

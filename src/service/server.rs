@@ -5,7 +5,6 @@ use std::net::TcpListener;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
@@ -15,17 +14,15 @@ use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::calls::{CallTable, Calls};
 use super::context::caller_of;
 use super::forward::Forwarder;
 use super::guard::Guard;
 use super::observe::{Observed, Observer};
-use super::running::{Gauge, Running};
 use super::{Context, ServeError, Service, ServiceError, body};
-use crate::metrics::Metrics;
+use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
+use crate::metrics::{Load, Metrics};
 use crate::trace::{CALL_KEY_HEADER, Origin, Recorder, TraceBody, TraceContext};
 
 /// What a node needs besides its service.
@@ -41,6 +38,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// How handlers call other services; `None`: they cannot.
     pub calls: Option<CallTable>,
+    /// Counts the requests of this node.
+    pub load: Load,
     /// Worker threads, at least 1.
     pub workers: usize,
     /// Print one line a request.
@@ -76,7 +75,8 @@ impl Default for Limits {
     }
 }
 
-/// Serves a service's handlers on a bound listener, on threads of its own. The node answers once this returns.
+/// Serves a service's handlers on a bound listener until [`Running::stop`]. Must be called within a tokio runtime; the node
+/// answers once this returns.
 ///
 /// # Errors
 /// [`ServeError`] when the listener cannot be used.
@@ -94,67 +94,32 @@ pub(super) enum Target {
     Program(actix_web::http::Uri, Duration),
 }
 
-/// actix's own limit of a graceful stop, over any drain that [`Running::stop`] is given.
-const SERVER_STOP_SECS: u64 = 3600;
-
 pub(super) fn start(listener: TcpListener, name: &str, target: Target, parts: Parts) -> Result<Running, ServeError> {
-    let bad = |source| ServeError::Listen { service: name.to_owned(), source };
-    let address = listener.local_addr().map_err(bad)?;
-    listener.set_nonblocking(true).map_err(bad)?;
-    let gauge = Arc::new(Gauge::default());
-    let force = CancellationToken::new();
-    let (ended_sender, ended) = watch::channel(false);
-    let (ready, started) = mpsc::sync_channel(1);
-    let (limits, workers, forced, counted) = (parts.limits.clone(), parts.workers.max(1), force.clone(), gauge.clone());
-    let shared = Shared { target, parts, gauge: gauge.clone() };
-    let serving = move || {
-        actix_web::rt::System::new().block_on(async move {
-            let server = HttpServer::new(move || {
-                let worker = Rc::new(Worker::new(&shared));
-                App::new().default_service(fn_service(move |request: ServiceRequest| {
-                    let worker = worker.clone();
-                    async move { Ok::<_, actix_web::Error>(worker.answer(request).await) }
-                }))
-            })
-            .on_connect(move |_: &dyn Any, connection: &mut Extensions| {
-                connection.insert(counted.connected());
-            })
-            .workers(workers)
-            .keep_alive(limits.idle_timeout)
-            .client_request_timeout(limits.header_timeout)
-            .max_connections(limits.connections)
-            .shutdown_timeout(SERVER_STOP_SECS)
-            .disable_signals()
-            .listen(listener)
-            .map(HttpServer::run);
-            match server {
-                Ok(server) => {
-                    if ready.send(Ok(server.handle())).is_ok() {
-                        until_end(server, forced).await;
-                    }
-                }
-                Err(error) => drop(ready.send(Err(error))),
-            }
-            ended_sender.send_replace(true);
-        });
-    };
-    std::thread::Builder::new().name(format!("goms-{name}")).spawn(serving).map_err(bad)?;
-    let server = started.recv().map_err(|_| ServeError::Ended(name.to_owned()))?.map_err(bad)?;
-    Ok(Running { address, server, gauge, force, ended })
-}
-
-async fn until_end(server: actix_web::dev::Server, forced: CancellationToken) {
-    tokio::select! {
-        result = server => {
-            if let Err(error) = result {
-                log::error!("a service's server ended error={error}");
-            }
-        }
-        () = forced.cancelled() => {
-            actix_web::rt::System::current().stop();
-            tokio::task::yield_now().await; // lets the system tell its workers
-        }
-    }
+    let bad = |source| ServeError { service: name.to_owned(), source };
+    let kept = listener.try_clone().map_err(bad)?;
+    let (limits, workers, traffic) = (parts.limits.clone(), parts.workers.max(1), Traffic::new(parts.load.clone()));
+    let counted = traffic.clone();
+    let shared = Shared { target, parts, traffic: traffic.clone() };
+    let server = HttpServer::new(move || {
+        let worker = Rc::new(Worker::new(&shared));
+        App::new().default_service(fn_service(move |request: ServiceRequest| {
+            let worker = worker.clone();
+            async move { Ok::<_, actix_web::Error>(worker.answer(request).await) }
+        }))
+    })
+    .on_connect(move |_: &dyn Any, connection: &mut Extensions| {
+        connection.insert(counted.connected());
+    })
+    .workers(workers)
+    .keep_alive(limits.idle_timeout)
+    .client_request_timeout(limits.header_timeout)
+    .max_connections(limits.connections)
+    .shutdown_timeout(NO_LIMIT_SECS)
+    .disable_signals()
+    .listen(listener)
+    .map_err(bad)?
+    .run();
+    Running::start(name, kept, server, traffic).map_err(bad)
 }
 
 /// What every worker is made of.
@@ -162,7 +127,7 @@ async fn until_end(server: actix_web::dev::Server, forced: CancellationToken) {
 struct Shared {
     target: Target,
     parts: Parts,
-    gauge: Arc<Gauge>,
+    traffic: Arc<Traffic>,
 }
 
 /// One worker thread's state.
@@ -171,7 +136,7 @@ struct Worker {
     guard: Guard,
     observer: Rc<Observer>,
     calls: Option<Rc<Calls>>,
-    gauge: Arc<Gauge>,
+    traffic: Arc<Traffic>,
     limits: Limits,
 }
 
@@ -201,7 +166,7 @@ impl Worker {
                 let key = parts.call_keys.first().map(String::as_str);
                 Rc::new(Calls::new(table.clone(), key, &parts.metrics))
             }),
-            gauge: shared.gauge.clone(),
+            traffic: shared.traffic.clone(),
             limits: parts.limits.clone(),
         }
     }
@@ -213,7 +178,13 @@ impl Worker {
             headers.get(&REQUEST_ID).map(HeaderValue::as_bytes),
             headers.get(&TRACEPARENT).map(HeaderValue::as_bytes),
         );
-        let observed = Observed::begin(&self.observer, trace, request.method().as_str(), request.path());
+        let observed = Observed::begin(
+            &self.observer,
+            self.traffic.load.enter(),
+            trace,
+            request.method().as_str(),
+            request.path(),
+        );
         let admitted = self.guard.admits(headers);
         request.headers_mut().remove(CALL_KEY_HEADER);
         let (request, payload) = request.into_parts();
@@ -234,7 +205,7 @@ impl Worker {
         if let Ok(id) = HeaderValue::from_str(&trace.request_id.to_string()) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
-        if self.gauge.is_draining() {
+        if self.traffic.is_draining() {
             response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
         }
         ServiceResponse::new(request, response)

@@ -7,6 +7,7 @@
 //! the originals' JSON.
 
 pub mod context;
+pub(crate) mod dead_letter;
 pub mod event;
 mod go_form;
 mod parse;

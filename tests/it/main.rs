@@ -1,11 +1,11 @@
 //! Every integration test, in one binary.
+mod architecture;
 mod cluster;
 mod config;
-mod architecture;
+mod consumer;
+mod gateway;
+mod registry;
 mod service;
 mod store;
-mod registry;
-mod gateway;
-mod consumer;
 mod support;
 mod trace;

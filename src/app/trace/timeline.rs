@@ -1,9 +1,10 @@
 //! A request's timeline in the terminal: one line a span, its bar where it ran.
 
 use super::Shown;
+use crate::app::table::render;
 
 /// Columns of the bars.
-const WIDTH: usize = 40;
+const WIDTH: usize = 24;
 
 /// A start event and its end.
 struct Span<'a> {
@@ -27,42 +28,34 @@ pub fn draw(events: &[Shown]) -> String {
         span.end.and_then(|end| end.status).map_or_else(|| "-".to_owned(), |status| status.to_string())
     };
     let begin_ms = spans.iter().map(|span| span.start.time_ms).min().unwrap_or(0);
-    let whole_ns = spans
-        .iter()
-        .map(|span| offset_ns(span, begin_ms) + span.duration_ns())
-        .max()
-        .unwrap_or(0)
-        .max(1);
+    let whole_ns = spans.iter().map(|span| offset_ns(span, begin_ms) + span.duration_ns()).max().unwrap_or(0).max(1);
     let mut text = format!("request {}  {}\n", first.start.request_id, first.start.time);
-    let rows: Vec<[String; 5]> = spans
+    let rows: Vec<Vec<String>> = spans
         .iter()
         .map(|span| {
-            let request = &span.start.request;
-            [
+            vec![
                 span.start.service_name.clone(),
-                span.start.node.clone(),
-                format!("{} {}{}", request.method, request.url, request.url_param),
                 status(span),
                 span.end.map_or_else(|| "no end".to_owned(), |_| duration(span.duration_ns())),
+                bar(offset_ns(span, begin_ms), span.duration_ns(), whole_ns),
+                span.start.request.line(),
             ]
         })
         .collect();
-    let mut widths = [0usize; 5];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for (span, row) in spans.iter().zip(&rows) {
-        for (cell, width) in row.iter().zip(widths) {
-            text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
-        }
-        text.push_str(&bar(offset_ns(span, begin_ms), span.duration_ns(), whole_ns));
-        text.push('\n');
-    }
+    text.push_str(&render(&["SERVICE", "STATUS", "TOOK", "", "REQUEST"], &rows));
     let kinds: Vec<&str> = events.iter().map(|event| event.event.as_str()).collect();
     text.push_str(&format!("{} events: {}\n", events.len(), kinds.join(", ")));
+    // beside the bars they would not fit into a terminal
+    let mut nodes: Vec<Vec<String>> = Vec::new();
+    for Span { start, .. } in spans.iter().filter(|span| !span.start.node.is_empty()) {
+        let node = vec![start.service_name.clone(), start.node.clone()];
+        if !nodes.contains(&node) {
+            nodes.push(node);
+        }
+    }
+    if !nodes.is_empty() {
+        text.push_str(&render(&["SERVICE", "NODE"], &nodes));
+    }
     text
 }
 
@@ -141,10 +134,10 @@ mod tests {
             event("request.end", "gateway", "a", 1_040, Some(40_000_000)),
         ]);
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].starts_with("gateway") && lines[1].ends_with(&format!("|{}|", "█".repeat(40))), "{text}");
-        let user_bar = format!("|{}{}{}|", " ".repeat(10), "█".repeat(20), " ".repeat(10));
-        assert!(lines[2].starts_with("user") && lines[2].ends_with(&user_bar), "{text}");
-        assert!(lines[2].contains("20.00ms"), "{text}");
+        assert!(lines[2].starts_with("gateway") && lines[2].contains(&format!("|{}|", "█".repeat(24))), "{text}");
+        let user_bar = format!("|{}{}{}|", " ".repeat(6), "█".repeat(12), " ".repeat(6));
+        assert!(lines[3].starts_with("user") && lines[3].contains(&user_bar), "{text}");
+        assert!(lines[3].contains("20.00ms"), "{text}");
     }
 
     #[test]

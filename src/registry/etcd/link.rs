@@ -1,6 +1,7 @@
 //! The way to etcd: one endpoint at a time, the next one after a failure. Every request has a time limit, and one
 //! generation number tells all tasks that the connection they used is gone.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
@@ -30,8 +31,39 @@ pub(super) enum LinkError {
     Replaced,
     #[error("watch ended: {0}")]
     WatchEnded(String),
-    #[error(transparent)]
-    Etcd(#[from] etcd_client::Error),
+    /// In words of its own: the client's error prints its whole inside, and names no cause to follow.
+    #[error("{}", in_words(.0))]
+    Etcd(etcd_client::Error),
+}
+
+impl From<etcd_client::Error> for LinkError {
+    fn from(error: etcd_client::Error) -> Self {
+        Self::Etcd(error)
+    }
+}
+
+/// What etcd says when it is the user that it does not take.
+const NOT_ALLOWED: [&str; 4] =
+    ["invalid user ID or password", "user name is empty", "permission denied", "user name not found"];
+
+fn in_words(error: &etcd_client::Error) -> String {
+    let (said, mut cause) = match error {
+        etcd_client::Error::GRpcStatus(status) => (status.message().to_owned(), status.source()),
+        etcd_client::Error::TransportError(error) => (error.to_string(), error.source()),
+        other => return other.to_string(),
+    };
+    if NOT_ALLOWED.iter().any(|words| said.contains(words)) {
+        return format!("{said}; check `etcd.user` and `etcd.password`");
+    }
+    let mut deepest = None;
+    while let Some(error) = cause {
+        deepest = Some(error.to_string());
+        cause = error.source();
+    }
+    match deepest {
+        Some(cause) if !said.contains(&cause) => format!("{said}: {cause}"),
+        _ => said,
+    }
 }
 
 impl LinkError {

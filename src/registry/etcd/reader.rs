@@ -52,7 +52,7 @@ pub(super) async fn follow(shared: Arc<Shared>, shutdown: Shutdown) {
             up = Some(false);
             shared.connected.set(0);
             let address = shared.link.address();
-            log::warn!("etcd at `{address}` is unavailable, retrying: {}", chain(&error));
+            log::warn!("etcd at `{address}` is unavailable, retrying: {error}");
         }
         tokio::select! {
             () = shared.ended(&shutdown) => return,
@@ -143,20 +143,6 @@ fn take(shared: &Shared, view: &mut View, changes: Vec<Change>) {
 
 fn publish(shared: &Shared, view: &View) {
     shared.publisher.publish(view.nodes());
-}
-
-/// An error with its causes: a client's own text says little more than "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 async fn limited<T>(request: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {

@@ -10,8 +10,12 @@
 //! oldest segment goes; a segment is on disk in one folder at a time (adoption renames it). Writes are not synced: they
 //! survive the death of the process, not that of the machine.
 
-use std::collections::VecDeque;
-use std::fs::{self, File, TryLockError};
+mod adopt;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +62,8 @@ pub(super) struct Disk {
     bytes: u64,
     cap: u64,
     losses: Losses,
+    /// Folders of ended processes that could not be taken over; said once.
+    stuck: BTreeSet<PathBuf>,
 }
 
 /// Segments are an eighth of the cap, so that dropping the oldest loses little, and at most this long.
@@ -86,6 +92,7 @@ impl Disk {
             bytes: 0,
             cap,
             losses: Losses::default(),
+            stuck: BTreeSet::new(),
         };
         disk.adopt_all()?;
         disk.keep_within_cap(0);
@@ -273,75 +280,6 @@ impl Disk {
             Err(error) => log::warn!("cannot set a damaged spool file aside file={} error={error}", path.display()),
         }
     }
-
-    fn adopt_all(&mut self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.root)? {
-            let folder = entry?.path();
-            let hidden = folder.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-            if hidden || folder == self.dir || !folder.is_dir() {
-                continue;
-            }
-            if let Err(error) = self.adopt(&folder) {
-                log::warn!("cannot take over the spool of an ended process folder={} error={error}", folder.display());
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves the segments of a dead process to the end of this queue.
-    fn adopt(&mut self, folder: &Path) -> io::Result<()> {
-        let lock = match File::options().write(true).open(folder.join("lock")) {
-            Ok(lock) => lock,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()), // no folder of ours
-            Err(error) => return Err(error),
-        };
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(()), // alive
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-        let mut files: Vec<PathBuf> =
-            fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "seg"));
-        files.sort();
-        let before = self.events();
-        for file in files {
-            self.adopt_file(&file)?;
-        }
-        fs::remove_file(folder.join("lock"))?;
-        fs::remove_dir(folder)?;
-        let events = self.events() - before;
-        log::info!("took over the spool of an ended process folder={} events={events}", folder.display());
-        Ok(())
-    }
-
-    fn adopt_file(&mut self, path: &Path) -> io::Result<()> {
-        let mut file = File::options().read(true).write(true).open(path)?;
-        let found = segment::scan(&mut file)?;
-        if found.damaged {
-            self.losses.damaged_files += 1;
-            if found.events == 0 {
-                self.keep_as_bad(path);
-                return Ok(());
-            }
-            // the whole file is kept for a person, its good records are delivered
-            let copy = path.with_extension("copy");
-            fs::copy(path, &copy)?;
-            self.keep_as_bad(path);
-            fs::rename(&copy, path)?;
-            file = File::options().read(true).write(true).open(path)?;
-        }
-        if found.events == 0 {
-            return fs::remove_file(path);
-        }
-        file.set_len(found.good_bytes)?;
-        let number = self.next_number;
-        self.next_number += 1;
-        fs::rename(path, self.path(number))?;
-        self.segments.push_back(Segment { number, bytes: found.good_bytes, events: found.events });
-        self.bytes += found.good_bytes;
-        Ok(())
-    }
 }
 
 impl Drop for Disk {
@@ -356,6 +294,3 @@ impl Drop for Disk {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

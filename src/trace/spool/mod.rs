@@ -15,6 +15,7 @@
 
 mod batch;
 mod disk;
+mod instruments;
 mod segment;
 
 use std::collections::VecDeque;
@@ -22,15 +23,16 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
-use prometheus::{IntCounter, IntGauge};
 use tokio::sync::mpsc;
 
 pub(super) use batch::Batch;
 use batch::OpenBatch;
 use disk::{Disk, Position};
+use instruments::Instruments;
 
+use super::dead_letter::DeadLetters;
 use super::event::Event;
-use super::transport::{Away, Carrier};
+use super::transport::{Away, Carrier, Refused};
 use super::{Settings, TraceError};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
@@ -47,38 +49,18 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 /// Between tries to write to a disk that failed.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
+/// How often a process looks for spools of ended ones on the same data folder: a glance at one folder.
+const ADOPT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// In the folder of all spools: what no consumer will ever take.
+const DEAD_LETTERS: &str = "dead-letters.jsonl";
+
 /// What is being delivered.
 struct InFlight {
     batches: Vec<Batch>,
     /// Where they end on disk; `None` while they are only in memory.
     on_disk: Option<Position>,
-    done: LocalBoxFuture<'static, (Carrier, Result<(), Away>)>,
-}
-
-struct Instruments {
-    recorded: IntCounter,
-    delivered: IntCounter,
-    dropped: IntCounter,
-    refused: IntCounter,
-    damaged: IntCounter,
-    spooled_bytes: IntGauge,
-}
-
-impl Instruments {
-    fn new(metrics: &Metrics) -> Self {
-        let counter = |name, help| metrics.counter(name, help, &[]).with_label_values::<&str>(&[]);
-        let dropped = metrics.counter("trace_dropped_total", "trace events lost because a queue was full", &["where"]);
-        Self {
-            recorded: counter("trace_recorded_total", "trace events recorded"),
-            delivered: counter("trace_delivered_total", "trace events whose delivery was confirmed"),
-            dropped: dropped.with_label_values(&["spool"]),
-            refused: dropped.with_label_values(&["refused"]),
-            damaged: counter("trace_spool_bad_files_total", "spool files set aside because they are damaged"),
-            spooled_bytes: metrics
-                .gauge("trace_spooled_bytes", "bytes of trace events waiting on disk", &[])
-                .with_label_values::<&str>(&[]),
-        }
-    }
+    done: LocalBoxFuture<'static, (Carrier, Result<Vec<Refused>, Away>)>,
 }
 
 /// The task's state.
@@ -91,8 +73,11 @@ pub(super) struct Spool {
     disk_broken: Option<Instant>,
     carrier: Option<Carrier>,
     in_flight: Option<InFlight>,
+    dead_letters: DeadLetters,
     backoff: Backoff,
     retry_at: Option<Instant>,
+    /// When to look for spools of ended processes; `None` while this one ends.
+    adopt_at: Option<Instant>,
     away: bool,
     /// That it is away was said.
     told: bool,
@@ -122,8 +107,10 @@ impl Spool {
             disk_broken: None,
             carrier: Some(carrier),
             in_flight: None,
+            dead_letters: DeadLetters::new(Some(settings.spool_dir.join(DEAD_LETTERS))),
             backoff: Backoff::seeded(Duration::from_millis(100), Duration::from_secs(3)),
             retry_at: None,
+            adopt_at: Some(Instant::now() + ADOPT_INTERVAL),
             away: false,
             told: false,
             full: false,
@@ -155,7 +142,7 @@ impl Spool {
                     give_up_at = Some(Instant::now() + FLUSH_LIMIT);
                     self.events.close();
                     // one try now, however long the wait was to be
-                    (self.retry_at, self.away) = (None, false);
+                    (self.retry_at, self.adopt_at, self.away) = (None, None, false);
                     while let Ok(event) = self.events.try_recv() {
                         self.take(&mut vec![event], 1);
                     }
@@ -216,8 +203,8 @@ impl Spool {
             Some(failed) => persist.map(|at| at.max(failed + DISK_RETRY)),
             None => persist,
         };
-        let retry = if self.in_flight.is_none() { self.retry_at } else { None };
-        [seal, persist, retry].into_iter().flatten().min()
+        let (retry, adopt) = if self.in_flight.is_none() { (self.retry_at, self.adopt_at) } else { (None, None) };
+        [seal, persist, retry, adopt].into_iter().flatten().min()
     }
 
     /// Whatever is due.
@@ -277,8 +264,26 @@ impl Spool {
         Ok(())
     }
 
+    /// Takes over what processes left that ended since the start. Only while nothing is in flight: what is delivered
+    /// from memory is written behind what is on disk, and its confirmation covers all before it.
+    fn adopt(&mut self) {
+        let now = Instant::now();
+        if self.adopt_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let more = self.disk.adopt_one().unwrap_or_else(|error| {
+            log::debug!("cannot look for spools of ended processes: {error}");
+            false
+        });
+        self.adopt_at = Some(if more { now } else { now + ADOPT_INTERVAL });
+    }
+
     fn start_delivery(&mut self) {
-        if self.in_flight.is_some() || self.retry_at.is_some_and(|at| Instant::now() < at) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        self.adopt();
+        if self.retry_at.is_some_and(|at| Instant::now() < at) {
             return;
         }
         let (mut batches, mut end) = (Vec::new(), None);
@@ -318,13 +323,14 @@ impl Spool {
         self.in_flight = Some(InFlight { batches, on_disk: end, done });
     }
 
-    fn finish_delivery(&mut self, carrier: Carrier, result: Result<(), Away>) {
+    fn finish_delivery(&mut self, carrier: Carrier, result: Result<Vec<Refused>, Away>) {
         self.carrier = Some(carrier);
         let Some(flight) = self.in_flight.take() else { return };
         let events: u64 = flight.batches.iter().map(|batch| batch.events as u64).sum();
         match result {
-            Ok(()) => {
-                self.instruments.delivered.inc_by(events);
+            Ok(refused) => {
+                self.instruments.delivered.inc_by(events.saturating_sub(refused.len() as u64));
+                self.bury(&refused);
                 self.forget(flight, events);
                 self.backoff.reset();
                 self.retry_at = None;
@@ -332,11 +338,6 @@ impl Spool {
                 if std::mem::take(&mut self.told) {
                     log::info!("trace events are delivered again waiting={}", self.disk.events());
                 }
-            }
-            Err(away) if away.refused => {
-                log::error!("trace events were refused and are dropped events={events}: {away}");
-                self.instruments.refused.inc_by(events);
-                self.forget(flight, events);
             }
             Err(away) => {
                 self.put_back(flight);
@@ -349,6 +350,24 @@ impl Spool {
                     log::warn!("trace events wait on disk: {away}");
                 }
             }
+        }
+    }
+
+    /// Events that no consumer will ever take are kept in a file.
+    fn bury(&self, refused: &[Refused]) {
+        for Refused { event, reason } in refused {
+            match serde_json::from_slice(event) {
+                Ok(event) => self.dead_letters.keep(event, reason),
+                Err(error) => log::error!("a refused trace event is no JSON and is dropped: {error}"),
+            }
+        }
+        if let Some(Refused { reason, .. }) = refused.first() {
+            self.instruments.refused.inc_by(refused.len() as u64);
+            log::error!(
+                "trace events were refused and are kept apart events={} file={}: {reason}",
+                refused.len(),
+                self.dead_letters
+            );
         }
     }
 
@@ -383,7 +402,7 @@ impl Spool {
 }
 
 /// Resolves when the delivery has ended; never without one.
-async fn finished(in_flight: &mut Option<InFlight>) -> (Carrier, Result<(), Away>) {
+async fn finished(in_flight: &mut Option<InFlight>) -> (Carrier, Result<Vec<Refused>, Away>) {
     match in_flight {
         Some(flight) => (&mut flight.done).await,
         None => std::future::pending().await,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! POST /goms/events   Call-Service-Key: …   Content-Type: application/json   [{…},{…}]
-//! 2xx: stored · 400, 413, 422: will never be taken, dropped and counted · anything else: the next consumer
+//! 2xx: stored · 400, 413, 422: will never be taken as it is, so each half is sent on its own, down to the one event
+//! that it is about, which is given back · anything else: the next consumer
 //! ```
 
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use awc::http::StatusCode;
 use awc::{Client, Connector};
 use bytes::Bytes;
 
-use super::{Away, CONSUMER_SERVICE, EVENTS_PATH};
+use super::{Away, CONSUMER_SERVICE, EVENTS_PATH, Refused};
 use crate::registry::{CatalogWatch, NodeState};
 use crate::trace::CALL_KEY_HEADER;
 use crate::trace::spool::Batch;
@@ -34,17 +35,58 @@ pub(in crate::trace) struct Sender {
     hinted: bool,
 }
 
+/// Why a post was not stored.
+enum Failure {
+    /// It may be later, or by another consumer.
+    Away(Away),
+    /// Never as it is; what the consumer says.
+    Refused(String),
+}
+
 impl Sender {
     pub fn new(call_key: Option<String>, catalog: CatalogWatch) -> Self {
         Self { client: None, call_key, catalog, current: None, hinted: false }
     }
 
-    pub async fn deliver(&mut self, batches: &[Batch]) -> Result<(), Away> {
+    /// Stores the batches with a consumer; gives back the events that it will never take.
+    pub async fn deliver(&mut self, batches: &[Batch]) -> Result<Vec<Refused>, Away> {
+        match self.offer(merge(batches)).await {
+            Ok(()) => Ok(Vec::new()),
+            Err(Failure::Away(away)) => Err(away),
+            Err(Failure::Refused(reason)) => {
+                let events: Vec<Bytes> = batches.iter().flat_map(Batch::singles).collect();
+                self.isolate(&events, reason).await
+            }
+        }
+    }
+
+    /// Halves what was refused as a whole until the parts are taken or are single events. Twice as many requests as
+    /// events at most, when each is refused.
+    async fn isolate(&mut self, events: &[Bytes], reason: String) -> Result<Vec<Refused>, Away> {
+        let (mut refused, mut open) = (Vec::new(), vec![(events, reason)]);
+        while let Some((part, reason)) = open.pop() {
+            if let [event] = part {
+                refused.push(Refused { event: event.clone(), reason });
+                continue;
+            }
+            let (first, second) = part.split_at(part.len() / 2);
+            for half in [first, second].into_iter().filter(|half| !half.is_empty()) {
+                match self.offer(array(half)).await {
+                    Ok(()) => {}
+                    Err(Failure::Away(away)) => return Err(away),
+                    Err(Failure::Refused(reason)) => open.push((half, reason)),
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Posts an array to the consumers in turn until one takes or refuses it.
+    async fn offer(&mut self, body: Bytes) -> Result<(), Failure> {
         let consumers = self.consumers();
         if consumers.is_empty() {
-            return Err(self.no_consumer());
+            return Err(Failure::Away(self.no_consumer()));
         }
-        let body = merge(batches);
         let mut last = None;
         for consumer in consumers {
             match self.post(consumer, body.clone()).await {
@@ -52,14 +94,14 @@ impl Sender {
                     (self.current, self.hinted) = (Some(consumer), false);
                     return Ok(());
                 }
-                Err(away) if away.refused => return Err(away),
-                Err(away) => {
+                Err(Failure::Refused(reason)) => return Err(Failure::Refused(reason)),
+                Err(Failure::Away(away)) => {
                     log::debug!("trying the next trace consumer: {away}");
                     last = Some(away);
                 }
             }
         }
-        Err(last.unwrap_or_else(|| Away::new("no trace consumer takes events")))
+        Err(Failure::Away(last.unwrap_or_else(|| Away::new("no trace consumer takes events"))))
     }
 
     /// Those that take events, the current one first, draining ones last.
@@ -93,7 +135,7 @@ impl Sender {
         Away { wait: NO_CONSUMER_RETRY, told: true, ..Away::new("the registry knows no trace consumer") }
     }
 
-    async fn post(&mut self, consumer: SocketAddr, body: Bytes) -> Result<(), Away> {
+    async fn post(&mut self, consumer: SocketAddr, body: Bytes) -> Result<(), Failure> {
         let client = self.client.get_or_insert_with(new_client);
         let mut request = client
             .post(format!("http://{consumer}{EVENTS_PATH}"))
@@ -102,10 +144,9 @@ impl Sender {
         if let Some(key) = &self.call_key {
             request = request.insert_header((CALL_KEY_HEADER, key.as_str()));
         }
-        let mut response = request
-            .send_body(body)
-            .await
-            .map_err(|error| Away::new(format!("cannot send to the trace consumer at `{consumer}`: {error}")))?;
+        let mut response = request.send_body(body).await.map_err(|error| {
+            Failure::Away(Away::new(format!("cannot send to the trace consumer at `{consumer}`: {error}")))
+        })?;
         // read to the end, so that the connection can be used again
         let answer = response.body().limit(64 << 10).await.unwrap_or_default();
         let status = response.status();
@@ -118,10 +159,8 @@ impl Sender {
             status,
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
         );
-        Err(Away {
-            refused,
-            ..Away::new(format!("the trace consumer at `{consumer}` answers {}{hint}: {says}", status.as_u16()))
-        })
+        let reason = format!("the trace consumer at `{consumer}` answers {}{hint}: {says}", status.as_u16());
+        Err(if refused { Failure::Refused(reason) } else { Failure::Away(Away::new(reason)) })
     }
 }
 
@@ -150,6 +189,20 @@ fn merge(batches: &[Batch]) -> Bytes {
     }
     merged.push(b']');
     Bytes::from(merged)
+}
+
+/// An array of these events.
+fn array(events: &[Bytes]) -> Bytes {
+    let mut json = Vec::with_capacity(events.iter().map(|event| event.len() + 1).sum::<usize>() + 2);
+    json.push(b'[');
+    for (index, event) in events.iter().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        json.extend_from_slice(event);
+    }
+    json.push(b']');
+    Bytes::from(json)
 }
 
 #[cfg(test)]

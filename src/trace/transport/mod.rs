@@ -7,6 +7,8 @@ mod direct;
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::spool::Batch;
 use super::{Settings, TraceError, Transport};
 use crate::registry::CatalogWatch;
@@ -24,15 +26,13 @@ pub(super) struct Away {
     pub reason: String,
     /// Wait at least so long before the next try.
     pub wait: Duration,
-    /// It will never be taken as it is: drop it.
-    pub refused: bool,
     /// The user knows: no second line about it.
     pub told: bool,
 }
 
 impl Away {
     fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), wait: Duration::ZERO, refused: false, told: false }
+        Self { reason: reason.into(), wait: Duration::ZERO, told: false }
     }
 }
 
@@ -40,6 +40,15 @@ impl fmt::Display for Away {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.reason)
     }
+}
+
+/// An event that will never be taken as it is.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// Its JSON.
+    pub event: Bytes,
+    /// What the other side says.
+    pub reason: String,
 }
 
 /// An error with its causes, in one line.
@@ -72,14 +81,14 @@ impl Carrier {
         })
     }
 
-    /// Delivers the batches in order; `Ok` once all are confirmed. It may take as long as the other side needs: the
+    /// Delivers the batches in order; `Ok` once all are confirmed, with those that were refused for good. It may take as long as the other side needs: the
     /// spool goes on meanwhile. What was delivered before an error is delivered again, which is harmless.
     ///
     /// # Cancel safety
     /// May be dropped at any moment; what was not confirmed is delivered again.
-    pub async fn deliver(&mut self, batches: &[Batch]) -> Result<(), Away> {
+    pub async fn deliver(&mut self, batches: &[Batch]) -> Result<Vec<Refused>, Away> {
         match self {
-            Self::Amqp(publisher) => publisher.deliver(batches).await,
+            Self::Amqp(publisher) => publisher.deliver(batches).await.map(|()| Vec::new()),
             Self::Direct(sender) => sender.deliver(batches).await,
         }
     }

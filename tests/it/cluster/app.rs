@@ -37,7 +37,20 @@ fn a_python_program_is_served_guarded_traced_and_restarted() {
     let port_text = port.to_string();
     let _consumer = consumer(&folder, &["--config", &config]);
     let (_gateway, address) = gateway(&folder, &["--config", &config]);
-    let args = ["service", "order", "--bind", "127.0.0.1", "--config", &config, "--app", &url, "--", "python3", "hello.py", &port_text];
+    let args = [
+        "service",
+        "order",
+        "--bind",
+        "127.0.0.1",
+        "--config",
+        &config,
+        "--app",
+        &url,
+        "--",
+        "python3",
+        "hello.py",
+        &port_text,
+    ];
     let order = Goms::start_in(folder.path(), &args);
     order.wait_for("[order] Http Listen on port: ");
     wait_for_status(&address, "/api/order/submit", 200);

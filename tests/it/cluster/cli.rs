@@ -25,10 +25,15 @@ fn a_wrong_command_line_is_64_and_a_wrong_config_78() {
     let (code, _, said) = outcome(&folder, &["gateway", "--config", "missing.yml"]);
     assert_eq!(code, 78, "{said}");
     assert!(said.contains("missing.yml"), "{said}");
-    let bad = folder.write("bad.yml", "callServicekeys: x\nservices:\n  user:\n    login: login\n    logout: {path: /o, timeout: 0s}\n");
+    let bad = folder.write(
+        "bad.yml",
+        "callServicekeys: x\nservices:\n  user:\n    login: login\n    logout: {path: /o, timeout: 0s}\n",
+    );
     let (code, _, said) = outcome(&folder, &["config", "check", "--config", &bad]);
     assert_eq!(code, 78, "{said}");
-    for part in ["bad.yml:1", "did you mean `callServiceKey`", "bad.yml:4", "begin with `/`", "bad.yml:5", "greater than 0"] {
+    for part in
+        ["bad.yml:1", "did you mean `callServiceKey`", "bad.yml:4", "begin with `/`", "bad.yml:5", "greater than 0"]
+    {
         assert!(said.contains(part), "no `{part}` in: {said}");
     }
     let (code, _, said) = outcome(&folder, &["service", "usr"]);

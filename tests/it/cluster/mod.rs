@@ -2,8 +2,11 @@
 
 mod app;
 mod cli;
+mod hostile;
 mod processes;
+mod rpc;
 mod servers;
+mod traces;
 mod up;
 
 use std::time::{Duration, Instant};
@@ -48,9 +51,11 @@ fn wait_for_nodes(folder: &Folder, service: &str, count: usize, more: &[&str]) {
     args.extend(more);
     until(&format!("{count} nodes of {service}"), || {
         let services: serde_json::Value = serde_json::from_slice(&run(folder.path(), &args).stdout).ok()?;
-        let ready = services.as_array()?.iter().find(|row| row["service"] == service).map_or(0, |row| {
-            row["ready"].as_u64().unwrap_or(0)
-        });
+        let ready = services
+            .as_array()?
+            .iter()
+            .find(|row| row["service"] == service)
+            .map_or(0, |row| row["ready"].as_u64().unwrap_or(0));
         (ready == count as u64).then_some(())
     });
 }

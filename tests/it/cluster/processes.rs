@@ -15,7 +15,9 @@ fn nodes(gateway: &str, service: &str) -> Vec<String> {
 }
 
 fn wait_for_gateway_to_see(gateway: &str, service: &str, count: usize) {
-    until(&format!("the gateway sees {count} nodes of {service}"), || (nodes(gateway, service).len() == count).then_some(()));
+    until(&format!("the gateway sees {count} nodes of {service}"), || {
+        (nodes(gateway, service).len() == count).then_some(())
+    });
 }
 
 #[test]
@@ -24,7 +26,9 @@ fn nodes_log_each_others_joins_and_leaves_once_and_take_turns() {
     let (gateway, address) = gateway(&folder, &[]);
     let mut users: Vec<(Goms, String)> = (0..3).map(|_| service(&folder, "user", &[])).collect();
     wait_for_gateway_to_see(&address, "user", 3);
-    let of = |at: &str| nodes(&address, "user").into_iter().find(|node| node.ends_with(&format!("_{at}"))).expect("its node");
+    let of = |at: &str| {
+        nodes(&address, "user").into_iter().find(|node| node.ends_with(&format!("_{at}"))).expect("its node")
+    };
     let first = of(&users[0].1);
     for other in [&gateway, &users[1].0, &users[2].0] {
         // a later one finds it at its first read, which it tells as a join too
@@ -104,7 +108,8 @@ fn defect_09_sigterm_of_the_gateway_answers_what_it_took() {
     assert_eq!(gateway.terminate(), 0);
     let outcomes = load.stop();
     // after its end nobody listens; before it, every request that was taken was answered
-    let cut: Vec<&String> = outcomes.keys().filter(|outcome| !outcome.contains("refused") && *outcome != "200").collect();
+    let cut: Vec<&String> =
+        outcomes.keys().filter(|outcome| !outcome.contains("refused") && *outcome != "200").collect();
     assert!(cut.is_empty(), "{outcomes:?}");
 }
 
@@ -195,4 +200,17 @@ fn cluster_watch_and_drain_steer_a_running_cluster() {
     assert_eq!(unknown.status.code(), Some(69));
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert_eq!(said, "goms: no service `usr` in the cluster; it has gateway\n");
+}
+
+#[test]
+fn an_advertised_address_and_the_flags_of_the_originals_are_taken() {
+    let folder = Folder::new();
+    let args = ["gateway", "-http_port", "0", "--rpc_port=0", "-bind", "127.0.0.1", "-advertise_ip", "127.0.0.2"];
+    let gateway = Goms::start_in(folder.path(), &args);
+    let port = gateway.wait_for("[gateway] Http Listen on port: ").rsplit(' ').next().expect("a port").to_owned();
+    let address = format!("127.0.0.1:{port}");
+    until("the gateway on its own page", || (nodes(&address, "gateway").len() == 1).then_some(()));
+    let node = nodes(&address, "gateway").remove(0);
+    assert!(node.starts_with("127.0.0.2:") && node.ends_with(&format!("_127.0.0.2:{port}")), "{node}");
+    assert_eq!(gateway.terminate(), 0);
 }

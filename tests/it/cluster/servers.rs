@@ -3,14 +3,16 @@
 use std::process::Command;
 
 use super::{consumer, four_events, gateway, service, until};
+use crate::support::etcd::{Etcd, ctl};
 use crate::support::goms::{Folder, Goms, run};
 use crate::support::http::{post, request, wait_for_status};
-use crate::support::etcd::{Etcd, ctl};
 use crate::support::servers;
 
 #[test]
 fn the_whole_path_on_etcd_rabbitmq_and_elasticsearch() {
-    let (Some(etcd), Some(amqp), Some(es)) = (servers::etcd(), servers::amqp(), servers::elasticsearch()) else { return };
+    let (Some(etcd), Some(amqp), Some(es)) = (servers::etcd(), servers::amqp(), servers::elasticsearch()) else {
+        return;
+    };
     let folder = Folder::new();
     let (namespace, queue, index) = (servers::unique("ns"), servers::unique("trace-"), servers::unique("trace_logs-"));
     let config = folder.write(
@@ -41,7 +43,8 @@ fn the_whole_path_on_etcd_rabbitmq_and_elasticsearch() {
     assert!(lines.iter().any(|key| key.starts_with(&format!("{namespace}_user_")) && key.ends_with(&at)), "{keys}");
 
     let headers = [("Content-Type", "application/json"), ("Authorization", "Bearer hidden")];
-    let answer = request("POST", &address, "/api/user/login?a=1&b=3", &headers, Some(b"{\"n\":12345678901234567890.50}"));
+    let answer =
+        request("POST", &address, "/api/user/login?a=1&b=3", &headers, Some(b"{\"n\":12345678901234567890.50}"));
     let answer = answer.expect("an answer");
     assert!(answer.text().contains("\"body\":{\"n\":12345678901234567890.50}"), "{}", answer.text());
     let id = answer.header("x-request-id").expect("an id").to_owned();

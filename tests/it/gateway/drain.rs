@@ -17,7 +17,8 @@ async fn an_end_finishes_what_runs_and_closes_what_idles() {
     wait_for("the slow request", || origin.seen().len() == 2).await;
     let began = std::time::Instant::now();
     let stopping = door.running.take().unwrap().stop(Duration::from_secs(20));
-    let ((), got) = tokio::join!(stopping, async { busy.answer(false).await.unwrap() });
+    let (finished, got) = tokio::join!(stopping, async { busy.answer(false).await.unwrap() });
+    assert!(finished);
     assert_eq!((got.status, got.header("connection")), (200, Some("close")));
     assert!(idle.closes().await);
     assert!(began.elapsed() < Duration::from_secs(5), "idle connections held it: {:?}", began.elapsed());

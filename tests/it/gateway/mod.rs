@@ -25,8 +25,8 @@ use goms::trace::{self, Event, Recorder};
 use goms::upstream::Policy;
 use tokio::sync::mpsc;
 
-use crate::support::wire::{Got, Reader};
 use crate::support::wait_for;
+use crate::support::wire::{Got, Reader};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";

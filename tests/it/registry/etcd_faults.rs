@@ -283,7 +283,8 @@ async fn user_and_password_open_an_etcd_that_asks_for_them() {
     let node = node("user");
     for refused in [with(None), with(Some(("root", "wrong")))] {
         let result = refused.register(node.clone()).await;
-        assert!(matches!(result, Err(RegistryError::Unavailable { .. })), "{result:?}");
+        let Err(RegistryError::Unavailable { source, .. }) = result else { panic!("{result:?}") };
+        assert!(source.to_string().ends_with("; check `etcd.user` and `etcd.password`"), "{source}");
         assert!(refused.catalog().borrow().is_none());
     }
     let registry = with(Some(("root", "secret")));

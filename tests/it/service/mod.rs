@@ -10,10 +10,10 @@ mod stop;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use goms::metrics::Metrics;
+use goms::metrics::{Load, Metrics};
 use goms::service::{Limits, Parts, Running, Service, serve};
 use goms::trace::{self, Event, Origin, Recorder};
 use tokio::sync::mpsc::Receiver;
@@ -46,6 +46,7 @@ fn parts(service: &str) -> (Parts, Receiver<Event>) {
         origin: Arc::new(origin),
         metrics,
         calls: None,
+        load: Load::default(),
         workers: 1,
         access_log: false,
         limits: Limits::default(),
@@ -57,7 +58,11 @@ fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
+/// Runs the servers' own tasks; the tests are plain threads.
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+
 fn start(service: Service, parts: Parts) -> Running {
+    let _runtime = RUNTIME.enter();
     serve(listener(), service, parts).unwrap()
 }
 

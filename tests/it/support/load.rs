@@ -78,7 +78,8 @@ fn run(address: &str, method: &str, path: &str, stop: &AtomicBool, sent: &Atomic
             if !close {
                 connection = Some(open);
             }
-            let outcome = if answer.status == 200 { "200".to_owned() } else { format!("{} {}", answer.status, answer.text()) };
+            let outcome =
+                if answer.status == 200 { "200".to_owned() } else { format!("{} {}", answer.status, answer.text()) };
             Ok((outcome, close))
         };
         let outcome = match once() {

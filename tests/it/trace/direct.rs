@@ -13,6 +13,7 @@ use super::Node;
 use crate::support::events::{
     Mood, MoodyStore, consumer_settings, consumers_at, publish_consumers, run, trace_settings, until,
 };
+use crate::support::origin::{Origin, Reply, answer, json};
 
 fn consumer(store: &Arc<MoodyStore>, key: &str) -> (Running, SocketAddr) {
     let mut settings = consumer_settings(None);
@@ -76,5 +77,42 @@ fn events_wait_for_a_consumer_a_store_and_the_right_key() {
         assert!(wrong.stop(Duration::from_secs(10)).await);
         assert!(right.stop(Duration::from_secs(10)).await);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "an empty spool leaves nothing behind");
+    });
+}
+
+#[test]
+fn of_a_delivery_that_a_consumer_refuses_only_the_bad_event_is_kept_apart() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Origin::start(|seen, _| {
+            let bad = ["\"/api/user/137\"", "\"/api/user/400\""].iter().any(|url| seen.text().contains(url));
+            Reply::Bytes(if bad { answer("422 Unprocessable Entity", "", "an odd event") } else { json("{}") })
+        })
+        .await;
+        let (publisher, catalog) = consumers_at(&[]);
+        let node = Node::start(&trace_settings(folder.path(), keyed()), catalog);
+        let events = node.record(600);
+        until("they are on disk", || node.metric("goms_trace_spooled_bytes") > 0).await;
+        until("they are taken", || node.metric("goms_trace_recorded_total") == 600).await;
+        publish_consumers(&publisher, &[origin.address]);
+        until("the rest is delivered", || node.metric("goms_trace_delivered_total") == 598).await;
+        until("two are counted", || node.metric("goms_trace_dropped_total{where=\"refused\"}") == 2).await;
+        let letters = std::fs::read_to_string(folder.path().join("dead-letters.jsonl")).unwrap();
+        assert_eq!(letters.lines().count(), 2, "{letters}");
+        for bad in [137, 400] {
+            assert!(letters.contains(&format!("\"eventId\":\"{}\"", events[bad].id)), "{letters}");
+        }
+        let stored: String = origin
+            .seen()
+            .iter()
+            .filter(|seen| !seen.text().contains("/user/137\"") && !seen.text().contains("/user/400\""))
+            .map(|seen| seen.text())
+            .collect();
+        for (number, event) in events.iter().enumerate() {
+            let times = stored.matches(&format!("\"eventId\":\"{}\"", event.id)).count();
+            assert_eq!(times, usize::from(number != 137 && number != 400), "{number}");
+        }
+        until("the disk is free again", || node.metric("goms_trace_spooled_bytes") == 0).await;
+        node.stop().await;
     });
 }

@@ -208,3 +208,39 @@ fn a_segment_cut_short_or_deleted_under_a_running_process_does_not_hold_up_the_q
     disk.push(&batch(3)).unwrap();
     assert_eq!(contents(&mut disk), expected(3..4));
 }
+
+#[test]
+fn a_living_process_takes_over_file_by_file_within_its_cap() {
+    let root = tempfile::tempdir().unwrap();
+    let mut living = Disk::open(root.path(), 4096).unwrap();
+    living.push(&batch(0)).unwrap();
+    let mut dying = Disk::open(root.path(), 4096).unwrap();
+    for number in 1..80 {
+        dying.push(&batch(number)).unwrap();
+    }
+    let files = segment_files(&dying.dir).len();
+    assert!(files > 2);
+    assert!(!living.adopt_one().unwrap(), "it lives");
+    let dir = kill(dying);
+    assert!(living.adopt_one().unwrap());
+    assert_eq!(segment_files(&dir).len(), files - 1);
+    living.push(&batch(80)).unwrap(); // not into the file that was written to before
+    let taken = living.events() - 2;
+    let mut order = expected(0..usize::try_from(taken).unwrap() + 1);
+    order.extend(expected(80..81));
+    assert_eq!(contents(&mut living), order);
+    while living.adopt_one().unwrap() {}
+    assert!(!dir.exists());
+    assert_eq!((living.events(), contents(&mut living).len()), (81, 81));
+    assert_eq!(
+        living.bytes(),
+        segment_files(&living.dir).iter().map(|file| file.metadata().unwrap().len()).sum::<u64>()
+    );
+
+    let mut full = Disk::open(root.path(), living.bytes()).unwrap();
+    full.push(&batch(0)).unwrap();
+    let dir = kill(living);
+    while full.adopt_one().unwrap() {}
+    assert!(dir.exists() && !segment_files(&dir).is_empty(), "what does not fit stays where it is");
+    assert_eq!(full.take_losses(), Losses::default());
+}

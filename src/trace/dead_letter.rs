@@ -3,8 +3,9 @@
 //! ```text
 //! {"time":"2026-11-21T07:53:51Z","reason":"…","event":<the event's JSON>}
 //! ```
-//! At [`MAX_BYTES`] the file becomes `<name>.1`, replacing the one before: two files at most.
+//! At [`MAX_BYTES`] the file becomes `<name>.1`, replacing the one before: two files at most. Processes may share it.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ const MAX_BYTES: u64 = 32 << 20;
 
 /// Appends refused events to a file; without one they are only logged and counted.
 #[derive(Debug)]
-pub(super) struct DeadLetters {
+pub(crate) struct DeadLetters {
     path: Option<PathBuf>,
     open: Mutex<Option<File>>,
 }
@@ -44,7 +45,6 @@ impl DeadLetters {
             && file.metadata()?.len() > MAX_BYTES
         {
             *open = None;
-            fs::rename(path, path.with_extension("jsonl.1"))?;
         }
         let file = match open.as_mut() {
             Some(file) => file,
@@ -52,10 +52,21 @@ impl DeadLetters {
                 if let Some(folder) = path.parent() {
                     fs::create_dir_all(folder)?;
                 }
+                // asked of the name: another process may have renamed the full one
+                if fs::metadata(path).is_ok_and(|file| file.len() > MAX_BYTES) {
+                    fs::rename(path, path.with_extension("jsonl.1"))?;
+                }
                 open.insert(File::options().create(true).append(true).open(path)?)
             }
         };
         file.write_all(line.as_bytes())
+    }
+}
+
+impl fmt::Display for DeadLetters {
+    /// Where they are.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.as_ref().map_or(Ok(()), |path| path.display().fmt(out))
     }
 }
 

@@ -1,0 +1,166 @@
+//! How an HTTP server of this process ends without failing a request that it could have served.
+//!
+//! ```text
+//! stop: answers carry `Connection: close` → new connects are refused → no request for a moment (busy clients have been
+//!       told) → idle connections are closed → running requests end → at the limit the rest is cut off
+//! ```
+//! actix-web's own graceful stop closes idle connections at once, where a request may just be on its way, and looks only
+//! once a second whether all are gone; so this module goes before it and counts the connections itself.
+//!
+//! May import: `metrics`, `shutdown`.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use tokio::time::Instant;
+
+use crate::metrics::Load;
+use crate::shutdown::Shutdown;
+
+/// No request for so long: the clients that were busy have been told to close.
+const QUIET: Duration = Duration::from_millis(50);
+/// At most so long are busy clients waited for before idle connections are closed.
+const WIND_DOWN: Duration = Duration::from_secs(2);
+/// How often the end of the last request or connection is looked for.
+const POLL: Duration = Duration::from_millis(5);
+/// How long a server that was told to end at once may take.
+const FORCED: Duration = Duration::from_secs(5);
+
+/// actix-server's own limit of a graceful stop, longer than any drain: [`Running::stop`] keeps the time.
+pub const NO_LIMIT_SECS: u64 = 24 * 3600;
+
+/// What the workers of a server and its [`Running`] share.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// The node's requests.
+    pub load: Load,
+    draining: AtomicBool,
+    connections: AtomicUsize,
+}
+
+impl Traffic {
+    /// Nothing yet; requests are counted in `load`.
+    #[must_use]
+    pub fn new(load: Load) -> Arc<Self> {
+        Arc::new(Self { load, ..Self::default() })
+    }
+
+    /// Whether answers must carry `Connection: close`.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection until what is returned is dropped.
+    #[must_use]
+    pub fn connected(self: &Arc<Self>) -> Connected {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connected(self.clone())
+    }
+
+    fn taken(&self) -> u64 {
+        self.load.answered() + self.load.in_flight()
+    }
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub struct Connected(Arc<Traffic>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A server at work. Dropping it does not end it: [`Running::stop`] does.
+#[derive(Debug)]
+pub struct Running {
+    name: String,
+    address: SocketAddr,
+    handle: ServerHandle,
+    listener: TcpListener,
+    traffic: Arc<Traffic>,
+    tasks: Shutdown,
+}
+
+impl Running {
+    /// Runs `server`, which listens on a clone of `listener`, as a task. Must be called within a tokio runtime. `name` is
+    /// for the log.
+    ///
+    /// # Errors
+    /// When the listener has no address.
+    pub fn start(name: &str, listener: TcpListener, server: Server, traffic: Arc<Traffic>) -> std::io::Result<Self> {
+        let (address, handle, tasks) = (listener.local_addr()?, server.handle(), Shutdown::new());
+        let (forced, failed) = (tasks.clone(), name.to_owned());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = forced.begun() => {} // dropping a server ends its workers, whatever they do
+                ended = server => if let Err(error) = ended {
+                    log::error!("[{failed}] http server ended by itself: {error}");
+                },
+            }
+        });
+        Ok(Self { name: name.to_owned(), address, handle, listener, traffic, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it: takes no new connection, tells the clients of the others to close with their next answer, finishes what
+    /// runs, closes what is idle, and cuts off what is left after `drain`. Returns whether all could finish.
+    pub async fn stop(self, drain: Duration) -> bool {
+        let deadline = Instant::now() + drain;
+        self.traffic.draining.store(true, Ordering::Relaxed);
+        // Connections that the kernel has accepted already are taken; from here on a connect is refused.
+        self.handle.pause().await;
+        if let Err(error) = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Read) {
+            log::debug!("cannot shut the listening socket: {error}");
+        }
+        self.wind_down(deadline.min(Instant::now() + WIND_DOWN)).await;
+        drop(self.handle.stop(true)); // sent at once; its answer comes only to the full second
+        let finished = self.connections_end(deadline).await;
+        if !finished {
+            let running = self.traffic.load.in_flight();
+            log::warn!("[{}] the drain ended with requests unfinished in_flight={running}", self.name);
+        }
+        self.tasks.begin();
+        if !self.tasks.finished(FORCED).await {
+            log::warn!("[{}] http server did not end", self.name);
+        }
+        finished
+    }
+
+    /// Waits until nothing is in flight and nothing came for a moment.
+    async fn wind_down(&self, limit: Instant) {
+        let (mut taken, mut since) = (self.traffic.taken(), Instant::now());
+        while Instant::now() < limit {
+            tokio::time::sleep(POLL).await;
+            let now = self.traffic.taken();
+            if now != taken || self.traffic.load.in_flight() > 0 {
+                (taken, since) = (now, Instant::now());
+            } else if since.elapsed() >= QUIET {
+                return;
+            }
+        }
+    }
+
+    /// Whether the last connection ended before `deadline`.
+    async fn connections_end(&self, deadline: Instant) -> bool {
+        loop {
+            if self.traffic.connections.load(Ordering::Relaxed) == 0 {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return self.traffic.load.in_flight() == 0;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
