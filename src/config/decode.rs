@@ -243,11 +243,12 @@ where
     }
 }
 
-/// A size of at least so many bytes.
-pub(super) fn size(least: u64) -> impl FnOnce(&str) -> Result<u64, String> {
+/// A size within these bounds, both in bytes and included.
+pub(super) fn size(least: u64, most: u64) -> impl FnOnce(&str) -> Result<u64, String> {
     move |text| match parse_size(text)? {
-        bytes if bytes >= least => Ok(bytes),
-        _ => Err(format!("must be at least `{least}` bytes, got `{text}`")),
+        bytes if bytes < least => Err(format!("must be at least `{least}` bytes, got `{text}`")),
+        bytes if bytes > most => Err(format!("must be at most `{most}` bytes, got `{text}`")),
+        bytes => Ok(bytes),
     }
 }
 

@@ -91,6 +91,9 @@ pub(super) struct RawRegistry {
 
 /// More connections or requests at once than a process can have.
 const MOST_AT_ONCE: usize = 10_000_000;
+/// A consumer, the spool and RabbitMQ (by default) take 16 MiB at once. Text that is no JSON may take six bytes for one
+/// in an event, and a batch is up to 1 MiB before its last event.
+const MOST_TRACED_BODY: u64 = 1 << 20;
 /// A spool smaller than this could not hold one batch.
 const LEAST_SPOOL: u64 = 1 << 20;
 /// A message of RabbitMQ holds at most 256 events; a bulk write of more than this would be refused by size.
@@ -201,9 +204,9 @@ impl Decoder {
         RawTraces {
             message: table.get("message").and_then(|field| self.read(&field, word("word", messages))),
             sample: table.get("sample").and_then(|field| self.read(&field, share)),
-            body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(0))),
+            body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(0, MOST_TRACED_BODY))),
             redact: redact.iter().filter_map(|field| self.read(field, header_name)).collect(),
-            spool_bytes: table.get("spoolBytes").and_then(|field| self.read(&field, size(LEAST_SPOOL))),
+            spool_bytes: table.get("spoolBytes").and_then(|field| self.read(&field, size(LEAST_SPOOL, u64::MAX))),
             flush_interval: table.get("flushInterval").and_then(|field| self.read(&field, parse_positive_duration)),
             retain: table.get("retain").and_then(|field| self.read(&field, retain)),
         }
@@ -226,8 +229,8 @@ impl Decoder {
         let (header_timeout, body_timeout, idle_timeout) =
             (duration("headerTimeout"), duration("bodyTimeout"), duration("idleTimeout"));
         RawLimits {
-            body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(1))),
-            header_bytes: table.get("headerBytes").and_then(|field| self.read(&field, size(1))),
+            body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(1, u64::MAX))),
+            header_bytes: table.get("headerBytes").and_then(|field| self.read(&field, size(1, u64::MAX))),
             header_timeout,
             body_timeout,
             idle_timeout,
@@ -289,10 +292,8 @@ fn header_name(text: &str) -> Result<String, String> {
 fn es_index(text: &str) -> Result<String, String> {
     let good = !text.is_empty()
         && text.len() <= 255
-        && !text.starts_with(['-', '_', '+', '.'])
-        && text
-            .chars()
-            .all(|c| !c.is_uppercase() && !c.is_whitespace() && !c.is_control() && !"\\/*?\"<>|,#:".contains(c));
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte));
     if good {
         Ok(text.to_owned())
     } else {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! POST /goms/events          [{event},…] or {event}   200 {"status":true,"stored":n,"refused":n} once stored
-//!                                                     400 not JSON · 413 over 16 MiB · 503 the store is away
+//!                                                     400 no event · 413 over 16 MiB · 503 the store is away
 //! POST /goms/traces/search   {query}                  200 {page} · 400 · 503
 //! ```
 //! Both want `Call-Service-Key` where keys are configured; 403 otherwise. Failures are
@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::web::{self, Bytes, Data, ServiceConfig};
+use actix_web::web::{self, Bytes, BytesMut, Data, Payload, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use futures_util::StreamExt;
 use prometheus::IntCounter;
 use subtle::{Choice, ConstantTimeEq};
 
@@ -54,7 +55,6 @@ impl Intake {
         move |config| {
             config
                 .app_data(Data::new(self))
-                .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
                 .route(EVENTS_PATH, web::post().to(take_events))
                 .route(SEARCH_PATH, web::post().to(search));
         }
@@ -91,10 +91,36 @@ pub(super) fn serve(intake: Intake, listener: TcpListener, shutdown: &Shutdown) 
     Ok(())
 }
 
-async fn take_events(request: HttpRequest, body: Bytes, intake: Data<Intake>) -> HttpResponse {
-    if !intake.lets_in(&request) {
-        return forbidden();
+/// The body of a request that is let in. Of any other nothing is kept: it is read away, so that its sender hears why.
+async fn body_of(request: &HttpRequest, mut payload: Payload, intake: &Intake) -> Result<Bytes, HttpResponse> {
+    let lets_in = intake.lets_in(request);
+    let (mut body, mut bytes) = (BytesMut::new(), 0);
+    while let Some(chunk) = payload.next().await {
+        let chunk =
+            chunk.map_err(|error| failure(StatusCode::BAD_REQUEST, &format!("cannot read the body: {error}")))?;
+        bytes += chunk.len();
+        if bytes > MAX_BODY_BYTES {
+            break;
+        }
+        if lets_in {
+            body.extend_from_slice(&chunk);
+        }
     }
+    match (lets_in, bytes) {
+        (false, _) => Err(forbidden()),
+        (true, 0..=MAX_BODY_BYTES) => Ok(body.freeze()),
+        (true, _) => Err(failure(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &format!("the body is over {MAX_BODY_BYTES} bytes; send less at once"),
+        )),
+    }
+}
+
+async fn take_events(request: HttpRequest, payload: Payload, intake: Data<Intake>) -> HttpResponse {
+    let body = match body_of(&request, payload, &intake).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
     let received = match parse(&body) {
         Ok(received) => received,
         Err(error) => return failure(StatusCode::BAD_REQUEST, &chain(&error)),
@@ -131,10 +157,11 @@ async fn take_events(request: HttpRequest, body: Bytes, intake: Data<Intake>) ->
         .body(format!("{{\"status\":true,\"stored\":{stored},\"refused\":{refused}}}"))
 }
 
-async fn search(request: HttpRequest, body: Bytes, intake: Data<Intake>) -> HttpResponse {
-    if !intake.lets_in(&request) {
-        return forbidden();
-    }
+async fn search(request: HttpRequest, payload: Payload, intake: Data<Intake>) -> HttpResponse {
+    let body = match body_of(&request, payload, &intake).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
     let query: Query = match serde_json::from_slice(&body) {
         Ok(query) => query,
         Err(error) => return failure(StatusCode::BAD_REQUEST, &format!("cannot read the query: {error}")),

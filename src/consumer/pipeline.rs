@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::Settings;
 use crate::backoff::Backoff;
@@ -25,6 +25,8 @@ use crate::trace::event::Parsed;
 
 /// Submissions that may wait for the store, besides the batch that is being written.
 const QUEUE: usize = 1024;
+/// Bytes of events that may wait for the store without a prefetch to bound them: some 50 full deliveries.
+const ROOM_BYTES: usize = 256 << 20;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,8 @@ pub(super) enum Verdict {
 struct Submission {
     documents: Vec<Document>,
     reply: oneshot::Sender<Vec<Verdict>>,
+    /// Its share of [`ROOM_BYTES`], until it is answered or found abandoned.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// Resolves with one verdict a document, in order; an error means that they were not stored.
@@ -51,6 +55,7 @@ pub(super) type Reply = oneshot::Receiver<Vec<Verdict>>;
 pub(super) struct Pipeline {
     queue: mpsc::Sender<Submission>,
     store_away: Arc<AtomicBool>,
+    room: Arc<Semaphore>,
 }
 
 /// Why documents were not taken.
@@ -63,17 +68,20 @@ pub(super) enum Busy {
 }
 
 impl Pipeline {
-    /// Hands documents over; waits while the queue is full. `None` when the consumer ends.
+    /// Hands documents over, which the caller bounds; waits while the queue is full. `None` when the consumer ends.
     pub async fn submit(&self, documents: Vec<Document>) -> Option<Reply> {
         let (reply, verdicts) = oneshot::channel();
-        self.queue.send(Submission { documents, reply }).await.ok()?;
+        self.queue.send(Submission { documents, reply, room: None }).await.ok()?;
         Some(verdicts)
     }
 
-    /// The same without waiting.
+    /// The same without waiting, and with a bound on the bytes of all that wait.
     pub fn try_submit(&self, documents: Vec<Document>) -> Result<Reply, Busy> {
+        let bytes: usize = documents.iter().map(|document| document.json.get().len()).sum();
+        let bytes = u32::try_from(bytes).map_err(|_| Busy::Full)?;
+        let room = self.room.clone().try_acquire_many_owned(bytes).map_err(|_| Busy::Full)?;
         let (reply, verdicts) = oneshot::channel();
-        match self.queue.try_send(Submission { documents, reply }) {
+        match self.queue.try_send(Submission { documents, reply, room: Some(room) }) {
             Ok(()) => Ok(verdicts),
             Err(mpsc::error::TrySendError::Full(_)) => Err(Busy::Full),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(Busy::Closed),
@@ -111,7 +119,7 @@ pub(super) fn start(
         retried: counter("consumer_retried_total", "trace events written again because the store could not keep them"),
     };
     shutdown.spawn(writer.run());
-    Pipeline { queue, store_away }
+    Pipeline { queue, store_away, room: Arc::new(Semaphore::new(ROOM_BYTES)) }
 }
 
 struct Writer {
@@ -259,6 +267,7 @@ impl Writer {
 struct Open {
     slots: Vec<Slot>,
     reply: oneshot::Sender<Vec<Verdict>>,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 enum Slot {
@@ -276,7 +285,8 @@ impl Slot {
 
 impl Open {
     fn new(submission: Submission) -> Self {
-        Self { slots: submission.documents.into_iter().map(Slot::Left).collect(), reply: submission.reply }
+        let slots = submission.documents.into_iter().map(Slot::Left).collect();
+        Self { slots, reply: submission.reply, _room: submission.room }
     }
 
     fn is_abandoned(&self) -> bool {
@@ -335,5 +345,27 @@ pub(super) fn document(event: Parsed) -> Document {
             time_ms: event.time_ms,
             trace_id: event.trace_id,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes() {
+        let (queue, mut waiting) = mpsc::channel(QUEUE);
+        let pipeline = Pipeline { queue, store_away: Arc::default(), room: Arc::new(Semaphore::new(100)) };
+        let documents = |bytes: usize| {
+            let json = RawValue::from_string(format!("\"{}\"", "x".repeat(bytes - 2))).unwrap();
+            vec![Document { id: "7".to_owned(), json, fields: Fields::default() }]
+        };
+        let first = pipeline.try_submit(documents(80)).unwrap();
+        assert_eq!(pipeline.try_submit(documents(21)).err(), Some(Busy::Full));
+        pipeline.try_submit(documents(20)).unwrap();
+        drop(first);
+        assert_eq!(pipeline.try_submit(documents(80)).err(), Some(Busy::Full), "it lies in the queue still");
+        assert!(waiting.try_recv().map(Open::new).unwrap().is_abandoned());
+        pipeline.try_submit(documents(80)).unwrap();
     }
 }

@@ -1,7 +1,9 @@
 //! Reads what comes in as trace events: one JSON object or an array of them, from our nodes or the originals'.
 
+use std::fmt;
+
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -59,6 +61,39 @@ pub enum ParseError {
     /// An object that says neither which request nor which event.
     #[error("no trace event: it has neither `requestId` nor `event`")]
     NotAnEvent,
+    /// An array that would take many times its size in memory.
+    #[error("an array of more than {MAX_ELEMENTS} elements; send fewer at once")]
+    TooMany,
+}
+
+/// Elements of one array: no sender of ours puts more than 8,192 in one, and 16 MiB of events are fewer.
+const MAX_ELEMENTS: usize = 65_536;
+
+/// The elements of an array, and of one that is too long the first [`MAX_ELEMENTS`] and one more.
+struct Elements<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Elements<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Array;
+        impl<'de> Visitor<'de> for Array {
+            type Value = Elements<'de>;
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an array")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while elements.len() <= MAX_ELEMENTS {
+                    match array.next_element()? {
+                        Some(element) => elements.push(element),
+                        None => return Ok(Elements(elements)),
+                    }
+                }
+                while array.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Elements(elements))
+            }
+        }
+        deserializer.deserialize_seq(Array)
+    }
 }
 
 /// What is read of an event. Each part may be missing or of another type, which then counts as missing.
@@ -117,7 +152,10 @@ pub fn parse(bytes: &[u8]) -> Result<Received, ParseError> {
     let whole: &RawValue = serde_json::from_slice(bytes).map_err(ParseError::Json)?;
     let mut received = Received::default();
     if whole.get().starts_with('[') {
-        let elements: Vec<&RawValue> = serde_json::from_str(whole.get()).map_err(ParseError::Json)?;
+        let Elements(elements) = serde_json::from_str(whole.get()).map_err(ParseError::Json)?;
+        if elements.len() > MAX_ELEMENTS {
+            return Err(ParseError::TooMany);
+        }
         for element in elements {
             match parse_one(element.get()) {
                 Ok(event) => received.events.push(event),
@@ -270,6 +308,17 @@ mod tests {
         let completed = one(GO_EVENT);
         let again = one(completed.json.get());
         assert_eq!((again.id, again.json.get()), (completed.id, completed.json.get()));
+    }
+
+    #[test]
+    fn an_array_that_would_fill_the_memory_is_refused_as_a_whole() {
+        let array = |elements: usize| format!("[{}0]", "0,".repeat(elements - 1));
+        assert_eq!(parse(array(MAX_ELEMENTS).as_bytes()).unwrap().refused.len(), MAX_ELEMENTS);
+        for elements in [MAX_ELEMENTS + 1, MAX_ELEMENTS + 2, 3 * MAX_ELEMENTS] {
+            assert!(matches!(parse(array(elements).as_bytes()), Err(ParseError::TooMany)), "{elements}");
+        }
+        let broken = array(2 * MAX_ELEMENTS).replace("0]", "0}");
+        assert!(matches!(parse(broken.as_bytes()), Err(ParseError::Json(_))));
     }
 
     #[test]

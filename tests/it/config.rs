@@ -165,6 +165,10 @@ fn one_fault_each() {
         ("registry: {ttl: 500ms}", "config.yml:1: registry.ttl: must be at least `1s`, got `500ms`"),
         ("registry: {interval: 10}", "registry.interval: must be smaller than the ttl `10s`"),
         ("traces: {redact: ['a b']}", "config.yml:1: traces.redact[0]: `a b` is no header name"),
+        ("esIndex: café", "config.yml:1: esIndex: `café` is no name of an index"),
+        ("esIndex: a+b", "config.yml:1: esIndex: `a+b` is no name of an index"),
+        // RabbitMQ, a consumer and the spool take 16 MiB at most: a larger event would hold up or spoil all behind it
+        ("traces: {bodyBytes: 64MiB}", "traces.bodyBytes: must be at most `1048576` bytes, got `64MiB`"),
         ("traces: {spoolBytes: 10}", "traces.spoolBytes: must be at least `1048576` bytes"),
         ("consumer: {prefetch: 70000}", "consumer.prefetch: must be a number from 1 to 65535, got `70000`"),
     ];

@@ -16,6 +16,8 @@
 mod disk;
 mod instruments;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io;
@@ -310,6 +312,8 @@ impl Spool {
             }
         }
         if batches.is_empty() {
+            // what the wait was for may be gone (dropped at the cap, deleted by someone)
+            self.retry_at = None;
             return;
         }
         let Some(mut carrier) = self.carrier.take() else { return };

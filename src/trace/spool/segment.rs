@@ -26,7 +26,10 @@ const MAX_RECORD: usize = BATCH_BYTES + (16 << 20);
 /// Makes a new segment with nothing in it.
 pub(super) fn create(path: &Path) -> io::Result<File> {
     let mut file = File::options().create_new(true).append(true).open(path)?;
-    file.write_all(MAGIC)?;
+    if let Err(error) = file.write_all(MAGIC) {
+        // a full disk: each try would leave one more empty file
+        return Err(std::fs::remove_file(path).err().unwrap_or(error));
+    }
     Ok(file)
 }
 

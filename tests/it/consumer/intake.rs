@@ -53,7 +53,14 @@ fn events_are_answered_once_stored_and_only_with_the_key() {
         assert_eq!((status, answer.as_str()), (200, "{\"status\":true,\"stored\":1,\"refused\":2}"));
         assert_eq!(std::fs::read_to_string(letters).unwrap().lines().count(), 2);
         assert_eq!(post(address, "/goms/events", Some("old"), "nonsense").await.0, 400);
-        assert_eq!(post(address, "/goms/events", Some("old"), vec![b' '; (16 << 20) + 1]).await.0, 413);
+        for path in ["/goms/events", "/goms/traces/search"] {
+            let too_long = vec![b' '; (16 << 20) + 1];
+            let (status, answer) = post(address, path, Some("old"), too_long.clone()).await;
+            assert_eq!(status, 413);
+            assert!(answer.starts_with("{\"status\":false,\"code\":413,"), "{answer}");
+            // without the key nothing of a body is kept, so its length does not matter
+            assert_eq!(post(address, path, None, too_long).await.0, 403);
+        }
 
         let (status, answer) = post(address, "/goms/traces/search", Some("new"), "{\"limit\":5}").await;
         assert_eq!((status, answer.as_str()), (200, "{\"total\":3,\"events\":[],\"next\":null}"));
