@@ -118,8 +118,8 @@ impl Running {
     pub async fn stop(self, drain: Duration) -> bool {
         let deadline = Instant::now() + drain;
         self.traffic.draining.store(true, Ordering::Relaxed);
-        // Connections that the kernel has accepted already are taken; from here on a connect is refused.
-        self.handle.pause().await;
+        // From here on a connect is refused. What the kernel holds at this instant and nobody has accepted yet is reset by
+        // it (Linux does so whenever a listener closes), so the accept loop goes on until then and keeps that queue empty.
         if let Err(error) = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Read) {
             log::debug!("cannot shut the listening socket: {error}");
         }

@@ -154,7 +154,7 @@ impl Process {
         if !self.background.finished(BACKGROUND_LIMIT).await {
             log::warn!("background tasks did not end within {BACKGROUND_LIMIT:?}");
         }
-        log::debug!("stopped");
+        log::info!("stopped");
     }
 
     async fn end_nodes(&self, nodes: Vec<RunningNode>) {

@@ -50,13 +50,16 @@ pub async fn run(mut config: Config, roles: Vec<Role>) -> Result<(), AppError> {
     if whole_cluster && !config.node.bind_given {
         config.node.bind = LOOPBACK;
     }
+    // every port first: what is taken is told before anything else happens
+    let alone = !whole_cluster;
+    let bound = roles.into_iter().map(|role| bind(&config, role, alone)).collect::<Result<Vec<_>, _>>()?;
     let process = Process::open(config)?;
     let terminated = termination(&process.background)?;
     tokio::pin!(terminated);
     let mut nodes = Vec::new();
     let mut programs = Vec::new();
     let outcome = tokio::select! {
-        started = start_all(&process, roles, &mut nodes, &mut programs) => match started {
+        started = start_all(&process, bound, &mut nodes, &mut programs) => match started {
             Ok(admin) => {
                 if whole_cluster {
                     let ids: Vec<_> = nodes.iter().map(|node| &node.id).collect();
@@ -80,13 +83,10 @@ pub async fn run(mut config: Config, roles: Vec<Role>) -> Result<(), AppError> {
 
 async fn start_all(
     process: &Process,
-    roles: Vec<Role>,
+    bound: Vec<(Role, Ports)>,
     nodes: &mut Vec<RunningNode>,
     programs: &mut Vec<Program>,
 ) -> Result<SocketAddr, AppError> {
-    // every port first: what is taken is told before anything else happens
-    let alone = roles.len() == 1;
-    let bound = roles.into_iter().map(|role| bind(process, role, alone)).collect::<Result<Vec<_>, _>>()?;
     let admin_beside = match bound.last() {
         Some((_, ports)) => ports::port_of(&ports.rpc)?,
         None => 0,
@@ -106,8 +106,8 @@ async fn start_all(
 }
 
 /// Binds a role's ports. In a whole cluster the port flags are the gateway's; the others take free ones.
-fn bind(process: &Process, role: Role, alone: bool) -> Result<(Role, Ports), AppError> {
-    let node = &process.config.node;
+fn bind(config: &Config, role: Role, alone: bool) -> Result<(Role, Ports), AppError> {
+    let node = &config.node;
     let default = if matches!(role, Role::Gateway) { gateway::DEFAULT_PORTS } else { (0, 0) };
     let asked = if alone || matches!(role, Role::Gateway) { (node.http_port, node.rpc_port) } else { (None, None) };
     let ports = ports::bind(node.bind, asked.0.unwrap_or(default.0), asked.1.unwrap_or(default.1))?;

@@ -303,7 +303,9 @@ impl ServiceArgs {
         version: &str,
         args: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, clap::Error> {
-        let command = compact(Self::command().name(service.to_owned()).version(version.to_owned()));
+        let about = format!("Run a node of service `{service}` in a goms cluster");
+        let named = Self::command().name(service.to_owned()).version(version.to_owned());
+        let command = compact(named.about(about.clone()).long_about(about));
         let args = normalise(&command, args);
         Self::from_arg_matches(&command.try_get_matches_from(args)?)
     }

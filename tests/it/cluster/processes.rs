@@ -112,10 +112,12 @@ fn defect_09_sigterm_of_the_gateway_answers_what_it_took() {
     load.wait_for(300);
     assert_eq!(gateway.terminate(), 0);
     let outcomes = load.stop();
-    // after its end nobody listens; before it, every request that was taken was answered
-    let cut: Vec<&String> =
-        outcomes.keys().filter(|outcome| !outcome.contains("refused") && *outcome != "200").collect();
-    assert!(cut.is_empty(), "{outcomes:?}");
+    // After its end nobody listens; before it, every request that was taken was answered. A connection that the kernel
+    // had set up when the listener closed, but that nobody had accepted, is reset by the kernel: at most one a client.
+    let (fresh, cut): (Vec<_>, Vec<_>) =
+        outcomes.iter().filter(|each| each.0 != "200").partition(|each| each.0.starts_with("connect: "));
+    let reset: u64 = fresh.iter().filter(|each| !each.0.contains("refused")).map(|each| *each.1).sum();
+    assert!(cut.is_empty() && reset <= 4, "{outcomes:?}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ async fn unknown_paths_say_what_there_is() {
     let door = Door::open(&[]).await;
     for (path, message) in [
         ("/api/user/logn", "no action `logn` in service `user`; it has login, register"),
-        ("/api/usr/login", "no service `usr`, did you mean `user`?; there is order, user"),
+        ("/api/usr/login", "no service `usr`; did you mean `user`? there is order, user"),
         ("/api/payments/pay", "no service `payments`; there is order, user"),
         ("/api/user", "no route `/api/user`; requests go to `/api/<service>/<action>`"),
         ("/", "no route `/`; requests go to `/api/<service>/<action>`"),

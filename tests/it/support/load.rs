@@ -40,7 +40,8 @@ impl Load {
         }
     }
 
-    /// Ends the load: how often each outcome came (`200`, other statuses with their body, errors of the connection).
+    /// Ends the load: how often each outcome came: `200`, other statuses with their body, `connect: …` for a connection
+    /// that never answered anything, `connection: …` for one that broke later.
     pub fn stop(self) -> BTreeMap<String, u64> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = BTreeMap::new();
@@ -61,6 +62,7 @@ fn run(address: &str, method: &str, path: &str, stop: &AtomicBool, sent: &Atomic
         format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{kind}Content-Length: {}\r\n\r\n{body}", body.len());
     let mut connection: Option<BufReader<TcpStream>> = None;
     while !stop.load(Ordering::Relaxed) {
+        let fresh = connection.is_none();
         let mut once = || -> std::io::Result<(String, bool)> {
             let open = match connection.take() {
                 Some(open) => open,
@@ -84,6 +86,7 @@ fn run(address: &str, method: &str, path: &str, stop: &AtomicBool, sent: &Atomic
         };
         let outcome = match once() {
             Ok((outcome, _)) => outcome,
+            Err(error) if fresh => format!("connect: {error}"),
             Err(error) => format!("connection: {error}"),
         };
         *outcomes.entry(outcome).or_insert(0) += 1;
