@@ -288,7 +288,7 @@ fn header_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// The rules of Elasticsearch for the name of an index.
+/// What the store takes as the name of an index: stricter than Elasticsearch, since the name stands in paths.
 fn es_index(text: &str) -> Result<String, String> {
     let good = !text.is_empty()
         && text.len() <= 255
