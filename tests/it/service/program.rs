@@ -338,3 +338,22 @@ async fn odd_framings_of_a_program_are_understood() {
     assert_eq!(broken.status, 502);
     assert!(broken.body.contains("broke off"), "{}", broken.body);
 }
+
+#[tokio::test]
+async fn a_start_that_is_given_up_leaves_no_process_behind() {
+    let files = Files::new();
+    let mut settings = files.settings(&[]);
+    let mark = files.mark();
+    let script = format!("sleep 60 & echo $! > {0}.new; mv {0}.new {0}; wait", mark.display());
+    settings.command = Some(vec!["sh".to_owned(), "-c".to_owned(), script]);
+    let starting = tokio::time::timeout(Duration::from_secs(20), async {
+        tokio::select! {
+            started = Program::start(settings) => panic!("{:?}", started.err()),
+            () = until("the script to run", || mark.exists()) => {}
+        }
+    });
+    starting.await.unwrap();
+    let below = PathBuf::from(format!("/proc/{}/stat", std::fs::read_to_string(&mark).unwrap().trim()));
+    let runs = || std::fs::read_to_string(&below).is_ok_and(|stat| !stat.contains(") Z "));
+    until("what the script started to end", || !runs()).await;
+}
