@@ -169,12 +169,17 @@ impl<'de> serde::Deserialize<'de> for IsStatus {
 /// What go-ms needs of an answer, as it was written.
 #[derive(serde::Deserialize)]
 struct Parts<'a> {
-    #[serde(borrow)]
+    /// `null` is a value too.
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     message: Option<&'a RawValue>,
     #[serde(borrow)]
     msg: Option<&'a RawValue>,
+}
+
+fn present<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<&'de RawValue>, D::Error> {
+    serde::Deserialize::deserialize(reader).map(Some)
 }
 
 /// The echo answer's `data`.
@@ -252,6 +257,7 @@ mod tests {
         );
         assert_eq!(form(r#"{"x":1}"#, 200).as_deref(), Some(r#"{"code":200,"data":{"x":1},"message":"success"}"#));
         assert_eq!(form(r#"{"msg":"no"}"#, 403).as_deref(), Some(r#"{"code":403,"data":null,"message":"no"}"#));
+        assert_eq!(form(r#"{"data":null}"#, 200).as_deref(), Some(r#"{"code":200,"data":null,"message":"success"}"#));
         assert_eq!(form("[]", 200), None);
     }
 }

@@ -126,7 +126,7 @@ async fn to_json(request: &HttpRequest, raw: Bytes) -> Result<Bytes, Failure> {
     let content_type = header(CONTENT_TYPE).unwrap_or_default();
     let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match kind.as_str() {
-        FORM => Ok(form::urlencoded_to_json(&raw)),
+        FORM => form::urlencoded_to_json(&raw),
         "multipart/form-data" => form::multipart_to_json(raw, &content_type).await,
         "" | JSON | "text/json" => check_json(raw),
         json if json.ends_with("+json") => check_json(raw),

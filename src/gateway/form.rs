@@ -11,6 +11,9 @@ use serde_json::value::RawValue;
 
 use super::respond::Failure;
 
+/// A form may have so many fields: one of two bytes in the body takes over a hundred in memory.
+pub(super) const MAX_FIELDS: usize = 65_536;
+
 /// A field of a form.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -28,11 +31,16 @@ enum Field<'a> {
 #[derive(Default)]
 struct Fields<'a> {
     index: HashMap<Cow<'a, str>, usize>,
+    count: usize,
     values: Vec<(Cow<'a, str>, Vec<Field<'a>>)>,
 }
 
 impl<'a> Fields<'a> {
-    fn add(&mut self, name: Cow<'a, str>, field: Field<'a>) {
+    fn add(&mut self, name: Cow<'a, str>, field: Field<'a>) -> Result<(), Failure> {
+        self.count += 1;
+        if self.count > MAX_FIELDS {
+            return Err(Failure::Fields { limit: MAX_FIELDS });
+        }
         match self.index.get(&name) {
             Some(&known) => self.values[known].1.push(field),
             None => {
@@ -40,6 +48,7 @@ impl<'a> Fields<'a> {
                 self.values.push((name, vec![field]));
             }
         }
+        Ok(())
     }
 
     fn json(&self) -> Bytes {
@@ -65,18 +74,21 @@ enum One<'a> {
 }
 
 /// `a=1&a=2&b=x+y` → `{"a":["1","2"],"b":"x y"}`
-pub(super) fn urlencoded_to_json(body: &[u8]) -> Bytes {
+///
+/// # Errors
+/// 413 when it has more than [`MAX_FIELDS`].
+pub(super) fn urlencoded_to_json(body: &[u8]) -> Result<Bytes, Failure> {
     let mut fields = Fields::default();
     for (name, value) in url::form_urlencoded::parse(body) {
-        fields.add(name, Field::Text(value));
+        fields.add(name, Field::Text(value))?;
     }
-    fields.json()
+    Ok(fields.json())
 }
 
 /// Parts with a file name become `{"filename":…,"contentType":…,"size":…}`, others text.
 ///
 /// # Errors
-/// 400 when it is no proper multipart body.
+/// 400 when it is no proper multipart body, 413 when it has more than [`MAX_FIELDS`].
 pub(super) async fn multipart_to_json(body: Bytes, content_type: &str) -> Result<Bytes, Failure> {
     let bad = |error: multer::Error| Failure::BadRequest(format!("the multipart body cannot be read: {error}"));
     let boundary = multer::parse_boundary(content_type).map_err(bad)?;
@@ -94,7 +106,7 @@ pub(super) async fn multipart_to_json(body: Bytes, content_type: &str) -> Result
             Some(filename) => Field::File { filename, content_type: kind, size: content.len() },
             None => Field::Text(Cow::Owned(String::from_utf8_lossy(&content).into_owned())),
         };
-        fields.add(Cow::Owned(name), field);
+        fields.add(Cow::Owned(name), field)?;
     }
     Ok(fields.json())
 }
@@ -157,11 +169,18 @@ mod tests {
 
     #[test]
     fn defect_06_values_keep_every_byte() {
-        let json = |form: &str| String::from_utf8(urlencoded_to_json(form.as_bytes()).to_vec()).unwrap();
+        let json = |form: &str| String::from_utf8(urlencoded_to_json(form.as_bytes()).unwrap().to_vec()).unwrap();
         assert_eq!(json("a=x%26y%2Bz%25%3B%3D&b=c;d+e"), r#"{"a":"x&y+z%;=","b":"c;d e"}"#);
         assert_eq!(json("a=1&b=2&a=3&c"), r#"{"a":["1","3"],"b":"2","c":""}"#);
         assert_eq!(json(""), "{}");
         assert_eq!(json("%zz=%ff"), "{\"%zz\":\"\u{fffd}\"}");
+    }
+
+    #[test]
+    fn a_form_of_very_many_fields_is_refused() {
+        let form = |count: usize| urlencoded_to_json("a&".repeat(count).as_bytes()).map_err(|error| error.status());
+        assert!(form(MAX_FIELDS).is_ok());
+        assert_eq!(form(MAX_FIELDS + 1).unwrap_err(), 413);
     }
 
     #[test]

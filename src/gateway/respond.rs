@@ -24,6 +24,8 @@ pub(super) enum Failure {
     SlowBody(Duration),
     #[error("the body has more than {limit} bytes, the limit of this gateway")]
     BodyTooLong { limit: usize },
+    #[error("the form has more than {limit} fields, the limit of this gateway; send JSON")]
+    Fields { limit: usize },
     #[error(
         "cannot read a body of type `{0}`; send `application/json`, `application/x-www-form-urlencoded` or `multipart/form-data`"
     )]
@@ -51,7 +53,7 @@ impl Failure {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLong { .. } | Self::Fields { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Headers { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -19,6 +19,7 @@ use super::observe::Observed;
 use super::server::{REQUEST_ID, TRACEPARENT, failure, request_info};
 use super::{ServiceError, body};
 use crate::trace::{TraceBody, TraceContext};
+use crate::upstream::connector;
 
 /// Headers that concern one connection only (RFC 9110, section 7.6.1), and those that the client sets itself.
 const HOP_BY_HOP: [&str; 9] = [
@@ -39,6 +40,9 @@ const SHOWN_BODY_BYTES: u64 = 64 << 10;
 /// How long a connection to the program may idle: less than the 5 s of Node.js, the shortest default around.
 const IDLE: Duration = Duration::from_secs(3);
 
+/// How long the program may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(2);
+
 /// Sends requests to one URL; one a worker.
 pub(super) struct Forwarder {
     client: awc::Client,
@@ -49,7 +53,8 @@ pub(super) struct Forwarder {
 
 impl Forwarder {
     pub(super) fn new(url: Uri, timeout: Duration, body_bytes: usize) -> Self {
-        let connector = awc::Connector::new().limit(0).conn_keep_alive(IDLE).timeout(Duration::from_secs(2));
+        let connector =
+            awc::Connector::new().connector(connector::tcp()).limit(0).conn_keep_alive(IDLE).timeout(CONNECT);
         let client = awc::Client::builder().connector(connector).disable_redirects().no_default_headers().finish();
         let base = url.to_string().trim_end_matches('/').to_owned();
         Self { client, base, timeout, body_bytes }
@@ -103,7 +108,7 @@ impl Forwarder {
             _ => outgoing.send().await,
         };
         match sent {
-            Ok(answer) => incoming(request, answer, observed),
+            Ok(answer) => incoming(request, answer, trace, observed),
             Err(_) if over.get() => failure(&body::too_long(self.body_bytes), trace, observed),
             Err(error) => {
                 log::warn!(
@@ -122,6 +127,11 @@ impl Forwarder {
         outgoing = outgoing.no_decompress().timeout(self.timeout);
         copy_headers(request.headers(), outgoing.headers_mut(), &[header::HOST.as_str()]);
         let headers = outgoing.headers_mut();
+        if let Some(own) = headers.get_mut(header::DATE)
+            && let Ok(marked) = HeaderValue::from_bytes(&connector::mark_own_date(own.as_bytes()))
+        {
+            *own = marked;
+        }
         if let Ok(id) = HeaderValue::from_str(&trace.request_id.to_string()) {
             headers.insert(REQUEST_ID, id);
         }
@@ -140,7 +150,8 @@ impl Forwarder {
             SendRequestError::Connect(ConnectError::Timeout) => {
                 ServiceError::new(504, format!("the program at {base} did not accept a connection in time"))
             }
-            SendRequestError::Connect(_) => {
+            // awc says `Disconnected` when the connection ends before the answer's head is complete
+            SendRequestError::Connect(error) if !matches!(error, ConnectError::Disconnected) => {
                 ServiceError::new(502, format!("nothing accepts connections at {base}; is the program running?"))
             }
             SendRequestError::Body(_) => ServiceError::new(400, "the body broke off"),
@@ -150,16 +161,27 @@ impl Forwarder {
 }
 
 /// Makes the program's answer ours.
-fn incoming<S>(request: &HttpRequest, answer: awc::ClientResponse<S>, mut observed: Observed) -> HttpResponse
+fn incoming<S>(
+    request: &HttpRequest,
+    answer: awc::ClientResponse<S>,
+    trace: TraceContext,
+    mut observed: Observed,
+) -> HttpResponse
 where
     S: Stream<Item = Result<Bytes, awc::error::PayloadError>> + Unpin + 'static,
 {
     let status = answer.status();
+    if status.is_informational() {
+        let interim = ServiceError::new(502, format!("the program ended its answer with the interim status {status}"));
+        return failure(&interim, trace, observed);
+    }
     let mut response: HttpResponseBuilder = HttpResponse::build(status);
     let mut response = response.finish();
     copy_headers(answer.headers(), response.headers_mut(), &[]);
-    let len = body::content_length(answer.headers());
-    let bodyless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational();
+    // RFC 9112 section 6.3: beside a transfer coding a length means nothing
+    let is_coded = answer.headers().contains_key(header::TRANSFER_ENCODING);
+    let len = body::content_length(answer.headers()).filter(|_| !is_coded);
+    let bodyless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if bodyless {
         observed.end(status.as_u16());
         return response;

@@ -313,6 +313,15 @@ impl Runner {
     }
 }
 
+impl Drop for Runner {
+    /// A start that is given up (Ctrl-C meanwhile) leaves nothing behind; `kill_on_drop` would end the command alone.
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            signal(child, Signal::KILL);
+        }
+    }
+}
+
 /// Signals the group of a child that was not waited for yet, so its id cannot be another's.
 fn signal(child: &Child, signal: Signal) {
     let Some(group) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else { return };

@@ -10,6 +10,11 @@
 //!
 //! Invariants: the first write of a request holds its whole head; awc reads nothing before it has sent all of a request,
 //! so the first write after a read begins the next one. A client's own `Date` passes ([`mark_own_date`]).
+//!
+//! Three faults of awc's reading are mended here as well, by what the first read of an answer shows: it takes an interim
+//! answer (RFC 9110 section 15.2) for the final one and would give the final one to the next request on the connection,
+//! so that connection ends; it takes the end of a connection for the end of a chunked body (RFC 9112 section 8); and it
+//! reads a body that ends with its connection only from HTTP/1.0 (section 6.3), so such an answer is shown as one.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -27,7 +32,7 @@ const DATE: &[u8] = b"\r\ndate: ";
 const DATE_LINE: usize = "\r\ndate: Sat, 21 Nov 2026 11:00:00 GMT".len();
 
 /// Opens TCP connections for awc.
-pub(super) fn tcp()
+pub(crate) fn tcp()
 -> impl Service<ConnectInfo<Uri>, Response = Connection<Uri, Dateless>, Error = ConnectError> + Clone + 'static {
     let connector = Connector::new(Resolver::default()).service();
     fn_service(move |to: ConnectInfo<Uri>| {
@@ -37,23 +42,60 @@ pub(super) fn tcp()
             if let Err(error) = socket.set_nodelay(true) {
                 log::debug!("cannot turn off Nagle's algorithm: {error}");
             }
-            Ok(Connection::new(uri, Dateless { socket, is_head_next: true }))
+            Ok(Connection::new(uri, Dateless { socket, is_head_next: true, answer: Answer::Plain }))
         }
     })
 }
 
 /// A client's own `Date` as it is to be sent: white space at its end means nothing (RFC 9110 section 5.5), but tells it
 /// from a generated one.
-pub(super) fn mark_own_date(value: &[u8]) -> Vec<u8> {
+pub(crate) fn mark_own_date(value: &[u8]) -> Vec<u8> {
     [value, b" "].concat()
 }
 
 /// A TCP connection that leaves the generated `Date` out.
 #[derive(Debug)]
-pub(super) struct Dateless {
+pub(crate) struct Dateless {
     socket: TcpStream,
     /// The next bytes to be written begin a request, or are what is left of a head that has its `Date` still to come.
     is_head_next: bool,
+    answer: Answer,
+}
+
+/// What the first bytes of an answer say of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Nothing special.
+    Plain,
+    /// Another answer to the same request follows.
+    Interim,
+    /// Its body has an end of its own.
+    Chunked,
+    /// Its body ends with the connection.
+    Open,
+}
+
+impl Answer {
+    fn of(bytes: &[u8]) -> Self {
+        const VERSION: &[u8] = b"HTTP/1.1 ";
+        const CODING: &[u8] = b"transfer-encoding:";
+        const LENGTH: &[u8] = b"content-length:";
+        let Some(status) = bytes.strip_prefix(VERSION).and_then(|rest| rest.get(..3)) else { return Self::Plain };
+        if status[0] == b'1' {
+            return Self::Interim;
+        }
+        let end = memchr::memmem::find(bytes, b"\r\n\r\n");
+        let head = &bytes[..end.unwrap_or(bytes.len())];
+        let is = |line: usize, name: &[u8]| {
+            head.get(line + 1..line + 1 + name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+        };
+        let has = |name| memchr::memchr_iter(b'\n', head).any(|line| is(line, name));
+        match end {
+            _ if has(CODING) => Self::Chunked,
+            Some(_) if status != b"204" && status != b"304" && !has(LENGTH) => Self::Open,
+            _ => Self::Plain,
+        }
+    }
 }
 
 /// Where the generated line stands in `head` and what follows it.
@@ -66,6 +108,9 @@ fn generated_date(bytes: &[u8]) -> Option<Range<usize>> {
 impl AsyncWrite for Dateless {
     fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if this.is_head_next {
+            this.answer = Answer::Plain;
+        }
         let date = if this.is_head_next { generated_date(bytes) } else { None };
         let Some(date) = date else {
             this.is_head_next = false;
@@ -91,12 +136,27 @@ impl AsyncWrite for Dateless {
 
 impl AsyncRead for Dateless {
     fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let polled = Pin::new(&mut self.socket).poll_read(task, into);
-        if into.filled().len() > before {
-            self.is_head_next = true;
+        let this = &mut *self;
+        if this.answer == Answer::Interim {
+            return Poll::Ready(Ok(())); // the end
         }
-        polled
+        let before = into.filled().len();
+        ready!(Pin::new(&mut this.socket).poll_read(task, into))?;
+        let read = &into.filled()[before..];
+        let is_end = read.is_empty();
+        if is_end && into.remaining() > 0 && this.answer == Answer::Chunked {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        if !is_end {
+            if !this.is_head_next {
+                this.answer = Answer::of(read);
+                if this.answer == Answer::Open {
+                    into.filled_mut()[before + "HTTP/1.".len()] = b'0';
+                }
+            }
+            this.is_head_next = true;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

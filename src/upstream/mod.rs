@@ -7,7 +7,7 @@
 
 mod body;
 mod call;
-mod connector;
+pub(crate) mod connector;
 mod error;
 pub mod headers;
 

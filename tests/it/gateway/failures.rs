@@ -148,3 +148,48 @@ async fn the_service_may_close_after_each_answer() {
         assert_eq!(client.ask("POST", "/api/user/login", JSON, "{}").await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn nobody_gets_the_answer_that_follows_an_interim_one() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, tasks) = (listener.local_addr().unwrap(), Shutdown::new());
+    let serving = tasks.clone();
+    tasks.spawn(async move {
+        let mut is_first = true;
+        while let Ok((socket, _)) = listener.accept().await {
+            let early = std::mem::replace(&mut is_first, false);
+            serving.spawn(async move {
+                let mut client = Reader::new(socket);
+                if early {
+                    client.request().await;
+                    client.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await;
+                    client.request().await;
+                    client.send(json(r#"{"of":"the first"}"#)).await;
+                }
+                while client.request().await.is_some() {
+                    client.send(json(r#"{"of":"this"}"#)).await;
+                }
+            });
+        }
+    });
+    let door = Door::open(&[address]).await;
+    let mut client = door.connect().await;
+    assert_eq!(client.ask("GET", "/api/user/login", "", "").await.status, 502);
+    assert_eq!(client.ask("GET", "/api/user/login", "", "").await.text(), r#"{"of":"this","status":true}"#);
+}
+
+#[tokio::test]
+async fn a_chunked_answer_that_breaks_off_does_not_look_whole() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (body, is_whole) in [("3\r\nabc\r\n", false), ("3\r\nabc\r\n0\r\n\r\n", true)] {
+        let origin = Origin::start(move |_, _| Reply::Close(format!("{head}{body}").into_bytes())).await;
+        let door = Door::open(&[origin.address]).await;
+        let mut client = door.connect().await;
+        client.send("GET /api/user/login HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert_eq!(client.answer(false).await.is_some_and(|got| got.text() == "abc"), is_whole, "{body:?}");
+    }
+    // without any length the end of the connection is the end of the body
+    let open = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nabc";
+    let origin = Origin::start(move |_, _| Reply::Close(open.into())).await;
+    assert_eq!(Door::open(&[origin.address]).await.get().await.text(), "abc");
+}

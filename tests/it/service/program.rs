@@ -10,6 +10,7 @@ use goms::service::{
 use goms::trace::EventKind;
 
 use super::{Client, ID, JSON, ask, listener, next, parts, until};
+use crate::support::origin::{Origin, Reply};
 
 /// Answers with its process id, method, path, the headers that it got, and the body.
 const SERVER: &str = r#"
@@ -311,4 +312,48 @@ async fn a_program_that_somebody_else_runs_is_watched_by_its_port() {
 /// Sends a signal to one process by its id.
 fn kill(pid: i32, signal: &str) {
     assert!(std::process::Command::new("kill").args(["-s", signal, &pid.to_string()]).status().unwrap().success());
+}
+
+/// A front before a scripted program.
+async fn before(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (Running, Origin) {
+    let origin = Origin::start(move |_, _| reply()).await;
+    let (running, _) = front(&format!("http://{}", origin.address).parse().unwrap());
+    (running, origin)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_framings_of_a_program_are_understood() {
+    let get = |running: &Running| ask(running.address(), "GET", "/", &[KEY], "");
+    // the length beside a transfer coding means nothing
+    let both = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n";
+    let (running, _origin) = before(|| Reply::Bytes(both.into())).await;
+    assert_eq!(get(&running).body, "abcde");
+    // a body that ends with its connection
+    let (running, _origin) = before(|| Reply::Close("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc".into())).await;
+    assert_eq!(get(&running).body, "abc");
+    let (running, _origin) = before(|| Reply::Bytes("HTTP/1.1 103 Early Hints\r\n\r\n".into())).await;
+    assert_eq!(get(&running).status, 502);
+    let (running, _origin) = before(|| Reply::Close(Vec::new())).await;
+    let broken = get(&running);
+    assert_eq!(broken.status, 502);
+    assert!(broken.body.contains("broke off"), "{}", broken.body);
+}
+
+#[tokio::test]
+async fn a_start_that_is_given_up_leaves_no_process_behind() {
+    let files = Files::new();
+    let mut settings = files.settings(&[]);
+    let mark = files.mark();
+    let script = format!("sleep 60 & echo $! > {0}.new; mv {0}.new {0}; wait", mark.display());
+    settings.command = Some(vec!["sh".to_owned(), "-c".to_owned(), script]);
+    let starting = tokio::time::timeout(Duration::from_secs(20), async {
+        tokio::select! {
+            started = Program::start(settings) => panic!("{:?}", started.err()),
+            () = until("the script to run", || mark.exists()) => {}
+        }
+    });
+    starting.await.unwrap();
+    let below = PathBuf::from(format!("/proc/{}/stat", std::fs::read_to_string(&mark).unwrap().trim()));
+    let runs = || std::fs::read_to_string(&below).is_ok_and(|stat| !stat.contains(") Z "));
+    until("what the script started to end", || !runs()).await;
 }
