@@ -8,7 +8,7 @@ use crate::consumer;
 use crate::store;
 
 /// The name under which trace consumers register, as the originals spell it.
-pub const SERVICE: &str = "traceConsumer";
+pub use crate::trace::transport::CONSUMER_SERVICE as SERVICE;
 
 /// Opens the store and takes events; the node is not registered yet.
 ///

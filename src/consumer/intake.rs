@@ -22,14 +22,12 @@ use subtle::{Choice, ConstantTimeEq};
 use super::ConsumerError;
 use super::pipeline::{Pipeline, Verdict, document};
 use crate::shutdown::Shutdown;
-use crate::store::{Query, StoreError, TraceStore};
+use crate::store::{Query, SEARCH_PATH, StoreError, TraceStore};
 use crate::trace::CALL_KEY_HEADER;
 use crate::trace::dead_letter::DeadLetters;
 use crate::trace::event::parse;
 use crate::trace::transport::{EVENTS_PATH, chain};
 
-/// Where a store is searched over HTTP.
-pub const SEARCH_PATH: &str = "/goms/traces/search";
 /// Of one request; senders of ours stay under 12 MiB.
 const MAX_BODY_BYTES: usize = 16 << 20;
 /// Within a sender's deadline of 10 s, so that it hears a 503 and not nothing.

@@ -20,7 +20,7 @@ use super::Settings;
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::store::{Document, Fields, Outcome, TraceStore};
+use crate::store::{Document, Outcome, TraceStore};
 use crate::trace::event::Parsed;
 
 /// Submissions that may wait for the store, besides the batch that is being written.
@@ -331,26 +331,13 @@ fn give_back(open: &mut [Open], documents: Vec<Document>) {
 
 /// An event as the store takes it.
 pub(super) fn document(event: Parsed) -> Document {
-    Document {
-        id: event.id,
-        json: event.json,
-        fields: Fields {
-            request_id: event.request_id,
-            event: event.event,
-            service: event.service,
-            node: event.node,
-            url: event.url,
-            status: event.status,
-            duration_ns: event.duration_ns,
-            time_ms: event.time_ms,
-            trace_id: event.trace_id,
-        },
-    }
+    Document { id: event.id, json: event.json, fields: event.fields }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Fields;
 
     #[test]
     fn what_waits_is_bounded_in_bytes() {

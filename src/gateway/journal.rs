@@ -4,13 +4,14 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use actix_web::HttpRequest;
 use uuid::Uuid;
 
 use super::pipeline::Worker;
 use super::route::Meters;
+use crate::trace::event::now_ms;
 use crate::trace::{Event, EventKind, RequestInfo, TraceBody, TraceContext};
 use crate::upstream::headers;
 
@@ -124,8 +125,4 @@ impl Drop for Journal {
 /// The peer of the connection; `X-Forwarded-For` is anybody's to write.
 pub(super) fn client_ip(request: &HttpRequest) -> IpAddr {
     request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip())
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -2,12 +2,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 use uuid::Uuid;
 
 use crate::metrics::{LoadGuard, Metrics};
+use crate::trace::event::now_ms;
 use crate::trace::{Event, EventKind, Origin, Recorder, RequestInfo, TraceContext};
 
 /// The observers of one worker; made once.
@@ -55,10 +56,6 @@ impl Observer {
             id: Uuid::new_v4(),
         });
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// One request from its arrival to its end. Its end is told when [`Observed::end`] is called, or when it is dropped

@@ -15,6 +15,8 @@ pub use elasticsearch::Elasticsearch;
 pub use embedded::Embedded;
 pub use remote::{Remote, SEARCH_PATH};
 
+pub use crate::trace::event::Fields;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,29 +44,6 @@ pub struct Document {
     pub json: Box<RawValue>,
     /// What is searched for.
     pub fields: Fields,
-}
-
-/// The searchable part of an event.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fields {
-    /// `requestId`.
-    pub request_id: String,
-    /// `request.start`, …
-    pub event: String,
-    /// `serviceName`.
-    pub service: String,
-    /// `ip:rpc_ip:http`.
-    pub node: String,
-    /// The path of the request.
-    pub url: String,
-    /// The HTTP status, on end events.
-    pub status: Option<u16>,
-    /// Nanoseconds, on end events.
-    pub duration_ns: Option<u64>,
-    /// Milliseconds of Unix time.
-    pub time_ms: i64,
-    /// 32 hex digits.
-    pub trace_id: String,
 }
 
 /// What became of one document.

@@ -7,7 +7,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -16,7 +16,13 @@ use uuid::Uuid;
 
 use super::context::TraceContext;
 use super::go_form::{duration_text, local_time_text, push_string};
-pub use super::parse::{ParseError, Parsed, Received, parse};
+pub use super::parse::{Fields, ParseError, Parsed, Received, parse};
+
+/// Now, in milliseconds of Unix time.
+#[must_use]
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
 
 /// Which of the four events of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

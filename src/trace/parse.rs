@@ -20,6 +20,13 @@ pub struct Parsed {
     pub id: String,
     /// The event as it came; behind it the fields that it lacked.
     pub json: Box<RawValue>,
+    /// What is searched for.
+    pub fields: Fields,
+}
+
+/// The searchable part of an event; a store indexes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
     /// `requestId`.
     pub request_id: String,
     /// `request.start`, …
@@ -204,15 +211,17 @@ fn parse_one(json: &str) -> Result<Parsed, ParseError> {
     Ok(Parsed {
         id,
         json: missing.append_to(json).map_err(ParseError::Json)?,
-        request_id,
-        event,
-        service: value(known.service_name).unwrap_or_default(),
-        node,
-        url: value::<Url>(known.request).map(|request| request.url).unwrap_or_default(),
-        status: value(known.status),
-        duration_ns,
-        time_ms,
-        trace_id,
+        fields: Fields {
+            request_id,
+            event,
+            service: value(known.service_name).unwrap_or_default(),
+            node,
+            url: value::<Url>(known.request).map(|request| request.url).unwrap_or_default(),
+            status: value(known.status),
+            duration_ns,
+            time_ms,
+            trace_id,
+        },
     })
 }
 
@@ -286,15 +295,18 @@ mod tests {
     #[test]
     fn a_go_event_gets_the_fields_it_lacks() {
         let event = one(GO_EVENT);
-        assert_eq!(event.duration_ns, Some(1_425_053));
-        assert_eq!(Some(event.time_ms), parse_local_time("2026-11-21 07:56:07"));
-        assert_eq!(event.trace_id, "cdb08456d8a74d5393c2a5e3f01f56d6");
-        assert_eq!(event.node, "127.0.0.1:19180_127.0.0.1:19080");
-        assert_eq!((event.url.as_str(), event.service.as_str(), event.status), ("/login", "user", None));
+        assert_eq!(event.fields.duration_ns, Some(1_425_053));
+        assert_eq!(Some(event.fields.time_ms), parse_local_time("2026-11-21 07:56:07"));
+        assert_eq!(event.fields.trace_id, "cdb08456d8a74d5393c2a5e3f01f56d6");
+        assert_eq!(event.fields.node, "127.0.0.1:19180_127.0.0.1:19080");
+        assert_eq!(
+            (event.fields.url.as_str(), event.fields.service.as_str(), event.fields.status),
+            ("/login", "user", None)
+        );
         let tail = event.json.get().strip_prefix(&GO_EVENT[..GO_EVENT.len() - 1]).unwrap();
         let expected = format!(
             r#","eventId":"{}","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","node":"127.0.0.1:19180_127.0.0.1:19080","durationNs":1425053,"timeMs":{}}}"#,
-            event.id, event.time_ms
+            event.id, event.fields.time_ms
         );
         assert_eq!(tail, expected);
         assert_eq!(Uuid::try_parse(&event.id).unwrap().get_version_num(), 8);
@@ -325,7 +337,7 @@ mod tests {
     fn odd_but_harmless_events_are_kept_as_they_are() {
         let odd = r#"{ "requestId":7, "event":"request.end", "request":{"body":[1]}, "status":"x", "extra":{"a":[null]}, "eventId":null }"#;
         let event = one(odd);
-        assert_eq!((event.request_id.as_str(), event.status), ("", None));
+        assert_eq!((event.fields.request_id.as_str(), event.fields.status), ("", None));
         assert!(event.json.get().starts_with(odd.trim_end_matches('}')), "{}", event.json);
         assert!(!event.json.get().contains("eventId\":\""), "{}", event.json);
         assert!(Uuid::try_parse(&event.id).is_ok());
