@@ -9,11 +9,13 @@ mod cursor;
 mod elasticsearch;
 mod embedded;
 mod remote;
+mod stats;
 mod text;
 
 pub use elasticsearch::Elasticsearch;
 pub use embedded::Embedded;
 pub use remote::{Remote, SEARCH_PATH};
+pub use stats::{Bucket, FIRST_ERROR, Group, GroupBy, MAX_BUCKETS, MAX_GROUPS, Stats, StatsQuery, Summary};
 
 pub use crate::trace::event::Fields;
 
@@ -85,6 +87,8 @@ pub enum StoreError {
 pub struct Query {
     /// Events of one request.
     pub request_id: Option<String>,
+    /// Events of one trace: 32 hex digits. Differs from the request id only where a client brought a `traceparent`.
+    pub trace_id: Option<String>,
     /// `serviceName`.
     pub service: Option<String>,
     /// `ip:rpc_ip:http`.
@@ -93,6 +97,10 @@ pub struct Query {
     pub event: Option<String>,
     /// The path.
     pub url: Option<String>,
+    /// `user/login`: what was asked of whom.
+    pub action: Option<String>,
+    /// Who called.
+    pub caller: Option<String>,
     /// Lowest and highest status, both included (`5xx` is 500 to 599).
     pub status: Option<(u16, u16)>,
     /// Nanoseconds.
@@ -149,6 +157,12 @@ pub trait TraceStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Query`] for a cursor that is none; [`StoreError::Unavailable`].
     async fn query(&self, query: &Query) -> Result<Page, StoreError>;
+
+    /// Counts requests, errors and durations over the whole range.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`] for more than [`MAX_BUCKETS`]; [`StoreError::Unavailable`].
+    async fn stats(&self, query: &StatsQuery) -> Result<Stats, StoreError>;
 }
 
 /// Where events are kept.

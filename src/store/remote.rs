@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Document, Outcome, Page, Query, StoreError, TraceStore};
+use super::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
 use crate::shutdown::Shutdown;
 
 /// Where a trace consumer answers queries, on its HTTP port.
@@ -80,6 +80,10 @@ impl TraceStore for Remote {
         let (reply, answer) = oneshot::channel();
         self.queries.send((query.clone(), reply)).await.map_err(|_| self.ended())?;
         answer.await.map_err(|_| self.ended())?
+    }
+
+    async fn stats(&self, _query: &StatsQuery) -> Result<Stats, StoreError> {
+        Err(StoreError::Query("this store cannot count yet".to_owned()))
     }
 }
 

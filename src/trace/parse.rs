@@ -45,6 +45,10 @@ pub struct Fields {
     pub time_ms: i64,
     /// 32 hex digits.
     pub trace_id: String,
+    /// `user/login`: what was asked of whom; of an event that does not say it, made of its service and path.
+    pub action: String,
+    /// The service that called; empty for a client from outside. An original's service is always called by a gateway.
+    pub caller: String,
 }
 
 /// What a message held.
@@ -72,6 +76,9 @@ pub enum ParseError {
     #[error("an array of more than {MAX_ELEMENTS} elements; send fewer at once")]
     TooMany,
 }
+
+/// Who calls the services of the originals.
+const ORIGINAL_CALLER: &str = "gateway";
 
 /// Elements of one array: no sender of ours puts more than 4,096 in one, and 16 MiB of events are fewer.
 const MAX_ELEMENTS: usize = 65_536;
@@ -133,6 +140,10 @@ struct Known<'a> {
     duration_ns: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     time_ms: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    action: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    caller: Option<&'a RawValue>,
 }
 
 /// Tells `null` (a field that is there) from no field.
@@ -208,21 +219,44 @@ fn parse_one(json: &str) -> Result<Parsed, ParseError> {
         missing.number(known.time_ms, "timeMs", time);
         time
     });
+    let service: String = value(known.service_name).unwrap_or_default();
+    let url = value::<Url>(known.request).map(|request| request.url).unwrap_or_default();
+    let action =
+        value(known.action).unwrap_or_else(|| missing.text(known.action, "action", action_of(&event, &service, &url)));
+    let caller = match known.caller {
+        Some(_) => value(known.caller).unwrap_or_default(),
+        None if event.starts_with("service.") => missing.text(None, "caller", ORIGINAL_CALLER.to_owned()),
+        None => String::new(),
+    };
     Ok(Parsed {
         id,
         json: missing.append_to(json).map_err(ParseError::Json)?,
         fields: Fields {
             request_id,
             event,
-            service: value(known.service_name).unwrap_or_default(),
+            service,
             node,
-            url: value::<Url>(known.request).map(|request| request.url).unwrap_or_default(),
+            url,
             status: value(known.status),
             duration_ns,
             time_ms,
             trace_id,
+            action,
+            caller,
         },
     })
+}
+
+/// `/api/user/login` at a gateway and `/login` at `user` → `user/login`.
+fn action_of(event: &str, service: &str, url: &str) -> String {
+    if event.starts_with("request.") {
+        let named = url.strip_prefix("/api/").unwrap_or(url);
+        return named.trim_matches('/').to_owned();
+    }
+    match url.trim_matches('/') {
+        "" => service.to_owned(),
+        path => format!("{service}/{path}"),
+    }
 }
 
 fn value<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
@@ -305,11 +339,28 @@ mod tests {
         );
         let tail = event.json.get().strip_prefix(&GO_EVENT[..GO_EVENT.len() - 1]).unwrap();
         let expected = format!(
-            r#","eventId":"{}","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","node":"127.0.0.1:19180_127.0.0.1:19080","durationNs":1425053,"timeMs":{}}}"#,
+            r#","eventId":"{}","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","node":"127.0.0.1:19180_127.0.0.1:19080","durationNs":1425053,"timeMs":{},"action":"user/login","caller":"gateway"}}"#,
             event.id, event.fields.time_ms
         );
         assert_eq!(tail, expected);
         assert_eq!(Uuid::try_parse(&event.id).unwrap().get_version_num(), 8);
+    }
+
+    #[test]
+    fn action_and_caller_are_read_or_made() {
+        for (json, action, caller) in [
+            (
+                r#"{"event":"request.end","request":{"url":"/api/user/login"},"serviceName":"gateway"}"#,
+                "user/login",
+                "",
+            ),
+            (r#"{"event":"service.end","request":{"url":"/"},"serviceName":"user"}"#, "user", "gateway"),
+            (r#"{"event":"service.end","serviceName":"user","caller":null,"action":"a/b"}"#, "a/b", ""),
+            (r#"{"event":"service.end","serviceName":"user","caller":"order"}"#, "user", "order"),
+        ] {
+            let fields = one(json).fields;
+            assert_eq!((fields.action.as_str(), fields.caller.as_str()), (action, caller), "{json}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tantivy::directory::{Directory, DirectoryLock, Lock, MmapDirectory};
 use tantivy::{Index, IndexReader, ReloadPolicy};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Document, Outcome, Page, Query, StoreError, TraceStore};
+use super::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use reader::SearchError;
@@ -110,6 +110,10 @@ impl TraceStore for Embedded {
             Ok(Err(SearchError::Index(error))) => Err(unavailable(&self.dir, error)),
             Err(error) => Err(unavailable(&self.dir, error)),
         }
+    }
+
+    async fn stats(&self, _query: &StatsQuery) -> Result<Stats, StoreError> {
+        Err(StoreError::Query("this store cannot count yet".to_owned()))
     }
 }
 

@@ -36,6 +36,8 @@ impl Sample {
                 duration_ns: None,
                 time_ms,
                 trace_id: id.simple().to_string(),
+                action: "user/login".to_owned(),
+                caller: if event.starts_with("request") { "" } else { "gateway" }.to_owned(),
             },
             body: json!({}),
         }
@@ -66,6 +68,7 @@ impl Sample {
             "trace": fields.duration_ns.map(|ns| json!({"timing": format!("{ns}ns")})),
             "eventId": self.id, "traceId": fields.trace_id, "spanId": "b7ad6b7169203331", "parentId": null,
             "status": fields.status, "node": fields.node, "durationNs": fields.duration_ns, "timeMs": fields.time_ms,
+            "action": fields.action, "caller": if fields.caller.is_empty() { Value::Null } else { json!(fields.caller) },
         })
     }
 

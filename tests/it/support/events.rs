@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use goms::consumer;
 use goms::registry::{CatalogWatch, HostPort, Node, NodeId, NodeMeta, Publisher};
-use goms::store::{Document, Outcome, Page, Query, StoreError, TraceStore};
+use goms::store::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
 use goms::trace::{AmqpSettings, Event, EventKind, Message, Origin, RequestInfo, Settings, TraceContext, Transport};
 use uuid::Uuid;
 
@@ -204,5 +204,9 @@ impl TraceStore for MoodyStore {
             (None, Mood::Away) => Err(StoreError::Unavailable { address: "test".into(), source: "away".into() }),
             (None, _) => Ok(Page { total: self.count() as u64, events: Vec::new(), next: None }),
         }
+    }
+
+    async fn stats(&self, _query: &StatsQuery) -> Result<Stats, StoreError> {
+        Ok(Stats::default())
     }
 }
