@@ -3,8 +3,8 @@
 //! May import: `shutdown`, `backoff`, `metrics`, `registry` (to find a consumer).
 //!
 //! [`Recorder`] takes events without blocking → `spool` keeps them in batches, on disk while the transport is away →
-//! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts; [`event`] is
-//! the originals' JSON.
+//! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts, [`tracestate`]
+//! tells who called; [`event`] is the originals' JSON.
 
 mod batch;
 pub mod context;
@@ -14,6 +14,7 @@ mod go_form;
 mod parse;
 mod recorder;
 mod spool;
+pub mod tracestate;
 pub mod transport;
 
 pub use context::TraceContext;

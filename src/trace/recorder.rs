@@ -76,7 +76,8 @@ impl Recorder {
     }
 
     /// The request as its events show it: first values only, names in the form `X-Request-Id`, without `Host`, secrets
-    /// and the call key replaced by `[redacted]`, an overlong body by a note of its size.
+    /// and the call key replaced by `[redacted]`, an overlong body by a note of its size. Action and caller are
+    /// left to whoever knows them.
     #[must_use]
     pub fn request_info<'a>(
         &self,
@@ -105,7 +106,16 @@ impl Recorder {
             TraceBody::Opaque(len) => note(len),
         };
         let url_param = if query.is_empty() { String::new() } else { format!("?{query}") };
-        RequestInfo { method: method.to_owned(), url: path.to_owned(), url_param, client_ip, headers: shown, body }
+        RequestInfo {
+            method: method.to_owned(),
+            url: path.to_owned(),
+            url_param,
+            client_ip,
+            headers: shown,
+            body,
+            action: None,
+            caller: None,
+        }
     }
 
     /// Hands an event over. Never waits: when the queue is full the event is dropped and counted.
