@@ -4,8 +4,10 @@
 //! read through its API. A write is committed before it is answered, several that wait together in one commit. The
 //! folder opens after a `kill -9` at any moment, with everything that was answered.
 
+mod durations;
 mod reader;
 mod schema;
+mod stats;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ use async_trait::async_trait;
 use prometheus::IntCounterVec;
 use tantivy::directory::error::LockError;
 use tantivy::directory::{Directory, DirectoryLock, Lock, MmapDirectory};
-use tantivy::{Index, IndexReader, IndexSettings, ReloadPolicy, TantivyError};
+use tantivy::{Index, IndexReader, IndexSettings, ReloadPolicy, Searcher, TantivyError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
@@ -83,6 +85,20 @@ impl Embedded {
         Ok(Self { dir: dir.to_owned(), layout, reader, jobs: Some(jobs), thread: Some(thread), events })
     }
 
+    /// Runs a query of all that is committed on a thread that may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Searcher, &Layout) -> Result<T, SearchError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (searcher, layout) = (self.reader.searcher(), self.layout.clone());
+        match tokio::task::spawn_blocking(move || work(&searcher, &layout)).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(SearchError::Query(error))) => Err(error),
+            Ok(Err(SearchError::Index(error))) => Err(unavailable(&self.dir, error)),
+            Err(error) => Err(unavailable(&self.dir, error)),
+        }
+    }
+
     fn ended(&self) -> StoreError {
         unavailable(&self.dir, std::io::Error::other("its writing thread has ended"))
     }
@@ -100,18 +116,13 @@ impl TraceStore for Embedded {
     }
 
     async fn query(&self, query: &Query) -> Result<Page, StoreError> {
-        let (searcher, layout, query) = (self.reader.searcher(), self.layout.clone(), query.clone());
-        let found = tokio::task::spawn_blocking(move || reader::search(&searcher, &layout, &query)).await;
-        match found {
-            Ok(Ok(page)) => Ok(page),
-            Ok(Err(SearchError::Query(error))) => Err(error),
-            Ok(Err(SearchError::Index(error))) => Err(unavailable(&self.dir, error)),
-            Err(error) => Err(unavailable(&self.dir, error)),
-        }
+        let query = query.clone();
+        self.read(move |searcher, layout| reader::search(searcher, layout, &query)).await
     }
 
-    async fn stats(&self, _query: &StatsQuery) -> Result<Stats, StoreError> {
-        Err(StoreError::Query("this store cannot count yet".to_owned()))
+    async fn stats(&self, query: &StatsQuery) -> Result<Stats, StoreError> {
+        let query = query.clone();
+        self.read(move |searcher, layout| stats::count(searcher, layout, &query)).await
     }
 }
 

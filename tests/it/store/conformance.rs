@@ -7,6 +7,10 @@ use goms::shutdown::Shutdown;
 use goms::store::{self, ElasticsearchSettings, Order, Outcome, Query, Settings, StoreError, TraceStore};
 use serde_json::{Value, json};
 
+use super::counting::{
+    nothing_is_counted_as_nothing, queries_that_cannot_be_counted_are_refused, requests_are_counted,
+    what_is_counted_has_no_pages,
+};
 use super::elasticsearch::TestIndex;
 use super::{Sample, TempDir, all, ids, put};
 
@@ -38,7 +42,7 @@ impl Subject {
         }
     }
 
-    async fn put(&self, samples: &[Sample]) {
+    pub async fn put(&self, samples: &[Sample]) {
         put(&*self.store, samples).await;
         self.settle().await;
     }
@@ -84,6 +88,10 @@ conformance!(
     a_big_body_is_stored,
     limits_hold,
     unsound_documents_are_refused_alone,
+    requests_are_counted,
+    what_is_counted_has_no_pages,
+    nothing_is_counted_as_nothing,
+    queries_that_cannot_be_counted_are_refused,
 );
 
 async fn an_empty_store_answers(subject: &Subject) {
