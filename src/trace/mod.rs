@@ -11,6 +11,8 @@ pub mod context;
 pub(crate) mod dead_letter;
 pub mod event;
 mod go_form;
+#[allow(dead_code)] // what is only read and what is only written
+pub(crate) mod otlp;
 mod parse;
 mod recorder;
 mod spool;

@@ -128,7 +128,8 @@ impl Recorder {
     }
 
     fn is_secret(&self, name: &str) -> bool {
-        name.eq_ignore_ascii_case(CALL_KEY_HEADER)
+        // also as `call_service_key`, which CGI-like programs read as the same name
+        name.replace('_', "-").eq_ignore_ascii_case(CALL_KEY_HEADER)
             || self
                 .shared
                 .as_ref()
@@ -151,4 +152,18 @@ pub fn header_form(name: &str) -> String {
 
 fn note(len: u64) -> Bytes {
     Bytes::from(format!("{{\"goms\":\"body of {len} bytes not recorded\"}}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_call_key_shows_under_no_spelling() {
+        let headers = [("call-service-key", "k1"), ("Call_Service_Key", "k2"), ("call-service_KEY", "k3"), ("a", "b")];
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let info = Recorder::off().request_info("GET", "/", "", String::new(), headers, TraceBody::None);
+        let values: Vec<&str> = info.headers.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, ["[redacted]", "[redacted]", "[redacted]", "b"]);
+    }
 }
