@@ -3,7 +3,7 @@
 //! ```text
 //! {"requestId":…,"request":{"method","url","urlParam","clientIp","headers":{…},"body":{…}},"event":"request.start",
 //!  "time":"2026-11-21 07:53:51","serviceName","serviceId","projectName":"goms","trace":null | {"timing":"17.9651ms"},
-//!  "eventId","traceId","spanId","parentId","status","node","durationNs","timeMs"}
+//!  "eventId","traceId","spanId","parentId","status","node","durationNs","timeMs"[,"action"],"caller"}
 //! ```
 
 use std::sync::Arc;
@@ -56,6 +56,10 @@ pub struct RequestInfo {
     pub headers: Vec<(String, String)>,
     /// The body as JSON text; empty for none (written as `{}`).
     pub body: Bytes,
+    /// `user/login`, where the node knows the route; otherwise readers make it of the event's service and path.
+    pub action: Option<Arc<str>>,
+    /// The service that called; `None` for a client from outside.
+    pub caller: Option<Box<str>>,
 }
 
 /// Which node an event comes from; made once a node.
@@ -174,6 +178,13 @@ impl Event {
             out.push(b'-');
         }
         push_digits(out, self.time_ms.unsigned_abs());
+        if let Some(action) = &self.request.action {
+            push_text_field(out, "action", action);
+        }
+        match &self.request.caller {
+            Some(caller) => push_text_field(out, "caller", caller),
+            None => out.extend_from_slice(b",\"caller\":null"),
+        }
     }
 }
 
@@ -285,6 +296,8 @@ mod tests {
                     header("Accept-Encoding", "gzip, deflate, br"),
                 ],
                 body: Bytes::from_static(br#"{"ds1":"11","ds2":"111"}"#),
+                action: Some("user/login".into()),
+                caller: None,
             }),
             origin: Arc::new(Origin {
                 service_name: "gateway".into(),
@@ -302,7 +315,7 @@ mod tests {
     #[test]
     fn an_end_event_is_byte_for_byte_the_originals_with_new_fields_behind() {
         let expected = CAPTURED.replace("TIME", &local_time_text(1_795_247_767_123))
-            + r#","eventId":"00000000-0000-0000-0000-000000000007","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","spanId":"b7ad6b7169203331","parentId":null,"status":200,"node":"127.0.0.1:18180_127.0.0.1:18080","durationNs":14596968,"timeMs":1795247767123}"#;
+            + r#","eventId":"00000000-0000-0000-0000-000000000007","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","spanId":"b7ad6b7169203331","parentId":null,"status":200,"node":"127.0.0.1:18180_127.0.0.1:18080","durationNs":14596968,"timeMs":1795247767123,"action":"user/login","caller":null}"#;
         assert_eq!(String::from_utf8_lossy(&event().to_json()), expected);
     }
 
@@ -311,11 +324,13 @@ mod tests {
         let mut start = event();
         (start.kind, start.duration, start.status) = (EventKind::RequestStart, None, None);
         start.context.parent_id = Some(1);
+        let request = Arc::make_mut(&mut start.request);
+        (request.action, request.caller) = (None, Some("order".into()));
         let json = String::from_utf8(start.to_json()).unwrap();
         assert!(json.contains(r#""event":"request.start""#), "{json}");
         assert!(json.contains(r#""projectName":"goms","trace":null,"eventId""#), "{json}");
         assert!(json.contains(r#""parentId":"0000000000000001","status":null"#), "{json}");
-        assert!(json.contains(r#""durationNs":null,"timeMs":"#), "{json}");
+        assert!(json.contains(r#""durationNs":null,"timeMs":1795247767123,"caller":"order"}"#), "{json}");
     }
 
     #[test]
