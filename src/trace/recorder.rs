@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prometheus::IntCounter;
 use tokio::sync::mpsc;
 
+use super::backlog::Backlog;
 use super::context::TraceContext;
 use super::event::{Event, RequestInfo};
 use super::{CALL_KEY_HEADER, Settings};
@@ -24,7 +24,7 @@ struct Shared {
     sample: f64,
     body_bytes: usize,
     redact: Vec<String>,
-    dropped: IntCounter,
+    backlog: Arc<Backlog>,
 }
 
 /// A body as an event shows it.
@@ -38,7 +38,7 @@ pub enum TraceBody {
     Opaque(u64),
 }
 
-/// Events that may wait in memory for the spool; at 600 bytes each about 10 MB. Past it events are dropped and counted.
+/// Events that may wait in memory for the spool, besides the bound of bytes. Past either, events are dropped and counted.
 const QUEUE_EVENTS: usize = 16_384;
 
 impl Recorder {
@@ -52,15 +52,12 @@ impl Recorder {
     #[must_use]
     pub fn channel(settings: &Settings, metrics: &Metrics) -> (Self, mpsc::Receiver<Event>) {
         let (queue, events) = mpsc::channel(QUEUE_EVENTS);
-        let dropped = metrics
-            .counter("trace_dropped_total", "trace events lost because a queue was full", &["where"])
-            .with_label_values(&["recorder"]);
         let shared = Shared {
             queue,
             sample: settings.sample,
             body_bytes: settings.body_bytes,
             redact: settings.redact.iter().map(|name| name.to_ascii_lowercase()).collect(),
-            dropped,
+            backlog: Arc::new(Backlog::new(metrics)),
         };
         (Self { shared: Some(Arc::new(shared)) }, events)
     }
@@ -120,11 +117,14 @@ impl Recorder {
 
     /// Hands an event over. Never waits: when the queue is full the event is dropped and counted.
     pub fn record(&self, event: Event) {
-        if let Some(shared) = &self.shared
-            && shared.queue.try_send(event).is_err()
-        {
-            shared.dropped.inc();
+        if let Some(shared) = &self.shared {
+            shared.backlog.add(event, |event| shared.queue.try_send(event).is_ok());
         }
+    }
+
+    /// What waits for the spool; `None` where nothing is recorded.
+    pub(super) fn backlog(&self) -> Option<Arc<Backlog>> {
+        self.shared.as_ref().map(|shared| Arc::clone(&shared.backlog))
     }
 
     fn is_secret(&self, name: &str) -> bool {
