@@ -6,6 +6,7 @@
 //! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts, [`tracestate`]
 //! tells who called; [`event`] is the originals' JSON.
 
+mod backlog;
 mod batch;
 pub mod context;
 pub(crate) mod dead_letter;
@@ -134,7 +135,7 @@ pub fn start(
     }
     let carrier = transport::Carrier::new(settings, catalog)?;
     let (recorder, events) = Recorder::channel(settings, metrics);
-    let spool = spool::Spool::open(settings, events, carrier, metrics)?;
+    let spool = spool::Spool::open(settings, (events, recorder.backlog()), carrier, metrics)?;
     shutdown.spawn_local(spool.run(shutdown.clone()));
     Ok(recorder)
 }

@@ -17,7 +17,7 @@ fn spool(root: &std::path::Path) -> Spool {
         transport: Transport::Direct { call_key: None },
     };
     let carrier = Carrier::new(&settings, Publisher::new().subscribe()).unwrap();
-    Spool::open(&settings, mpsc::channel(1).1, carrier, &Metrics::new()).unwrap()
+    Spool::open(&settings, (mpsc::channel(1).1, None), carrier, &Metrics::new()).unwrap()
 }
 
 #[test]
