@@ -4,8 +4,9 @@
 //! POST /goms/events          [{event},…] or {event}   200 {"status":true,"stored":n,"refused":n} once stored
 //!                                                     400 no event · 413 over 16 MiB · 503 the store is away
 //! POST /goms/traces/search   {query}                  200 {page} · 400 · 503
+//! POST /goms/traces/stats    {stats query}            200 {stats} · 400 · 503
 //! ```
-//! Both want `Call-Service-Key` where keys are configured; 403 otherwise. Failures are
+//! All want `Call-Service-Key` where keys are configured; 403 otherwise. Failures are
 //! `{"status":false,"code":…,"msg":…}`.
 
 use std::net::TcpListener;
@@ -17,12 +18,14 @@ use actix_web::web::{self, Bytes, BytesMut, Data, Payload, ServiceConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use futures_util::StreamExt;
 use prometheus::IntCounter;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::ConsumerError;
 use super::pipeline::{Pipeline, Verdict, document};
 use crate::shutdown::Shutdown;
-use crate::store::{Query, SEARCH_PATH, StoreError, TraceStore};
+use crate::store::{Query, SEARCH_PATH, STATS_PATH, StatsQuery, StoreError, TraceStore};
 use crate::trace::CALL_KEY_HEADER;
 use crate::trace::dead_letter::DeadLetters;
 use crate::trace::event::parse;
@@ -48,13 +51,14 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Adds both routes to an app: `App::new().configure(intake.routes())`.
+    /// Adds the routes to an app: `App::new().configure(intake.routes())`.
     pub fn routes(self) -> impl FnOnce(&mut ServiceConfig) {
         move |config| {
             config
                 .app_data(Data::new(self))
                 .route(EVENTS_PATH, web::post().to(take_events))
-                .route(SEARCH_PATH, web::post().to(search));
+                .route(SEARCH_PATH, web::post().to(search))
+                .route(STATS_PATH, web::post().to(stats));
         }
     }
 
@@ -156,16 +160,32 @@ async fn take_events(request: HttpRequest, payload: Payload, intake: Data<Intake
 }
 
 async fn search(request: HttpRequest, payload: Payload, intake: Data<Intake>) -> HttpResponse {
-    let body = match body_of(&request, payload, &intake).await {
-        Ok(body) => body,
-        Err(answer) => return answer,
-    };
-    let query: Query = match serde_json::from_slice(&body) {
-        Ok(query) => query,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, &format!("cannot read the query: {error}")),
-    };
-    match intake.store.query(&query).await {
-        Ok(page) => match serde_json::to_vec(&page) {
+    match question::<Query>(&request, payload, &intake).await {
+        Ok(query) => answer(intake.store.query(&query).await),
+        Err(answer) => answer,
+    }
+}
+
+async fn stats(request: HttpRequest, payload: Payload, intake: Data<Intake>) -> HttpResponse {
+    match question::<StatsQuery>(&request, payload, &intake).await {
+        Ok(query) => answer(intake.store.stats(&query).await),
+        Err(answer) => answer,
+    }
+}
+
+async fn question<T: DeserializeOwned>(
+    request: &HttpRequest,
+    payload: Payload,
+    intake: &Intake,
+) -> Result<T, HttpResponse> {
+    let body = body_of(request, payload, intake).await?;
+    let read = serde_json::from_slice(&body);
+    read.map_err(|error| failure(StatusCode::BAD_REQUEST, &format!("cannot read the query: {error}")))
+}
+
+fn answer(found: Result<impl Serialize, StoreError>) -> HttpResponse {
+    match found {
+        Ok(found) => match serde_json::to_vec(&found) {
             Ok(json) => HttpResponse::Ok().content_type("application/json").body(json),
             Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         },

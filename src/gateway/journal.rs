@@ -10,7 +10,7 @@ use actix_web::HttpRequest;
 use uuid::Uuid;
 
 use super::pipeline::Worker;
-use super::route::Meters;
+use super::route::{Meters, Route};
 use crate::trace::event::now_ms;
 use crate::trace::{Event, EventKind, RequestInfo, TraceBody, TraceContext};
 use crate::upstream::headers;
@@ -26,6 +26,7 @@ pub(super) struct Journal {
     arrived: Instant,
     arrived_ms: i64,
     meters: Arc<Meters>,
+    action: Option<Arc<str>>,
     is_traced: bool,
     info: Option<Arc<RequestInfo>>,
     status: u16,
@@ -40,15 +41,17 @@ impl Journal {
             arrived: Instant::now(),
             arrived_ms: now_ms(),
             meters: worker.routes.stray.clone(),
+            action: None,
             is_traced: worker.recorder.wants(&context),
             info: None,
             status: CLIENT_LEFT,
         }
     }
 
-    /// Whose metrics it belongs to.
-    pub fn routed(&mut self, meters: &Arc<Meters>) {
-        self.meters = meters.clone();
+    /// Whose metrics it belongs to, and what its events call it.
+    pub fn routed(&mut self, route: &Route) {
+        self.meters = route.meters.clone();
+        self.action = Some(route.name.clone());
     }
 
     /// The body is known: tells the start, as of the arrival.
@@ -57,14 +60,16 @@ impl Journal {
             return;
         }
         let headers = self.request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let info = Arc::new(self.worker.recorder.request_info(
+        let mut info = self.worker.recorder.request_info(
             self.request.method().as_str(),
             self.request.path(),
             self.request.query_string(),
             client_ip(&self.request).to_string(),
             headers.filter(|(name, _)| !headers::is_call_key_alias(name)),
             body,
-        ));
+        );
+        info.action = self.action.clone();
+        let info = Arc::new(info);
         self.info = Some(info.clone());
         self.tell(EventKind::RequestStart, info, self.arrived_ms, None);
     }

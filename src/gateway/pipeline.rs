@@ -81,7 +81,7 @@ async fn steps(
 
     // where to
     let route = worker.routes.find(request.method().as_str(), request.path())?;
-    journal.routed(&route.meters);
+    journal.routed(route);
 
     // whether it may
     limit::check_headers(request.headers(), limits)?;

@@ -14,7 +14,7 @@ mod text;
 
 pub use elasticsearch::Elasticsearch;
 pub use embedded::Embedded;
-pub use remote::{Remote, SEARCH_PATH};
+pub use remote::{Remote, SEARCH_PATH, STATS_PATH};
 pub use stats::{Bucket, FIRST_ERROR, Group, GroupBy, MAX_BUCKETS, MAX_GROUPS, Stats, StatsQuery, Summary};
 
 pub use crate::trace::event::Fields;

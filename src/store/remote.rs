@@ -1,12 +1,18 @@
-//! Another process's store, read through the API of a trace consumer: `POST /goms/traces/search`.
+//! Another process's store, read through the API of a trace consumer.
 //!
-//! The request's body is a [`Query`] in JSON, the answer a [`Page`]. `Call-Service-Key` guards it as it does a service.
-//! awc's client is bound to one thread, so a task on the thread that opened the store sends the requests, and queries
-//! from any thread reach it through a channel.
+//! ```text
+//! POST /goms/traces/search   Query      → Page
+//! POST /goms/traces/stats    StatsQuery → Stats
+//! ```
+//! All of it is JSON. `Call-Service-Key` guards it as it does a service. awc's client is bound to one thread, so a task
+//! on the thread that opened the store sends the requests, and questions from any thread reach it through a channel.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
@@ -15,8 +21,11 @@ use crate::shutdown::Shutdown;
 /// Where a trace consumer answers queries, on its HTTP port.
 pub const SEARCH_PATH: &str = "/goms/traces/search";
 
-/// Queries that may wait for their turn to be sent.
-const MAX_WAITING_QUERIES: usize = 16;
+/// Where it counts.
+pub const STATS_PATH: &str = "/goms/traces/stats";
+
+/// Questions that may wait for their turn to be sent.
+const MAX_WAITING: usize = 16;
 
 /// A page of 10,000 events of 16 KiB bodies.
 const MAX_PAGE_BYTES: usize = 512 << 20;
@@ -24,20 +33,27 @@ const MAX_PAGE_BYTES: usize = 512 << 20;
 /// One consumer's time to answer, before the next one is asked.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-type Found = Result<Page, StoreError>;
+/// What is sent to a consumer.
+struct Question {
+    path: &'static str,
+    json: Vec<u8>,
+}
+
+/// The JSON of an answer.
+type Answer = Result<Bytes, StoreError>;
 
 /// The trace consumers of a cluster, to read from.
 pub struct Remote {
-    queries: mpsc::Sender<(Query, oneshot::Sender<Found>)>,
+    questions: mpsc::Sender<(Question, oneshot::Sender<Answer>)>,
     addresses: String,
 }
 
 impl Remote {
-    /// Prepares to ask the consumers at `addresses` (`host:port` of their HTTP ports), each query the first that
-    /// answers. Sends nothing yet. Must run in an `actix_web::rt::System` (or a `LocalSet`).
+    /// Prepares to ask the consumers at `addresses` (`host:port` of their HTTP ports), each question the first
+    /// that answers. Sends nothing yet. Must run in an `actix_web::rt::System` (or a `LocalSet`).
     #[must_use]
     pub fn open(addresses: Vec<String>, call_key: Option<String>, shutdown: &Shutdown) -> Self {
-        let (queries, mut waiting) = mpsc::channel::<(Query, oneshot::Sender<Found>)>(MAX_WAITING_QUERIES);
+        let (questions, mut waiting) = mpsc::channel::<(Question, oneshot::Sender<Answer>)>(MAX_WAITING);
         let shown = addresses.join(",");
         let consumers = std::rc::Rc::new((addresses, call_key));
         let ending = shutdown.clone();
@@ -48,7 +64,7 @@ impl Remote {
                     () = ending.begun() => return,
                     next = waiting.recv() => next,
                 };
-                let Some((query, reply)) = next else { return };
+                let Some((question, reply)) = next else { return };
                 let (client, consumers) = (client.clone(), std::rc::Rc::clone(&consumers));
                 // each for itself: one that waits for a dead consumer does not hold up the others
                 let stop = ending.clone();
@@ -56,12 +72,20 @@ impl Remote {
                     tokio::select! {
                         () = stop.begun() => {} // the asker hears that by its channel
                         // an asker that left needs no answer
-                        found = ask(&client, &consumers.0, consumers.1.as_deref(), &query) => drop(reply.send(found)),
+                        answer = ask(&client, &consumers.0, consumers.1.as_deref(), &question) => drop(reply.send(answer)),
                     }
                 });
             }
         });
-        Self { queries, addresses: shown }
+        Self { questions, addresses: shown }
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, path: &'static str, body: &impl Serialize) -> Result<T, StoreError> {
+        let json = serde_json::to_vec(body).map_err(|error| unavailable(&self.addresses, error))?;
+        let (reply, answer) = oneshot::channel();
+        self.questions.send((Question { path, json }, reply)).await.map_err(|_| self.ended())?;
+        let json = answer.await.map_err(|_| self.ended())??;
+        serde_json::from_slice(&json).map_err(|error| unavailable(&self.addresses, error))
     }
 
     fn ended(&self) -> StoreError {
@@ -76,24 +100,22 @@ impl TraceStore for Remote {
         Err(StoreError::Query("the store of another process can only be read".to_owned()))
     }
 
-    async fn query(&self, query: &Query) -> Found {
-        let (reply, answer) = oneshot::channel();
-        self.queries.send((query.clone(), reply)).await.map_err(|_| self.ended())?;
-        answer.await.map_err(|_| self.ended())?
+    async fn query(&self, query: &Query) -> Result<Page, StoreError> {
+        self.answer(SEARCH_PATH, query).await
     }
 
-    async fn stats(&self, _query: &StatsQuery) -> Result<Stats, StoreError> {
-        Err(StoreError::Query("this store cannot count yet".to_owned()))
+    async fn stats(&self, query: &StatsQuery) -> Result<Stats, StoreError> {
+        self.answer(STATS_PATH, query).await
     }
 }
 
 /// Asks one consumer after another until one answers.
-async fn ask(client: &awc::Client, addresses: &[String], call_key: Option<&str>, query: &Query) -> Found {
+async fn ask(client: &awc::Client, addresses: &[String], call_key: Option<&str>, question: &Question) -> Answer {
     let mut last = unavailable("the cluster", "no trace consumer is known; start one: `goms trace-consumer`");
     for address in addresses {
-        match ask_one(client, address, call_key, query).await {
+        match ask_one(client, address, call_key, question).await {
             Err(error @ StoreError::Unavailable { .. }) => {
-                log::debug!("trace consumer does not answer a query address={address} error={error}");
+                log::debug!("trace consumer does not answer a question address={address} error={error}");
                 last = error;
             }
             answer => return answer,
@@ -102,18 +124,26 @@ async fn ask(client: &awc::Client, addresses: &[String], call_key: Option<&str>,
     Err(last)
 }
 
-async fn ask_one(client: &awc::Client, address: &str, call_key: Option<&str>, query: &Query) -> Found {
-    let mut request = client.post(format!("http://{address}{SEARCH_PATH}"));
+async fn ask_one(client: &awc::Client, address: &str, call_key: Option<&str>, question: &Question) -> Answer {
+    let mut request = client.post(format!("http://{address}{}", question.path)).content_type("application/json");
     if let Some(key) = call_key {
         request = request.insert_header(("Call-Service-Key", key));
     }
     // awc's errors are not `Send`, so their text is kept
-    let mut response = request.send_json(query).await.map_err(|error| unavailable(address, error.to_string()))?;
+    let sent = request.send_body(question.json.clone()).await;
+    let mut response = sent.map_err(|error| unavailable(address, error.to_string()))?.timeout(ANSWER_TIMEOUT);
     let body = response.body().limit(MAX_PAGE_BYTES).await.map_err(|error| unavailable(address, error.to_string()))?;
     match response.status().as_u16() {
-        200 => serde_json::from_slice(&body).map_err(|error| unavailable(address, error)),
+        200 => Ok(body),
         400 => Err(StoreError::Query(message(&body))),
         403 => Err(unavailable(address, "it refuses the call key; set its `callServiceKey` here too")),
+        404 => Err(unavailable(
+            address,
+            format!(
+                "it does not know `{}`, so it is of an older goms; start it again with this version",
+                question.path
+            ),
+        )),
         status => Err(unavailable(address, format!("it answered with {status}: {}", message(&body)))),
     }
 }

@@ -3,17 +3,20 @@
 //! May import: `shutdown`, `backoff`, `metrics`, `registry` (to find a consumer).
 //!
 //! [`Recorder`] takes events without blocking → `spool` keeps them in batches, on disk while the transport is away →
-//! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts; [`event`] is
-//! the originals' JSON.
+//! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts, [`tracestate`]
+//! tells who called; [`event`] is the originals' JSON.
 
 mod batch;
 pub mod context;
 pub(crate) mod dead_letter;
 pub mod event;
 mod go_form;
+#[allow(dead_code)] // what is only read and what is only written
+pub(crate) mod otlp;
 mod parse;
 mod recorder;
 mod spool;
+pub mod tracestate;
 pub mod transport;
 
 pub use context::TraceContext;

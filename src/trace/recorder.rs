@@ -76,7 +76,8 @@ impl Recorder {
     }
 
     /// The request as its events show it: first values only, names in the form `X-Request-Id`, without `Host`, secrets
-    /// and the call key replaced by `[redacted]`, an overlong body by a note of its size.
+    /// and the call key replaced by `[redacted]`, an overlong body by a note of its size. Action and caller are
+    /// left to whoever knows them.
     #[must_use]
     pub fn request_info<'a>(
         &self,
@@ -105,7 +106,16 @@ impl Recorder {
             TraceBody::Opaque(len) => note(len),
         };
         let url_param = if query.is_empty() { String::new() } else { format!("?{query}") };
-        RequestInfo { method: method.to_owned(), url: path.to_owned(), url_param, client_ip, headers: shown, body }
+        RequestInfo {
+            method: method.to_owned(),
+            url: path.to_owned(),
+            url_param,
+            client_ip,
+            headers: shown,
+            body,
+            action: None,
+            caller: None,
+        }
     }
 
     /// Hands an event over. Never waits: when the queue is full the event is dropped and counted.
@@ -118,7 +128,8 @@ impl Recorder {
     }
 
     fn is_secret(&self, name: &str) -> bool {
-        name.eq_ignore_ascii_case(CALL_KEY_HEADER)
+        // also as `call_service_key`, which CGI-like programs read as the same name
+        name.replace('_', "-").eq_ignore_ascii_case(CALL_KEY_HEADER)
             || self
                 .shared
                 .as_ref()
@@ -141,4 +152,18 @@ pub fn header_form(name: &str) -> String {
 
 fn note(len: u64) -> Bytes {
     Bytes::from(format!("{{\"goms\":\"body of {len} bytes not recorded\"}}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_call_key_shows_under_no_spelling() {
+        let headers = [("call-service-key", "k1"), ("Call_Service_Key", "k2"), ("call-service_KEY", "k3"), ("a", "b")];
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let info = Recorder::off().request_info("GET", "/", "", String::new(), headers, TraceBody::None);
+        let values: Vec<&str> = info.headers.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, ["[redacted]", "[redacted]", "[redacted]", "b"]);
+    }
 }

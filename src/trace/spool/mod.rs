@@ -164,7 +164,7 @@ impl Spool {
         let now = Instant::now();
         self.instruments.recorded.inc_by(count as u64);
         for event in received.drain(..) {
-            if self.open.push(&event.to_json(), now) {
+            if self.open.push_with(|json| event.push_json(json), now) {
                 self.seal();
             }
         }

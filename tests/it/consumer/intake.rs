@@ -39,7 +39,9 @@ fn events_are_answered_once_stored_and_only_with_the_key() {
             let (status, answer) = post(address, "/goms/events", key, body.clone()).await;
             assert_eq!(status, 403, "{key:?}");
             assert!(answer.starts_with("{\"status\":false,\"code\":403,"), "{answer}");
-            assert_eq!(post(address, "/goms/traces/search", key, "{}").await.0, 403);
+            for path in ["/goms/traces/search", "/goms/traces/stats"] {
+                assert_eq!(post(address, path, key, "{}").await.0, 403);
+            }
         }
         assert_eq!(store.count(), 0);
         for key in ["old", "new"] {
@@ -68,6 +70,9 @@ fn events_are_answered_once_stored_and_only_with_the_key() {
         assert_eq!(status, 400);
         assert!(answer.contains("the cursor is none of this store"), "{answer}");
         assert_eq!(post(address, "/goms/traces/search", Some("new"), "nonsense").await.0, 400);
+        let (status, answer) = post(address, "/goms/traces/stats", Some("new"), "{\"by\":\"edge\"}").await;
+        assert_eq!((status, answer.as_str()), (200, "{\"firstMs\":null,\"lastMs\":null,\"groups\":[]}"));
+        assert_eq!(post(address, "/goms/traces/stats", Some("new"), "{\"by\":\"colour\"}").await.0, 400);
         assert!(running.stop(Duration::from_secs(10)).await);
     });
 }

@@ -51,6 +51,8 @@ pub fn event(number: u64) -> Event {
             client_ip: "127.0.0.1".into(),
             headers: vec![("Accept".into(), "*/*".into())],
             body: Bytes::from_static(b"{\"a\":1}"),
+            action: None,
+            caller: None,
         }),
         origin: Arc::new(Origin {
             service_name: "gateway".into(),
