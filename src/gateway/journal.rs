@@ -10,9 +10,9 @@ use actix_web::HttpRequest;
 use uuid::Uuid;
 
 use super::pipeline::Worker;
-use super::route::Meters;
+use super::route::{Meters, Route};
 use crate::trace::event::now_ms;
-use crate::trace::{Event, EventKind, RequestInfo, TraceBody, TraceContext};
+use crate::trace::{Decision, Event, EventKind, RequestInfo, TraceBody, TraceContext};
 use crate::upstream::headers;
 
 /// nginx's word for a client that left before its answer.
@@ -26,47 +26,57 @@ pub(super) struct Journal {
     arrived: Instant,
     arrived_ms: i64,
     meters: Arc<Meters>,
-    is_traced: bool,
+    action: Option<Arc<str>>,
+    decision: Decision,
     info: Option<Arc<RequestInfo>>,
+    held: Option<Event>,
     status: u16,
 }
 
 impl Journal {
-    pub fn begin(worker: &Rc<Worker>, request: &HttpRequest, context: TraceContext) -> Self {
+    /// Marks the context with whether callees shall record the request.
+    pub fn begin(worker: &Rc<Worker>, request: &HttpRequest, context: &mut TraceContext) -> Self {
+        let decision = worker.recorder.decide(context);
         Self {
             worker: worker.clone(),
             request: request.clone(),
-            context,
+            context: *context,
             arrived: Instant::now(),
             arrived_ms: now_ms(),
             meters: worker.routes.stray.clone(),
-            is_traced: worker.recorder.wants(&context),
+            action: None,
+            decision,
             info: None,
+            held: None,
             status: CLIENT_LEFT,
         }
     }
 
-    /// Whose metrics it belongs to.
-    pub fn routed(&mut self, meters: &Arc<Meters>) {
-        self.meters = meters.clone();
+    /// Whose metrics it belongs to, and what its events call it.
+    pub fn routed(&mut self, route: &Route) {
+        self.meters = route.meters.clone();
+        self.action = Some(route.name.clone());
     }
 
     /// The body is known: tells the start, as of the arrival.
     pub fn started(&mut self, body: TraceBody) {
-        if !self.is_traced || self.info.is_some() {
+        if self.decision == Decision::Off || self.info.is_some() {
             return;
         }
         let headers = self.request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let info = Arc::new(self.worker.recorder.request_info(
+        let mut info = self.worker.recorder.request_info(
             self.request.method().as_str(),
             self.request.path(),
             self.request.query_string(),
             client_ip(&self.request).to_string(),
             headers.filter(|(name, _)| !headers::is_call_key_alias(name)),
             body,
-        ));
+        );
+        info.action = self.action.clone();
+        let info = Arc::new(info);
         self.info = Some(info.clone());
-        self.tell(EventKind::RequestStart, info, self.arrived_ms, None);
+        let start = self.event(EventKind::RequestStart, info, self.arrived_ms, None);
+        self.held = self.worker.recorder.record_start(self.decision, start);
     }
 
     /// What is answered; told when the journal is dropped, with the last part of the answer.
@@ -74,8 +84,14 @@ impl Journal {
         self.status = status;
     }
 
-    fn tell(&self, kind: EventKind, request: Arc<RequestInfo>, time_ms: i64, duration: Option<std::time::Duration>) {
-        self.worker.recorder.record(Event {
+    fn event(
+        &self,
+        kind: EventKind,
+        request: Arc<RequestInfo>,
+        time_ms: i64,
+        duration: Option<std::time::Duration>,
+    ) -> Event {
+        Event {
             kind,
             context: self.context,
             request,
@@ -84,7 +100,7 @@ impl Journal {
             duration,
             status: duration.map(|_| self.status),
             id: Uuid::new_v4(),
-        });
+        }
     }
 
     fn log(&self, took: std::time::Duration) {
@@ -110,11 +126,10 @@ impl Drop for Journal {
     fn drop(&mut self) {
         let took = self.arrived.elapsed();
         self.meters.count(self.status, took.as_secs_f64());
-        if self.is_traced {
-            self.started(TraceBody::None);
-            if let Some(info) = self.info.take() {
-                self.tell(EventKind::RequestEnd, info, now_ms(), Some(took));
-            }
+        self.started(TraceBody::None);
+        if let Some(info) = self.info.take() {
+            let end = self.event(EventKind::RequestEnd, info, now_ms(), Some(took));
+            self.worker.recorder.record_end(self.decision, self.held.take(), end);
         }
         if self.worker.settings.access_log {
             self.log(took);

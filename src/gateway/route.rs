@@ -21,6 +21,8 @@ pub(super) struct Routes {
 pub(super) struct Route {
     pub service: String,
     pub action: Action,
+    /// `user/login`, as events tell it.
+    pub name: Arc<str>,
     /// `Allow`, for 405.
     allow: String,
     pub meters: Arc<Meters>,
@@ -59,6 +61,7 @@ impl Routes {
                 let route = Route {
                     service: service.clone(),
                     action: action.clone(),
+                    name: Arc::from(format!("{service}/{name}")),
                     allow: action.methods.join(", "),
                     meters: Arc::new(Meters::new(metrics, service, name)),
                 };

@@ -65,7 +65,12 @@ pub fn serve(listener: TcpListener, parts: Parts) -> Result<Running, GatewayErro
             settings: settings.clone(),
             routes: routes.clone(),
             balancer: balancer.clone(),
-            upstream: Upstream::new(balancer.clone(), settings.call_keys.first().map(String::as_str), &metrics),
+            upstream: Upstream::new(
+                balancer.clone(),
+                &origin.service_name,
+                settings.call_keys.first().map(String::as_str),
+                &metrics,
+            ),
             recorder: recorder.clone(),
             origin: origin.clone(),
             catalog: catalog.clone(),

@@ -134,13 +134,16 @@ struct Message {
 }
 
 impl Calls {
-    pub(super) fn new(table: CallTable, call_key: Option<&str>, metrics: &Metrics) -> Self {
-        Self { upstream: Upstream::new(table.balancer.clone(), call_key, metrics), table }
+    /// `service` is who calls.
+    pub(super) fn new(table: CallTable, service: &str, call_key: Option<&str>, metrics: &Metrics) -> Self {
+        Self { upstream: Upstream::new(table.balancer.clone(), service, call_key, metrics), table }
     }
 
+    /// `tracestate` are the lines that came with the request for which this call is made.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
         trace: &TraceContext,
+        tracestate: impl Iterator<Item = &[u8]>,
         action: &str,
         body: &impl Serialize,
     ) -> Result<T, CallError> {
@@ -152,7 +155,7 @@ impl Calls {
             method: "POST",
             path: &target.path,
             query: "",
-            headers: Vec::new(),
+            headers: tracestate.map(|line| ("tracestate", line)).collect(),
             content_type: Some("application/json"),
             body: RequestBody::Whole(Bytes::from(body)),
             context: trace,

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::calls::{CallError, Calls};
 use super::guard::Guard;
-use crate::trace::{TraceContext, header_form};
+use super::server::trace_lines;
+use crate::trace::{TraceContext, header_form, tracestate};
 
 /// One request as its handler sees it, without the call key. Cheap to clone; stays on its worker's thread.
 #[derive(Clone, Debug)]
@@ -97,12 +98,28 @@ impl Context {
     /// [`CallError`]; with `?` in a handler it becomes a [`ServiceError`](super::ServiceError) of a fitting status.
     pub async fn call<T: DeserializeOwned>(&self, action: &str, body: &impl Serialize) -> Result<T, CallError> {
         let calls = self.calls.as_ref().ok_or(CallError::NoRegistry)?;
-        calls.call(&self.trace, action, body).await
+        calls.call(&self.trace, trace_lines(self.request.headers()), action, body).await
     }
 }
 
-/// Who called, as [`Context::caller`] tells.
-pub(super) fn caller_of(request: &HttpRequest, guard: &Guard) -> Rc<str> {
+/// Who asks.
+pub(super) struct Asker<'a> {
+    /// The client's IP, as [`Context::caller`] tells.
+    pub client: Rc<str>,
+    /// The service that called, as `tracestate` tells. Behind a guard only gateways and services call, and the gateways
+    /// of the originals do not say so.
+    pub service: Option<&'a str>,
+}
+
+/// Who calls a guarded node without saying so.
+const ORIGINAL_CALLER: &str = "gateway";
+
+pub(super) fn asker_of<'a>(request: &'a HttpRequest, guard: &Guard) -> Asker<'a> {
+    let service = tracestate::caller(trace_lines(request.headers()));
+    Asker { client: client_of(request, guard), service: service.or(guard.is_on().then_some(ORIGINAL_CALLER)) }
+}
+
+fn client_of(request: &HttpRequest, guard: &Guard) -> Rc<str> {
     let forwarded = guard
         .is_on()
         .then(|| request.headers().get_all("x-forwarded-for").last())

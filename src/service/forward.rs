@@ -15,10 +15,11 @@ use awc::error::{ConnectError, SendRequestError};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 
+use super::context::Asker;
 use super::observe::Observed;
-use super::server::{REQUEST_ID, TRACEPARENT, failure, request_info};
+use super::server::{REQUEST_ID, TRACEPARENT, TRACESTATE, failure, request_info, trace_lines};
 use super::{ServiceError, body};
-use crate::trace::{TraceBody, TraceContext};
+use crate::trace::{TraceBody, TraceContext, tracestate};
 use crate::upstream::connector;
 
 /// Headers that concern one connection only (RFC 9110, section 7.6.1), and those that the client sets itself.
@@ -47,17 +48,19 @@ const CONNECT: Duration = Duration::from_secs(2);
 pub(super) struct Forwarder {
     client: awc::Client,
     base: String,
+    /// `goms=<service>`: what the program calls, with the headers that it got, was called by this service.
+    caller: Option<String>,
     timeout: Duration,
     body_bytes: usize,
 }
 
 impl Forwarder {
-    pub(super) fn new(url: Uri, timeout: Duration, body_bytes: usize) -> Self {
+    pub(super) fn new(url: Uri, service: &str, timeout: Duration, body_bytes: usize) -> Self {
         let connector =
             awc::Connector::new().connector(connector::tcp()).limit(0).conn_keep_alive(IDLE).timeout(CONNECT);
         let client = awc::Client::builder().connector(connector).disable_redirects().no_default_headers().finish();
         let base = url.to_string().trim_end_matches('/').to_owned();
-        Self { client, base, timeout, body_bytes }
+        Self { client, base, caller: tracestate::member(service), timeout, body_bytes }
     }
 
     /// Sends the request on and streams the answer back.
@@ -67,14 +70,14 @@ impl Forwarder {
         mut payload: Payload,
         recorder: &crate::trace::Recorder,
         trace: TraceContext,
-        caller: &str,
+        asker: &Asker<'_>,
         mut observed: Observed,
     ) -> HttpResponse {
         let headers = request.headers();
         let announced = body::content_length(headers);
         if let Some(len) = announced.filter(|len| *len > self.body_bytes as u64) {
-            if recorder.wants(&trace) {
-                observed.record_start(request_info(recorder, request, caller, TraceBody::Opaque(len)));
+            if observed.is_traced() {
+                observed.record_start(request_info(recorder, request, asker, TraceBody::Opaque(len)));
             }
             body::discard(&mut payload, self.body_bytes).await;
             return failure(&body::too_long(self.body_bytes), trace, observed);
@@ -96,8 +99,8 @@ impl Forwarder {
                 }
             }
         }
-        if recorder.wants(&trace) {
-            observed.record_start(request_info(recorder, request, caller, shown));
+        if observed.is_traced() {
+            observed.record_start(request_info(recorder, request, asker, shown));
         }
         let over = Rc::new(Cell::new(false));
         let outgoing = self.outgoing(request, trace);
@@ -125,7 +128,7 @@ impl Forwarder {
         let path = request.uri().path_and_query().map_or("/", |both| both.as_str());
         let mut outgoing = self.client.request(request.method().clone(), format!("{}{path}", self.base));
         outgoing = outgoing.no_decompress().timeout(self.timeout);
-        copy_headers(request.headers(), outgoing.headers_mut(), &[header::HOST.as_str()]);
+        copy_headers(request.headers(), outgoing.headers_mut(), &[header::HOST.as_str(), TRACESTATE.as_str()]);
         let headers = outgoing.headers_mut();
         if let Some(own) = headers.get_mut(header::DATE)
             && let Ok(marked) = HeaderValue::from_bytes(&connector::mark_own_date(own.as_bytes()))
@@ -137,6 +140,11 @@ impl Forwarder {
         }
         if let Ok(parent) = HeaderValue::from_str(&trace.traceparent()) {
             headers.insert(TRACEPARENT, parent);
+        }
+        let lines = trace_lines(request.headers()).filter(|_| trace.parent_id.is_some());
+        let state = tracestate::with_caller(self.caller.as_deref(), lines);
+        if let Ok(state) = HeaderValue::from_str(&state) {
+            headers.insert(TRACESTATE, state);
         }
         outgoing
     }

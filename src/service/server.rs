@@ -10,13 +10,13 @@ use std::time::Duration;
 use actix_web::body::BoxBody;
 use actix_web::dev::{Extensions, Payload, ServiceRequest, ServiceResponse, fn_service};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::calls::{CallTable, Calls};
-use super::context::caller_of;
+use super::context::{Asker, asker_of};
 use super::forward::Forwarder;
 use super::guard::Guard;
 use super::observe::{Observed, Observer};
@@ -147,6 +147,7 @@ enum WorkerTarget {
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Worker {
@@ -156,15 +157,18 @@ impl Worker {
         Self {
             target: match &shared.target {
                 Target::Handlers(service) => WorkerTarget::Handlers(service.clone()),
-                Target::Program(url, timeout) => {
-                    WorkerTarget::Program(Forwarder::new(url.clone(), *timeout, parts.limits.body_bytes))
-                }
+                Target::Program(url, timeout) => WorkerTarget::Program(Forwarder::new(
+                    url.clone(),
+                    &parts.origin.service_name,
+                    *timeout,
+                    parts.limits.body_bytes,
+                )),
             },
             guard: Guard::new(&parts.call_keys),
             observer: Rc::new(observer),
             calls: parts.calls.as_ref().map(|table| {
                 let key = parts.call_keys.first().map(String::as_str);
-                Rc::new(Calls::new(table.clone(), key, &parts.metrics))
+                Rc::new(Calls::new(table.clone(), &parts.origin.service_name, key, &parts.metrics))
             }),
             traffic: shared.traffic.clone(),
             limits: parts.limits.clone(),
@@ -174,14 +178,14 @@ impl Worker {
     /// One request: who is it → may it → what is asked → answer.
     async fn answer(&self, mut request: ServiceRequest) -> ServiceResponse<BoxBody> {
         let headers = request.headers();
-        let trace = TraceContext::from_headers(
+        let mut trace = TraceContext::from_headers(
             headers.get(&REQUEST_ID).map(HeaderValue::as_bytes),
             headers.get(&TRACEPARENT).map(HeaderValue::as_bytes),
         );
         let observed = Observed::begin(
             &self.observer,
             self.traffic.load.enter(),
-            trace,
+            &mut trace,
             request.method().as_str(),
             request.path(),
         );
@@ -192,9 +196,9 @@ impl Worker {
             match &self.target {
                 WorkerTarget::Handlers(service) => self.handle(service, &request, payload, trace, observed).await,
                 WorkerTarget::Program(program) => {
-                    let caller = caller_of(&request, &self.guard);
+                    let asker = asker_of(&request, &self.guard);
                     let recorder = self.observer.recorder();
-                    program.forward(&request, payload, recorder, trace, &caller, observed).await
+                    program.forward(&request, payload, recorder, trace, &asker, observed).await
                 }
             }
         } else {
@@ -220,22 +224,22 @@ impl Worker {
         mut observed: Observed,
     ) -> HttpResponse {
         let limits = &self.limits;
-        let caller = caller_of(request, &self.guard);
+        let asker = asker_of(request, &self.guard);
         let read = body::read(request.headers(), &mut payload, limits.body_bytes, limits.body_timeout).await;
         let len = read.as_ref().map_or(0, Bytes::len) as u64;
         let json = read.and_then(|body| body::to_json(request.headers(), body));
         let recorder = self.observer.recorder();
-        if recorder.wants(&trace) {
+        if observed.is_traced() {
             let shown = match &json {
                 Ok(_) if len == 0 => TraceBody::None,
                 Ok(json) => TraceBody::Json(json.clone()),
                 Err(_) => TraceBody::Opaque(len),
             };
-            observed.record_start(request_info(recorder, request, &caller, shown));
+            observed.record_start(request_info(recorder, request, &asker, shown));
         }
         let outcome = match json.and_then(|json| service.find(request.path()).map(|handler| (json, handler))) {
             Ok((json, handler)) => {
-                let context = Context::new(request.clone(), trace, caller, self.calls.clone());
+                let context = Context::new(request.clone(), trace, asker.client, self.calls.clone());
                 // a panic may come from the call itself or from any poll of what it returns
                 let running = async { handler.call(context, &json).await };
                 AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|panic| {
@@ -267,16 +271,23 @@ pub(super) fn failure(error: &ServiceError, trace: TraceContext, observed: Obser
     HttpResponse::build(status).insert_header((CONTENT_TYPE, JSON)).body(error.to_json(&trace.request_id.to_string()))
 }
 
+/// The lines of `tracestate` as they came.
+pub(super) fn trace_lines(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(TRACESTATE).map(HeaderValue::as_bytes)
+}
+
 /// The request as its events show it.
 pub(super) fn request_info(
     recorder: &Recorder,
     request: &HttpRequest,
-    caller: &str,
+    asker: &Asker<'_>,
     body: TraceBody,
 ) -> crate::trace::RequestInfo {
     let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let (method, path, query) = (request.method().as_str(), request.path(), request.query_string());
-    recorder.request_info(method, path, query, caller.to_owned(), headers, body)
+    let mut info = recorder.request_info(method, path, query, asker.client.to_string(), headers, body);
+    info.caller = asker.service.map(Box::from);
+    info
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

@@ -3,7 +3,7 @@
 //! ```text
 //! {"requestId":…,"request":{"method","url","urlParam","clientIp","headers":{…},"body":{…}},"event":"request.start",
 //!  "time":"2026-11-21 07:53:51","serviceName","serviceId","projectName":"goms","trace":null | {"timing":"17.9651ms"},
-//!  "eventId","traceId","spanId","parentId","status","node","durationNs","timeMs"}
+//!  "eventId","traceId","spanId","parentId","status","node","durationNs","timeMs"[,"action"],"caller"}
 //! ```
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::context::TraceContext;
-use super::go_form::{duration_text, local_time_text, push_string};
+use super::go_form::{duration_text, push_local_time, push_string};
 pub use super::parse::{Fields, ParseError, Parsed, Received, parse};
 
 /// Now, in milliseconds of Unix time.
@@ -56,6 +56,10 @@ pub struct RequestInfo {
     pub headers: Vec<(String, String)>,
     /// The body as JSON text; empty for none (written as `{}`).
     pub body: Bytes,
+    /// `user/login`, where the node knows the route; otherwise readers make it of the event's service and path.
+    pub action: Option<Arc<str>>,
+    /// The service that called; `None` for a client from outside.
+    pub caller: Option<Box<str>>,
 }
 
 /// Which node an event comes from; made once a node.
@@ -115,21 +119,27 @@ impl Event {
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(USUAL_EVENT_BYTES + self.request.body.len());
+        self.push_json(&mut out);
+        out
+    }
+
+    /// Appends what [`Event::to_json`] gives.
+    pub(super) fn push_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"requestId\":\"");
-        push_uuid(&mut out, self.context.request_id);
+        push_uuid(out, self.context.request_id);
         out.extend_from_slice(b"\",\"request\":");
-        self.request.push_json(&mut out);
+        self.request.push_json(out);
         out.extend_from_slice(b",\"event\":\"");
         out.extend_from_slice(self.kind.as_str().as_bytes());
         out.extend_from_slice(b"\",\"time\":\"");
-        out.extend_from_slice(local_time_text(self.time_ms).as_bytes());
+        push_local_time(out, self.time_ms);
         out.push(b'"');
         for (key, value) in [
             ("serviceName", &self.origin.service_name),
             ("serviceId", &self.origin.service_id),
             ("projectName", &self.origin.project_name),
         ] {
-            push_text_field(&mut out, key, value);
+            push_text_field(out, key, value);
         }
         match self.duration {
             None => out.extend_from_slice(b",\"trace\":null"),
@@ -139,30 +149,42 @@ impl Event {
                 out.extend_from_slice(b"\"}");
             }
         }
-        self.push_new_fields(&mut out);
+        self.push_new_fields(out);
         out.push(b'}');
-        out
     }
 
     fn push_new_fields(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"eventId\":\"");
         push_uuid(out, self.id);
         let context = &self.context;
-        out.extend_from_slice(
-            format!(
-                "\",\"traceId\":\"{:032x}\",\"spanId\":\"{:016x}\",\"parentId\":",
-                context.trace_id, context.span_id
-            )
-            .as_bytes(),
-        );
+        out.extend_from_slice(b"\",\"traceId\":\"");
+        push_hex(out, context.trace_id, 32);
+        out.extend_from_slice(b"\",\"spanId\":\"");
+        push_hex(out, u128::from(context.span_id), 16);
+        out.extend_from_slice(b"\",\"parentId\":");
         match context.parent_id {
-            Some(parent) => out.extend_from_slice(format!("\"{parent:016x}\"").as_bytes()),
+            Some(parent) => {
+                out.push(b'"');
+                push_hex(out, u128::from(parent), 16);
+                out.push(b'"');
+            }
             None => out.extend_from_slice(b"null"),
         }
         push_number_field(out, "status", self.status.map(u64::from));
         push_text_field(out, "node", &self.origin.node);
         push_number_field(out, "durationNs", self.duration.map(nanos));
-        out.extend_from_slice(format!(",\"timeMs\":{}", self.time_ms).as_bytes());
+        out.extend_from_slice(b",\"timeMs\":");
+        if self.time_ms < 0 {
+            out.push(b'-');
+        }
+        push_digits(out, self.time_ms.unsigned_abs());
+        if let Some(action) = &self.request.action {
+            push_text_field(out, "action", action);
+        }
+        match &self.request.caller {
+            Some(caller) => push_text_field(out, "caller", caller),
+            None => out.extend_from_slice(b",\"caller\":null"),
+        }
     }
 }
 
@@ -205,10 +227,33 @@ fn push_text_field(out: &mut Vec<u8>, key: &str, value: &str) {
 }
 
 fn push_number_field(out: &mut Vec<u8>, key: &str, value: Option<u64>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
     match value {
-        Some(value) => out.extend_from_slice(format!(",\"{key}\":{value}").as_bytes()),
-        None => out.extend_from_slice(format!(",\"{key}\":null").as_bytes()),
+        Some(value) => push_digits(out, value),
+        None => out.extend_from_slice(b"null"),
     }
+}
+
+/// Decimal digits, without the machinery of `format!`.
+fn push_digits(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [b'0'; 20]; // u64::MAX has as many
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] += (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// The low `digits` hexadecimal digits, lower case, with zeros in front.
+fn push_hex(out: &mut Vec<u8>, value: u128, digits: u32) {
+    out.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[(value >> (4 * digit) & 15) as usize]));
 }
 
 fn push_uuid(out: &mut Vec<u8>, id: Uuid) {
@@ -222,6 +267,7 @@ fn nanos(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::go_form::local_time_text;
     use super::*;
 
     /// A captured line of an original gateway, up to and with `trace`.
@@ -250,6 +296,8 @@ mod tests {
                     header("Accept-Encoding", "gzip, deflate, br"),
                 ],
                 body: Bytes::from_static(br#"{"ds1":"11","ds2":"111"}"#),
+                action: Some("user/login".into()),
+                caller: None,
             }),
             origin: Arc::new(Origin {
                 service_name: "gateway".into(),
@@ -267,7 +315,7 @@ mod tests {
     #[test]
     fn an_end_event_is_byte_for_byte_the_originals_with_new_fields_behind() {
         let expected = CAPTURED.replace("TIME", &local_time_text(1_795_247_767_123))
-            + r#","eventId":"00000000-0000-0000-0000-000000000007","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","spanId":"b7ad6b7169203331","parentId":null,"status":200,"node":"127.0.0.1:18180_127.0.0.1:18080","durationNs":14596968,"timeMs":1795247767123}"#;
+            + r#","eventId":"00000000-0000-0000-0000-000000000007","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","spanId":"b7ad6b7169203331","parentId":null,"status":200,"node":"127.0.0.1:18180_127.0.0.1:18080","durationNs":14596968,"timeMs":1795247767123,"action":"user/login","caller":null}"#;
         assert_eq!(String::from_utf8_lossy(&event().to_json()), expected);
     }
 
@@ -276,11 +324,27 @@ mod tests {
         let mut start = event();
         (start.kind, start.duration, start.status) = (EventKind::RequestStart, None, None);
         start.context.parent_id = Some(1);
+        let request = Arc::make_mut(&mut start.request);
+        (request.action, request.caller) = (None, Some("order".into()));
         let json = String::from_utf8(start.to_json()).unwrap();
         assert!(json.contains(r#""event":"request.start""#), "{json}");
         assert!(json.contains(r#""projectName":"goms","trace":null,"eventId""#), "{json}");
         assert!(json.contains(r#""parentId":"0000000000000001","status":null"#), "{json}");
-        assert!(json.contains(r#""durationNs":null,"timeMs":"#), "{json}");
+        assert!(json.contains(r#""durationNs":null,"timeMs":1795247767123,"caller":"order"}"#), "{json}");
+    }
+
+    #[test]
+    fn numbers_are_written_as_format_writes_them() {
+        for value in [0, 7, 10, 200, 1_795_247_767_123, u64::MAX] {
+            let (mut digits, mut hex) = (Vec::new(), Vec::new());
+            push_digits(&mut digits, value);
+            push_hex(&mut hex, u128::from(value), 16);
+            assert_eq!(String::from_utf8(digits).unwrap(), value.to_string());
+            assert_eq!(String::from_utf8(hex).unwrap(), format!("{value:016x}"));
+        }
+        let mut hex = Vec::new();
+        push_hex(&mut hex, u128::MAX - 1, 32);
+        assert_eq!(String::from_utf8(hex).unwrap(), format!("{:032x}", u128::MAX - 1));
     }
 
     #[test]

@@ -3,22 +3,28 @@
 //! May import: `shutdown`, `backoff`, `metrics`, `registry` (to find a consumer).
 //!
 //! [`Recorder`] takes events without blocking → `spool` keeps them in batches, on disk while the transport is away →
-//! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts; [`event`] is
-//! the originals' JSON.
+//! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts, [`tracestate`]
+//! tells who called; [`event`] is the originals' JSON.
 
+mod backlog;
 mod batch;
 pub mod context;
 pub(crate) mod dead_letter;
 pub mod event;
 mod go_form;
+#[allow(dead_code)] // what is only read and what is only written
+pub(crate) mod otlp;
 mod parse;
 mod recorder;
+mod sample;
 mod spool;
+pub mod tracestate;
 pub mod transport;
 
 pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
 pub use recorder::{Recorder, TraceBody, header_form};
+pub use sample::Decision;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +38,8 @@ use crate::shutdown::Shutdown;
 pub struct Settings {
     /// The share of requests that is traced; 0 turns tracing off.
     pub sample: f64,
+    /// Of the other requests a node keeps those that it saw end with 5xx or take so long.
+    pub slow: Duration,
     /// Bytes of a body that an event keeps; a longer one is replaced by a note of its size.
     pub body_bytes: usize,
     /// Header names (lower case) whose values are replaced by `[redacted]`, besides the call key, which always is.
@@ -127,7 +135,7 @@ pub fn start(
     }
     let carrier = transport::Carrier::new(settings, catalog)?;
     let (recorder, events) = Recorder::channel(settings, metrics);
-    let spool = spool::Spool::open(settings, events, carrier, metrics)?;
+    let spool = spool::Spool::open(settings, (events, recorder.backlog()), carrier, metrics)?;
     shutdown.spawn_local(spool.run(shutdown.clone()));
     Ok(recorder)
 }

@@ -22,6 +22,7 @@ use crate::balance::{Balancer, Permit};
 use crate::metrics::Metrics;
 use crate::registry::Node;
 use crate::trace::context::TraceContext;
+use crate::trace::tracestate;
 
 /// Shorter than the 75 s for which nodes keep an idle connection, so that they never close one in our hands.
 const IDLE: Duration = Duration::from_secs(15);
@@ -38,6 +39,8 @@ pub struct Upstream {
     client: Client,
     balancer: Arc<Balancer>,
     call_key: Option<HeaderValue>,
+    /// `goms=<service>`, what callees read as their caller.
+    caller: Option<(String, HeaderValue)>,
     retries: IntCounterVec,
     names: Rc<Names>,
 }
@@ -67,7 +70,8 @@ pub struct UpstreamRequest<'a> {
     pub content_type: Option<&'static str>,
     /// The body.
     pub body: RequestBody,
-    /// Whose request it is: becomes `X-Request-Id` and `traceparent`.
+    /// Whose request it is: becomes `X-Request-Id` and `traceparent`; where it continues a caller's trace, `tracestate` goes
+    /// on too.
     pub context: &'a TraceContext,
     /// Who asked, for `X-Forwarded-*` and the source-hash picker.
     pub forwarded: Option<Forwarded<'a>>,
@@ -106,9 +110,9 @@ impl UpstreamResponse {
 }
 
 impl Upstream {
-    /// A client with its own connections. `call_key` is what signs calls. Must run on an actix (or `LocalSet`) thread.
+    /// A client with its own connections. `caller` is the service that calls, `call_key` what signs its calls. Must run on an actix (or `LocalSet`) thread.
     #[must_use]
-    pub fn new(balancer: Arc<Balancer>, call_key: Option<&str>, metrics: &Metrics) -> Self {
+    pub fn new(balancer: Arc<Balancer>, caller: &str, call_key: Option<&str>, metrics: &Metrics) -> Self {
         let connector = Connector::new()
             .connector(connector::tcp())
             .timeout(CONNECT)
@@ -123,7 +127,8 @@ impl Upstream {
             .finish();
         let retries = metrics.counter("upstream_retries_total", "tries after the first one", &["service"]);
         let call_key = call_key.and_then(|key| HeaderValue::from_str(key).ok());
-        Self { client, balancer, call_key, retries, names: Rc::new(Names::new()) }
+        let caller = tracestate::member(caller).and_then(|own| Some((own.clone(), HeaderValue::from_str(&own).ok()?)));
+        Self { client, balancer, call_key, caller, retries, names: Rc::new(Names::new()) }
     }
 
     /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete.
@@ -230,13 +235,27 @@ impl Upstream {
             insert(&names.forwarded_proto, forwarded.proto.as_bytes());
             insert(&names.forwarded_host, forwarded.host.as_bytes());
         }
-        if request.context.parent_id.is_some() {
-            let state = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("tracestate"));
-            if let Some((_, state)) = state {
-                insert(&names.tracestate, state);
-            }
+        if let Some(state) = self.tracestate(request) {
+            head.insert(names.tracestate.clone(), state);
         }
         head
+    }
+
+    /// Without a valid `traceparent` beside it a caller's `tracestate` means nothing (W3C Trace Context, section 3.3).
+    fn tracestate(&self, request: &UpstreamRequest<'_>) -> Option<HeaderValue> {
+        let continues = request.context.parent_id.is_some();
+        let mut lines = request
+            .headers
+            .iter()
+            .filter(|(name, _)| continues && name.eq_ignore_ascii_case("tracestate"))
+            .map(|(_, line)| *line)
+            .peekable();
+        let own = self.caller.as_ref();
+        if lines.peek().is_none() {
+            return own.map(|(_, value)| value.clone());
+        }
+        let state = tracestate::with_caller(own.map(|(member, _)| member.as_str()), lines);
+        HeaderValue::from_str(&state).ok().filter(|state| !state.is_empty())
     }
 }
 

@@ -1,6 +1,6 @@
 //! CALL IT: one function that calls a service: picks a node, sends, retries on the next one where that is safe.
 //!
-//! May import: `balance`, `registry`, `trace` (context and the call key's name), `backoff`, `metrics`.
+//! May import: `balance`, `registry`, `trace` (context, `tracestate` and the call key's name), `backoff`, `metrics`.
 //!
 //! [`Upstream::call`] is that function; one [`Upstream`] a worker, since it is bound to its thread. [`headers`] says
 //! which headers may pass.

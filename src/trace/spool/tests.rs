@@ -7,6 +7,7 @@ use crate::trace::{Message, Transport};
 fn spool(root: &std::path::Path) -> Spool {
     let settings = Settings {
         sample: 1.0,
+        slow: Duration::from_secs(1),
         body_bytes: 1024,
         redact: Vec::new(),
         spool_bytes: 1 << 20,
@@ -16,7 +17,7 @@ fn spool(root: &std::path::Path) -> Spool {
         transport: Transport::Direct { call_key: None },
     };
     let carrier = Carrier::new(&settings, Publisher::new().subscribe()).unwrap();
-    Spool::open(&settings, mpsc::channel(1).1, carrier, &Metrics::new()).unwrap()
+    Spool::open(&settings, (mpsc::channel(1).1, None), carrier, &Metrics::new()).unwrap()
 }
 
 #[test]

@@ -30,8 +30,15 @@ async fn the_service_sees_what_the_client_sent_and_what_goms_says() {
     let origin = Origin::echo().await;
     let door = Door::open(&[origin.address]).await;
     let mut client = door.connect().await;
-    let own =
-        ["call-service-key", "traceparent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
+    let own = [
+        "call-service-key",
+        "traceparent",
+        "tracestate",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-request-id",
+    ];
     for _ in 0..2 {
         client.ask("GET", "/api/user/login", "Accept: */*\r\n", "").await; // the second one on a connection in use
     }
@@ -76,7 +83,30 @@ async fn a_trace_is_continued() {
     let seen = origin.only();
     let parent = seen.header("traceparent").unwrap();
     assert!(parent.starts_with(&format!("00-{trace}-")) && !parent.contains("b7ad6b7169203331"), "{parent}");
-    assert_eq!(seen.header("tracestate"), Some("a=b"));
+    assert_eq!(seen.header("tracestate"), Some("goms=gateway,a=b"));
+}
+
+#[tokio::test]
+async fn a_client_cannot_say_who_calls() {
+    let origin = Origin::echo().await;
+    let mut door = Door::open(&[origin.address]).await;
+    let parent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
+    // every line goes on, in order; a client's `goms` does not
+    door.post(&format!("{parent}tracestate: a=1,goms=user\r\ntracestate: b=2\r\n"), "{}").await;
+    // without a trace that it belongs to, a state means nothing
+    door.post("tracestate: a=1,goms=user\r\n", "{}").await;
+    let seen = origin.seen();
+    let states = |number: usize| -> Vec<&str> {
+        let lines = seen[number].headers.iter().filter(|(name, _)| name == "tracestate");
+        lines.map(|(_, value)| value.as_str()).collect()
+    };
+    assert_eq!((states(0), states(1)), (vec!["goms=gateway,a=1,b=2"], vec!["goms=gateway"]));
+    for _ in 0..4 {
+        let info = door.event().await.request;
+        assert_eq!((info.caller.as_deref(), info.action.as_deref()), (None, Some("user/login")));
+    }
+    door.ask("GET", "/nowhere", "", "").await;
+    assert_eq!(door.event().await.request.action, None);
 }
 
 #[tokio::test]

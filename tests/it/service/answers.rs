@@ -238,6 +238,7 @@ async fn a_request_is_traced_from_start_to_end() {
     assert!(!format!("{request:?}").contains("leaked"));
     assert_eq!((begin.status, begin.duration, end.status), (None, None, Some(200)));
     assert!(end.duration.is_some_and(|took| took > std::time::Duration::ZERO) && end.id != begin.id);
+    assert_eq!((request.caller.as_deref(), request.action.as_deref()), (None, None));
     assert_eq!(end.origin.service_id, "goms_user_127.0.0.1:1_127.0.0.1:2");
     assert!(events.try_recv().is_err());
     assert!(running.stop(SECOND).await);

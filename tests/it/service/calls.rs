@@ -84,6 +84,8 @@ async fn a_handler_calls_another_service() {
     }
     // one trace: the callee's parent is the caller's span
     let (caller, callee) = (next(&mut pair.front_events).await, next(&mut pair.math_events).await);
+    // behind a guard nobody but a gateway calls without saying who
+    assert_eq!((caller.request.caller.as_deref(), callee.request.caller.as_deref()), (Some("gateway"), Some("front")));
     assert_eq!(callee.context.request_id.to_string(), ID);
     assert_eq!(callee.context.trace_id, caller.context.trace_id);
     assert_eq!(callee.context.parent_id, Some(caller.context.span_id));

@@ -125,7 +125,9 @@ async fn a_program_is_guarded_and_traced() {
     assert_eq!(refused.status, 403);
     assert!(refused.body.starts_with(r#"{"status":false,"code":403,"msg":""#), "{}", refused.body);
 
-    let hop = [KEY, JSON, ("X-Request-Id", ID), ("Connection", "keep-alive, X-Mine"), ("X-Mine", "1"), ("X-Kept", "2")];
+    let parent = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let ids = [KEY, JSON, ("X-Request-Id", ID), parent, ("tracestate", "a=1,goms=order")];
+    let hop = [&ids[..], &[("Connection", "keep-alive, X-Mine"), ("X-Mine", "1"), ("X-Kept", "2")]].concat();
     let answer = client.send("POST", "/a/b?c=%20d", &hop, r#"{"n":1.10}"#);
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("X-Request-Id"), Some(ID));
@@ -146,6 +148,11 @@ async fn a_program_is_guarded_and_traced() {
     assert_eq!((begin.kind, end.kind, end.status), (EventKind::ServiceStart, EventKind::ServiceEnd, Some(200)));
     assert_eq!((begin.request.url.as_str(), &begin.request.body[..]), ("/a/b", &br#"{"n":1.10}"#[..]));
     assert_eq!(headers["traceparent"], begin.context.traceparent());
+    let caller = begin.request.caller.as_deref();
+    assert_eq!(
+        (caller, &headers["tracestate"]),
+        (Some("order"), &format!("goms={},a=1", begin.origin.service_name).into())
+    );
     assert!(!format!("{:?}", begin.request).contains("secret"));
 
     assert!(running.stop(Duration::from_secs(5)).await);
