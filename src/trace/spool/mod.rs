@@ -32,6 +32,7 @@ use instruments::Instruments;
 
 use super::dead_letter::DeadLetters;
 use super::event::Event;
+use super::export::Exporter;
 use super::transport::{Away, Carrier, Refused};
 use super::{Settings, TraceError};
 use crate::backoff::Backoff;
@@ -86,6 +87,8 @@ pub(super) struct Spool {
     flush_interval: Duration,
     instruments: Instruments,
     gauge_shown: i64,
+    /// Gets every event too.
+    pub otlp: Option<Exporter>,
 }
 
 impl Spool {
@@ -117,6 +120,7 @@ impl Spool {
             flush_interval: settings.flush_interval,
             instruments: Instruments::new(metrics),
             gauge_shown: 0,
+            otlp: None,
         };
         spool.account();
         Ok(spool)
@@ -164,6 +168,7 @@ impl Spool {
         let now = Instant::now();
         self.instruments.recorded.inc_by(count as u64);
         for event in received.drain(..) {
+            self.otlp.iter().for_each(|otlp| otlp.offer(&event));
             if self.open.push(&event.to_json(), now) {
                 self.seal();
             }

@@ -32,6 +32,7 @@ fn parts(service: &str) -> (Parts, Receiver<Event>) {
         flush_interval: Duration::from_millis(10),
         message: trace::Message::Single,
         transport: trace::Transport::Direct { call_key: None },
+        otlp: None,
     };
     let (recorder, events) = Recorder::channel(&settings, &metrics);
     let origin = Origin {
