@@ -106,6 +106,7 @@ impl Config {
         let mut traces = Mapping::new();
         put(&mut traces, "message", if settings.message == Message::Single { "single" } else { "batch" });
         put(&mut traces, "sample", settings.sample);
+        put(&mut traces, "slow", duration(settings.slow));
         put(&mut traces, "bodyBytes", settings.body_bytes);
         put(&mut traces, "redact", texts(settings.redact.iter()));
         put(&mut traces, "spoolBytes", settings.spool_bytes);

@@ -53,6 +53,7 @@ pub(super) struct RawAmqp {
 pub(super) struct RawTraces {
     pub(super) message: Option<Message>,
     pub(super) sample: Option<f64>,
+    pub(super) slow: Option<Duration>,
     pub(super) body_bytes: Option<u64>,
     pub(super) redact: Vec<String>,
     pub(super) spool_bytes: Option<u64>,
@@ -197,13 +198,14 @@ impl Decoder {
     }
 
     fn traces(&mut self, field: &Field<'_>) -> RawTraces {
-        let known = ["message", "sample", "bodyBytes", "redact", "spoolBytes", "flushInterval", "retain"];
+        let known = ["message", "sample", "slow", "bodyBytes", "redact", "spoolBytes", "flushInterval", "retain"];
         let table = self.table(field, &known);
         let messages = &[("batch", Message::Batch), ("single", Message::Single)];
         let redact = table.get("redact").map(|field| self.list(&field)).unwrap_or_default();
         RawTraces {
             message: table.get("message").and_then(|field| self.read(&field, word("word", messages))),
             sample: table.get("sample").and_then(|field| self.read(&field, share)),
+            slow: table.get("slow").and_then(|field| self.read(&field, parse_positive_duration)),
             body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(0, MOST_TRACED_BODY))),
             redact: redact.iter().filter_map(|field| self.read(field, header_name)).collect(),
             spool_bytes: table.get("spoolBytes").and_then(|field| self.read(&field, size(LEAST_SPOOL, u64::MAX))),

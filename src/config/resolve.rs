@@ -25,6 +25,8 @@ const DEFAULT_BODY_BYTES: u64 = 16 << 10;
 const DEFAULT_SPOOL_BYTES: u64 = 256 << 20;
 /// Long enough to fill a batch under load, short enough that a user who looks at once sees the trace.
 const DEFAULT_FLUSH: Duration = Duration::from_millis(100);
+/// Well over what a usual request takes, well under the 10 s after which a call times out.
+const DEFAULT_SLOW: Duration = Duration::from_secs(1);
 const DEFAULT_RETAIN: Duration = Duration::from_secs(7 * 86_400);
 /// With arrays of 256 events of 1 KiB, 64 MiB.
 const DEFAULT_PREFETCH: u16 = 256;
@@ -212,6 +214,7 @@ fn trace(raw: RawTraces, amqp: Option<AmqpSettings>, call_key: Option<String>, s
     }
     trace::Settings {
         sample: raw.sample.unwrap_or(1.0),
+        slow: raw.slow.unwrap_or(DEFAULT_SLOW),
         body_bytes: to_usize(raw.body_bytes.unwrap_or(DEFAULT_BODY_BYTES)),
         redact,
         spool_bytes: raw.spool_bytes.unwrap_or(DEFAULT_SPOOL_BYTES),

@@ -52,14 +52,20 @@ pub(super) struct OpenBatch {
 }
 
 impl OpenBatch {
-    /// Adds an event's JSON; says whether the batch is full.
-    pub fn push(&mut self, event: &[u8], now: Instant) -> bool {
+    /// Adds an event's JSON, which `write` appends; says whether the batch is full.
+    pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>), now: Instant) -> bool {
         self.json.push(if self.spans.is_empty() { b'[' } else { b',' });
         let start = self.json.len();
-        self.json.extend_from_slice(event);
+        write(&mut self.json);
         self.spans.push(start..self.json.len());
         self.born.get_or_insert(now);
         self.spans.len() >= BATCH_EVENTS || self.json.len() >= BATCH_BYTES
+    }
+
+    /// The same with JSON that is there already.
+    #[cfg(test)]
+    pub fn push(&mut self, event: &[u8], now: Instant) -> bool {
+        self.push_with(|json| json.extend_from_slice(event), now)
     }
 
     /// When its first event was recorded; `None` while it is empty.

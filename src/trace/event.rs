@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::context::TraceContext;
-use super::go_form::{duration_text, local_time_text, push_string};
+use super::go_form::{duration_text, push_local_time, push_string};
 pub use super::parse::{Fields, ParseError, Parsed, Received, parse};
 
 /// Now, in milliseconds of Unix time.
@@ -119,21 +119,27 @@ impl Event {
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(USUAL_EVENT_BYTES + self.request.body.len());
+        self.push_json(&mut out);
+        out
+    }
+
+    /// Appends what [`Event::to_json`] gives.
+    pub(super) fn push_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"requestId\":\"");
-        push_uuid(&mut out, self.context.request_id);
+        push_uuid(out, self.context.request_id);
         out.extend_from_slice(b"\",\"request\":");
-        self.request.push_json(&mut out);
+        self.request.push_json(out);
         out.extend_from_slice(b",\"event\":\"");
         out.extend_from_slice(self.kind.as_str().as_bytes());
         out.extend_from_slice(b"\",\"time\":\"");
-        out.extend_from_slice(local_time_text(self.time_ms).as_bytes());
+        push_local_time(out, self.time_ms);
         out.push(b'"');
         for (key, value) in [
             ("serviceName", &self.origin.service_name),
             ("serviceId", &self.origin.service_id),
             ("projectName", &self.origin.project_name),
         ] {
-            push_text_field(&mut out, key, value);
+            push_text_field(out, key, value);
         }
         match self.duration {
             None => out.extend_from_slice(b",\"trace\":null"),
@@ -143,30 +149,35 @@ impl Event {
                 out.extend_from_slice(b"\"}");
             }
         }
-        self.push_new_fields(&mut out);
+        self.push_new_fields(out);
         out.push(b'}');
-        out
     }
 
     fn push_new_fields(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"eventId\":\"");
         push_uuid(out, self.id);
         let context = &self.context;
-        out.extend_from_slice(
-            format!(
-                "\",\"traceId\":\"{:032x}\",\"spanId\":\"{:016x}\",\"parentId\":",
-                context.trace_id, context.span_id
-            )
-            .as_bytes(),
-        );
+        out.extend_from_slice(b"\",\"traceId\":\"");
+        push_hex(out, context.trace_id, 32);
+        out.extend_from_slice(b"\",\"spanId\":\"");
+        push_hex(out, u128::from(context.span_id), 16);
+        out.extend_from_slice(b"\",\"parentId\":");
         match context.parent_id {
-            Some(parent) => out.extend_from_slice(format!("\"{parent:016x}\"").as_bytes()),
+            Some(parent) => {
+                out.push(b'"');
+                push_hex(out, u128::from(parent), 16);
+                out.push(b'"');
+            }
             None => out.extend_from_slice(b"null"),
         }
         push_number_field(out, "status", self.status.map(u64::from));
         push_text_field(out, "node", &self.origin.node);
         push_number_field(out, "durationNs", self.duration.map(nanos));
-        out.extend_from_slice(format!(",\"timeMs\":{}", self.time_ms).as_bytes());
+        out.extend_from_slice(b",\"timeMs\":");
+        if self.time_ms < 0 {
+            out.push(b'-');
+        }
+        push_digits(out, self.time_ms.unsigned_abs());
         if let Some(action) = &self.request.action {
             push_text_field(out, "action", action);
         }
@@ -216,10 +227,33 @@ fn push_text_field(out: &mut Vec<u8>, key: &str, value: &str) {
 }
 
 fn push_number_field(out: &mut Vec<u8>, key: &str, value: Option<u64>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
     match value {
-        Some(value) => out.extend_from_slice(format!(",\"{key}\":{value}").as_bytes()),
-        None => out.extend_from_slice(format!(",\"{key}\":null").as_bytes()),
+        Some(value) => push_digits(out, value),
+        None => out.extend_from_slice(b"null"),
     }
+}
+
+/// Decimal digits, without the machinery of `format!`.
+fn push_digits(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [b'0'; 20]; // u64::MAX has as many
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] += (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// The low `digits` hexadecimal digits, lower case, with zeros in front.
+fn push_hex(out: &mut Vec<u8>, value: u128, digits: u32) {
+    out.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[(value >> (4 * digit) & 15) as usize]));
 }
 
 fn push_uuid(out: &mut Vec<u8>, id: Uuid) {
@@ -233,6 +267,7 @@ fn nanos(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::go_form::local_time_text;
     use super::*;
 
     /// A captured line of an original gateway, up to and with `trace`.
@@ -296,6 +331,20 @@ mod tests {
         assert!(json.contains(r#""projectName":"goms","trace":null,"eventId""#), "{json}");
         assert!(json.contains(r#""parentId":"0000000000000001","status":null"#), "{json}");
         assert!(json.contains(r#""durationNs":null,"timeMs":1795247767123,"caller":"order"}"#), "{json}");
+    }
+
+    #[test]
+    fn numbers_are_written_as_format_writes_them() {
+        for value in [0, 7, 10, 200, 1_795_247_767_123, u64::MAX] {
+            let (mut digits, mut hex) = (Vec::new(), Vec::new());
+            push_digits(&mut digits, value);
+            push_hex(&mut hex, u128::from(value), 16);
+            assert_eq!(String::from_utf8(digits).unwrap(), value.to_string());
+            assert_eq!(String::from_utf8(hex).unwrap(), format!("{value:016x}"));
+        }
+        let mut hex = Vec::new();
+        push_hex(&mut hex, u128::MAX - 1, 32);
+        assert_eq!(String::from_utf8(hex).unwrap(), format!("{:032x}", u128::MAX - 1));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How Go writes what a trace event holds: durations, local time, strings.
 
+use std::cell::RefCell;
+
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 
@@ -72,6 +74,21 @@ pub(super) fn local_time_text(time_ms: i64) -> String {
     stamp.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+thread_local! {
+    /// The second written last and its text: events come many a second, and the calendar costs more than the rest of one.
+    static LAST_SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+}
+
+/// Appends [`local_time_text`].
+pub(super) fn push_local_time(out: &mut Vec<u8>, time_ms: i64) {
+    LAST_SECOND.with_borrow_mut(|(second, text)| {
+        if *second != time_ms.div_euclid(1000) || text.is_empty() {
+            (*second, *text) = (time_ms.div_euclid(1000), local_time_text(time_ms));
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
+}
+
 /// Reads what [`local_time_text`] writes, in milliseconds of Unix time, with this machine's time zone.
 pub(super) fn parse_local_time(text: &str) -> Option<i64> {
     let local: civil::DateTime = civil::DateTime::strptime("%Y-%m-%d %H:%M:%S", text).ok()?;
@@ -82,19 +99,25 @@ pub(super) fn parse_local_time(text: &str) -> Option<i64> {
 pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut plain_from = 0;
-    for (index, letter) in text.char_indices() {
-        let escaped = match letter {
-            '"' => "\\\"".to_owned(),
-            '\\' => "\\\\".to_owned(),
-            '\n' => "\\n".to_owned(),
-            '\r' => "\\r".to_owned(),
-            '\t' => "\\t".to_owned(),
-            '&' | '<' | '>' | '\u{2028}' | '\u{2029}' | '\0'..'\u{20}' => format!("\\u{:04x}", letter as u32),
+    for (index, &byte) in text.as_bytes().iter().enumerate() {
+        // U+2028 and U+2029 are the only ones of more than a byte: e2 80 a8, e2 80 a9
+        let escaped: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            b'&' => b"\\u0026",
+            b'<' => b"\\u003c",
+            b'>' => b"\\u003e",
+            0..0x20 => &[b'\\', b'u', b'0', b'0', b'0' + byte / 16, b"0123456789abcdef"[usize::from(byte % 16)]],
+            0xe2 if text[index..].starts_with('\u{2028}') => b"\\u2028",
+            0xe2 if text[index..].starts_with('\u{2029}') => b"\\u2029",
             _ => continue,
         };
         out.extend_from_slice(&text.as_bytes()[plain_from..index]);
-        out.extend_from_slice(escaped.as_bytes());
-        plain_from = index + letter.len_utf8();
+        out.extend_from_slice(escaped);
+        plain_from = index + if byte == 0xe2 { 3 } else { 1 };
     }
     out.extend_from_slice(&text.as_bytes()[plain_from..]);
     out.push(b'"');
@@ -142,6 +165,15 @@ mod tests {
         assert_eq!(text.len(), 19, "{text}");
         assert_eq!(parse_local_time(&text), Some(1_795_247_767_000));
         assert_eq!(parse_local_time("yesterday"), None);
+    }
+
+    #[test]
+    fn the_time_of_each_second_is_its_own() {
+        for time_ms in [1_795_247_767_999, 1_795_247_767_000, 1_795_247_768_000, -1, 0, 1_795_247_767_001] {
+            let mut out = Vec::new();
+            push_local_time(&mut out, time_ms);
+            assert_eq!(String::from_utf8(out).unwrap(), local_time_text(time_ms));
+        }
     }
 
     #[test]

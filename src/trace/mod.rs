@@ -15,6 +15,7 @@ mod go_form;
 pub(crate) mod otlp;
 mod parse;
 mod recorder;
+mod sample;
 mod spool;
 pub mod tracestate;
 pub mod transport;
@@ -23,6 +24,7 @@ pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
 pub use export::OtlpSettings;
 pub use recorder::{Recorder, TraceBody, header_form};
+pub use sample::Decision;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +38,8 @@ use crate::shutdown::Shutdown;
 pub struct Settings {
     /// The share of requests that is traced; 0 turns tracing off.
     pub sample: f64,
+    /// Of the other requests a node keeps those that it saw end with 5xx or take so long.
+    pub slow: Duration,
     /// Bytes of a body that an event keeps; a longer one is replaced by a note of its size.
     pub body_bytes: usize,
     /// Header names (lower case) whose values are replaced by `[redacted]`, besides the call key, which always is.

@@ -6,6 +6,7 @@
 mod bulk;
 mod mapping;
 mod search;
+mod stats;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -249,6 +250,17 @@ impl Elasticsearch {
         Ok(outcomes)
     }
 
+    async fn search<T: serde::de::DeserializeOwned>(&self, body: &Value) -> Result<T, StoreError> {
+        let path = format!("/{}/_search", self.index);
+        // an index that is not there yet is empty; a search that misses a part fails
+        let parameters = [("ignore_unavailable", "true"), ("allow_partial_search_results", "false")];
+        let reply = self.send(Method::Post, &path, &parameters, Some(body.to_string().into())).await?;
+        if reply.status == StatusCode::BAD_REQUEST {
+            return Err(StoreError::Query(reason(&reply.body)));
+        }
+        self.json("POST", &path, &reply)
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -305,19 +317,12 @@ impl TraceStore for Elasticsearch {
 
     async fn query(&self, query: &Query) -> Result<Page, StoreError> {
         let names = self.names(false).await?;
-        let body = search::body(query, &names)?.to_string();
-        let path = format!("/{}/_search", self.index);
-        // an index that is not there yet is empty; a search that misses a part fails
-        let parameters = [("ignore_unavailable", "true"), ("allow_partial_search_results", "false")];
-        let reply = self.send(Method::Post, &path, &parameters, Some(body.into())).await?;
-        if reply.status == StatusCode::BAD_REQUEST {
-            return Err(StoreError::Query(reason(&reply.body)));
-        }
-        Ok(search::page(self.json("POST", &path, &reply)?, query))
+        Ok(search::page(self.search(&search::body(query, &names)?).await?, query))
     }
 
-    async fn stats(&self, _query: &StatsQuery) -> Result<Stats, StoreError> {
-        Err(StoreError::Query("this store cannot count yet".to_owned()))
+    async fn stats(&self, query: &StatsQuery) -> Result<Stats, StoreError> {
+        let names = self.names(false).await?;
+        self.count(query, &names).await
     }
 }
 

@@ -169,7 +169,7 @@ impl Spool {
         self.instruments.recorded.inc_by(count as u64);
         for event in received.drain(..) {
             self.otlp.iter().for_each(|otlp| otlp.offer(&event));
-            if self.open.push(&event.to_json(), now) {
+            if self.open.push_with(|json| event.push_json(json), now) {
                 self.seal();
             }
         }

@@ -80,6 +80,7 @@ pub fn amqp_settings(url: &str, queue: &str) -> AmqpSettings {
 pub fn trace_settings(spool_dir: &Path, transport: Transport) -> Settings {
     Settings {
         sample: 1.0,
+        slow: Duration::from_secs(1),
         body_bytes: 16_384,
         redact: Vec::new(),
         spool_bytes: 64 << 20,

@@ -111,8 +111,8 @@ struct Exporting {
 impl Exporting {
     fn start(folder: &Path, collector: SocketAddr) -> Self {
         let store = MoodyStore::new(Mood::Works);
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let (publisher, catalog) = consumers_at(&[listener.local_addr().unwrap()]);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let (publisher, catalog) = consumers_at(&[listener.local_addr().expect("an address")]);
         let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
         let consumer =
             goms::consumer::start(&consumer_settings(None), store.clone(), Some(listener), &metrics, &shutdown);
