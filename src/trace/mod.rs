@@ -4,15 +4,15 @@
 //!
 //! [`Recorder`] takes events without blocking → `spool` keeps them in batches, on disk while the transport is away →
 //! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts, [`tracestate`]
-//! tells who called; [`event`] is the originals' JSON.
+//! tells who called; [`event`] is the originals' JSON. `export` tells an OpenTelemetry collector the same as spans.
 
 mod backlog;
 mod batch;
 pub mod context;
 pub(crate) mod dead_letter;
 pub mod event;
+mod export;
 mod go_form;
-#[allow(dead_code)] // what is only read and what is only written
 pub(crate) mod otlp;
 mod parse;
 mod recorder;
@@ -23,6 +23,7 @@ pub mod transport;
 
 pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
+pub use export::OtlpSettings;
 pub use recorder::{Recorder, TraceBody, header_form};
 pub use sample::Decision;
 
@@ -54,6 +55,8 @@ pub struct Settings {
     pub message: Message,
     /// Where events go.
     pub transport: Transport,
+    /// Where they go as spans besides.
+    pub otlp: Option<OtlpSettings>,
 }
 
 /// How many events a message carries.
@@ -135,7 +138,8 @@ pub fn start(
     }
     let carrier = transport::Carrier::new(settings, catalog)?;
     let (recorder, events) = Recorder::channel(settings, metrics);
-    let spool = spool::Spool::open(settings, (events, recorder.backlog()), carrier, metrics)?;
+    let mut spool = spool::Spool::open(settings, (events, recorder.backlog()), carrier, metrics)?;
+    spool.otlp = settings.otlp.as_ref().map(|otlp| export::Exporter::start(otlp, metrics, shutdown));
     shutdown.spawn_local(spool.run(shutdown.clone()));
     Ok(recorder)
 }
