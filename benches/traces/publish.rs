@@ -201,7 +201,7 @@ fn settings(url: &str, queue: &str, folder: &Path) -> Settings {
         sample: 1.0,
         body_bytes: 16_384,
         slow: Duration::from_secs(1),
-        redact: Vec::new(),
+        redact: goms::trace::Redact::default(),
         spool_bytes: 256 << 20,
         spool_dir: folder.to_owned(),
         flush_interval: Duration::from_millis(100),

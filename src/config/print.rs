@@ -108,7 +108,11 @@ impl Config {
         put(&mut traces, "sample", settings.sample);
         put(&mut traces, "slow", duration(settings.slow));
         put(&mut traces, "bodyBytes", settings.body_bytes);
-        put(&mut traces, "redact", texts(settings.redact.iter()));
+        let mut redact = Mapping::new();
+        put(&mut redact, "headers", texts(settings.redact.headers.iter()));
+        put(&mut redact, "query", texts(settings.redact.query.iter()));
+        put(&mut redact, "body", texts(settings.redact.body.iter()));
+        put(&mut traces, "redact", redact);
         put(&mut traces, "spoolBytes", settings.spool_bytes);
         put(&mut traces, "flushInterval", duration(settings.flush_interval));
         if let store::Settings::Embedded { retain, .. } = &self.store {

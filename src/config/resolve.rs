@@ -10,7 +10,7 @@ use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEtcd, RawLimits, RawRegistry, RawTraces};
 use super::units::format_duration;
 use super::{Config, LogSettings, NodeSettings, policy};
-use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Transport};
+use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
 use crate::{consumer, gateway, registry, store, trace};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(10);
@@ -216,17 +216,17 @@ fn amqp(decoder: &mut Decoder, urls: Vec<String>, raw: RawAmqp) -> Option<AmqpSe
 }
 
 fn trace(raw: RawTraces, amqp: Option<AmqpSettings>, call_key: Option<String>, spool_dir: PathBuf) -> trace::Settings {
-    let mut redact: Vec<String> = REDACTED_HEADERS.map(str::to_owned).to_vec();
-    for name in raw.redact {
-        if !redact.contains(&name) {
-            redact.push(name);
+    let mut headers: Vec<String> = REDACTED_HEADERS.map(str::to_owned).to_vec();
+    for name in raw.redact.headers {
+        if !headers.contains(&name) {
+            headers.push(name);
         }
     }
     trace::Settings {
         sample: raw.sample.unwrap_or(1.0),
         slow: raw.slow.unwrap_or(DEFAULT_SLOW),
         body_bytes: to_usize(raw.body_bytes.unwrap_or(DEFAULT_BODY_BYTES)),
-        redact,
+        redact: Redact { headers, ..raw.redact },
         spool_bytes: raw.spool_bytes.unwrap_or(DEFAULT_SPOOL_BYTES),
         spool_dir,
         flush_interval: raw.flush_interval.unwrap_or(DEFAULT_FLUSH),

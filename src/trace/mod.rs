@@ -16,6 +16,7 @@ mod go_form;
 pub(crate) mod otlp;
 mod parse;
 mod recorder;
+mod redact;
 mod sample;
 mod spool;
 pub mod tracestate;
@@ -25,6 +26,7 @@ pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
 pub use export::OtlpSettings;
 pub use recorder::{Recorder, TraceBody, header_form};
+pub use redact::{BodyPath, Redact};
 pub use sample::Decision;
 
 use std::path::PathBuf;
@@ -43,8 +45,8 @@ pub struct Settings {
     pub slow: Duration,
     /// Bytes of a body that an event keeps; a longer one is replaced by a note of its size.
     pub body_bytes: usize,
-    /// Header names (lower case) whose values are replaced by `[redacted]`, besides the call key, which always is.
-    pub redact: Vec<String>,
+    /// What is replaced by `[redacted]` before it leaves the process.
+    pub redact: Redact,
     /// Bytes on disk; over it the oldest events go.
     pub spool_bytes: u64,
     /// Where processes have their spools.

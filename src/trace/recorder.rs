@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::Settings;
 use super::backlog::Backlog;
 use super::context::TraceContext;
 use super::event::{Event, RequestInfo};
+use super::redact::{REDACTED, Redact};
 use super::sample::{Decision, Sampling};
-use super::{CALL_KEY_HEADER, Settings};
 use crate::metrics::Metrics;
 
 /// A clonable handle of a process's spool.
@@ -24,7 +25,7 @@ struct Shared {
     queue: mpsc::Sender<Event>,
     sampling: Sampling,
     body_bytes: usize,
-    redact: Vec<String>,
+    redact: Redact,
     backlog: Arc<Backlog>,
 }
 
@@ -57,7 +58,7 @@ impl Recorder {
             queue,
             sampling: Sampling { share: settings.sample, slow: settings.slow },
             body_bytes: settings.body_bytes,
-            redact: settings.redact.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            redact: settings.redact.clone(),
             backlog: Arc::new(Backlog::new(metrics)),
         };
         (Self { shared: Some(Arc::new(shared)) }, events)
@@ -82,6 +83,8 @@ impl Recorder {
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
         body: TraceBody,
     ) -> RequestInfo {
+        let only_the_key = Redact::default();
+        let redact = self.shared.as_ref().map_or(&only_the_key, |shared| &shared.redact);
         let mut shown: Vec<(String, String)> = Vec::new();
         for (name, value) in headers {
             let name = header_form(name);
@@ -89,17 +92,21 @@ impl Recorder {
                 continue;
             }
             let value =
-                if self.is_secret(&name) { Cow::Borrowed("[redacted]") } else { String::from_utf8_lossy(value) };
+                if redact.hides_header(&name) { Cow::Borrowed(REDACTED) } else { String::from_utf8_lossy(value) };
             shown.push((name, value.into_owned()));
         }
         let cap = self.shared.as_ref().map_or(0, |shared| shared.body_bytes);
         let body = match body {
             TraceBody::None => Bytes::new(),
-            TraceBody::Json(json) if json.len() <= cap => json,
-            TraceBody::Json(json) => note(json.len() as u64),
+            TraceBody::Json(json) => {
+                let len = json.len();
+                let shown = if len <= cap { redact.body(json) } else { None };
+                // what stands for many small values may be longer than they
+                shown.filter(|shown| shown.len() <= cap).unwrap_or_else(|| note(len as u64))
+            }
             TraceBody::Opaque(len) => note(len),
         };
-        let url_param = if query.is_empty() { String::new() } else { format!("?{query}") };
+        let url_param = if query.is_empty() { String::new() } else { format!("?{}", redact.query(query)) };
         RequestInfo {
             method: method.to_owned(),
             url: path.to_owned(),
@@ -145,15 +152,6 @@ impl Recorder {
     /// What waits for the spool; `None` where nothing is recorded.
     pub(super) fn backlog(&self) -> Option<Arc<Backlog>> {
         self.shared.as_ref().map(|shared| Arc::clone(&shared.backlog))
-    }
-
-    fn is_secret(&self, name: &str) -> bool {
-        // also as `call_service_key`, which CGI-like programs read as the same name
-        name.replace('_', "-").eq_ignore_ascii_case(CALL_KEY_HEADER)
-            || self
-                .shared
-                .as_ref()
-                .is_some_and(|shared| shared.redact.iter().any(|secret| secret.eq_ignore_ascii_case(name)))
     }
 }
 

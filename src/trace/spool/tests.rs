@@ -9,7 +9,7 @@ fn spool(root: &std::path::Path) -> Spool {
         sample: 1.0,
         slow: Duration::from_secs(1),
         body_bytes: 1024,
-        redact: Vec::new(),
+        redact: super::super::Redact::default(),
         spool_bytes: 1 << 20,
         spool_dir: root.to_owned(),
         flush_interval: Duration::from_millis(100),

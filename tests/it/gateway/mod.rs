@@ -157,7 +157,10 @@ fn trace_settings() -> trace::Settings {
         sample: 1.0,
         slow: Duration::from_secs(1),
         body_bytes: 1000,
-        redact: trace::REDACTED_HEADERS.iter().map(ToString::to_string).collect(),
+        redact: trace::Redact {
+            headers: trace::REDACTED_HEADERS.iter().map(ToString::to_string).collect(),
+            ..trace::Redact::default()
+        },
         spool_bytes: 0,
         spool_dir: std::env::temp_dir(),
         flush_interval: Duration::from_secs(1),

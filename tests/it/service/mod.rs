@@ -32,7 +32,7 @@ pub(crate) fn parts_with(service: &str, change: impl FnOnce(&mut trace::Settings
         sample: 1.0,
         slow: Duration::from_secs(1),
         body_bytes: 16384,
-        redact: Vec::new(),
+        redact: trace::Redact::default(),
         spool_bytes: 0,
         spool_dir: PathBuf::new(),
         flush_interval: Duration::from_millis(10),

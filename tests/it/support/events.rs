@@ -82,7 +82,7 @@ pub fn trace_settings(spool_dir: &Path, transport: Transport) -> Settings {
         sample: 1.0,
         slow: Duration::from_secs(1),
         body_bytes: 16_384,
-        redact: Vec::new(),
+        redact: goms::trace::Redact::default(),
         spool_bytes: 64 << 20,
         spool_dir: spool_dir.to_owned(),
         flush_interval: Duration::from_millis(100),
