@@ -117,8 +117,11 @@ impl Config {
         put(root, "traces", traces);
         let mut consumer = Mapping::new();
         put(&mut consumer, "prefetch", self.consumer.prefetch);
+        put(&mut consumer, "maxBytes", self.consumer.max_bytes);
         put(&mut consumer, "batchEvents", self.consumer.batch_events);
+        put(&mut consumer, "batchBytes", self.consumer.batch_bytes);
         put(&mut consumer, "batchWait", duration(self.consumer.batch_wait));
+        put(&mut consumer, "writes", self.consumer.writes);
         put(root, "consumer", consumer);
     }
 

@@ -6,6 +6,7 @@
 //! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts, [`tracestate`]
 //! tells who called; [`event`] is the originals' JSON. `export` tells an OpenTelemetry collector the same as spans.
 
+mod backlog;
 mod batch;
 pub mod context;
 pub(crate) mod dead_letter;
@@ -137,7 +138,7 @@ pub fn start(
     }
     let carrier = transport::Carrier::new(settings, catalog)?;
     let (recorder, events) = Recorder::channel(settings, metrics);
-    let mut spool = spool::Spool::open(settings, events, carrier, metrics)?;
+    let mut spool = spool::Spool::open(settings, (events, recorder.backlog()), carrier, metrics)?;
     spool.otlp = settings.otlp.as_ref().map(|otlp| export::Exporter::start(otlp, metrics, shutdown));
     shutdown.spawn_local(spool.run(shutdown.clone()));
     Ok(recorder)

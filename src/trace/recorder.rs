@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prometheus::IntCounter;
 use tokio::sync::mpsc;
 
+use super::backlog::Backlog;
 use super::context::TraceContext;
 use super::event::{Event, RequestInfo};
 use super::sample::{Decision, Sampling};
@@ -25,7 +25,7 @@ struct Shared {
     sampling: Sampling,
     body_bytes: usize,
     redact: Vec<String>,
-    dropped: IntCounter,
+    backlog: Arc<Backlog>,
 }
 
 /// A body as an event shows it.
@@ -39,7 +39,7 @@ pub enum TraceBody {
     Opaque(u64),
 }
 
-/// Events that may wait in memory for the spool; at 600 bytes each about 10 MB. Past it events are dropped and counted.
+/// Events that may wait in memory for the spool, besides the bound of bytes. Past either, events are dropped and counted.
 const QUEUE_EVENTS: usize = 16_384;
 
 impl Recorder {
@@ -53,15 +53,12 @@ impl Recorder {
     #[must_use]
     pub fn channel(settings: &Settings, metrics: &Metrics) -> (Self, mpsc::Receiver<Event>) {
         let (queue, events) = mpsc::channel(QUEUE_EVENTS);
-        let dropped = metrics
-            .counter("trace_dropped_total", "trace events lost because a queue was full", &["where"])
-            .with_label_values(&["recorder"]);
         let shared = Shared {
             queue,
             sampling: Sampling { share: settings.sample, slow: settings.slow },
             body_bytes: settings.body_bytes,
             redact: settings.redact.iter().map(|name| name.to_ascii_lowercase()).collect(),
-            dropped,
+            backlog: Arc::new(Backlog::new(metrics)),
         };
         (Self { shared: Some(Arc::new(shared)) }, events)
     }
@@ -117,10 +114,8 @@ impl Recorder {
 
     /// Hands an event over. Never waits: when the queue is full the event is dropped and counted.
     pub fn record(&self, event: Event) {
-        if let Some(shared) = &self.shared
-            && shared.queue.try_send(event).is_err()
-        {
-            shared.dropped.inc();
+        if let Some(shared) = &self.shared {
+            shared.backlog.add(event, |event| shared.queue.try_send(event).is_ok());
         }
     }
 
@@ -145,6 +140,11 @@ impl Recorder {
             held.into_iter().for_each(|start| self.record(start));
             self.record(end);
         }
+    }
+
+    /// What waits for the spool; `None` where nothing is recorded.
+    pub(super) fn backlog(&self) -> Option<Arc<Backlog>> {
+        self.shared.as_ref().map(|shared| Arc::clone(&shared.backlog))
     }
 
     fn is_secret(&self, name: &str) -> bool {

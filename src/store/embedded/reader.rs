@@ -91,10 +91,13 @@ fn filters(layout: &Layout, query: &Query) -> Vec<Box<dyn TantivyQuery>> {
     let mut filters: Vec<Box<dyn TantivyQuery>> = Vec::new();
     let exact = [
         (layout.request_id, &query.request_id),
+        (layout.trace_id, &query.trace_id),
         (layout.service, &query.service),
         (layout.node, &query.node),
         (layout.event, &query.event),
         (layout.url, &query.url),
+        (layout.action, &query.action),
+        (layout.caller, &query.caller),
     ];
     for (field, value) in exact {
         if let Some(value) = value {

@@ -18,7 +18,7 @@ fn spool(root: &std::path::Path) -> Spool {
         otlp: None,
     };
     let carrier = Carrier::new(&settings, Publisher::new().subscribe()).unwrap();
-    Spool::open(&settings, mpsc::channel(1).1, carrier, &Metrics::new()).unwrap()
+    Spool::open(&settings, (mpsc::channel(1).1, None), carrier, &Metrics::new()).unwrap()
 }
 
 #[test]

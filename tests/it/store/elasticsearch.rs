@@ -10,6 +10,7 @@ use goms::store::{
 use serde_json::{Value, json};
 
 use super::{Sample, all, ids, put};
+use crate::support::origin::{Origin, Reply, answer, json as json_answer};
 use crate::support::servers;
 
 /// An index of the shared server that only one test uses.
@@ -260,4 +261,42 @@ async fn requests_are_counted_by_service_and_by_edge() {
         assert_eq!(ids(&store.query(&filter).await.expect("found")), [samples[3].id.to_string()]);
     }
     index.delete().await;
+}
+
+/// A proxy's page says nothing of the events behind it; what Elasticsearch says of them counts.
+#[tokio::test]
+async fn a_page_of_a_proxy_refuses_nothing() {
+    let page = "<html><h1>Bad Request</h1></html>";
+    let error = r#"{"error":{"type":"parse_exception","reason":"bad"},"status":400}"#;
+    let (small, large) =
+        (Sample::new("request.start", 0), Sample::new("request.start", 0).body(json!("x".repeat(2 << 20))));
+    // status, what it says, the document, whether it is refused; `None`: nothing is known
+    let cases = [
+        ("400 Bad Request", page, &small, None),
+        ("400 Bad Request", r#"{"message":"no"}"#, &small, None),
+        ("400 Bad Request", error, &small, Some(true)),
+        ("413 Payload Too Large", page, &small, Some(false)),
+        ("413 Payload Too Large", page, &large, Some(true)),
+        ("413 Payload Too Large", "", &small, Some(false)),
+    ];
+    for (status, body, sample, refused) in cases {
+        let origin = Origin::start(move |seen, _| {
+            Reply::Bytes(if seen.target.contains("_bulk") {
+                answer(status, "", body)
+            } else {
+                json_answer(r#"{"trace_logs":{"mappings":{}}}"#)
+            })
+        })
+        .await;
+        let settings =
+            ElasticsearchSettings { url: format!("http://{}", origin.address), index: "trace_logs".to_owned() };
+        let store = Elasticsearch::open(&settings, &Metrics::new()).expect("opened");
+        let result = store.write(&[sample.document(), sample.document()]).await;
+        match (result, refused) {
+            (Err(StoreError::Unavailable { .. }), None) => {}
+            (Ok(outcomes), Some(true)) if matches!(outcomes[..], [Outcome::Refused(_), Outcome::Refused(_)]) => {}
+            (Ok(outcomes), Some(false)) if matches!(outcomes[..], [Outcome::Later(_), Outcome::Later(_)]) => {}
+            (result, _) => panic!("{status} {body}: {result:?}"),
+        }
+    }
 }

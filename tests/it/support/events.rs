@@ -96,7 +96,10 @@ pub fn consumer_settings(amqp: Option<AmqpSettings>) -> consumer::Settings {
     consumer::Settings {
         amqp,
         prefetch: 50,
+        max_bytes: 64 << 20,
         batch_events: 500,
+        batch_bytes: 4 << 20,
+        writes: 2,
         batch_wait: Duration::from_millis(20),
         call_keys: Vec::new(),
         dead_letters: None,

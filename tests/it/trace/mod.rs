@@ -130,6 +130,24 @@ fn without_any_consumer_the_spool_stays_within_its_cap_and_counts() {
 }
 
 #[test]
+fn a_full_queue_drops_what_comes_and_counts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (body, recorded, fit) in [(0, 16_384 + 100, 16_384..16_385), (1 << 20, 40, 31..33)] {
+        let metrics = Metrics::new();
+        let (recorder, mut events) = Recorder::channel(&trace_settings(folder.path(), nowhere()), &metrics);
+        for number in 0..recorded {
+            let mut event = event(number);
+            std::sync::Arc::make_mut(&mut event.request).body = vec![b' '; body].into();
+            recorder.record(event);
+        }
+        let waiting = std::iter::from_fn(|| events.try_recv().ok()).count() as u64;
+        assert!(fit.contains(&waiting), "{waiting} events with {body} bytes wait");
+        let text = format!("goms_trace_dropped_total{{where=\"recorder\"}} {}", recorded - waiting);
+        assert!(metrics.render().contains(&text), "{text}");
+    }
+}
+
+#[test]
 fn when_the_disk_fails_events_wait_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
