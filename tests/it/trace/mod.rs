@@ -2,6 +2,7 @@
 
 mod amqp;
 mod direct;
+mod faults;
 
 use std::path::Path;
 use std::time::Duration;
