@@ -200,6 +200,7 @@ fn settings(url: &str, queue: &str, folder: &Path) -> Settings {
     Settings {
         sample: 1.0,
         body_bytes: 16_384,
+        slow: Duration::from_secs(1),
         redact: Vec::new(),
         spool_bytes: 256 << 20,
         spool_dir: folder.to_owned(),

@@ -101,6 +101,7 @@ impl Config {
         let mut traces = Mapping::new();
         put(&mut traces, "message", if settings.message == Message::Single { "single" } else { "batch" });
         put(&mut traces, "sample", settings.sample);
+        put(&mut traces, "slow", duration(settings.slow));
         put(&mut traces, "bodyBytes", settings.body_bytes);
         put(&mut traces, "redact", texts(settings.redact.iter()));
         put(&mut traces, "spoolBytes", settings.spool_bytes);
@@ -111,8 +112,11 @@ impl Config {
         put(root, "traces", traces);
         let mut consumer = Mapping::new();
         put(&mut consumer, "prefetch", self.consumer.prefetch);
+        put(&mut consumer, "maxBytes", self.consumer.max_bytes);
         put(&mut consumer, "batchEvents", self.consumer.batch_events);
+        put(&mut consumer, "batchBytes", self.consumer.batch_bytes);
         put(&mut consumer, "batchWait", duration(self.consumer.batch_wait));
+        put(&mut consumer, "writes", self.consumer.writes);
         put(root, "consumer", consumer);
     }
 

@@ -16,6 +16,7 @@ mod go_form;
 pub(crate) mod otlp;
 mod parse;
 mod recorder;
+mod sample;
 mod spool;
 mod thread;
 pub mod tracestate;
@@ -24,6 +25,7 @@ pub mod transport;
 pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
 pub use recorder::{Recorder, TraceBody, header_form};
+pub use sample::Decision;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,6 +39,8 @@ use crate::shutdown::Shutdown;
 pub struct Settings {
     /// The share of requests that is traced; 0 turns tracing off.
     pub sample: f64,
+    /// Of the other requests a node keeps those that it saw end with 5xx or take so long.
+    pub slow: Duration,
     /// Bytes of a body that an event keeps; a longer one is replaced by a note of its size.
     pub body_bytes: usize,
     /// Header names (lower case) whose values are replaced by `[redacted]`, besides the call key, which always is.

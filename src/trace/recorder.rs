@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::backlog::Backlog;
 use super::context::TraceContext;
 use super::event::{Event, RequestInfo};
+use super::sample::{Decision, Sampling};
 use super::{CALL_KEY_HEADER, Settings};
 use crate::metrics::Metrics;
 
@@ -21,7 +22,7 @@ pub struct Recorder {
 #[derive(Debug)]
 struct Shared {
     queue: mpsc::Sender<Event>,
-    sample: f64,
+    sampling: Sampling,
     body_bytes: usize,
     redact: Vec<String>,
     backlog: Arc<Backlog>,
@@ -54,7 +55,7 @@ impl Recorder {
         let (queue, events) = mpsc::channel(QUEUE_EVENTS);
         let shared = Shared {
             queue,
-            sample: settings.sample,
+            sampling: Sampling { share: settings.sample, slow: settings.slow },
             body_bytes: settings.body_bytes,
             redact: settings.redact.iter().map(|name| name.to_ascii_lowercase()).collect(),
             backlog: Arc::new(Backlog::new(metrics)),
@@ -62,14 +63,10 @@ impl Recorder {
         (Self { shared: Some(Arc::new(shared)) }, events)
     }
 
-    /// Whether this request is to be recorded. The choice follows from the trace id, so every node makes the same.
+    /// What becomes of this request's events. Sets the context's flag to what callees shall do; off, it stays as it came.
     #[must_use]
-    pub fn wants(&self, context: &TraceContext) -> bool {
-        self.shared.as_ref().is_some_and(|shared| {
-            // the low 53 bits as a fraction of 1: a double holds them exactly
-            let fraction = (context.trace_id & ((1 << 53) - 1)) as f64 / (1u64 << 53) as f64;
-            context.sampled && fraction < shared.sample
-        })
+    pub fn decide(&self, context: &mut TraceContext) -> Decision {
+        self.shared.as_ref().map_or(Decision::Off, |shared| shared.sampling.decide(context))
     }
 
     /// The request as its events show it: first values only, names in the form `X-Request-Id`, without `Host`, secrets
@@ -119,6 +116,29 @@ impl Recorder {
     pub fn record(&self, event: Event) {
         if let Some(shared) = &self.shared {
             shared.backlog.add(event, |event| shared.queue.try_send(event).is_ok());
+        }
+    }
+
+    /// Takes the event that begins a request: records it, or gives it back to be held until the end.
+    #[must_use = "a held event is wanted at the end"]
+    pub fn record_start(&self, decision: Decision, event: Event) -> Option<Event> {
+        match decision {
+            Decision::Off => None,
+            Decision::Held => Some(event),
+            Decision::Kept => {
+                self.record(event);
+                None
+            }
+        }
+    }
+
+    /// Takes the event that ends a request, and what was held since its start.
+    pub fn record_end(&self, decision: Decision, held: Option<Event>, end: Event) {
+        let is_telling =
+            |shared: &Arc<Shared>| decision == Decision::Kept || shared.sampling.is_telling(end.status, end.duration);
+        if decision != Decision::Off && self.shared.as_ref().is_some_and(is_telling) {
+            held.into_iter().for_each(|start| self.record(start));
+            self.record(end);
         }
     }
 

@@ -102,16 +102,18 @@ pub(super) struct Item {
 impl Item {
     /// Whose fault it is: the document's, or the server's for now.
     pub fn outcome(&self) -> Outcome {
-        // 400s that say nothing about the document
-        let for_now = ["validation_exception", "index_closed_exception", "cluster_block_exception"];
         match self.status {
             200..=299 => Outcome::Stored,
-            400 | 413 if !for_now.iter().any(|kind| self.error["type"] == *kind) => {
-                Outcome::Refused(reason(&self.error))
-            }
+            400 | 413 if !is_for_now(&self.error) => Outcome::Refused(reason(&self.error)),
             status => Outcome::Later(format!("{status} {}", reason(&self.error))),
         }
     }
+}
+
+/// Whether a 400 says nothing about the document.
+pub(super) fn is_for_now(error: &Value) -> bool {
+    let kinds = ["validation_exception", "index_closed_exception", "cluster_block_exception"];
+    kinds.iter().any(|kind| error["type"] == *kind)
 }
 
 /// `type: reason: inner reason` of an error that the server reports.

@@ -80,7 +80,9 @@ fn keyword() -> Value {
 /// What queries need beside `request.url`.
 fn exact_properties() -> Map<String, Value> {
     let mut properties = Map::new();
-    for name in ["requestId", "event", "serviceName", "eventId", "traceId", "spanId", "parentId", "node"] {
+    let names =
+        ["requestId", "event", "serviceName", "eventId", "traceId", "spanId", "parentId", "node", "action", "caller"];
+    for name in names {
         properties.insert(name.to_owned(), keyword());
     }
     properties.insert("status".to_owned(), json!({"type": "integer"}));
@@ -108,6 +110,9 @@ pub(super) struct Names {
     pub service: String,
     pub node: String,
     pub url: String,
+    pub trace_id: String,
+    pub action: String,
+    pub caller: String,
     /// Orders events of equal sort keys.
     pub tie: String,
     /// Whether documents carry [`WORDS`].
@@ -124,6 +129,9 @@ impl Names {
             service: exact(mappings, "serviceName"),
             node: exact(mappings, "node"),
             url: exact(mappings, "request.url"),
+            trace_id: exact(mappings, "traceId"),
+            action: exact(mappings, "action"),
+            caller: exact(mappings, "caller"),
             // what the original consumer wrote has no `eventId`
             tie: if words { exact(mappings, "eventId") } else { "_id".to_owned() },
             words,

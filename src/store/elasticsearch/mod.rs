@@ -6,6 +6,7 @@
 mod bulk;
 mod mapping;
 mod search;
+mod stats;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of one bulk request, well below the server's `http.max_content_length` (100 MB). One larger document goes alone.
 const MAX_BULK_BYTES: usize = 8 << 20;
+
+/// A smaller document that is "too large" for a proxy says more about the proxy than about the document: 1 MiB is the
+/// least that one allows where nobody told it otherwise (nginx), and what a node keeps of a body is far below it.
+const LARGE_DOCUMENT_BYTES: usize = 1 << 20;
 
 /// An index of a server.
 pub struct Elasticsearch {
@@ -182,9 +187,14 @@ impl Elasticsearch {
         let mut todo = vec![lines];
         while let Some(part) = todo.pop() {
             let reply = self.send(Method::Post, &path, &[], Some(part.concat().into())).await?;
-            if matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) {
+            // a page of a proxy says nothing of the documents, except that they are too many at once
+            let too_large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
+            let error = server_error(&reply.body);
+            if too_large || (reply.status == StatusCode::BAD_REQUEST && error.is_some()) {
                 if part.len() == 1 {
-                    outcomes.push(Outcome::Refused(reason(&reply.body)));
+                    let own = error.map_or(part[0].len() > LARGE_DOCUMENT_BYTES, |error| !bulk::is_for_now(&error));
+                    let reason = format!("{} {}", reply.status.as_u16(), reason(&reply.body));
+                    outcomes.push(if own { Outcome::Refused(reason) } else { Outcome::Later(reason) });
                 } else {
                     let (first, second) = part.split_at(part.len() / 2);
                     todo.extend([second, first]);
@@ -249,6 +259,17 @@ impl Elasticsearch {
         Ok(outcomes)
     }
 
+    async fn search<T: serde::de::DeserializeOwned>(&self, body: &Value) -> Result<T, StoreError> {
+        let path = format!("/{}/_search", self.index);
+        // an index that is not there yet is empty; a search that misses a part fails
+        let parameters = [("ignore_unavailable", "true"), ("allow_partial_search_results", "false")];
+        let reply = self.send(Method::Post, &path, &parameters, Some(body.to_string().into())).await?;
+        if reply.status == StatusCode::BAD_REQUEST && server_error(&reply.body).is_some() {
+            return Err(StoreError::Query(reason(&reply.body)));
+        }
+        self.json("POST", &path, &reply)
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -305,20 +326,20 @@ impl TraceStore for Elasticsearch {
 
     async fn query(&self, query: &Query) -> Result<Page, StoreError> {
         let names = self.names(false).await?;
-        let body = search::body(query, &names)?.to_string();
-        let path = format!("/{}/_search", self.index);
-        // an index that is not there yet is empty; a search that misses a part fails
-        let parameters = [("ignore_unavailable", "true"), ("allow_partial_search_results", "false")];
-        let reply = self.send(Method::Post, &path, &parameters, Some(body.into())).await?;
-        if reply.status == StatusCode::BAD_REQUEST {
-            return Err(StoreError::Query(reason(&reply.body)));
-        }
-        Ok(search::page(self.json("POST", &path, &reply)?, query))
+        Ok(search::page(self.search(&search::body(query, &names)?).await?, query))
     }
 
-    async fn stats(&self, _query: &StatsQuery) -> Result<Stats, StoreError> {
-        Err(StoreError::Query("this store cannot count yet".to_owned()))
+    async fn stats(&self, query: &StatsQuery) -> Result<Stats, StoreError> {
+        let names = self.names(false).await?;
+        self.count(query, &names).await
     }
+}
+
+/// The error that Elasticsearch itself reports; `None` where the answer is another's, as a proxy's page.
+fn server_error(body: &[u8]) -> Option<Value> {
+    let mut answer: Value = serde_json::from_slice(body).ok()?;
+    answer.get("status")?.as_u64()?;
+    Some(answer.get_mut("error")?.take()).filter(|error| error.is_object() || error.is_string())
 }
 
 /// Why the server refused a request, from its JSON or else its text.

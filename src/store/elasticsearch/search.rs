@@ -11,7 +11,7 @@ use super::mapping::{Names, WORDS};
 
 /// The year 287,396. Elasticsearch cannot read an `epoch_millis` near the end of 64 bits, nor (before version 8) one
 /// below 0, so it holds none either.
-const MAX_TIME_MS: i64 = 1 << 53;
+pub(super) const MAX_TIME_MS: i64 = 1 << 53;
 
 /// The body of a search.
 pub(super) fn body(query: &Query, names: &Names) -> Result<Value, StoreError> {
@@ -40,7 +40,8 @@ pub(super) fn body(query: &Query, names: &Names) -> Result<Value, StoreError> {
     Ok(body)
 }
 
-fn filters(query: &Query, names: &Names) -> Vec<Value> {
+/// What a query asks for, without its order and place.
+pub(super) fn filters(query: &Query, names: &Names) -> Vec<Value> {
     let mut filters = Vec::new();
     let exact = [
         (&names.request_id, &query.request_id),
@@ -48,6 +49,9 @@ fn filters(query: &Query, names: &Names) -> Vec<Value> {
         (&names.node, &query.node),
         (&names.event, &query.event),
         (&names.url, &query.url),
+        (&names.trace_id, &query.trace_id),
+        (&names.action, &query.action),
+        (&names.caller, &query.caller),
     ];
     for (name, value) in exact {
         if let Some(value) = value {

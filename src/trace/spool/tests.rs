@@ -7,6 +7,7 @@ use crate::trace::{Message, Transport};
 fn spool(root: &std::path::Path) -> Spool {
     let settings = Settings {
         sample: 1.0,
+        slow: Duration::from_secs(1),
         body_bytes: 1024,
         redact: Vec::new(),
         spool_bytes: 1 << 20,

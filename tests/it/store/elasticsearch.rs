@@ -4,10 +4,13 @@ use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
 use elasticsearch::http::transport::Transport;
 use goms::metrics::Metrics;
-use goms::store::{Elasticsearch, ElasticsearchSettings, Outcome, Query, StoreError, TraceStore};
+use goms::store::{
+    Elasticsearch, ElasticsearchSettings, GroupBy, Outcome, Query, Stats, StatsQuery, StoreError, TraceStore,
+};
 use serde_json::{Value, json};
 
 use super::{Sample, all, ids, put};
+use crate::support::origin::{Origin, Reply, answer, json as json_answer};
 use crate::support::servers;
 
 /// An index of the shared server that only one test uses.
@@ -206,5 +209,94 @@ async fn a_server_that_is_away_is_unavailable() {
     for error in [write, query] {
         assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    }
+}
+
+/// Groups, errors, percentiles and buckets; what no event says counts as nothing.
+#[tokio::test]
+async fn requests_are_counted_by_service_and_by_edge() {
+    let Some(index) = TestIndex::new() else { return };
+    let store = index.store();
+    let by_edge = StatsQuery { by: GroupBy::Edge, ..StatsQuery::default() };
+    assert_eq!(store.stats(&by_edge).await.expect("counted"), Stats::default());
+    let mut samples: Vec<Sample> = (1..=100_u16)
+        .map(|at| {
+            let status = if at <= 7 { 503 } else { 200 };
+            Sample::new("service.end", 1000 + i64::from(at) * 10).end(status, u64::from(at) * 1_000_000)
+        })
+        .collect();
+    samples.push(Sample::new("service.start", 1));
+    samples.push(Sample::new("request.end", 1500).end(404, 5_000_000));
+    put(&store, &samples).await;
+    index.refresh().await;
+
+    let stats = store.stats(&by_edge).await.expect("counted");
+    assert_eq!((stats.first_ms, stats.last_ms), (Some(1010), Some(2000)));
+    let names: Vec<_> = stats.groups.iter().map(|group| (group.caller.as_deref(), group.service.as_str())).collect();
+    assert_eq!(names, [(Some("gateway"), "user"), (None, "gateway")]);
+    let total = &stats.groups[0].total;
+    assert_eq!((total.count, total.errors), (100, 7));
+    for (took, expected) in [(total.p50_ns, 50), (total.p95_ns, 95), (total.p99_ns, 99)] {
+        let expected = expected * 1_000_000;
+        assert!(took.abs_diff(expected) <= expected / 500, "{took} {expected}");
+    }
+
+    let filter = Query { since_ms: Some(1005), until_ms: Some(2000), caller: Some("gateway".to_owned()), ..all() };
+    let query = StatsQuery { filter, bucket_ms: Some(100), by: GroupBy::Service };
+    let stats = store.stats(&query).await.expect("counted");
+    assert_eq!(stats.groups.len(), 1);
+    let buckets = &stats.groups[0].buckets;
+    let counts: Vec<_> = buckets.iter().map(|bucket| (bucket.start_ms, bucket.summary.count)).collect();
+    let expected: Vec<_> = (0..10).map(|at| (1000 + at * 100, if at == 0 { 9 } else { 10 })).collect();
+    assert_eq!(counts, expected);
+    assert_eq!(buckets.iter().map(|bucket| bucket.summary.errors).collect::<Vec<_>>()[..2], [7, 0]);
+    let long = StatsQuery { bucket_ms: Some(u64::MAX), ..query.clone() };
+    assert_eq!(store.stats(&long).await.expect("counted").groups[0].buckets.len(), 1);
+    let none = StatsQuery { bucket_ms: Some(0), ..query };
+    assert!(matches!(store.stats(&none).await, Err(StoreError::Query(_))));
+    for filter in [
+        Query { trace_id: Some(samples[3].fields.trace_id.clone()), ..all() },
+        Query { action: Some("user/login".to_owned()), since_ms: Some(1040), until_ms: Some(1041), ..all() },
+    ] {
+        assert_eq!(ids(&store.query(&filter).await.expect("found")), [samples[3].id.to_string()]);
+    }
+    index.delete().await;
+}
+
+/// A proxy's page says nothing of the events behind it; what Elasticsearch says of them counts.
+#[tokio::test]
+async fn a_page_of_a_proxy_refuses_nothing() {
+    let page = "<html><h1>Bad Request</h1></html>";
+    let error = r#"{"error":{"type":"parse_exception","reason":"bad"},"status":400}"#;
+    let (small, large) =
+        (Sample::new("request.start", 0), Sample::new("request.start", 0).body(json!("x".repeat(2 << 20))));
+    // status, what it says, the document, whether it is refused; `None`: nothing is known
+    let cases = [
+        ("400 Bad Request", page, &small, None),
+        ("400 Bad Request", r#"{"message":"no"}"#, &small, None),
+        ("400 Bad Request", error, &small, Some(true)),
+        ("413 Payload Too Large", page, &small, Some(false)),
+        ("413 Payload Too Large", page, &large, Some(true)),
+        ("413 Payload Too Large", "", &small, Some(false)),
+    ];
+    for (status, body, sample, refused) in cases {
+        let origin = Origin::start(move |seen, _| {
+            Reply::Bytes(if seen.target.contains("_bulk") {
+                answer(status, "", body)
+            } else {
+                json_answer(r#"{"trace_logs":{"mappings":{}}}"#)
+            })
+        })
+        .await;
+        let settings =
+            ElasticsearchSettings { url: format!("http://{}", origin.address), index: "trace_logs".to_owned() };
+        let store = Elasticsearch::open(&settings, &Metrics::new()).expect("opened");
+        let result = store.write(&[sample.document(), sample.document()]).await;
+        match (result, refused) {
+            (Err(StoreError::Unavailable { .. }), None) => {}
+            (Ok(outcomes), Some(true)) if matches!(outcomes[..], [Outcome::Refused(_), Outcome::Refused(_)]) => {}
+            (Ok(outcomes), Some(false)) if matches!(outcomes[..], [Outcome::Later(_), Outcome::Later(_)]) => {}
+            (result, _) => panic!("{status} {body}: {result:?}"),
+        }
     }
 }

@@ -177,7 +177,7 @@ fn sample_zero_starts_nothing() {
         let mut settings = trace_settings(folder.path(), nowhere());
         settings.sample = 0.0;
         let node = Node::start(&settings, catalog);
-        assert!(!node.recorder.wants(&event(1).context));
+        assert_eq!(node.recorder.decide(&mut event(1).context), goms::trace::Decision::Off);
         node.record(1);
         assert_eq!(files(folder.path()), Vec::<std::path::PathBuf>::new());
         node.stop().await;
