@@ -19,6 +19,7 @@ mod recorder;
 mod redact;
 mod sample;
 mod spool;
+mod thread;
 pub mod tracestate;
 pub mod transport;
 
@@ -115,13 +116,16 @@ pub enum TraceError {
         #[source]
         source: std::io::Error,
     },
+    /// The operating system gives no thread.
+    #[error("cannot start the thread of the trace spool")]
+    Thread(#[source] std::io::Error),
     /// RabbitMQ's settings make no sense.
     #[error(transparent)]
     Amqp(#[from] transport::connection::SettingsError),
 }
 
-/// Starts the spool as a task on this thread (which must run a `LocalSet`, as every `actix_web::rt::System` has) and
-/// gives the recorder that feeds it; with `sample` 0 nothing starts and nothing is recorded.
+/// Starts the spool on a thread of its own, opens it, and gives the recorder that feeds it; with `sample` 0 nothing starts
+/// and nothing is recorded. To be called within a tokio runtime: when that is dropped, the spool ends where it stands.
 ///
 /// When `shutdown` begins, what was recorded is delivered for at most 2 s; the rest stays on disk for the next start.
 /// So begin it after the servers have drained, and wait with `finished`.
@@ -138,10 +142,7 @@ pub fn start(
     if settings.sample <= 0.0 {
         return Ok(Recorder::off());
     }
-    let carrier = transport::Carrier::new(settings, catalog)?;
     let (recorder, events) = Recorder::channel(settings, metrics);
-    let mut spool = spool::Spool::open(settings, (events, recorder.backlog()), carrier, metrics)?;
-    spool.otlp = settings.otlp.as_ref().map(|otlp| export::Exporter::start(otlp, metrics, shutdown));
-    shutdown.spawn_local(spool.run(shutdown.clone()));
+    thread::start(settings, catalog, (events, recorder.backlog()), metrics, shutdown)?;
     Ok(recorder)
 }

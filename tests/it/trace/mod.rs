@@ -2,6 +2,7 @@
 
 mod amqp;
 mod direct;
+mod faults;
 mod otlp;
 
 use std::path::Path;
@@ -69,7 +70,7 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
 fn a_killed_process_loses_only_the_last_flush_interval_and_the_next_one_delivers() {
     let folder = tempfile::tempdir().unwrap();
     let recorded = std::cell::RefCell::new(Vec::new());
-    // leaving `run` drops the task where it stands, as a kill does: nothing is flushed, the lock goes
+    // leaving `run` ends the spool where it stands, as a kill does: nothing is flushed, the lock goes
     run(async {
         let (_publisher, catalog) = consumers_at(&[]);
         let mut settings = trace_settings(folder.path(), nowhere());
@@ -113,10 +114,9 @@ fn without_any_consumer_the_spool_stays_within_its_cap_and_counts() {
         let mut settings = trace_settings(folder.path(), Transport::Direct { call_key: None });
         settings.spool_bytes = 200_000;
         let node = Node::start(&settings, catalog);
-        for _ in 0..20 {
+        for round in 1..=20 {
             node.record(100);
-            let recorded = node.metric("goms_trace_recorded_total");
-            until("they are taken", || node.metric("goms_trace_recorded_total") >= recorded + 100).await;
+            until("they are taken", || node.metric("goms_trace_recorded_total") == round * 100).await;
         }
         until("the cap drops some", || node.metric("goms_trace_dropped_total{where=\"spool\"}") > 0).await;
         until("all is on disk or dropped", || {
