@@ -213,6 +213,7 @@ fn settings(url: &str, queue: &str, folder: &Path) -> Settings {
             routing_key: String::new(),
             durable: true,
         }),
+        otlp: None,
     }
 }
 

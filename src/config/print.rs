@@ -47,9 +47,14 @@ impl Config {
         let port = |port: Option<u16>| port.map_or_else(|| "default".to_owned(), |port| port.to_string());
         let ip = node.advertise_ip.map_or_else(|| "found by the route".to_owned(), |ip| ip.to_string());
         let file = self.file.as_ref().map_or_else(|| "built in".to_owned(), |file| file.display().to_string());
+        let otlp = self.trace.otlp.as_ref().map_or_else(String::new, |otlp| {
+            let names: Vec<&str> = otlp.headers.iter().map(|(name, _)| name.as_str()).collect();
+            let headers = if names.is_empty() { String::new() } else { format!(" (headers: {})", names.join(", ")) };
+            format!("# spans go to: {}{headers}\n", otlp.place())
+        });
         format!(
             "# config: {file}\n# data dir: {}\n# runtime dir: {}\n# ports: http {}, rpc {}, admin {}\n\
-             # bind: {} (admin: {}), advertised: {ip}\n# workers: {}, drain timeout: {}\n",
+             # bind: {} (admin: {}), advertised: {ip}\n# workers: {}, drain timeout: {}\n{otlp}",
             self.data_dir.display(),
             self.runtime_dir.display(),
             port(node.http_port),

@@ -235,6 +235,7 @@ fn trace(raw: RawTraces, amqp: Option<AmqpSettings>, call_key: Option<String>, s
             Some(amqp) => Transport::Amqp(amqp),
             None => Transport::Direct { call_key },
         },
+        otlp: None, // the environment says
     }
 }
 

@@ -4,15 +4,15 @@
 //!
 //! [`Recorder`] takes events without blocking → `spool` keeps them in batches, on disk while the transport is away →
 //! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts, [`tracestate`]
-//! tells who called; [`event`] is the originals' JSON.
+//! tells who called; [`event`] is the originals' JSON. `export` tells an OpenTelemetry collector the same as spans.
 
 mod backlog;
 mod batch;
 pub mod context;
 pub(crate) mod dead_letter;
 pub mod event;
+mod export;
 mod go_form;
-#[allow(dead_code)] // what is only read and what is only written
 pub(crate) mod otlp;
 mod parse;
 mod recorder;
@@ -24,6 +24,7 @@ pub mod transport;
 
 pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
+pub use export::OtlpSettings;
 pub use recorder::{Recorder, TraceBody, header_form};
 pub use sample::Decision;
 
@@ -55,6 +56,8 @@ pub struct Settings {
     pub message: Message,
     /// Where events go.
     pub transport: Transport,
+    /// Where they go as spans besides.
+    pub otlp: Option<OtlpSettings>,
 }
 
 /// How many events a message carries.
@@ -120,7 +123,8 @@ pub enum TraceError {
 }
 
 /// Starts the spool on a thread of its own, opens it, and gives the recorder that feeds it; with `sample` 0 nothing starts
-/// and nothing is recorded. To be called within a tokio runtime: when that is dropped, the spool ends where it stands.
+/// and nothing is recorded. To be called on a thread with a `LocalSet`, as every `actix_web::rt::System` has (spans are sent
+/// from it): when that is dropped, the spool ends where it stands.
 ///
 /// When `shutdown` begins, what was recorded is delivered for at most 2 s; the rest stays on disk for the next start.
 /// So begin it after the servers have drained, and wait with `finished`.
@@ -138,6 +142,7 @@ pub fn start(
         return Ok(Recorder::off());
     }
     let (recorder, events) = Recorder::channel(settings, metrics);
-    thread::start(settings, catalog, (events, recorder.backlog()), metrics, shutdown)?;
+    let otlp = settings.otlp.as_ref().map(|otlp| export::Exporter::start(otlp, metrics, shutdown));
+    thread::start(settings, catalog, (events, recorder.backlog()), otlp, metrics, shutdown)?;
     Ok(recorder)
 }

@@ -35,6 +35,7 @@ use instruments::Instruments;
 use super::backlog::{Backlog, DropNotice};
 use super::dead_letter::DeadLetters;
 use super::event::Event;
+use super::export::Exporter;
 use super::transport::Carrier;
 use super::{Settings, TraceError};
 use crate::backoff::Backoff;
@@ -79,6 +80,8 @@ pub(super) struct Spool {
     flush_interval: Duration,
     instruments: Instruments,
     gauge_shown: i64,
+    /// Gets every event too.
+    pub otlp: Option<Exporter>,
 }
 
 impl Spool {
@@ -112,6 +115,7 @@ impl Spool {
             flush_interval: settings.flush_interval,
             instruments: Instruments::new(metrics),
             gauge_shown: 0,
+            otlp: None,
         };
         spool.account();
         Ok(spool)
@@ -162,6 +166,7 @@ impl Spool {
             backlog.taken(received);
         }
         for event in received.drain(..) {
+            self.otlp.iter().for_each(|otlp| otlp.offer(&event));
             if self.open.push_with(|json| event.push_json(json), now) {
                 self.seal();
             }

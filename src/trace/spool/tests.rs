@@ -15,6 +15,7 @@ fn spool(root: &std::path::Path) -> Spool {
         flush_interval: Duration::from_millis(100),
         message: Message::Batch,
         transport: Transport::Direct { call_key: None },
+        otlp: None,
     };
     let carrier = Carrier::new(&settings, Publisher::new().subscribe()).unwrap();
     Spool::open(&settings, (mpsc::channel(1).1, None), carrier, &Metrics::new()).unwrap()

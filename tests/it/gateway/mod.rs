@@ -163,5 +163,6 @@ fn trace_settings() -> trace::Settings {
         flush_interval: Duration::from_secs(1),
         message: trace::Message::Single,
         transport: trace::Transport::Direct { call_key: None },
+        otlp: None,
     }
 }

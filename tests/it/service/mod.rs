@@ -38,6 +38,7 @@ pub(crate) fn parts_with(service: &str, change: impl FnOnce(&mut trace::Settings
         flush_interval: Duration::from_millis(10),
         message: trace::Message::Single,
         transport: trace::Transport::Direct { call_key: None },
+        otlp: None,
     };
     change(&mut settings);
     let (recorder, events) = Recorder::channel(&settings, &metrics);

@@ -88,6 +88,7 @@ pub fn trace_settings(spool_dir: &Path, transport: Transport) -> Settings {
         flush_interval: Duration::from_millis(100),
         message: Message::Batch,
         transport,
+        otlp: None,
     }
 }
 

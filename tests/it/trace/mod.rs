@@ -3,6 +3,7 @@
 mod amqp;
 mod direct;
 mod faults;
+mod otlp;
 
 use std::path::Path;
 use std::time::Duration;
