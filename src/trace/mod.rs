@@ -125,8 +125,7 @@ pub enum TraceError {
 }
 
 /// Starts the spool on a thread of its own, opens it, and gives the recorder that feeds it; with `sample` 0 nothing starts
-/// and nothing is recorded. To be called on a thread with a `LocalSet`, as every `actix_web::rt::System` has (spans are sent
-/// from it): when that is dropped, the spool ends where it stands.
+/// and nothing is recorded. To be called within a tokio runtime: when that is dropped, the spool ends where it stands.
 ///
 /// When `shutdown` begins, what was recorded is delivered for at most 2 s; the rest stays on disk for the next start.
 /// So begin it after the servers have drained, and wait with `finished`.

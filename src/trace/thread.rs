@@ -25,7 +25,6 @@ pub(super) fn start(
     settings: &Settings,
     catalog: CatalogWatch,
     events: (Receiver<Event>, Option<Arc<Backlog>>),
-    otlp: Option<Exporter>,
     metrics: &Metrics,
     shutdown: &Shutdown,
 ) -> Result<(), TraceError> {
@@ -42,10 +41,7 @@ pub(super) fn start(
         // a system has a `LocalSet`, which the HTTP client and the spool's own futures need
         actix_web::rt::System::new().block_on(async {
             let (told, spool) = match open() {
-                Ok(mut spool) => {
-                    spool.otlp = otlp;
-                    (Ok(()), Some(spool))
-                }
+                Ok(spool) => (Ok(()), Some(spool)),
                 Err(error) => (Err(error), None),
             };
             if opened.send(told).is_ok()
