@@ -200,7 +200,8 @@ fn settings(url: &str, queue: &str, folder: &Path) -> Settings {
     Settings {
         sample: 1.0,
         body_bytes: 16_384,
-        redact: Vec::new(),
+        slow: Duration::from_secs(1),
+        redact: goms::trace::Redact::default(),
         spool_bytes: 256 << 20,
         spool_dir: folder.to_owned(),
         flush_interval: Duration::from_millis(100),
@@ -212,6 +213,7 @@ fn settings(url: &str, queue: &str, folder: &Path) -> Settings {
             routing_key: String::new(),
             durable: true,
         }),
+        otlp: None,
     }
 }
 

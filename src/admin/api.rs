@@ -60,11 +60,12 @@ async fn healthz() -> HttpResponse {
 }
 
 async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
-    if admin.is_ready() {
-        text("ready\n".to_owned())
-    } else {
-        HttpResponse::ServiceUnavailable().content_type(ContentType::plaintext()).body("not ready\n")
-    }
+    let answer = match admin.trouble() {
+        None => return text("ready\n".to_owned()),
+        Some(reason) if reason.is_empty() => "not ready\n".to_owned(),
+        Some(reason) => format!("not ready: {reason}\n"),
+    };
+    HttpResponse::ServiceUnavailable().content_type(ContentType::plaintext()).body(answer)
 }
 
 async fn metrics(admin: web::Data<Admin>) -> HttpResponse {

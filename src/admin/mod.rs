@@ -2,7 +2,8 @@
 //!
 //! May import: `registry`, `metrics`, `shutdown`.
 //!
-//! `/healthz` (the process lives), `/readyz` (200 while it takes requests, 503 before that and while it drains),
+//! `/healthz` (the process lives), `/readyz` (200 while it takes requests; 503 with the reason before that, while it
+//! drains, and while a part says that it is of no use),
 //! `/metrics` (Prometheus), `/api/nodes` (the nodes of this process with their load), `/api/cluster` (the catalog).
 
 mod api;
@@ -31,7 +32,11 @@ struct Inner {
     catalog: CatalogWatch,
     ready: AtomicBool,
     nodes: Mutex<Vec<OwnNode>>,
+    checks: Mutex<Vec<Check>>,
 }
+
+/// Why a part is of no use now, if so.
+type Check = Box<dyn Fn() -> Option<String> + Send>;
 
 #[derive(Clone)]
 struct OwnNode {
@@ -44,7 +49,8 @@ impl Admin {
     /// Not ready yet, without nodes.
     #[must_use]
     pub fn new(metrics: Metrics, catalog: CatalogWatch) -> Self {
-        let inner = Inner { metrics, catalog, ready: AtomicBool::new(false), nodes: Mutex::default() };
+        let ready = AtomicBool::new(false);
+        let inner = Inner { metrics, catalog, ready, nodes: Mutex::default(), checks: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -64,8 +70,17 @@ impl Admin {
         self.inner.ready.store(ready, Ordering::Release);
     }
 
-    fn is_ready(&self) -> bool {
-        self.inner.ready.load(Ordering::Acquire)
+    /// Has `/readyz` ask a part too: while it gives a reason the process is not ready.
+    pub fn add_check(&self, check: impl Fn() -> Option<String> + Send + 'static) {
+        self.inner.checks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(check));
+    }
+
+    /// Why the process is not ready, if so; empty when it starts or ends.
+    fn trouble(&self) -> Option<String> {
+        if !self.inner.ready.load(Ordering::Acquire) {
+            return Some(String::new());
+        }
+        self.inner.checks.lock().unwrap_or_else(PoisonError::into_inner).iter().find_map(|check| check())
     }
 
     fn nodes(&self) -> Vec<OwnNode> {

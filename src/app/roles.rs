@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ports::{self, Ports};
-use super::process::{LOOPBACK, Process, RunningNode, known_catalog, termination};
+use super::process::{LOOPBACK, Process, RunningNode, Server, known_catalog, termination};
 use super::service::{Listening, Served};
 use super::{AppError, gateway, service, trace_consumer, up};
 use crate::backoff::Backoff;
@@ -100,6 +100,11 @@ async fn start_all(
         node.rpc.set_serving(true).await;
         nodes.push(node);
         process.register(&id, registered.0, registered.1).await?;
+    }
+    // beside others a consumer's trouble is no reason to send their requests elsewhere
+    if let [RunningNode { server: Server::Consumer(consumer), .. }] = nodes.as_slice() {
+        let health = consumer.health();
+        process.admin.add_check(move || health.trouble());
     }
     process.admin.set_ready(true);
     Ok(admin)

@@ -14,7 +14,10 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use crate::config::{CommonFlags, LogFormat, NodeFlags, RegistryWord};
 pub use normalise::normalise;
-pub use trace::{FilterArgs, SearchArgs, ShowArgs, TailArgs, TraceCommand};
+pub use trace::{
+    ExportArgs, ExportFormat, FilterArgs, GraphArgs, GraphForm, RangeArgs, SearchArgs, ShowArgs, StatsArgs, TailArgs,
+    TraceCommand,
+};
 
 /// Everything went well (sysexits.h, as all of these).
 pub const EXIT_OK: u8 = 0;
@@ -107,7 +110,10 @@ pub enum Command {
     #[command(after_help = "Examples:
   goms trace search --service user --status 5xx --since 10m
   goms trace show 6f1c9a52-2f0e-4b6b-9d0e-0f6a3c1d2b4e
-  goms trace tail --event request.end")]
+  goms trace tail --event request.end
+  goms trace stats --since 1h --bucket 5m
+  goms trace graph
+  goms trace export --since 1h --format otlp --file traces.json")]
     Trace {
         /// What to do.
         #[command(subcommand)]

@@ -1,12 +1,18 @@
-//! `goms trace`: what to look for.
+//! `goms trace`: what to look for, and in which form.
+
+mod export;
+mod filter;
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub use export::{ExportArgs, ExportFormat};
+pub use filter::{FilterArgs, OrderWord, RangeArgs};
+
 use super::OutputArgs;
-use crate::config::{parse_duration, parse_moment};
-use crate::store;
+use crate::config::parse_positive_duration;
+use crate::store::{self, GroupBy, MAX_LIMIT};
 
 /// `goms trace`.
 #[derive(Clone, Debug, Subcommand)]
@@ -14,60 +20,67 @@ pub enum TraceCommand {
     /// Find events
     #[command(after_help = "Examples:
   goms trace search --service user --status 5xx --since 10m
-  goms trace search --min-duration 500ms --order slowest
+  goms trace search --action user/login --min-duration 500ms --order slowest
   goms trace search --url /api/user/login --since '2026-11-21 07:53' --until '2026-11-21 08:00'
   goms trace search --text 'alice' --output json
+  goms trace search --limit 100 --after n:1795247767123:0d5f…     the page behind one that ended so
 
-JSON: {total, events, next}; events are as stored (see `goms trace show --help`). The table groups them by request.")]
+JSON: {total, events, next}; events are as stored (see `goms trace show --help`). The table groups them by request.
+For more than 10,000 events take `goms trace export`.")]
     Search(SearchArgs),
     /// Draw the timeline of one request
     #[command(after_help = "Examples:
   goms trace show 6f1c9a52-2f0e-4b6b-9d0e-0f6a3c1d2b4e
+  goms trace show 6f1c9a522f0e4b6b9d0e0f6a3c1d2b4e             by trace id
   goms trace show 6f1c9a52-2f0e-4b6b-9d0e-0f6a3c1d2b4e --output json
 
-JSON: an array of the request's events as stored: requestId, request {method, url, urlParam, clientIp, headers, body},
+Shown are the events of the request and all others of its trace, each span below the one that called it.
+
+JSON: an array of these events as stored: requestId, request {method, url, urlParam, clientIp, headers, body},
 event, time, serviceName, serviceId, projectName, trace {timing}, eventId, traceId, spanId, parentId, status, node,
-durationNs, timeMs. Events of Go nodes end with trace.")]
+durationNs, timeMs, action, caller. Events of Go nodes lack some of them.")]
     Show(ShowArgs),
     /// Follow events as they are stored
     #[command(after_help = "Examples:
   goms trace tail
   goms trace tail --service user --event service.end
+  goms trace tail --status 5xx
 
-JSON: an event a line, as stored.")]
+JSON: an event a line, as stored. Shown is what happens after the start; each event once.")]
     Tail(TailArgs),
-}
+    /// Count requests, errors and durations, a line for each service
+    #[command(after_help = "Examples:
+  goms trace stats
+  goms trace stats --since 24h --bucket 1h --service user
+  goms trace stats --action user/login --since 10m
+  goms trace stats --by edge --output json
 
-/// What to look for; every flag narrows.
-#[derive(Clone, Debug, Default, Args)]
-pub struct FilterArgs {
-    /// Events of this service
-    #[arg(long, env = "GOMS_TRACE_SERVICE", value_name = "NAME")]
-    pub service: Option<String>,
+Counted are the requests that a node answered (request.end, service.end); errors are those with status 500 and above.
+JSON: {firstMs, lastMs, groups: [{caller, service, total, buckets}]}; total is {count, errors, p50Ns, p95Ns, p99Ns}, and
+each of buckets the same with startMs. caller is null for a client from outside, and without `--by edge`.")]
+    Stats(StatsArgs),
+    /// Show who calls whom, how often, how well and how fast
+    #[command(after_help = "Examples:
+  goms trace graph
+  goms trace graph --since 24h
+  goms trace graph --output dot | dot -Tsvg > graph.svg          draw it with Graphviz
+  goms trace graph --output mermaid                              for a Markdown page
 
-    /// Events of this kind
-    #[arg(long, env = "GOMS_TRACE_EVENT", value_name = "EVENT", value_parser = EVENTS)]
-    pub event: Option<String>,
+JSON: as of `goms trace stats --by edge`.")]
+    Graph(GraphArgs),
+    /// Write traces for other tools: OTLP, HAR or curl
+    #[command(after_help = "Examples:
+  goms trace export 6f1c9a52-2f0e-4b6b-9d0e-0f6a3c1d2b4e --format curl
+  goms trace export --since 1h --format otlp --file traces.json
+  goms trace export --status 5xx --since 24h --format har --file errors.har
 
-    /// HTTP status: `500`, `5xx` or `200-299`
-    #[arg(long, env = "GOMS_TRACE_STATUS", value_name = "STATUS", value_parser = parse_status)]
-    pub status: Option<StatusRange>,
+otlp: an OTLP JSON document (ExportTraceServiceRequest), a span for each pair of events, for any OpenTelemetry collector.
+har:  HTTP Archive 1.2 of the requests at the gateway, for a browser's network view. Answers are not recorded: their
+      headers and bodies are empty, their sizes -1.
+curl: a command a request that sends it again; what was redacted or not recorded is noted above it.
 
-    /// Took at least so long
-    #[arg(long, env = "GOMS_TRACE_MIN_DURATION", value_name = "DURATION", value_parser = parse_duration)]
-    pub min_duration: Option<Duration>,
-
-    /// Words that all stand somewhere in the event
-    #[arg(long, env = "GOMS_TRACE_TEXT", value_name = "WORDS")]
-    pub text: Option<String>,
-
-    /// Events of this node (ip:rpc_ip:http)
-    #[arg(long, env = "GOMS_TRACE_NODE", value_name = "NODE")]
-    pub node: Option<String>,
-
-    /// Events of requests to this path
-    #[arg(long, env = "GOMS_TRACE_URL", value_name = "PATH")]
-    pub url: Option<String>,
+All that match are written, in order of time, however many; the range ends when the command starts.")]
+    Export(ExportArgs),
 }
 
 /// `goms trace search`.
@@ -77,32 +90,47 @@ pub struct SearchArgs {
     #[command(flatten)]
     pub filter: FilterArgs,
 
-    /// Not before: how long ago (`10m`), a local date or RFC 3339
-    #[arg(long, env = "GOMS_TRACE_SINCE", value_name = "TIME", value_parser = moment)]
-    pub since: Option<i64>,
-
-    /// Before: how long ago (`10m`), a local date or RFC 3339
-    #[arg(long, env = "GOMS_TRACE_UNTIL", value_name = "TIME", value_parser = moment)]
-    pub until: Option<i64>,
+    /// When.
+    #[command(flatten)]
+    pub range: RangeArgs,
 
     /// Which come first: `newest`, `oldest` or `slowest`
     #[arg(long, env = "GOMS_TRACE_ORDER", value_name = "ORDER", default_value = "newest", hide_possible_values = true)]
     pub order: OrderWord,
 
-    /// At most so many events
+    /// At most so many events, 10,000 at most
     #[arg(long, env = "GOMS_TRACE_LIMIT", value_name = "N", default_value = "50", value_parser = parse_limit)]
     pub limit: usize,
+
+    /// Go on where a page ended: the `next` of its JSON
+    #[arg(long, env = "GOMS_TRACE_AFTER", value_name = "NEXT")]
+    pub after: Option<String>,
 
     /// Form of what is printed.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
+impl SearchArgs {
+    /// The query for these.
+    #[must_use]
+    pub fn query(&self) -> store::Query {
+        store::Query {
+            since_ms: self.range.since,
+            until_ms: self.range.until,
+            order: self.order.into(),
+            limit: self.limit,
+            after: self.after.clone(),
+            ..self.filter.query()
+        }
+    }
+}
+
 /// `goms trace show`.
 #[derive(Clone, Debug, Args)]
 pub struct ShowArgs {
-    /// The X-Request-Id of an answer
-    #[arg(value_name = "REQUEST_ID")]
+    /// The X-Request-Id of an answer, or a trace id (32 hex digits)
+    #[arg(value_name = "ID")]
     pub id: String,
 
     /// Form of what is printed.
@@ -122,111 +150,82 @@ pub struct TailArgs {
     pub output: OutputArgs,
 }
 
-impl FilterArgs {
-    /// The query for these, with [`SearchArgs`]' default limit.
-    #[must_use]
-    pub fn query(&self) -> store::Query {
-        store::Query {
-            service: self.service.clone(),
-            node: self.node.clone(),
-            event: self.event.clone(),
-            url: self.url.clone(),
-            status: self.status.map(|StatusRange(low, high)| (low, high)),
-            min_duration_ns: self.min_duration.map(|least| u64::try_from(least.as_nanos()).unwrap_or(u64::MAX)),
-            text: self.text.clone(),
-            limit: DEFAULT_LIMIT,
-            ..store::Query::default()
-        }
-    }
+/// `goms trace stats`.
+#[derive(Clone, Debug, Args)]
+pub struct StatsArgs {
+    /// What to count.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// When [default: since 1h].
+    #[command(flatten)]
+    pub range: RangeArgs,
+
+    /// Also count each stretch of this length by itself: `1m`, `1h`
+    #[arg(long, env = "GOMS_TRACE_BUCKET", value_name = "DURATION", value_parser = parse_positive_duration)]
+    pub bucket: Option<Duration>,
+
+    /// A line for each `service`, or for each `edge`: who called and who answered
+    #[arg(long, env = "GOMS_TRACE_BY", value_name = "WORD", default_value = "service", hide_possible_values = true)]
+    pub by: GroupWord,
+
+    /// Form of what is printed.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
-impl SearchArgs {
-    /// The query for these.
-    #[must_use]
-    pub fn query(&self) -> store::Query {
-        store::Query {
-            since_ms: self.since,
-            until_ms: self.until,
-            order: self.order.into(),
-            limit: self.limit,
-            ..self.filter.query()
-        }
-    }
+/// `goms trace graph`.
+#[derive(Clone, Debug, Args)]
+pub struct GraphArgs {
+    /// Which requests.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// When [default: since 1h].
+    #[command(flatten)]
+    pub range: RangeArgs,
+
+    /// Form of what is printed: `table`, `json`, `dot` or `mermaid`
+    #[arg(long, env = "GOMS_OUTPUT", value_name = "FORM", default_value = "table", hide_possible_values = true)]
+    pub output: GraphForm,
 }
 
-/// Lowest and highest status, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StatusRange(pub u16, pub u16);
-
-/// Which events come first, as a word.
+/// The form of a graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum OrderWord {
-    /// Latest first.
+pub enum GraphForm {
+    /// A tree for people.
     #[default]
-    Newest,
-    /// Earliest first.
-    Oldest,
-    /// Longest duration first.
-    Slowest,
+    Table,
+    /// For programs.
+    Json,
+    /// For Graphviz.
+    Dot,
+    /// For Markdown pages.
+    Mermaid,
 }
 
-impl From<OrderWord> for store::Order {
-    fn from(word: OrderWord) -> Self {
+/// What makes a line of the statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum GroupWord {
+    /// The service that answered.
+    #[default]
+    Service,
+    /// Who called and who answered.
+    Edge,
+}
+
+impl From<GroupWord> for GroupBy {
+    fn from(word: GroupWord) -> Self {
         match word {
-            OrderWord::Newest => Self::Newest,
-            OrderWord::Oldest => Self::Oldest,
-            OrderWord::Slowest => Self::Slowest,
+            GroupWord::Service => Self::Service,
+            GroupWord::Edge => Self::Edge,
         }
     }
-}
-
-const EVENTS: [&str; 4] = ["request.start", "service.start", "service.end", "request.end"];
-const DEFAULT_LIMIT: usize = 50;
-const MOST_EVENTS: usize = 10_000; // of one page: `store::Query::limit`
-
-fn parse_status(text: &str) -> Result<StatusRange, String> {
-    let bad = || format!("`{text}` is no HTTP status; write `500`, `5xx` or `200-299`");
-    let code = |part: &str| match part.trim().parse::<u16>() {
-        Ok(code @ 100..=599) => Ok(code),
-        _ => Err(bad()),
-    };
-    let lower = text.to_ascii_lowercase();
-    if let Some(class) = lower.strip_suffix("xx") {
-        let low = code(&format!("{class}00"))?;
-        return Ok(StatusRange(low, low + 99));
-    }
-    match text.split_once('-') {
-        Some((low, high)) => match (code(low)?, code(high)?) {
-            (low, high) if low <= high => Ok(StatusRange(low, high)),
-            _ => Err(format!("`{text}` holds no status: the lower one goes first")),
-        },
-        None => code(text).map(|code| StatusRange(code, code)),
-    }
-}
-
-fn moment(text: &str) -> Result<i64, String> {
-    parse_moment(text, &jiff::Zoned::now())
 }
 
 fn parse_limit(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(limit @ 1..=MOST_EVENTS) => Ok(limit),
-        _ => Err(format!("must be a number from 1 to {MOST_EVENTS}, got `{text}`")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_are_ranges() {
-        let cases = [("500", (500, 500)), ("5xx", (500, 599)), ("4XX", (400, 499)), ("200-299", (200, 299))];
-        for (text, (low, high)) in cases {
-            assert_eq!(parse_status(text), Ok(StatusRange(low, high)), "{text}");
-        }
-        for text in ["", "xx", "5x", "99", "600", "6xx", "0xx", "300-200", "-", "a-b", "5000xx"] {
-            assert!(parse_status(text).is_err(), "{text}");
-        }
+        Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
+        _ => Err(format!("must be a number from 1 to {MAX_LIMIT}, got `{text}`; `goms trace export` gives all")),
     }
 }

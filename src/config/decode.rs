@@ -64,6 +64,10 @@ impl<'a> Field<'a> {
         self.node.is_null()
     }
 
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
+    }
+
     pub(super) fn is_scalar(&self) -> bool {
         matches!(self.node.value, Value::Scalar { .. })
     }

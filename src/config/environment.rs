@@ -1,8 +1,14 @@
-//! The environment: where the data and runtime folders are. (The `GOMS_…` variables of flags are read by clap, as
-//! declared in `flags`.)
+//! The environment: where the data and runtime folders are, and OpenTelemetry's standard variables. (The `GOMS_…`
+//! variables of flags are read by clap, as declared in `flags`.)
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+use awc::http::header::{HeaderName, HeaderValue};
+use url::Url;
+
+use super::decode::Decoder;
+use crate::trace::OtlpSettings;
 
 /// Folders that no flag named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +36,92 @@ impl Folders {
     }
 }
 
+/// The one protocol of OTLP that goms speaks.
+const OTLP_PROTOCOL: &str = "http/protobuf";
+
+/// The collector that this process's environment names.
+pub(super) fn otlp(decoder: &mut Decoder) -> Option<OtlpSettings> {
+    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    read_otlp(variable).unwrap_or_else(|(name, message)| {
+        decoder.flag_fault(name, message);
+        None
+    })
+}
+
+/// By <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>: the variables of traces win over those of all
+/// signals, and an empty one counts as none. The fault is a variable and what is wrong with it; it shows no value of
+/// headers.
+fn read_otlp(variable: impl Fn(&str) -> Option<String>) -> Result<Option<OtlpSettings>, (&'static str, String)> {
+    let first = |names: [&'static str; 2]| {
+        names.into_iter().find_map(|name| {
+            let value = variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())?;
+            Some((name, value))
+        })
+    };
+    let endpoints = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    let Some((endpoint_name, endpoint)) = first(endpoints) else { return Ok(None) };
+    let mut url = collector(&endpoint).map_err(|message| (endpoint_name, message))?;
+    if endpoint_name == endpoints[1] {
+        let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+    }
+    if let Some((name, protocol)) = first(["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"])
+        && protocol != OTLP_PROTOCOL
+    {
+        let message = format!(
+            "goms exports spans by `{OTLP_PROTOCOL}` only (port 4318 of most collectors), got `{protocol}`; set \
+             OTEL_EXPORTER_OTLP_TRACES_PROTOCOL={OTLP_PROTOCOL}, or unset {endpoint_name}"
+        );
+        return Err((name, message));
+    }
+    let headers = match first(["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"]) {
+        Some((name, list)) => headers(&list).map_err(|message| (name, message))?,
+        None => Vec::new(),
+    };
+    Ok(Some(OtlpSettings { url: url.into(), headers }))
+}
+
+fn collector(text: &str) -> Result<Url, String> {
+    let bad = |why: &str| format!("is no address of a collector: {why}; write for example `http://127.0.0.1:4318`");
+    let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad("credentials belong into OTEL_EXPORTER_OTLP_HEADERS"));
+    }
+    match url.scheme() {
+        "http" => Ok(url),
+        "https" => Err(bad("goms exports spans by plain `http://`, to a collector on its machine or network")),
+        _ => Err(bad("it must begin with `http://`")),
+    }
+}
+
+/// `name=value,name2=value2`, values percent-encoded.
+fn headers(list: &str) -> Result<Vec<(String, String)>, String> {
+    let mut found = Vec::new();
+    for (number, member) in list.split(',').map(str::trim).enumerate().filter(|(_, member)| !member.is_empty()) {
+        let bad = |why: &str| format!("header {}: {why}; write `name=value,name2=value2`", number + 1);
+        let (name, value) = member.split_once('=').ok_or_else(|| bad("has no `=`"))?;
+        let name = name.trim().to_ascii_lowercase();
+        HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("the name is not one of a header"))?;
+        let value = percent_decoded(value.trim()).ok_or_else(|| bad("the value is no text once percent-decoded"))?;
+        HeaderValue::from_str(&value).map_err(|_| bad("the value cannot stand in a header"))?;
+        found.push((name, value));
+    }
+    Ok(found)
+}
+
+/// A `%` that two hexadecimal digits do not follow stands for itself.
+fn percent_decoded(text: &str) -> Option<String> {
+    let (bytes, mut decoded) = (text.as_bytes(), Vec::with_capacity(text.len()));
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes.get(at + 1..at + 3).filter(|hex| bytes[at] == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
+        let byte = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        decoded.push(byte.unwrap_or(bytes[at]));
+        at += if byte.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8(decoded).ok()
+}
+
 /// What tells the users of a machine apart.
 fn user() -> String {
     #[cfg(target_os = "linux")]
@@ -52,6 +144,64 @@ mod tests {
         let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
         let folders = Folders::read(variable, "/tmp".into(), "1000".to_owned());
         (folders.data.display().to_string(), folders.runtime.display().to_string())
+    }
+
+    fn otlp(variables: &[(&str, &str)]) -> Result<Option<OtlpSettings>, String> {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| name.strip_prefix("OTEL_EXPORTER_OTLP_") == Some(known));
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        read_otlp(variable).map_err(|(name, message)| format!("{name}: {message}"))
+    }
+
+    #[test]
+    fn the_collector_follows_the_standard_variables() {
+        let url = |variables: &[(&str, &str)]| otlp(variables).unwrap().map(|otlp| otlp.url);
+        assert_eq!(url(&[]), None);
+        assert_eq!(url(&[("ENDPOINT", " "), ("PROTOCOL", "grpc")]), None);
+        for (endpoint, expected) in [
+            ("http://c:4318", "http://c:4318/v1/traces"),
+            ("http://c:4318/", "http://c:4318/v1/traces"),
+            ("http://[::1]:4318/a/b/?k=v", "http://[::1]:4318/a/b/v1/traces?k=v"),
+        ] {
+            assert_eq!(url(&[("ENDPOINT", endpoint), ("PROTOCOL", "http/protobuf")]).unwrap(), expected);
+        }
+        let both = [("TRACES_ENDPOINT", "http://t:1/in"), ("ENDPOINT", "http://c:4318")];
+        assert_eq!(url(&both).unwrap(), "http://t:1/in");
+        let other = [("ENDPOINT", "http://c"), ("PROTOCOL", "grpc"), ("TRACES_PROTOCOL", "http/protobuf")];
+        assert_eq!(url(&other).unwrap(), "http://c/v1/traces");
+    }
+
+    #[test]
+    fn headers_are_decoded() {
+        let headers = |list| otlp(&[("ENDPOINT", "http://c"), ("HEADERS", list)]).map(|otlp| otlp.unwrap().headers);
+        let expected = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>()
+        };
+        assert_eq!(headers("Authorization=Basic%20YWI=").unwrap(), expected(&[("authorization", "Basic YWI=")]));
+        assert_eq!(headers(" a = 1 ,, b=100%2C%,").unwrap(), expected(&[("a", "1"), ("b", "100,%")]));
+        for bad in ["s3cret", "a=1,s3 cret=1", "a=%0As3cret", "a=%FFs3cret", "=s3cret"] {
+            let fault = headers(bad).expect_err(bad);
+            assert!(fault.starts_with("OTEL_EXPORTER_OTLP_HEADERS: header ") && !fault.contains("cret"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_exported_to_is_said() {
+        for (variables, said) in [
+            (
+                &[("ENDPOINT", "https://c")][..],
+                "OTEL_EXPORTER_OTLP_ENDPOINT: is no address of a collector: goms exports",
+            ),
+            (&[("ENDPOINT", "c:4318")], "must begin with `http://`"),
+            (&[("TRACES_ENDPOINT", "127.0.0.1")], "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: is no address of a collector"),
+            (&[("ENDPOINT", "http://u:s3cret@c")], "OTEL_EXPORTER_OTLP_HEADERS"),
+            (&[("ENDPOINT", "http://c"), ("PROTOCOL", "grpc")], "OTEL_EXPORTER_OTLP_PROTOCOL: goms exports spans by"),
+            (&[("ENDPOINT", "http://c"), ("TRACES_PROTOCOL", "http/json")], "got `http/json`"),
+        ] {
+            let fault = otlp(variables).expect_err(said);
+            assert!(fault.contains(said) && !fault.contains("s3cret"), "{fault}");
+        }
     }
 
     #[test]

@@ -152,7 +152,8 @@ impl Config {
         let mut decoder = decode::Decoder::new(&name);
         let raw = decoder.file(&decode::Field::root(&root));
         let folders = environment::Folders::of_this_process();
-        let config = resolve::resolve(&mut decoder, file, raw, common, node, folders);
+        let mut config = resolve::resolve(&mut decoder, file, raw, common, node, folders);
+        config.trace.otlp = environment::otlp(&mut decoder);
         let mut faults = decoder.faults;
         if faults.is_empty() {
             return Ok(config);

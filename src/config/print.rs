@@ -47,9 +47,14 @@ impl Config {
         let port = |port: Option<u16>| port.map_or_else(|| "default".to_owned(), |port| port.to_string());
         let ip = node.advertise_ip.map_or_else(|| "found by the route".to_owned(), |ip| ip.to_string());
         let file = self.file.as_ref().map_or_else(|| "built in".to_owned(), |file| file.display().to_string());
+        let otlp = self.trace.otlp.as_ref().map_or_else(String::new, |otlp| {
+            let names: Vec<&str> = otlp.headers.iter().map(|(name, _)| name.as_str()).collect();
+            let headers = if names.is_empty() { String::new() } else { format!(" (headers: {})", names.join(", ")) };
+            format!("# spans go to: {}{headers}\n", otlp.place())
+        });
         format!(
             "# config: {file}\n# data dir: {}\n# runtime dir: {}\n# ports: http {}, rpc {}, admin {}\n\
-             # bind: {} (admin: {}), advertised: {ip}\n# workers: {}, drain timeout: {}\n",
+             # bind: {} (admin: {}), advertised: {ip}\n# workers: {}, drain timeout: {}\n{otlp}",
             self.data_dir.display(),
             self.runtime_dir.display(),
             port(node.http_port),
@@ -101,8 +106,13 @@ impl Config {
         let mut traces = Mapping::new();
         put(&mut traces, "message", if settings.message == Message::Single { "single" } else { "batch" });
         put(&mut traces, "sample", settings.sample);
+        put(&mut traces, "slow", duration(settings.slow));
         put(&mut traces, "bodyBytes", settings.body_bytes);
-        put(&mut traces, "redact", texts(settings.redact.iter()));
+        let mut redact = Mapping::new();
+        put(&mut redact, "headers", texts(settings.redact.headers.iter()));
+        put(&mut redact, "query", texts(settings.redact.query.iter()));
+        put(&mut redact, "body", texts(settings.redact.body.iter()));
+        put(&mut traces, "redact", redact);
         put(&mut traces, "spoolBytes", settings.spool_bytes);
         put(&mut traces, "flushInterval", duration(settings.flush_interval));
         let retain = match &self.store {
@@ -113,8 +123,11 @@ impl Config {
         put(root, "traces", traces);
         let mut consumer = Mapping::new();
         put(&mut consumer, "prefetch", self.consumer.prefetch);
+        put(&mut consumer, "maxBytes", self.consumer.max_bytes);
         put(&mut consumer, "batchEvents", self.consumer.batch_events);
+        put(&mut consumer, "batchBytes", self.consumer.batch_bytes);
         put(&mut consumer, "batchWait", duration(self.consumer.batch_wait));
+        put(&mut consumer, "writes", self.consumer.writes);
         put(root, "consumer", consumer);
     }
 

@@ -10,7 +10,7 @@ use super::flags::{LogFormat, RegistryWord, registry_word};
 use super::names::{self, shown};
 use super::policy::{self, Overrides, RawAction};
 use super::units::{parse_duration, parse_positive_duration};
-use crate::trace::Message;
+use crate::trace::{BodyPath, Message, Redact};
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -53,8 +53,9 @@ pub(super) struct RawAmqp {
 pub(super) struct RawTraces {
     pub(super) message: Option<Message>,
     pub(super) sample: Option<f64>,
+    pub(super) slow: Option<Duration>,
     pub(super) body_bytes: Option<u64>,
-    pub(super) redact: Vec<String>,
+    pub(super) redact: Redact,
     pub(super) spool_bytes: Option<u64>,
     pub(super) flush_interval: Option<Duration>,
     /// `Some(None)`: for ever.
@@ -64,7 +65,10 @@ pub(super) struct RawTraces {
 #[derive(Debug, Default)]
 pub(super) struct RawConsumer {
     pub(super) prefetch: Option<u16>,
+    pub(super) max_bytes: Option<usize>,
     pub(super) batch_events: Option<usize>,
+    pub(super) batch_bytes: Option<usize>,
+    pub(super) writes: Option<usize>,
     pub(super) batch_wait: Option<Duration>,
 }
 
@@ -98,6 +102,12 @@ const MOST_TRACED_BODY: u64 = 1 << 20;
 const LEAST_SPOOL: u64 = 1 << 20;
 /// A message of RabbitMQ holds at most 256 events; a bulk write of more than this would be refused by size.
 const MOST_BATCH_EVENTS: usize = 100_000;
+/// A body of 16 MiB that a sender may bring at once must find room in half of it.
+const LEAST_CONSUMER_BYTES: u64 = 64 << 20;
+/// More than this in one write would be refused by size.
+const MOST_BATCH_BYTES: u64 = 64 << 20;
+/// A store does not work on more at once to any use.
+const MOST_WRITES: usize = 64;
 
 impl Decoder {
     /// Reads the whole file.
@@ -197,24 +207,51 @@ impl Decoder {
     }
 
     fn traces(&mut self, field: &Field<'_>) -> RawTraces {
-        let known = ["message", "sample", "bodyBytes", "redact", "spoolBytes", "flushInterval", "retain"];
+        let known = ["message", "sample", "slow", "bodyBytes", "redact", "spoolBytes", "flushInterval", "retain"];
         let table = self.table(field, &known);
         let messages = &[("batch", Message::Batch), ("single", Message::Single)];
-        let redact = table.get("redact").map(|field| self.list(&field)).unwrap_or_default();
         RawTraces {
             message: table.get("message").and_then(|field| self.read(&field, word("word", messages))),
             sample: table.get("sample").and_then(|field| self.read(&field, share)),
+            slow: table.get("slow").and_then(|field| self.read(&field, parse_positive_duration)),
             body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(0, MOST_TRACED_BODY))),
-            redact: redact.iter().filter_map(|field| self.read(field, header_name)).collect(),
+            redact: table.get("redact").map(|field| self.redact(&field)).unwrap_or_default(),
             spool_bytes: table.get("spoolBytes").and_then(|field| self.read(&field, size(LEAST_SPOOL, u64::MAX))),
             flush_interval: table.get("flushInterval").and_then(|field| self.read(&field, parse_positive_duration)),
             retain: table.get("retain").and_then(|field| self.read(&field, retain)),
         }
     }
 
+    /// A list is one of headers.
+    fn redact(&mut self, field: &Field<'_>) -> Redact {
+        if !field.is_table() {
+            return Redact { headers: self.each(Some(field.clone()), header_name), ..Redact::default() };
+        }
+        let table = self.table(field, &["headers", "query", "body"]);
+        Redact {
+            headers: self.each(table.get("headers"), header_name),
+            query: self.each(table.get("query"), parameter_name),
+            body: self.each(table.get("body"), body_path),
+        }
+    }
+
+    fn each<T>(&mut self, field: Option<Field<'_>>, parse: fn(&str) -> Result<T, String>) -> Vec<T> {
+        let list = field.map(|field| self.list(&field)).unwrap_or_default();
+        list.iter().filter_map(|field| self.read(field, parse)).collect()
+    }
+
     fn consumer(&mut self, field: &Field<'_>) -> RawConsumer {
-        let table = self.table(field, &["prefetch", "batchEvents", "batchWait"]);
+        let table = self.table(field, &["prefetch", "maxBytes", "batchEvents", "batchBytes", "batchWait", "writes"]);
+        let mut bytes = |key, least, most| {
+            let size = table.get(key).and_then(|field| self.read(&field, size(least, most)));
+            size.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+        };
+        let (max_bytes, batch_bytes) =
+            (bytes("maxBytes", LEAST_CONSUMER_BYTES, u64::MAX), bytes("batchBytes", 1, MOST_BATCH_BYTES));
         RawConsumer {
+            max_bytes,
+            batch_bytes,
+            writes: table.get("writes").and_then(|field| self.read(&field, number(1, MOST_WRITES))),
             prefetch: table.get("prefetch").and_then(|field| self.read(&field, number(1, u16::MAX))),
             batch_events: table.get("batchEvents").and_then(|field| self.read(&field, number(1, MOST_BATCH_EVENTS))),
             batch_wait: table.get("batchWait").and_then(|field| self.read(&field, parse_duration)),
@@ -286,6 +323,19 @@ fn header_name(text: &str) -> Result<String, String> {
     } else {
         Err(format!("`{}` is no header name; write for example `x-api-key`", shown(text)))
     }
+}
+
+/// As a program sees it, decoded.
+fn parameter_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['&', '=', '?', '[']) {
+        Err(format!("`{}` is no name of a query parameter; write for example `token`", shown(text)))
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+fn body_path(text: &str) -> Result<BodyPath, String> {
+    BodyPath::parse(text).map_err(|message| format!("`{}` {message}", shown(text)))
 }
 
 /// What the store takes as the name of an index: stricter than Elasticsearch, since the name stands in paths.

@@ -10,7 +10,7 @@ use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEtcd, RawLimits, RawRegistry, RawTraces};
 use super::units::format_duration;
 use super::{Config, LogSettings, NodeSettings, policy};
-use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Transport};
+use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
 use crate::{consumer, gateway, registry, store, trace};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(10);
@@ -25,10 +25,19 @@ const DEFAULT_BODY_BYTES: u64 = 16 << 10;
 const DEFAULT_SPOOL_BYTES: u64 = 256 << 20;
 /// Long enough to fill a batch under load, short enough that a user who looks at once sees the trace.
 const DEFAULT_FLUSH: Duration = Duration::from_millis(100);
+/// Well over what a usual request takes, well under the 10 s after which a call times out.
+const DEFAULT_SLOW: Duration = Duration::from_secs(1);
 const DEFAULT_RETAIN: Duration = Duration::from_secs(7 * 86_400);
-/// With arrays of 256 events of 1 KiB, 64 MiB.
-const DEFAULT_PREFETCH: u16 = 256;
+/// Four writes full of messages with one event each; of larger messages `maxBytes` lets fewer in.
+const DEFAULT_PREFETCH: u16 = 4_000;
+/// Some 100,000 events of 600 bytes: seconds of Elasticsearch's work, so that it never waits for us. A process under
+/// load is some 50 MiB larger than this.
+const DEFAULT_CONSUMER_BYTES: usize = 128 << 20;
 const DEFAULT_BATCH_EVENTS: usize = 1_000;
+/// Half of what one bulk request to Elasticsearch may have.
+const DEFAULT_BATCH_BYTES: usize = 4 << 20;
+/// One is with the store while the next is on its way.
+const DEFAULT_WRITES: usize = 2;
 const DEFAULT_BATCH_WAIT: Duration = Duration::from_millis(200);
 
 /// Makes the config; faults go to the decoder.
@@ -67,7 +76,10 @@ pub(super) fn resolve(
         consumer: consumer::Settings {
             amqp,
             prefetch: raw.consumer.prefetch.unwrap_or(DEFAULT_PREFETCH),
+            max_bytes: raw.consumer.max_bytes.unwrap_or(DEFAULT_CONSUMER_BYTES),
             batch_events: raw.consumer.batch_events.unwrap_or(DEFAULT_BATCH_EVENTS),
+            batch_bytes: raw.consumer.batch_bytes.unwrap_or(DEFAULT_BATCH_BYTES),
+            writes: raw.consumer.writes.unwrap_or(DEFAULT_WRITES),
             batch_wait: raw.consumer.batch_wait.unwrap_or(DEFAULT_BATCH_WAIT),
             call_keys: raw.call_keys.clone(),
             dead_letters: Some(data_dir.join("dead-letters.jsonl")),
@@ -204,16 +216,17 @@ fn amqp(decoder: &mut Decoder, urls: Vec<String>, raw: RawAmqp) -> Option<AmqpSe
 }
 
 fn trace(raw: RawTraces, amqp: Option<AmqpSettings>, call_key: Option<String>, spool_dir: PathBuf) -> trace::Settings {
-    let mut redact: Vec<String> = REDACTED_HEADERS.map(str::to_owned).to_vec();
-    for name in raw.redact {
-        if !redact.contains(&name) {
-            redact.push(name);
+    let mut headers: Vec<String> = REDACTED_HEADERS.map(str::to_owned).to_vec();
+    for name in raw.redact.headers {
+        if !headers.contains(&name) {
+            headers.push(name);
         }
     }
     trace::Settings {
         sample: raw.sample.unwrap_or(1.0),
+        slow: raw.slow.unwrap_or(DEFAULT_SLOW),
         body_bytes: to_usize(raw.body_bytes.unwrap_or(DEFAULT_BODY_BYTES)),
-        redact,
+        redact: Redact { headers, ..raw.redact },
         spool_bytes: raw.spool_bytes.unwrap_or(DEFAULT_SPOOL_BYTES),
         spool_dir,
         flush_interval: raw.flush_interval.unwrap_or(DEFAULT_FLUSH),
@@ -222,6 +235,7 @@ fn trace(raw: RawTraces, amqp: Option<AmqpSettings>, call_key: Option<String>, s
             Some(amqp) => Transport::Amqp(amqp),
             None => Transport::Direct { call_key },
         },
+        otlp: None, // the environment says
     }
 }
 

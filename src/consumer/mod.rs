@@ -3,8 +3,14 @@
 //! May import: `trace`, `store`, `metrics`, `shutdown`, `backoff`.
 
 mod amqp;
+mod batch;
+mod health;
+mod instruments;
 pub mod intake;
 mod pipeline;
+mod writer;
+
+pub use health::Health;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -19,6 +25,7 @@ use crate::store::TraceStore;
 use crate::trace::AmqpSettings;
 use crate::trace::dead_letter::DeadLetters;
 use crate::trace::transport::connection::{Broker, SettingsError};
+use instruments::Instruments;
 use intake::Intake;
 
 /// What a trace consumer takes and how.
@@ -26,17 +33,34 @@ use intake::Intake;
 pub struct Settings {
     /// RabbitMQ, when events travel through it.
     pub amqp: Option<AmqpSettings>,
-    /// Messages that may be taken but not yet stored.
+    /// Messages that may be taken but not yet stored; fewer of large ones, as `max_bytes` allows.
     pub prefetch: u16,
+    /// Bytes of what was taken and is not stored yet: one half is messages of RabbitMQ as they came, the other events
+    /// that were read from them or came over HTTP. One message larger than that is taken alone.
+    pub max_bytes: usize,
     /// Events a write to the store.
     pub batch_events: usize,
+    /// Bytes of JSON a write.
+    pub batch_bytes: usize,
     /// How long a write may wait for company.
     pub batch_wait: Duration,
+    /// Writes at once.
+    pub writes: usize,
     /// Whose direct events and queries are accepted; empty: everyone's.
     pub call_keys: Vec<String>,
     /// The file for direct events that can never be stored (those from RabbitMQ go to `<queue>.dead`); `None` only logs
     /// them.
     pub dead_letters: Option<PathBuf>,
+}
+
+impl Settings {
+    fn message_bytes(&self) -> usize {
+        self.max_bytes / 2
+    }
+
+    fn parsed_bytes(&self) -> usize {
+        (self.max_bytes / 2).clamp(1, u32::MAX as usize) // as a semaphore counts
+    }
 }
 
 /// Why a consumer cannot start.
@@ -57,9 +81,16 @@ pub enum ConsumerError {
 #[derive(Debug)]
 pub struct Running {
     shutdown: Shutdown,
+    health: Health,
 }
 
 impl Running {
+    /// What tells whether it is of use now.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
     /// Takes nothing new, stores and acknowledges what was taken, and ends; at most `limit`. What is not stored by then
     /// was not acknowledged and is delivered again elsewhere. Returns whether all ended in time.
     pub async fn stop(&self, limit: Duration) -> bool {
@@ -85,17 +116,15 @@ pub fn start(
     }
     let source = settings.amqp.as_ref().map(amqp_names).transpose()?;
     let shutdown = shutdown.child();
-    let pipeline = pipeline::start(settings, store.clone(), metrics, &shutdown);
-    let refused = metrics
-        .counter("consumer_refused_total", "trace events that the store can never keep", &[])
-        .with_label_values::<&str>(&[]);
+    let (health, instruments) = (Health::default(), Instruments::new(metrics));
+    let pipeline = pipeline::start(settings, store.clone(), &instruments, &health, &shutdown);
     if let Some(listener) = listener {
         let intake = Intake {
             pipeline: pipeline.clone(),
             store,
             call_keys: settings.call_keys.clone().into(),
             dead_letters: Arc::new(DeadLetters::new(settings.dead_letters.clone())),
-            refused: refused.clone(),
+            refused: instruments.refused.clone(),
         };
         intake::serve(intake, listener, &shutdown)?;
         if source.is_none() {
@@ -103,11 +132,22 @@ pub fn start(
         }
     }
     if let Some((broker, dead_queue)) = source {
-        let prefetch = settings.prefetch.max(1); // 0 would mean no limit
-        let source = amqp::Source { broker, dead_queue, prefetch, pipeline, refused, shutdown: shutdown.clone() };
+        health.set_queue(Some("not connected to rabbitmq yet".to_owned()));
+        let (prefetch, max_bytes) = (settings.prefetch.max(1), settings.message_bytes()); // 0 would mean no limit
+        let (health, shutdown_source) = (health.clone(), shutdown.clone());
+        let source = amqp::Source {
+            broker,
+            dead_queue,
+            prefetch,
+            max_bytes,
+            pipeline,
+            instruments,
+            health,
+            shutdown: shutdown_source,
+        };
         shutdown.spawn(source.run());
     }
-    Ok(Running { shutdown })
+    Ok(Running { shutdown, health })
 }
 
 fn amqp_names(settings: &AmqpSettings) -> Result<(Broker, ShortString), SettingsError> {

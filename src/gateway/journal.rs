@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::pipeline::Worker;
 use super::route::{Meters, Route};
 use crate::trace::event::now_ms;
-use crate::trace::{Event, EventKind, RequestInfo, TraceBody, TraceContext};
+use crate::trace::{Decision, Event, EventKind, RequestInfo, TraceBody, TraceContext};
 use crate::upstream::headers;
 
 /// nginx's word for a client that left before its answer.
@@ -27,23 +27,27 @@ pub(super) struct Journal {
     arrived_ms: i64,
     meters: Arc<Meters>,
     action: Option<Arc<str>>,
-    is_traced: bool,
+    decision: Decision,
     info: Option<Arc<RequestInfo>>,
+    held: Option<Event>,
     status: u16,
 }
 
 impl Journal {
-    pub fn begin(worker: &Rc<Worker>, request: &HttpRequest, context: TraceContext) -> Self {
+    /// Marks the context with whether callees shall record the request.
+    pub fn begin(worker: &Rc<Worker>, request: &HttpRequest, context: &mut TraceContext) -> Self {
+        let decision = worker.recorder.decide(context);
         Self {
             worker: worker.clone(),
             request: request.clone(),
-            context,
+            context: *context,
             arrived: Instant::now(),
             arrived_ms: now_ms(),
             meters: worker.routes.stray.clone(),
             action: None,
-            is_traced: worker.recorder.wants(&context),
+            decision,
             info: None,
+            held: None,
             status: CLIENT_LEFT,
         }
     }
@@ -56,7 +60,7 @@ impl Journal {
 
     /// The body is known: tells the start, as of the arrival.
     pub fn started(&mut self, body: TraceBody) {
-        if !self.is_traced || self.info.is_some() {
+        if self.decision == Decision::Off || self.info.is_some() {
             return;
         }
         let headers = self.request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
@@ -71,7 +75,8 @@ impl Journal {
         info.action = self.action.clone();
         let info = Arc::new(info);
         self.info = Some(info.clone());
-        self.tell(EventKind::RequestStart, info, self.arrived_ms, None);
+        let start = self.event(EventKind::RequestStart, info, self.arrived_ms, None);
+        self.held = self.worker.recorder.record_start(self.decision, start);
     }
 
     /// What is answered; told when the journal is dropped, with the last part of the answer.
@@ -79,8 +84,14 @@ impl Journal {
         self.status = status;
     }
 
-    fn tell(&self, kind: EventKind, request: Arc<RequestInfo>, time_ms: i64, duration: Option<std::time::Duration>) {
-        self.worker.recorder.record(Event {
+    fn event(
+        &self,
+        kind: EventKind,
+        request: Arc<RequestInfo>,
+        time_ms: i64,
+        duration: Option<std::time::Duration>,
+    ) -> Event {
+        Event {
             kind,
             context: self.context,
             request,
@@ -89,7 +100,7 @@ impl Journal {
             duration,
             status: duration.map(|_| self.status),
             id: Uuid::new_v4(),
-        });
+        }
     }
 
     fn log(&self, took: std::time::Duration) {
@@ -115,11 +126,10 @@ impl Drop for Journal {
     fn drop(&mut self) {
         let took = self.arrived.elapsed();
         self.meters.count(self.status, took.as_secs_f64());
-        if self.is_traced {
-            self.started(TraceBody::None);
-            if let Some(info) = self.info.take() {
-                self.tell(EventKind::RequestEnd, info, now_ms(), Some(took));
-            }
+        self.started(TraceBody::None);
+        if let Some(info) = self.info.take() {
+            let end = self.event(EventKind::RequestEnd, info, now_ms(), Some(took));
+            self.worker.recorder.record_end(self.decision, self.held.take(), end);
         }
         if self.worker.settings.access_log {
             self.log(took);

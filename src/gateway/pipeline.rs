@@ -43,7 +43,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Answers a request, whatever happens.
 pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Payload) -> HttpResponse<BoxBody> {
     let header = |name: HeaderName| request.headers().get(name).map(HeaderValue::as_bytes);
-    let context = TraceContext::from_headers(header(X_REQUEST_ID), header(TRACEPARENT));
+    let mut context = TraceContext::from_headers(header(X_REQUEST_ID), header(TRACEPARENT));
     let mut id = uuid::Uuid::encode_buffer();
     let id = &*context.request_id.hyphenated().encode_lower(&mut id);
     let mut response = if request.path() == "/cluster" {
@@ -51,7 +51,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(page)
     } else {
         let in_flight = worker.traffic.load.enter();
-        let mut journal = Journal::begin(&worker, &request, context);
+        let mut journal = Journal::begin(&worker, &request, &mut context);
         match steps(&worker, &request, payload, &context, &mut journal).await {
             Ok(answer) => deliver(answer, journal, in_flight),
             Err(failure) => {

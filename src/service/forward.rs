@@ -76,7 +76,7 @@ impl Forwarder {
         let headers = request.headers();
         let announced = body::content_length(headers);
         if let Some(len) = announced.filter(|len| *len > self.body_bytes as u64) {
-            if recorder.wants(&trace) {
+            if observed.is_traced() {
                 observed.record_start(request_info(recorder, request, asker, TraceBody::Opaque(len)));
             }
             body::discard(&mut payload, self.body_bytes).await;
@@ -99,7 +99,7 @@ impl Forwarder {
                 }
             }
         }
-        if recorder.wants(&trace) {
+        if observed.is_traced() {
             observed.record_start(request_info(recorder, request, asker, shown));
         }
         let over = Rc::new(Cell::new(false));

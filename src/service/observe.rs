@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::metrics::{LoadGuard, Metrics};
 use crate::trace::event::now_ms;
-use crate::trace::{Event, EventKind, Origin, Recorder, RequestInfo, TraceContext};
+use crate::trace::{Decision, Event, EventKind, Origin, Recorder, RequestInfo, TraceContext};
 
 /// The observers of one worker; made once.
 pub(super) struct Observer {
@@ -44,8 +44,14 @@ impl Observer {
         &self.recorder
     }
 
-    fn record(&self, kind: EventKind, trace: TraceContext, request: Arc<RequestInfo>, end: Option<(Duration, u16)>) {
-        self.recorder.record(Event {
+    fn event(
+        &self,
+        kind: EventKind,
+        trace: TraceContext,
+        request: Arc<RequestInfo>,
+        end: Option<(Duration, u16)>,
+    ) -> Event {
+        Event {
             kind,
             context: trace,
             request,
@@ -54,7 +60,7 @@ impl Observer {
             duration: end.map(|end| end.0),
             status: end.map(|end| end.1),
             id: Uuid::new_v4(),
-        });
+        }
     }
 }
 
@@ -67,39 +73,51 @@ pub(super) struct Observed {
     method: String,
     path: String,
     started: Instant,
+    decision: Decision,
     info: Option<Arc<RequestInfo>>,
+    held: Option<Event>,
     status: u16,
     ended: bool,
 }
 
 impl Observed {
-    /// `load` counts the request as running for as long as this lives.
+    /// `load` counts the request as running for as long as this lives. Marks `trace` with whether callees shall record
+    /// the request.
     pub(super) fn begin(
         observer: &Rc<Observer>,
         load: LoadGuard,
-        trace: TraceContext,
+        trace: &mut TraceContext,
         method: &str,
         path: &str,
     ) -> Self {
         observer.in_flight.inc();
+        let decision = observer.recorder.decide(trace);
         Self {
             observer: observer.clone(),
             _load: load,
-            trace,
+            trace: *trace,
             method: method.to_owned(),
             path: path.to_owned(),
             started: Instant::now(),
+            decision,
             info: None,
+            held: None,
             status: CLIENT_GONE,
             ended: false,
         }
     }
 
-    /// Records `service.start`; the end will be recorded too.
+    /// Whether its events may be wanted.
+    pub(super) fn is_traced(&self) -> bool {
+        self.decision != Decision::Off
+    }
+
+    /// Tells `service.start`; the end will be told too.
     pub(super) fn record_start(&mut self, info: RequestInfo) {
         let info = Arc::new(info);
         self.info = Some(info.clone());
-        self.observer.record(EventKind::ServiceStart, self.trace, info, None);
+        let start = self.observer.event(EventKind::ServiceStart, self.trace, info, None);
+        self.held = self.observer.recorder.record_start(self.decision, start);
     }
 
     /// The status that the end will be told with.
@@ -124,7 +142,8 @@ impl Observed {
         let class = usize::from(self.status / 100).clamp(1, 5) - 1;
         observer.by_class[class].inc();
         if let Some(info) = self.info.take() {
-            observer.record(EventKind::ServiceEnd, self.trace, info, Some((took, self.status)));
+            let end = observer.event(EventKind::ServiceEnd, self.trace, info, Some((took, self.status)));
+            observer.recorder.record_end(self.decision, self.held.take(), end);
         }
         if observer.access_log {
             log::info!(

@@ -178,14 +178,14 @@ impl Worker {
     /// One request: who is it → may it → what is asked → answer.
     async fn answer(&self, mut request: ServiceRequest) -> ServiceResponse<BoxBody> {
         let headers = request.headers();
-        let trace = TraceContext::from_headers(
+        let mut trace = TraceContext::from_headers(
             headers.get(&REQUEST_ID).map(HeaderValue::as_bytes),
             headers.get(&TRACEPARENT).map(HeaderValue::as_bytes),
         );
         let observed = Observed::begin(
             &self.observer,
             self.traffic.load.enter(),
-            trace,
+            &mut trace,
             request.method().as_str(),
             request.path(),
         );
@@ -229,7 +229,7 @@ impl Worker {
         let len = read.as_ref().map_or(0, Bytes::len) as u64;
         let json = read.and_then(|body| body::to_json(request.headers(), body));
         let recorder = self.observer.recorder();
-        if recorder.wants(&trace) {
+        if observed.is_traced() {
             let shown = match &json {
                 Ok(_) if len == 0 => TraceBody::None,
                 Ok(json) => TraceBody::Json(json.clone()),

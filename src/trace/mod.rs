@@ -4,24 +4,30 @@
 //!
 //! [`Recorder`] takes events without blocking → `spool` keeps them in batches, on disk while the transport is away →
 //! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts, [`tracestate`]
-//! tells who called; [`event`] is the originals' JSON.
+//! tells who called; [`event`] is the originals' JSON. `export` tells an OpenTelemetry collector the same as spans.
 
+mod backlog;
 mod batch;
 pub mod context;
 pub(crate) mod dead_letter;
 pub mod event;
+mod export;
 mod go_form;
-#[allow(dead_code)] // what is only read and what is only written
 pub(crate) mod otlp;
 mod parse;
 mod recorder;
+mod redact;
+mod sample;
 mod spool;
 pub mod tracestate;
 pub mod transport;
 
 pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
+pub use export::OtlpSettings;
 pub use recorder::{Recorder, TraceBody, header_form};
+pub use redact::{BodyPath, Redact};
+pub use sample::Decision;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,10 +41,12 @@ use crate::shutdown::Shutdown;
 pub struct Settings {
     /// The share of requests that is traced; 0 turns tracing off.
     pub sample: f64,
+    /// Of the other requests a node keeps those that it saw end with 5xx or take so long.
+    pub slow: Duration,
     /// Bytes of a body that an event keeps; a longer one is replaced by a note of its size.
     pub body_bytes: usize,
-    /// Header names (lower case) whose values are replaced by `[redacted]`, besides the call key, which always is.
-    pub redact: Vec<String>,
+    /// What is replaced by `[redacted]` before it leaves the process.
+    pub redact: Redact,
     /// Bytes on disk; over it the oldest events go.
     pub spool_bytes: u64,
     /// Where processes have their spools.
@@ -49,6 +57,8 @@ pub struct Settings {
     pub message: Message,
     /// Where events go.
     pub transport: Transport,
+    /// Where they go as spans besides.
+    pub otlp: Option<OtlpSettings>,
 }
 
 /// How many events a message carries.
@@ -130,7 +140,8 @@ pub fn start(
     }
     let carrier = transport::Carrier::new(settings, catalog)?;
     let (recorder, events) = Recorder::channel(settings, metrics);
-    let spool = spool::Spool::open(settings, events, carrier, metrics)?;
+    let mut spool = spool::Spool::open(settings, (events, recorder.backlog()), carrier, metrics)?;
+    spool.otlp = settings.otlp.as_ref().map(|otlp| export::Exporter::start(otlp, metrics, shutdown));
     shutdown.spawn_local(spool.run(shutdown.clone()));
     Ok(recorder)
 }

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prometheus::IntCounter;
 use tokio::sync::mpsc;
 
+use super::Settings;
+use super::backlog::Backlog;
 use super::context::TraceContext;
 use super::event::{Event, RequestInfo};
-use super::{CALL_KEY_HEADER, Settings};
+use super::redact::{REDACTED, Redact};
+use super::sample::{Decision, Sampling};
 use crate::metrics::Metrics;
 
 /// A clonable handle of a process's spool.
@@ -21,10 +23,10 @@ pub struct Recorder {
 #[derive(Debug)]
 struct Shared {
     queue: mpsc::Sender<Event>,
-    sample: f64,
+    sampling: Sampling,
     body_bytes: usize,
-    redact: Vec<String>,
-    dropped: IntCounter,
+    redact: Redact,
+    backlog: Arc<Backlog>,
 }
 
 /// A body as an event shows it.
@@ -38,7 +40,7 @@ pub enum TraceBody {
     Opaque(u64),
 }
 
-/// Events that may wait in memory for the spool; at 600 bytes each about 10 MB. Past it events are dropped and counted.
+/// Events that may wait in memory for the spool, besides the bound of bytes. Past either, events are dropped and counted.
 const QUEUE_EVENTS: usize = 16_384;
 
 impl Recorder {
@@ -52,27 +54,20 @@ impl Recorder {
     #[must_use]
     pub fn channel(settings: &Settings, metrics: &Metrics) -> (Self, mpsc::Receiver<Event>) {
         let (queue, events) = mpsc::channel(QUEUE_EVENTS);
-        let dropped = metrics
-            .counter("trace_dropped_total", "trace events lost because a queue was full", &["where"])
-            .with_label_values(&["recorder"]);
         let shared = Shared {
             queue,
-            sample: settings.sample,
+            sampling: Sampling { share: settings.sample, slow: settings.slow },
             body_bytes: settings.body_bytes,
-            redact: settings.redact.iter().map(|name| name.to_ascii_lowercase()).collect(),
-            dropped,
+            redact: settings.redact.clone(),
+            backlog: Arc::new(Backlog::new(metrics)),
         };
         (Self { shared: Some(Arc::new(shared)) }, events)
     }
 
-    /// Whether this request is to be recorded. The choice follows from the trace id, so every node makes the same.
+    /// What becomes of this request's events. Sets the context's flag to what callees shall do; off, it stays as it came.
     #[must_use]
-    pub fn wants(&self, context: &TraceContext) -> bool {
-        self.shared.as_ref().is_some_and(|shared| {
-            // the low 53 bits as a fraction of 1: a double holds them exactly
-            let fraction = (context.trace_id & ((1 << 53) - 1)) as f64 / (1u64 << 53) as f64;
-            context.sampled && fraction < shared.sample
-        })
+    pub fn decide(&self, context: &mut TraceContext) -> Decision {
+        self.shared.as_ref().map_or(Decision::Off, |shared| shared.sampling.decide(context))
     }
 
     /// The request as its events show it: first values only, names in the form `X-Request-Id`, without `Host`, secrets
@@ -88,6 +83,8 @@ impl Recorder {
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
         body: TraceBody,
     ) -> RequestInfo {
+        let only_the_key = Redact::default();
+        let redact = self.shared.as_ref().map_or(&only_the_key, |shared| &shared.redact);
         let mut shown: Vec<(String, String)> = Vec::new();
         for (name, value) in headers {
             let name = header_form(name);
@@ -95,17 +92,21 @@ impl Recorder {
                 continue;
             }
             let value =
-                if self.is_secret(&name) { Cow::Borrowed("[redacted]") } else { String::from_utf8_lossy(value) };
+                if redact.hides_header(&name) { Cow::Borrowed(REDACTED) } else { String::from_utf8_lossy(value) };
             shown.push((name, value.into_owned()));
         }
         let cap = self.shared.as_ref().map_or(0, |shared| shared.body_bytes);
         let body = match body {
             TraceBody::None => Bytes::new(),
-            TraceBody::Json(json) if json.len() <= cap => json,
-            TraceBody::Json(json) => note(json.len() as u64),
+            TraceBody::Json(json) => {
+                let len = json.len();
+                let shown = if len <= cap { redact.body(json) } else { None };
+                // what stands for many small values may be longer than they
+                shown.filter(|shown| shown.len() <= cap).unwrap_or_else(|| note(len as u64))
+            }
             TraceBody::Opaque(len) => note(len),
         };
-        let url_param = if query.is_empty() { String::new() } else { format!("?{query}") };
+        let url_param = if query.is_empty() { String::new() } else { format!("?{}", redact.query(query)) };
         RequestInfo {
             method: method.to_owned(),
             url: path.to_owned(),
@@ -120,20 +121,37 @@ impl Recorder {
 
     /// Hands an event over. Never waits: when the queue is full the event is dropped and counted.
     pub fn record(&self, event: Event) {
-        if let Some(shared) = &self.shared
-            && shared.queue.try_send(event).is_err()
-        {
-            shared.dropped.inc();
+        if let Some(shared) = &self.shared {
+            shared.backlog.add(event, |event| shared.queue.try_send(event).is_ok());
         }
     }
 
-    fn is_secret(&self, name: &str) -> bool {
-        // also as `call_service_key`, which CGI-like programs read as the same name
-        name.replace('_', "-").eq_ignore_ascii_case(CALL_KEY_HEADER)
-            || self
-                .shared
-                .as_ref()
-                .is_some_and(|shared| shared.redact.iter().any(|secret| secret.eq_ignore_ascii_case(name)))
+    /// Takes the event that begins a request: records it, or gives it back to be held until the end.
+    #[must_use = "a held event is wanted at the end"]
+    pub fn record_start(&self, decision: Decision, event: Event) -> Option<Event> {
+        match decision {
+            Decision::Off => None,
+            Decision::Held => Some(event),
+            Decision::Kept => {
+                self.record(event);
+                None
+            }
+        }
+    }
+
+    /// Takes the event that ends a request, and what was held since its start.
+    pub fn record_end(&self, decision: Decision, held: Option<Event>, end: Event) {
+        let is_telling =
+            |shared: &Arc<Shared>| decision == Decision::Kept || shared.sampling.is_telling(end.status, end.duration);
+        if decision != Decision::Off && self.shared.as_ref().is_some_and(is_telling) {
+            held.into_iter().for_each(|start| self.record(start));
+            self.record(end);
+        }
+    }
+
+    /// What waits for the spool; `None` where nothing is recorded.
+    pub(super) fn backlog(&self) -> Option<Arc<Backlog>> {
+        self.shared.as_ref().map(|shared| Arc::clone(&shared.backlog))
     }
 }
 

@@ -165,6 +165,12 @@ fn one_fault_each() {
         ("registry: {ttl: 500ms}", "config.yml:1: registry.ttl: must be at least `1s`, got `500ms`"),
         ("registry: {interval: 10}", "registry.interval: must be smaller than the ttl `10s`"),
         ("traces: {redact: ['a b']}", "config.yml:1: traces.redact[0]: `a b` is no header name"),
+        ("traces: {redact: {query: ['a=b']}}", "traces.redact.query[0]: `a=b` is no name of a query parameter"),
+        (
+            "traces: {redact: {body: [a, 'b[0]']}}",
+            "traces.redact.body[1]: `b[0]` is no path into a JSON body; write for",
+        ),
+        ("traces: {redact: {bodies: [a]}}", "traces.redact: unknown key `bodies`"),
         ("esIndex: café", "config.yml:1: esIndex: `café` is no name of an index"),
         ("esIndex: a+b", "config.yml:1: esIndex: `a+b` is no name of an index"),
         // RabbitMQ, a consumer and the spool take 16 MiB at most: a larger event would hold up or spoil all behind it
@@ -244,7 +250,10 @@ registry: { namespace: go-ms, ttl: 30, interval: 10 }
         matches!(&config.store, store::Settings::Elasticsearch(es) if es.url == "http://es:9200" && es.index == "trace_logs")
     );
     assert_eq!((config.trace.message, config.trace.sample), (Message::Single, 0.0));
-    assert_eq!(config.trace.redact, ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"]);
+    assert_eq!(
+        config.trace.redact.headers,
+        ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"]
+    );
     assert_eq!((&config.call_keys, &config.gateway.call_keys), (&config.consumer.call_keys, &config.call_keys));
     assert_eq!(config.registry.namespace, "go-ms");
     let config = load("callServiceKey: k", &[]).expect("good");
@@ -340,7 +349,11 @@ log: { level: trace, format: json }
     }
     let again = load(&printed, &[]).unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
     assert_eq!(yaml(&again), printed);
-    for text in ["", "traces: { retain: forever }", "registry: { kind: memory }"] {
+    for text in [
+        "",
+        "traces: { retain: forever, slow: 3s, redact: { query: [t], body: ['$.a[*].b'] } }",
+        "registry: { kind: memory }",
+    ] {
         let printed = yaml(&load(text, &[]).expect("good"));
         assert_eq!(yaml(&load(&printed, &[]).expect("loads")), printed);
     }

@@ -4,8 +4,10 @@
 //! read through its API. A write is committed before it is answered, several that wait together in one commit. The
 //! folder opens after a `kill -9` at any moment, with everything that was answered.
 
+mod durations;
 mod reader;
 mod schema;
+mod stats;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ use async_trait::async_trait;
 use prometheus::IntCounterVec;
 use tantivy::directory::error::LockError;
 use tantivy::directory::{Directory, DirectoryLock, Lock, MmapDirectory};
-use tantivy::{Index, IndexReader, ReloadPolicy};
+use tantivy::{Index, IndexReader, IndexSettings, ReloadPolicy, Searcher, TantivyError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
@@ -59,14 +61,12 @@ impl Embedded {
         shutdown: &Shutdown,
         metrics: &Metrics,
     ) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(|error| unavailable(dir, error))?;
-        let directory = MmapDirectory::open(dir).map_err(|error| unavailable(dir, error))?;
-        let lock = lock(dir, &directory)?;
         let layout = Layout::new();
-        let (index, reader) = open_index(directory, &layout).map_err(|error| unavailable(dir, error))?;
+        let (index, lock) = open_index(dir, &layout)?;
+        let reader = open_reader(&index).map_err(|error| unavailable(dir, error))?;
         let writer =
             Writer::open(dir.to_owned(), index, layout.clone(), reader.clone()).map_err(|error| match error {
-                tantivy::TantivyError::LockFailure(LockError::LockBusy, _) => StoreError::InUse(dir.to_owned()),
+                TantivyError::LockFailure(LockError::LockBusy, _) => StoreError::InUse(dir.to_owned()),
                 other => unavailable(dir, other),
             })?;
         let (jobs, waiting) = mpsc::channel(MAX_WAITING_WRITES);
@@ -83,6 +83,20 @@ impl Embedded {
         log::info!("embedded trace store open events={} dir={}", reader.searcher().num_docs(), dir.display());
         let events = metrics.counter("store_events_total", "Events written to the trace store", &["outcome"]);
         Ok(Self { dir: dir.to_owned(), layout, reader, jobs: Some(jobs), thread: Some(thread), events })
+    }
+
+    /// Runs a query of all that is committed on a thread that may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Searcher, &Layout) -> Result<T, SearchError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (searcher, layout) = (self.reader.searcher(), self.layout.clone());
+        match tokio::task::spawn_blocking(move || work(&searcher, &layout)).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(SearchError::Query(error))) => Err(error),
+            Ok(Err(SearchError::Index(error))) => Err(unavailable(&self.dir, error)),
+            Err(error) => Err(unavailable(&self.dir, error)),
+        }
     }
 
     fn ended(&self) -> StoreError {
@@ -102,18 +116,13 @@ impl TraceStore for Embedded {
     }
 
     async fn query(&self, query: &Query) -> Result<Page, StoreError> {
-        let (searcher, layout, query) = (self.reader.searcher(), self.layout.clone(), query.clone());
-        let found = tokio::task::spawn_blocking(move || reader::search(&searcher, &layout, &query)).await;
-        match found {
-            Ok(Ok(page)) => Ok(page),
-            Ok(Err(SearchError::Query(error))) => Err(error),
-            Ok(Err(SearchError::Index(error))) => Err(unavailable(&self.dir, error)),
-            Err(error) => Err(unavailable(&self.dir, error)),
-        }
+        let query = query.clone();
+        self.read(move |searcher, layout| reader::search(searcher, layout, &query)).await
     }
 
-    async fn stats(&self, _query: &StatsQuery) -> Result<Stats, StoreError> {
-        Err(StoreError::Query("this store cannot count yet".to_owned()))
+    async fn stats(&self, query: &StatsQuery) -> Result<Stats, StoreError> {
+        let query = query.clone();
+        self.read(move |searcher, layout| stats::count(searcher, layout, &query)).await
     }
 }
 
@@ -129,19 +138,45 @@ impl Drop for Embedded {
     }
 }
 
-fn lock(dir: &Path, directory: &MmapDirectory) -> Result<DirectoryLock, StoreError> {
+fn lock(dir: &Path) -> Result<(MmapDirectory, DirectoryLock), StoreError> {
+    std::fs::create_dir_all(dir).map_err(|error| unavailable(dir, error))?;
+    let directory = MmapDirectory::open(dir).map_err(|error| unavailable(dir, error))?;
     let lock = Lock { filepath: PathBuf::from(LOCK_FILE), is_blocking: false };
-    directory.acquire_lock(&lock).map_err(|error| match error {
-        LockError::LockBusy => StoreError::InUse(dir.to_owned()),
-        other @ LockError::IoError(_) => unavailable(dir, other),
-    })
+    match directory.acquire_lock(&lock) {
+        Ok(lock) => Ok((directory, lock)),
+        Err(LockError::LockBusy) => Err(StoreError::InUse(dir.to_owned())),
+        Err(other @ LockError::IoError(_)) => Err(unavailable(dir, other)),
+    }
 }
 
-fn open_index(directory: MmapDirectory, layout: &Layout) -> tantivy::Result<(Index, IndexReader)> {
-    let index = Index::open_or_create(directory, layout.schema.clone())?;
+/// Opens or makes the index in a folder that nobody else has. One that another version laid out otherwise is kept
+/// beside it, unread, and a new one begun: traces are worth less than a process that does not start.
+fn open_index(dir: &Path, layout: &Layout) -> Result<(Index, DirectoryLock), StoreError> {
+    let (directory, held) = lock(dir)?;
+    let error = match Index::open_or_create(directory, layout.schema.clone()) {
+        Ok(index) => return Ok((index, held)),
+        Err(error @ (TantivyError::SchemaError(_) | TantivyError::IncompatibleIndex(_))) => error,
+        Err(other) => return Err(unavailable(dir, other)),
+    };
+    let mut aside = dir.as_os_str().to_owned();
+    aside.push(format!(".old-{}", since_1970().as_secs()));
+    std::fs::rename(dir, &aside).map_err(|error| unavailable(dir, error))?;
+    log::warn!(
+        "the trace store was written by another version of goms; its events are set aside in {} (delete it when they \
+         are no longer wanted) and a new store is begun error={error} dir={}",
+        aside.display(),
+        dir.display()
+    );
+    // the lock lies in the folder that went
+    drop(held);
+    let (directory, held) = lock(dir)?;
+    let index = Index::create(directory, layout.schema.clone(), IndexSettings::default());
+    Ok((index.map_err(|error| unavailable(dir, error))?, held))
+}
+
+fn open_reader(index: &Index) -> tantivy::Result<IndexReader> {
     // the writing thread reloads after each commit; no file watcher, no second thread
-    let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-    Ok((index, reader))
+    index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()
 }
 
 /// Deletes what is older than `retain`, now and from time to time, until the end or until the store is dropped.
@@ -164,8 +199,11 @@ fn expire(jobs: mpsc::WeakSender<Job>, retain: Duration, shutdown: &Shutdown) {
 }
 
 fn cutoff_ms(retain: Duration) -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.saturating_sub(retain).as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(since_1970().saturating_sub(retain).as_millis()).unwrap_or(i64::MAX)
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn unavailable(dir: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {

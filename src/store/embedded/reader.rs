@@ -87,14 +87,18 @@ pub(super) fn older_than(layout: &Layout, cutoff_ms: i64) -> Box<dyn TantivyQuer
     Box::new(RangeQuery::new(Bound::Unbounded, Bound::Excluded(Term::from_field_i64(layout.time_ms, cutoff_ms))))
 }
 
-fn filters(layout: &Layout, query: &Query) -> Vec<Box<dyn TantivyQuery>> {
+/// What the parts of a query ask for; all must hold.
+pub(super) fn filters(layout: &Layout, query: &Query) -> Vec<Box<dyn TantivyQuery>> {
     let mut filters: Vec<Box<dyn TantivyQuery>> = Vec::new();
     let exact = [
         (layout.request_id, &query.request_id),
+        (layout.trace_id, &query.trace_id),
         (layout.service, &query.service),
         (layout.node, &query.node),
         (layout.event, &query.event),
         (layout.url, &query.url),
+        (layout.action, &query.action),
+        (layout.caller, &query.caller),
     ];
     for (field, value) in exact {
         if let Some(value) = value {
@@ -128,11 +132,13 @@ fn filters(layout: &Layout, query: &Query) -> Vec<Box<dyn TantivyQuery>> {
     filters
 }
 
-fn term(field: Field, value: &str) -> Box<dyn TantivyQuery> {
+/// Events with exactly this value.
+pub(super) fn term(field: Field, value: &str) -> Box<dyn TantivyQuery> {
     Box::new(TermQuery::new(Term::from_field_text(field, value), IndexRecordOption::Basic))
 }
 
-fn all_of(filters: &[Box<dyn TantivyQuery>]) -> Box<dyn TantivyQuery> {
+/// Events for which all hold.
+pub(super) fn all_of(filters: &[Box<dyn TantivyQuery>]) -> Box<dyn TantivyQuery> {
     match filters {
         [] => Box::new(AllQuery),
         [one] => one.box_clone(),

@@ -1,12 +1,15 @@
 //! How an event lies in tantivy.
 //!
 //! ```text
-//! id, request_id, event, service, node, url, trace_id    whole value as one term
-//! words                                                  its words (`text::words_of_json`), for full text
-//! status, duration_ns, time_ms                           columns: ranges and order
-//! tie                                                    column: hash of the id, orders events of one sort key
-//! json                                                   the event as it came, compressed; nothing else is kept
+//! id, request_id, event, node, url, trace_id, action    whole value as one term
+//! service, caller                                       so, too, and columns: what is counted by
+//! words                                                 its words (`text::words_of_json`), for full text
+//! status, duration_ns, time_ms                          columns: ranges, order, counting
+//! tie                                                   column: hash of the id, orders events of one sort key
+//! json                                                  the event as it came, compressed; nothing else is kept
 //! ```
+//!
+//! A folder of another schema is set aside when it is opened, so a change here costs users their old traces.
 
 use tantivy::TantivyDocument;
 use tantivy::schema::{FAST, Field, IndexRecordOption, NumericOptions, STORED, Schema, TextFieldIndexing, TextOptions};
@@ -27,6 +30,8 @@ pub(super) struct Layout {
     pub node: Field,
     pub url: Field,
     pub trace_id: Field,
+    pub action: Field,
+    pub caller: Field,
     pub words: Field,
     pub status: Field,
     pub duration_ns: Field,
@@ -35,6 +40,9 @@ pub(super) struct Layout {
     pub json: Field,
 }
 
+pub(super) const SERVICE: &str = "service";
+pub(super) const CALLER: &str = "caller";
+pub(super) const STATUS: &str = "status";
 pub(super) const TIME_MS: &str = "time_ms";
 pub(super) const DURATION_NS: &str = "duration_ns";
 pub(super) const TIE: &str = "tie";
@@ -50,18 +58,21 @@ impl Layout {
             )
         };
         let exact = indexed("raw");
+        let counted_by = indexed("raw").set_fast("raw");
         let column = NumericOptions::default() | FAST;
         let mut builder = Schema::builder();
         Self {
             id: builder.add_text_field("id", exact.clone()),
             request_id: builder.add_text_field("request_id", exact.clone()),
             event: builder.add_text_field("event", exact.clone()),
-            service: builder.add_text_field("service", exact.clone()),
+            service: builder.add_text_field(SERVICE, counted_by.clone()),
             node: builder.add_text_field("node", exact.clone()),
             url: builder.add_text_field("url", exact.clone()),
-            trace_id: builder.add_text_field("trace_id", exact),
+            trace_id: builder.add_text_field("trace_id", exact.clone()),
+            action: builder.add_text_field("action", exact),
+            caller: builder.add_text_field(CALLER, counted_by),
             words: builder.add_text_field("words", indexed("whitespace")),
-            status: builder.add_u64_field("status", column.clone()),
+            status: builder.add_u64_field(STATUS, column.clone()),
             duration_ns: builder.add_u64_field(DURATION_NS, column.clone()),
             time_ms: builder.add_i64_field(TIME_MS, column.clone()),
             tie: builder.add_u64_field(TIE, column),
@@ -81,6 +92,8 @@ impl Layout {
             (self.node, &fields.node),
             (self.url, &fields.url),
             (self.trace_id, &fields.trace_id),
+            (self.action, &fields.action),
+            (self.caller, &fields.caller),
         ] {
             if !value.is_empty() {
                 made.add_text(field, cut(value));

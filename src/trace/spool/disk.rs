@@ -4,13 +4,14 @@
 //! <spool_dir>/<uuid>/lock                   held (flock) by the process that owns the folder, as long as it lives
 //! <spool_dir>/<uuid>/0000000000000001.seg   oldest; delivered first, deleted once all of it is confirmed
 //! <spool_dir>/<uuid>/0000000000000002.seg   newest; appended to
-//! <spool_dir>/<uuid>-…02.seg.bad            damaged, set aside for a person to look at
+//! <spool_dir>/<uuid>-…02.seg.bad            damaged, set aside for a person to look at; the newest 16
 //! ```
 //! Invariants: what is before [`Disk::cursor`] is confirmed; the bytes of all segments stay within the cap, else the
 //! oldest segment goes; a segment is on disk in one folder at a time (adoption renames it). Writes are not synced: they
 //! survive the death of the process, not that of the machine.
 
 mod adopt;
+mod leftovers;
 #[cfg(test)]
 mod tests;
 
@@ -96,6 +97,7 @@ impl Disk {
         };
         disk.adopt_all()?;
         disk.keep_within_cap(0);
+        disk.tidy();
         Ok(disk)
     }
 
@@ -279,6 +281,7 @@ impl Disk {
             Ok(()) => log::warn!("damaged spool file set aside file={}", target.display()),
             Err(error) => log::warn!("cannot set a damaged spool file aside file={} error={error}", path.display()),
         }
+        self.tidy();
     }
 }
 

@@ -13,6 +13,7 @@
 //! - What is on disk is delivered first, in order; it goes only when confirmed, or at the cap (counted).
 //! - A delivery that failed is tried again after a wait that grows; a late confirmation counts.
 
+mod delivery;
 mod disk;
 mod instruments;
 mod segment;
@@ -21,27 +22,26 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
 use crate::trace::batch::{BATCH_EVENTS, Batch, OpenBatch};
-use disk::{Disk, Position};
+use delivery::{InFlight, finished};
+use disk::Disk;
 use instruments::Instruments;
 
+use super::backlog::{Backlog, DropNotice};
 use super::dead_letter::DeadLetters;
 use super::event::Event;
-use super::transport::{Away, Carrier, Refused};
+use super::export::Exporter;
+use super::transport::Carrier;
 use super::{Settings, TraceError};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
-/// Batches a delivery: up to 4,096 events a round trip.
-const DELIVERY_BATCHES: usize = 16;
-/// Bytes a delivery, which a consumer takes in one request.
-const DELIVERY_BYTES: usize = 4 << 20;
 /// Bytes that wait in memory: more only while the disk cannot be written, and then the oldest go.
 const MEMORY_BYTES: usize = 32 << 20;
 /// How long an ending process tries to deliver what it has.
@@ -55,17 +55,11 @@ const ADOPT_INTERVAL: Duration = Duration::from_secs(2);
 /// In the folder of all spools: what no consumer will ever take.
 const DEAD_LETTERS: &str = "dead-letters.jsonl";
 
-/// What is being delivered.
-struct InFlight {
-    batches: Vec<Batch>,
-    /// Where they end on disk; `None` while they are only in memory.
-    on_disk: Option<Position>,
-    done: LocalBoxFuture<'static, (Carrier, Result<Vec<Refused>, Away>)>,
-}
-
 /// The task's state.
 pub(super) struct Spool {
     events: mpsc::Receiver<Event>,
+    backlog: Option<Arc<Backlog>>,
+    notice: DropNotice,
     open: OpenBatch,
     memory: VecDeque<Batch>,
     memory_bytes: usize,
@@ -86,13 +80,15 @@ pub(super) struct Spool {
     flush_interval: Duration,
     instruments: Instruments,
     gauge_shown: i64,
+    /// Gets every event too.
+    pub otlp: Option<Exporter>,
 }
 
 impl Spool {
     /// Opens the folder and takes over what dead processes left.
     pub fn open(
         settings: &Settings,
-        events: mpsc::Receiver<Event>,
+        (events, backlog): (mpsc::Receiver<Event>, Option<Arc<Backlog>>),
         carrier: Carrier,
         metrics: &Metrics,
     ) -> Result<Self, TraceError> {
@@ -100,6 +96,8 @@ impl Spool {
             .map_err(|source| TraceError::Spool { dir: settings.spool_dir.clone(), source })?;
         let mut spool = Self {
             events,
+            backlog,
+            notice: DropNotice::default(),
             open: OpenBatch::default(),
             memory: VecDeque::new(),
             memory_bytes: 0,
@@ -117,6 +115,7 @@ impl Spool {
             flush_interval: settings.flush_interval,
             instruments: Instruments::new(metrics),
             gauge_shown: 0,
+            otlp: None,
         };
         spool.account();
         Ok(spool)
@@ -163,7 +162,11 @@ impl Spool {
     fn take(&mut self, received: &mut Vec<Event>, count: usize) {
         let now = Instant::now();
         self.instruments.recorded.inc_by(count as u64);
+        if let Some(backlog) = &self.backlog {
+            backlog.taken(received);
+        }
         for event in received.drain(..) {
+            self.otlp.iter().for_each(|otlp| otlp.offer(&event));
             if self.open.push_with(|json| event.push_json(json), now) {
                 self.seal();
             }
@@ -204,12 +207,15 @@ impl Spool {
             None => persist,
         };
         let (retry, adopt) = if self.in_flight.is_none() { (self.retry_at, self.adopt_at) } else { (None, None) };
-        [seal, persist, retry, adopt].into_iter().flatten().min()
+        [seal, persist, retry, adopt, self.notice.deadline()].into_iter().flatten().min()
     }
 
     /// Whatever is due.
     fn tick(&mut self) {
         let now = Instant::now();
+        if let Some(backlog) = &self.backlog {
+            self.notice.look(backlog.dropped(), now);
+        }
         if self.open.born().is_some_and(|born| now >= born + self.seal_age()) {
             self.seal();
         }
@@ -278,117 +284,6 @@ impl Spool {
         self.adopt_at = Some(if more { now } else { now + ADOPT_INTERVAL });
     }
 
-    fn start_delivery(&mut self) {
-        if self.in_flight.is_some() {
-            return;
-        }
-        self.adopt();
-        if self.retry_at.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
-        let (mut batches, mut end) = (Vec::new(), None);
-        if !self.disk.is_empty() {
-            match self.disk.peek(DELIVERY_BATCHES, DELIVERY_BYTES) {
-                Ok((from_disk, position)) => (batches, end) = (from_disk, Some(position)),
-                Err(error) => {
-                    self.retry_at = Some(Instant::now() + DISK_RETRY);
-                    if self.disk_broken.replace(Instant::now()).is_none() {
-                        log::error!("cannot read trace events from disk, they wait there: {error}");
-                    }
-                    return;
-                }
-            }
-        }
-        if batches.is_empty() && self.disk.is_empty() {
-            end = None;
-            let mut bytes = 0;
-            while batches.len() < DELIVERY_BATCHES
-                && bytes < DELIVERY_BYTES
-                && let Some(batch) = self.memory.pop_front()
-            {
-                bytes += batch.json.len();
-                self.memory_bytes -= batch.json.len();
-                batches.push(batch);
-            }
-        }
-        if batches.is_empty() {
-            // what the wait was for may be gone (dropped at the cap, deleted by someone)
-            self.retry_at = None;
-            return;
-        }
-        let Some(mut carrier) = self.carrier.take() else { return };
-        let load = batches.clone();
-        let done = Box::pin(async move {
-            let result = carrier.deliver(&load).await;
-            (carrier, result)
-        });
-        self.in_flight = Some(InFlight { batches, on_disk: end, done });
-    }
-
-    fn finish_delivery(&mut self, carrier: Carrier, result: Result<Vec<Refused>, Away>) {
-        self.carrier = Some(carrier);
-        let Some(flight) = self.in_flight.take() else { return };
-        let events: u64 = flight.batches.iter().map(|batch| batch.events as u64).sum();
-        match result {
-            Ok(refused) => {
-                self.instruments.delivered.inc_by(events.saturating_sub(refused.len() as u64));
-                self.bury(&refused);
-                self.forget(flight, events);
-                self.backoff.reset();
-                self.retry_at = None;
-                self.away = false;
-                if std::mem::take(&mut self.told) {
-                    log::info!("trace events are delivered again waiting={}", self.disk.events());
-                }
-            }
-            Err(away) => {
-                self.put_back(flight);
-                let wait = self.backoff.next_wait().max(away.wait);
-                self.retry_at = Some(Instant::now() + wait);
-                self.away = true;
-                if away.told || std::mem::replace(&mut self.told, true) {
-                    log::debug!("trace events still wait on disk: {away}");
-                } else {
-                    log::warn!("trace events wait on disk: {away}");
-                }
-            }
-        }
-    }
-
-    /// Events that no consumer will ever take are kept in a file.
-    fn bury(&self, refused: &[Refused]) {
-        for Refused { event, reason } in refused {
-            match serde_json::from_slice(event) {
-                Ok(event) => self.dead_letters.keep(event, reason),
-                Err(error) => log::error!("a refused trace event is no JSON and is dropped: {error}"),
-            }
-        }
-        if let Some(Refused { reason, .. }) = refused.first() {
-            self.instruments.refused.inc_by(refused.len() as u64);
-            log::error!(
-                "trace events were refused and are kept apart events={} file={}: {reason}",
-                refused.len(),
-                self.dead_letters
-            );
-        }
-    }
-
-    fn forget(&mut self, flight: InFlight, events: u64) {
-        if let Some(end) = flight.on_disk {
-            self.disk.confirm(end, events);
-        }
-    }
-
-    /// What is on disk is read from there again; the rest goes back to the front.
-    fn put_back(&mut self, flight: InFlight) {
-        if flight.on_disk.is_none() {
-            for batch in flight.batches.into_iter().rev() {
-                self.memory_bytes += batch.json.len();
-                self.memory.push_front(batch);
-            }
-        }
-    }
-
     fn account(&mut self) {
         let losses = self.disk.take_losses();
         if losses.events > 0 && !std::mem::replace(&mut self.full, true) {
@@ -400,14 +295,6 @@ impl Spool {
         let bytes = i64::try_from(self.disk.bytes()).unwrap_or(i64::MAX);
         self.instruments.spooled_bytes.add(bytes - self.gauge_shown);
         self.gauge_shown = bytes;
-    }
-}
-
-/// Resolves when the delivery has ended; never without one.
-async fn finished(in_flight: &mut Option<InFlight>) -> (Carrier, Result<Vec<Refused>, Away>) {
-    match in_flight {
-        Some(flight) => (&mut flight.done).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -7,16 +7,18 @@ use crate::trace::{Message, Transport};
 fn spool(root: &std::path::Path) -> Spool {
     let settings = Settings {
         sample: 1.0,
+        slow: Duration::from_secs(1),
         body_bytes: 1024,
-        redact: Vec::new(),
+        redact: super::super::Redact::default(),
         spool_bytes: 1 << 20,
         spool_dir: root.to_owned(),
         flush_interval: Duration::from_millis(100),
         message: Message::Batch,
         transport: Transport::Direct { call_key: None },
+        otlp: None,
     };
     let carrier = Carrier::new(&settings, Publisher::new().subscribe()).unwrap();
-    Spool::open(&settings, mpsc::channel(1).1, carrier, &Metrics::new()).unwrap()
+    Spool::open(&settings, (mpsc::channel(1).1, None), carrier, &Metrics::new()).unwrap()
 }
 
 #[test]

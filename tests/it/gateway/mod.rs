@@ -8,6 +8,7 @@ mod failures;
 mod headers;
 mod limits;
 mod routes;
+mod sampling;
 mod traces;
 mod turns;
 
@@ -61,9 +62,13 @@ impl Door {
     }
 
     fn with_publisher(publisher: Publisher, settings: Settings) -> Self {
+        Self::with_traces(publisher, settings, &trace_settings())
+    }
+
+    fn with_traces(publisher: Publisher, settings: Settings, traces: &trace::Settings) -> Self {
         let (background, metrics) = (Shutdown::new(), Metrics::new());
         let balancer = Balancer::start(publisher.subscribe(), HashMap::new(), &background);
-        let (recorder, events) = Recorder::channel(&trace_settings(), &metrics);
+        let (recorder, events) = Recorder::channel(traces, &metrics);
         let parts = Parts {
             settings: Arc::new(settings),
             balancer: balancer.clone(),
@@ -150,12 +155,17 @@ fn node(service: &str, address: SocketAddr) -> Node {
 fn trace_settings() -> trace::Settings {
     trace::Settings {
         sample: 1.0,
+        slow: Duration::from_secs(1),
         body_bytes: 1000,
-        redact: trace::REDACTED_HEADERS.iter().map(ToString::to_string).collect(),
+        redact: trace::Redact {
+            headers: trace::REDACTED_HEADERS.iter().map(ToString::to_string).collect(),
+            ..trace::Redact::default()
+        },
         spool_bytes: 0,
         spool_dir: std::env::temp_dir(),
         flush_interval: Duration::from_secs(1),
         message: trace::Message::Single,
         transport: trace::Transport::Direct { call_key: None },
+        otlp: None,
     }
 }

@@ -50,3 +50,27 @@ async fn what_is_not_sampled_is_not_told() {
     assert_eq!(door.post("", "").await.status, 200);
     assert_eq!(door.event().await.context.parent_id, None, "the second request's");
 }
+
+#[tokio::test]
+async fn what_is_to_be_hidden_reaches_the_service_but_no_event() {
+    let origin = Origin::echo().await;
+    let publisher = Publisher::new();
+    publisher.publish(vec![node("user", origin.address)]);
+    let mut settings = Settings::default();
+    settings.services.entry("user".into()).or_default().actions.insert("login".into(), action("/login"));
+    let mut traces = trace_settings();
+    traces.redact.query = vec!["token".into()];
+    traces.redact.body = ["password", "cards[*].number"].map(|path| trace::BodyPath::parse(path).unwrap()).to_vec();
+    let mut door = Door::with_traces(publisher, settings, &traces);
+    let body = r#"{"user":"u","password":"s1","cards":[{"number":2.50,"n":1.50}],"id":12345678901234567890}"#;
+    let got = door.ask("POST", "/api/user/login?a=1&token=s2&call-service-key=s3", JSON, body).await;
+    assert!(["s1", "token=s2", "2.50"].iter().all(|secret| got.text().contains(secret)), "{}", got.text());
+    for event in [door.event().await, door.event().await] {
+        assert_eq!(event.request.url_param, "?a=1&token=[redacted]&call-service-key=[redacted]");
+        let shown = r#"{"user":"u","password":"[redacted]","cards":[{"number":"[redacted]","n":1.50}],"id":12345678901234567890}"#;
+        assert!(String::from_utf8(event.to_json()).unwrap().contains(&format!(r#""body":{shown}}}"#)));
+    }
+    let form = door.ask("POST", "/api/user/login", FORM, "password=s4&password=s5&b=1").await;
+    assert_eq!(form.status, 200);
+    assert_eq!(&door.event().await.request.body[..], br#"{"password":"[redacted]","b":"1"}"#);
+}

@@ -22,17 +22,25 @@ const ID: &str = "cdb08456-d8a7-4d53-93c2-a5e3f01f56d6";
 
 /// Parts of a node without guard, and the events that it records.
 fn parts(service: &str) -> (Parts, Receiver<Event>) {
+    parts_with(service, |_| {})
+}
+
+/// The same, with other settings of what is recorded.
+pub(crate) fn parts_with(service: &str, change: impl FnOnce(&mut trace::Settings)) -> (Parts, Receiver<Event>) {
     let metrics = Metrics::new();
-    let settings = trace::Settings {
+    let mut settings = trace::Settings {
         sample: 1.0,
+        slow: Duration::from_secs(1),
         body_bytes: 16384,
-        redact: Vec::new(),
+        redact: trace::Redact::default(),
         spool_bytes: 0,
         spool_dir: PathBuf::new(),
         flush_interval: Duration::from_millis(10),
         message: trace::Message::Single,
         transport: trace::Transport::Direct { call_key: None },
+        otlp: None,
     };
+    change(&mut settings);
     let (recorder, events) = Recorder::channel(&settings, &metrics);
     let origin = Origin {
         service_name: service.to_owned(),
@@ -61,7 +69,7 @@ fn listener() -> TcpListener {
 /// Runs the servers' own tasks; the tests are plain threads.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
 
-fn start(service: Service, parts: Parts) -> Running {
+pub(crate) fn start(service: Service, parts: Parts) -> Running {
     let _runtime = RUNTIME.enter();
     serve(listener(), service, parts).unwrap()
 }

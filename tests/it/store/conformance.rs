@@ -7,6 +7,10 @@ use goms::shutdown::Shutdown;
 use goms::store::{self, ElasticsearchSettings, Order, Outcome, Query, Settings, StoreError, TraceStore};
 use serde_json::{Value, json};
 
+use super::counting::{
+    nothing_is_counted_as_nothing, queries_that_cannot_be_counted_are_refused, requests_are_counted,
+    what_is_counted_has_no_pages,
+};
 use super::elasticsearch::TestIndex;
 use super::{Sample, TempDir, all, ids, put};
 
@@ -38,7 +42,7 @@ impl Subject {
         }
     }
 
-    async fn put(&self, samples: &[Sample]) {
+    pub async fn put(&self, samples: &[Sample]) {
         put(&*self.store, samples).await;
         self.settle().await;
     }
@@ -84,6 +88,10 @@ conformance!(
     a_big_body_is_stored,
     limits_hold,
     unsound_documents_are_refused_alone,
+    requests_are_counted,
+    what_is_counted_has_no_pages,
+    nothing_is_counted_as_nothing,
+    queries_that_cannot_be_counted_are_refused,
 );
 
 async fn an_empty_store_answers(subject: &Subject) {
@@ -110,6 +118,8 @@ fn request() -> (Vec<Sample>, Sample) {
     other.fields.service = "order".to_owned();
     other.fields.node = "127.0.0.1:8190:8090".to_owned();
     other.fields.url = "/order/submit".to_owned();
+    other.fields.action = "order/submit".to_owned();
+    other.fields.caller = "user".to_owned();
     (samples, other)
 }
 
@@ -126,6 +136,14 @@ async fn each_filter_narrows(subject: &Subject) {
         (Query { url: some("/order/submit"), ..all() }, vec![4]),
         (Query { url: some("/order"), ..all() }, vec![]),
         (Query { service: some("USER"), ..all() }, vec![]),
+        (Query { trace_id: some(&samples[1].fields.trace_id), ..all() }, vec![1]),
+        (Query { trace_id: some("0af7651916cd43dd8448eb211c80319c"), ..all() }, vec![]),
+        (Query { action: some("order/submit"), ..all() }, vec![4]),
+        (Query { action: some("user/login"), ..all() }, vec![3, 2, 1, 0]),
+        (Query { action: some("order"), ..all() }, vec![]),
+        (Query { caller: some("gateway"), ..all() }, vec![2, 1]),
+        (Query { caller: some("user"), ..all() }, vec![4]),
+        (Query { caller: some("order"), ..all() }, vec![]),
         (Query { status: Some((200, 200)), ..all() }, vec![3, 2]),
         (Query { status: Some((500, 599)), ..all() }, vec![4]),
         (Query { status: Some((599, 500)), ..all() }, vec![]),
@@ -156,6 +174,9 @@ async fn filters_combine(subject: &Subject) {
         node: Some(other.fields.node.clone()),
         event: Some("service.end".to_owned()),
         url: Some("/order/submit".to_owned()),
+        trace_id: Some(other.fields.trace_id.clone()),
+        action: Some("order/submit".to_owned()),
+        caller: Some("user".to_owned()),
         status: Some((500, 599)),
         min_duration_ns: Some(1),
         since_ms: Some(5000),
@@ -168,6 +189,9 @@ async fn filters_combine(subject: &Subject) {
         Query { request_id: Some(samples[0].fields.request_id.clone()), ..every.clone() },
         Query { service: Some("user".to_owned()), ..every.clone() },
         Query { status: Some((200, 299)), ..every.clone() },
+        Query { trace_id: Some(samples[0].fields.trace_id.clone()), ..every.clone() },
+        Query { action: Some("user/login".to_owned()), ..every.clone() },
+        Query { caller: Some("gateway".to_owned()), ..every.clone() },
         Query { text: Some("anna wget".to_owned()), ..every.clone() },
     ] {
         assert_eq!(subject.found(&wrong).await, Vec::<String>::new(), "{wrong:?}");

@@ -174,6 +174,35 @@ async fn events_go_while_the_store_runs() {
     shutdown.begin();
 }
 
+/// What a version with another schema left behind is kept, and does not keep this one from starting.
+#[tokio::test]
+async fn an_index_of_another_version_is_set_aside() {
+    let parent = TempDir::new();
+    let dir = TempDir(parent.0.join("traces"));
+    std::fs::create_dir_all(&dir.0).expect("made");
+    let mut schema = tantivy::schema::Schema::builder();
+    let only = schema.add_text_field("only", tantivy::schema::STORED);
+    let old = tantivy::Index::create_in_dir(&dir.0, schema.build()).expect("made");
+    let mut writer = old.writer_with_num_threads::<tantivy::TantivyDocument>(1, 15_000_000).expect("a writer");
+    writer.add_document(tantivy::doc!(only => "kept")).expect("added");
+    writer.commit().expect("committed");
+    drop((writer, old));
+
+    let sample = Sample::new("request.start", 1);
+    for _ in 0..2 {
+        let store = open(&dir).expect("opened");
+        assert!(matches!(open(&dir), Err(StoreError::InUse(_))), "the new folder is locked");
+        put(&store, std::slice::from_ref(&sample)).await;
+        assert_eq!(ids(&store.query(&all()).await.expect("found")), [sample.id.to_string()]);
+    }
+    let beside = std::fs::read_dir(&parent.0).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let aside: Vec<_> = beside.filter(|path| *path != dir.0).collect();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert!(aside[0].to_string_lossy().contains("/traces.old-"), "{aside:?}");
+    let kept = tantivy::Index::open_in_dir(&aside[0]).expect("still an index");
+    assert_eq!(kept.reader().expect("read").searcher().num_docs(), 1);
+}
+
 #[tokio::test]
 async fn many_writes_at_once_are_each_answered() {
     let dir = TempDir::new();

@@ -1,6 +1,7 @@
 //! The stores of traces: one suite for all, and what each has for itself.
 
 mod conformance;
+mod counting;
 mod elasticsearch;
 mod embedded;
 mod remote;

@@ -80,13 +80,15 @@ pub fn amqp_settings(url: &str, queue: &str) -> AmqpSettings {
 pub fn trace_settings(spool_dir: &Path, transport: Transport) -> Settings {
     Settings {
         sample: 1.0,
+        slow: Duration::from_secs(1),
         body_bytes: 16_384,
-        redact: Vec::new(),
+        redact: goms::trace::Redact::default(),
         spool_bytes: 64 << 20,
         spool_dir: spool_dir.to_owned(),
         flush_interval: Duration::from_millis(100),
         message: Message::Batch,
         transport,
+        otlp: None,
     }
 }
 
@@ -94,7 +96,10 @@ pub fn consumer_settings(amqp: Option<AmqpSettings>) -> consumer::Settings {
     consumer::Settings {
         amqp,
         prefetch: 50,
+        max_bytes: 64 << 20,
         batch_events: 500,
+        batch_bytes: 4 << 20,
+        writes: 2,
         batch_wait: Duration::from_millis(20),
         call_keys: Vec::new(),
         dead_letters: None,

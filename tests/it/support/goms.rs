@@ -46,7 +46,8 @@ impl Drop for Folder {
 pub fn command<A: AsRef<str>>(folder: &Path, args: &[A]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_goms"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("GOMS_") {
+        let text = name.to_string_lossy();
+        if text.starts_with("GOMS_") || text.starts_with("OTEL_") {
             command.env_remove(name);
         }
     }

@@ -2,6 +2,7 @@
 
 mod amqp;
 mod direct;
+mod otlp;
 
 use std::path::Path;
 use std::time::Duration;
@@ -129,6 +130,24 @@ fn without_any_consumer_the_spool_stays_within_its_cap_and_counts() {
 }
 
 #[test]
+fn a_full_queue_drops_what_comes_and_counts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (body, recorded, fit) in [(0, 16_384 + 100, 16_384..16_385), (1 << 20, 40, 31..33)] {
+        let metrics = Metrics::new();
+        let (recorder, mut events) = Recorder::channel(&trace_settings(folder.path(), nowhere()), &metrics);
+        for number in 0..recorded {
+            let mut event = event(number);
+            std::sync::Arc::make_mut(&mut event.request).body = vec![b' '; body].into();
+            recorder.record(event);
+        }
+        let waiting = std::iter::from_fn(|| events.try_recv().ok()).count() as u64;
+        assert!(fit.contains(&waiting), "{waiting} events with {body} bytes wait");
+        let text = format!("goms_trace_dropped_total{{where=\"recorder\"}} {}", recorded - waiting);
+        assert!(metrics.render().contains(&text), "{text}");
+    }
+}
+
+#[test]
 fn when_the_disk_fails_events_wait_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
@@ -159,7 +178,7 @@ fn sample_zero_starts_nothing() {
         let mut settings = trace_settings(folder.path(), nowhere());
         settings.sample = 0.0;
         let node = Node::start(&settings, catalog);
-        assert!(!node.recorder.wants(&event(1).context));
+        assert_eq!(node.recorder.decide(&mut event(1).context), goms::trace::Decision::Off);
         node.record(1);
         assert_eq!(files(folder.path()), Vec::<std::path::PathBuf>::new());
         node.stop().await;

@@ -1,0 +1,327 @@
+//! One connection's work: takes messages, has them parsed and stored, acknowledges what is done.
+//!
+//! ```text
+//! delivery ─► raw (bytes bounded) ─► parsed on another thread ─► pipeline ─► verdicts ─► [dead letters] ─► acknowledged
+//! ```
+//! Deliveries are taken off the client as they come, since it keeps any number of them; what is over the limit is given
+//! back to the broker, and fewer are asked for from then on.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use lapin::Channel;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use tokio::time::Instant;
+
+use super::Source;
+use super::letters::{Letter, Letters};
+use super::tags::Tags;
+use super::window::Window;
+use crate::consumer::pipeline::{Pipeline, Verdict, document};
+use crate::store::Document;
+use crate::trace::event::parse;
+use crate::trace::transport::chain;
+use crate::trace::transport::connection::{BrokerError, Link};
+
+/// A longer message is dead-lettered unread: no sender of ours makes one over 8 MiB.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// How long an ending consumer waits for what it took to be stored.
+const FINISH_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of messages parsed in one go: some milliseconds on a thread, which then is worth its start.
+const PARSE_BYTES: usize = 256 << 10;
+/// Parses at once: one may wait for room in the pipeline while the other works.
+const MOST_PARSES: usize = 2;
+/// How long what is done may wait for what came before it, to be acknowledged together.
+const ACK_WAIT: Duration = Duration::from_millis(100);
+const CONSUMER_TAG: &str = "goms-trace-consumer";
+
+/// A message that is not parsed yet.
+struct Raw {
+    tag: u64,
+    body: Vec<u8>,
+}
+
+/// A message in the pipeline, or past it.
+struct Taken {
+    tag: u64,
+    /// What cannot be stored, with the reason.
+    dead: Vec<Letter>,
+}
+
+/// A message with its verdicts; `None` when it was not stored.
+type Judged = (Taken, Option<Vec<Verdict>>);
+
+pub(super) struct Session<'a> {
+    source: &'a Source,
+    link: &'a Link,
+    channel: &'a Channel,
+    letters: &'a Letters<'a>,
+    /// `None` while no more can be taken.
+    stream: Option<lapin::Consumer>,
+    window: Window,
+    tags: Tags,
+    raw: VecDeque<Raw>,
+    parses: FuturesUnordered<BoxFuture<'a, Option<Vec<BoxFuture<'a, Judged>>>>>,
+    judging: FuturesUnordered<BoxFuture<'a, Judged>>,
+    burials: FuturesUnordered<BoxFuture<'a, Result<u64, BrokerError>>>,
+    /// When what is done is acknowledged, whatever came before it.
+    ack_at: Option<Instant>,
+}
+
+impl<'a> Session<'a> {
+    pub fn new(source: &'a Source, link: &'a Link, channel: &'a Channel, letters: &'a Letters<'a>) -> Self {
+        Self {
+            source,
+            link,
+            channel,
+            letters,
+            stream: None,
+            window: Window::new(source.prefetch, source.max_bytes),
+            tags: Tags::default(),
+            raw: VecDeque::new(),
+            parses: FuturesUnordered::new(),
+            judging: FuturesUnordered::new(),
+            burials: FuturesUnordered::new(),
+            ack_at: None,
+        }
+    }
+
+    /// Asks the broker for messages, as many as the window says.
+    pub async fn subscribe(&mut self) -> Result<(), BrokerError> {
+        self.window.renew(self.tags.count());
+        self.link.step(self.channel.basic_qos(self.window.size(), BasicQosOptions::default())).await?;
+        let consume = self.channel.basic_consume(
+            self.source.broker.queue.clone(),
+            CONSUMER_TAG.into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        self.stream = Some(self.link.step(consume).await?);
+        log::debug!("reading trace events prefetch={}", self.window.size());
+        Ok(())
+    }
+
+    /// Works until the connection or the process ends; `Ok` once the end was asked for and all is settled.
+    pub async fn run(mut self) -> Result<(), BrokerError> {
+        let mut finish_at = None;
+        loop {
+            let working = !self.parses.is_empty() || !self.judging.is_empty() || !self.burials.is_empty();
+            if finish_at.is_some() && !working {
+                return self.acknowledge(true).await;
+            }
+            if finish_at.is_none() {
+                self.keep_going().await?;
+            }
+            self.measure();
+            tokio::select! {
+                delivery = next(&mut self.stream), if finish_at.is_none() => self.arrived(delivery).await?,
+                Some(parsed) = self.parses.next() => match parsed {
+                    Some(messages) => self.judging.extend(messages),
+                    None => return Err(self.link.error(std::io::Error::other("the parser failed").into())),
+                },
+                Some(first) = self.judging.next() => self.judged(first).await?,
+                Some(buried) = self.burials.next() => {
+                    self.tags.done(buried?);
+                    self.acknowledge(false).await?;
+                }
+                () = until(self.ack_at) => self.acknowledge(true).await?,
+                () = self.source.shutdown.begun(), if finish_at.is_none() => {
+                    finish_at = Some(Instant::now() + FINISH_LIMIT);
+                    // no new ones; what is not in the pipeline goes back when the connection closes
+                    let cancel = self.channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
+                    self.link.step(cancel).await?;
+                }
+                () = until(finish_at) => return Ok(()),
+            }
+        }
+    }
+
+    /// Starts what can be started: parses, and reading on.
+    async fn keep_going(&mut self) -> Result<(), BrokerError> {
+        while self.parses.len() < MOST_PARSES && !self.raw.is_empty() {
+            self.parse_some();
+        }
+        if self.stream.is_none() {
+            if self.window.has_room(self.tags.bytes(), self.tags.count()) {
+                self.subscribe().await?;
+            }
+        } else if self.window.may_grow(self.tags.count()) {
+            self.unsubscribe(Vec::new()).await?;
+            self.subscribe().await?;
+        }
+        let no_more = self.stream.is_none() || self.tags.count() >= usize::from(self.window.size());
+        if no_more && self.raw.is_empty() && self.parses.is_empty() {
+            self.source.pipeline.hurry();
+        }
+        Ok(())
+    }
+
+    async fn arrived(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<(), BrokerError> {
+        match delivery {
+            Some(Ok(delivery)) => {
+                if let Some(tag) = self.take(delivery) {
+                    self.unsubscribe(vec![tag]).await?;
+                }
+                Ok(())
+            }
+            Some(Err(error)) => Err(self.link.error(error)),
+            None if self.link.is_connected() => Err(BrokerError::Deleted(self.source.broker.queue.to_string())),
+            None => Err(self.link.error(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())),
+        }
+    }
+
+    /// Keeps a message, or gives the tag of one for which there is no room.
+    fn take(&mut self, delivery: Delivery) -> Option<u64> {
+        let (tag, bytes) = (delivery.delivery_tag, delivery.data.len());
+        self.window.see(bytes);
+        if !self.window.admits(self.tags.bytes(), self.tags.count(), bytes) {
+            return Some(tag);
+        }
+        self.tags.take(tag, bytes);
+        self.raw.push_back(Raw { tag, body: delivery.data });
+        None
+    }
+
+    /// Ends the subscription, and gives back what is on its way and does not fit.
+    async fn unsubscribe(&mut self, mut returned: Vec<u64>) -> Result<(), BrokerError> {
+        let Some(mut stream) = self.stream.take() else { return Ok(()) };
+        let (link, channel) = (self.link, self.channel);
+        let cancel = link.step(channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default()));
+        // meanwhile more comes, which must not pile up in the client
+        let drain = async {
+            while let Some(delivery) = stream.next().await {
+                match delivery {
+                    Ok(delivery) => returned.extend(self.take(delivery)),
+                    Err(error) => return Err(link.error(error)),
+                }
+            }
+            Ok(())
+        };
+        let (cancelled, drained) = tokio::join!(cancel, drain);
+        cancelled.and(drained)?;
+        if !returned.is_empty() {
+            self.source.instruments.returned.inc_by(returned.len() as u64);
+            log::debug!("messages given back to rabbitmq count={} held={}", returned.len(), self.tags.bytes());
+        }
+        for tag in returned {
+            let options = BasicNackOptions { requeue: true, ..Default::default() };
+            self.link.step(self.channel.basic_nack(tag, options)).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the next messages parsed and handed to the pipeline.
+    fn parse_some(&mut self) {
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while bytes < PARSE_BYTES
+            && let Some(raw) = self.raw.pop_front()
+        {
+            bytes += raw.body.len();
+            group.push(raw);
+        }
+        let pipeline: &'a Pipeline = &self.source.pipeline;
+        self.parses.push(Box::pin(async move {
+            let parse = move || group.into_iter().map(sort).collect::<Vec<_>>();
+            let parsed = tokio::task::spawn_blocking(parse).await.ok()?;
+            let mut judging: Vec<BoxFuture<'a, Judged>> = Vec::with_capacity(parsed.len());
+            for (taken, documents) in parsed {
+                if documents.is_empty() {
+                    judging.push(Box::pin(std::future::ready((taken, Some(Vec::new())))));
+                    continue;
+                }
+                let reply = pipeline.submit(documents).await;
+                judging.push(Box::pin(async move {
+                    match reply {
+                        Some(reply) => (taken, reply.await.ok()),
+                        None => (taken, None),
+                    }
+                }));
+            }
+            Some(judging)
+        }));
+    }
+
+    /// Takes the verdicts: a write of the store settles many messages at once, and they are acknowledged together.
+    async fn judged(&mut self, first: Judged) -> Result<(), BrokerError> {
+        let mut next = Some(first);
+        while let Some((mut taken, verdicts)) = next {
+            if let Some(verdicts) = verdicts {
+                self.source.instruments.refused.inc_by(taken.dead.len() as u64); // the others are counted already
+                taken.dead.extend(verdicts.into_iter().filter_map(|verdict| match verdict {
+                    Verdict::Refused(json, reason) => Some((json.get().as_bytes().to_vec(), reason)),
+                    Verdict::Stored => None,
+                }));
+                if taken.dead.is_empty() {
+                    self.tags.done(taken.tag);
+                } else {
+                    let letters = self.letters;
+                    self.burials.push(Box::pin(async move { letters.bury(&taken.dead).await.map(|()| taken.tag) }));
+                }
+            }
+            next = self.judging.next().now_or_never().flatten();
+        }
+        self.acknowledge(false).await
+    }
+
+    /// Acknowledges what is done: all up to the first that is not, and the others too when it is time.
+    async fn acknowledge(&mut self, others: bool) -> Result<(), BrokerError> {
+        if let Some(tag) = self.tags.settled() {
+            self.link.step(self.channel.basic_ack(tag, BasicAckOptions { multiple: true })).await?;
+        }
+        if others {
+            for tag in self.tags.stragglers() {
+                self.link.step(self.channel.basic_ack(tag, BasicAckOptions::default())).await?;
+            }
+        }
+        self.ack_at = match self.ack_at {
+            _ if !self.tags.has_stragglers() => None,
+            None => Some(Instant::now() + ACK_WAIT),
+            at => at,
+        };
+        Ok(())
+    }
+
+    fn measure(&self) {
+        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.source.instruments.unacknowledged_messages.set(signed(self.tags.count()));
+        self.source.instruments.unacknowledged_bytes.set(signed(self.tags.bytes()));
+    }
+}
+
+/// What of a message can be stored, and what cannot.
+fn sort(raw: Raw) -> (Taken, Vec<Document>) {
+    let Raw { tag, body } = raw;
+    if body.len() > MAX_MESSAGE_BYTES {
+        let reason = format!("message of {} bytes is over {MAX_MESSAGE_BYTES}", body.len());
+        return (Taken { tag, dead: vec![(body, reason)] }, Vec::new());
+    }
+    match parse(&body) {
+        Ok(received) => {
+            let dead = received.refused.into_iter().map(|(json, why)| (json.into_bytes(), chain(&why))).collect();
+            (Taken { tag, dead }, received.events.into_iter().map(document).collect())
+        }
+        Err(error) => {
+            let reason = chain(&error);
+            (Taken { tag, dead: vec![(body, reason)] }, Vec::new())
+        }
+    }
+}
+
+async fn next(stream: &mut Option<lapin::Consumer>) -> Option<lapin::Result<Delivery>> {
+    match stream {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
