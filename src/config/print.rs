@@ -115,9 +115,11 @@ impl Config {
         put(&mut traces, "redact", redact);
         put(&mut traces, "spoolBytes", settings.spool_bytes);
         put(&mut traces, "flushInterval", duration(settings.flush_interval));
-        if let store::Settings::Embedded { retain, .. } = &self.store {
-            put(&mut traces, "retain", retain.map_or_else(|| "forever".to_owned(), duration));
-        }
+        let retain = match &self.store {
+            store::Settings::Embedded { retain, .. } => retain,
+            store::Settings::Elasticsearch(settings) => &settings.retain,
+        };
+        put(&mut traces, "retain", retain.map_or_else(|| "forever".to_owned(), duration));
         put(root, "traces", traces);
         let mut consumer = Mapping::new();
         put(&mut consumer, "prefetch", self.consumer.prefetch);

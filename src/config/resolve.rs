@@ -62,7 +62,7 @@ pub(super) fn resolve(
     let store = match raw.es_addr {
         Some(url) => {
             let index = raw.es_index.unwrap_or_else(|| "trace_logs".to_owned());
-            store::Settings::Elasticsearch(store::ElasticsearchSettings { url, index })
+            store::Settings::Elasticsearch(store::ElasticsearchSettings { url, index, retain })
         }
         None => store::Settings::Embedded { dir: data_dir.join("traces"), retain },
     };

@@ -184,8 +184,10 @@ pub enum Settings {
 pub struct ElasticsearchSettings {
     /// `http://host:port`; credentials may stand in it (`http://user:password@host:port`).
     pub url: String,
-    /// The index: `trace_logs`.
+    /// The alias of an index a day, or the one index of that name: `trace_logs`.
     pub index: String,
+    /// Indices of days before go; `None` keeps all.
+    pub retain: Option<Duration>,
 }
 
 /// Opens the store for a process that writes. The embedded one is opened here and blocks for some milliseconds;
@@ -199,7 +201,7 @@ pub struct ElasticsearchSettings {
 pub fn open(settings: &Settings, shutdown: &Shutdown, metrics: &Metrics) -> Result<Arc<dyn TraceStore>, StoreError> {
     Ok(match settings {
         Settings::Embedded { dir, retain } => Arc::new(Embedded::open(dir, *retain, shutdown, metrics)?),
-        Settings::Elasticsearch(settings) => Arc::new(Elasticsearch::open(settings, metrics)?),
+        Settings::Elasticsearch(settings) => Arc::new(Elasticsearch::open(settings, shutdown, metrics)?),
     })
 }
 

@@ -19,9 +19,9 @@ pub(super) enum Open {
     Nothing,
 }
 
-/// The two lines of a document. With `words` it carries them in a field of that name.
-pub(super) fn lines(document: &Document, words: bool, open: Open) -> String {
-    let action = serde_json::json!({"index": {"_id": document.id}});
+/// The two lines of a document for this index. With `words` it carries them in a field of that name.
+pub(super) fn lines(document: &Document, index: &str, words: bool, open: Open) -> String {
+    let action = serde_json::json!({"index": {"_index": index, "_id": document.id}});
     // line breaks stand only between the tokens of a JSON text, never in its strings
     let mut source = wrapped(document.json.get(), open).replace(['\n', '\r'], " ");
     if words {
@@ -112,8 +112,17 @@ impl Item {
 
 /// Whether a 400 says nothing about the document.
 pub(super) fn is_for_now(error: &Value) -> bool {
-    let kinds = ["validation_exception", "index_closed_exception", "cluster_block_exception"];
-    kinds.iter().any(|kind| error["type"] == *kind)
+    let kinds = [
+        "validation_exception",
+        "index_closed_exception",
+        "cluster_block_exception",
+        // an index took the alias's name after the indices were looked at
+        "invalid_alias_name_exception",
+    ];
+    // of `illegal_argument_exception`, which can be about a document, too
+    let reasons = ["no write index is defined", "explicit index in bulk is not allowed"];
+    let reason = error["reason"].as_str().unwrap_or_default();
+    kinds.iter().any(|kind| error["type"] == *kind) || reasons.iter().any(|part| reason.contains(part))
 }
 
 /// `type: reason: inner reason` of an error that the server reports.
@@ -147,7 +156,7 @@ mod tests {
     #[test]
     fn words_come_and_go() {
         for json in [r#"{"a":"x \"gomsWords\":\"y","n":1.10}"#, "{}", r#"{ "request":{"body":{"a":1e400}} }"#] {
-            let lines = lines(&document(json), true, Open::Objects);
+            let lines = lines(&document(json), "i", true, Open::Objects);
             let source = lines.lines().nth(1).expect("two lines");
             let source = RawValue::from_string(source.to_owned()).expect("still JSON");
             let back = without_words(source);
@@ -165,9 +174,10 @@ mod tests {
             ("null", "null"),
         ] {
             let document = document(&format!(r#"{{"request":{{"headers":{{}},"body":{body}}}}}"#));
-            let lines = lines(&document, false, Open::Objects);
-            let expected =
-                format!("{{\"index\":{{\"_id\":\"7\"}}}}\n{{\"request\":{{\"headers\":{{}},\"body\":{sent}}}}}\n");
+            let lines = lines(&document, "i", false, Open::Objects);
+            let expected = format!(
+                "{{\"index\":{{\"_id\":\"7\",\"_index\":\"i\"}}}}\n{{\"request\":{{\"headers\":{{}},\"body\":{sent}}}}}\n"
+            );
             assert_eq!(lines, expected);
         }
     }
@@ -176,7 +186,7 @@ mod tests {
     fn all_of_it_can_be_a_text() {
         let document = document(r#"{"request":{"body":{"a":"1","a":2},"headers":{}}}"#);
         let expected = r#"{"request":{"body":{"value":"{\"a\":\"1\",\"a\":2}"},"headers":{"value":"{}"}}}"#;
-        assert_eq!(lines(&document, false, Open::Nothing).lines().nth(1), Some(expected));
+        assert_eq!(lines(&document, "i", false, Open::Nothing).lines().nth(1), Some(expected));
     }
 
     #[test]

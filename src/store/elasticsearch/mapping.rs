@@ -41,15 +41,59 @@ impl OpenField {
     }
 }
 
-/// The index template for `index` and all that begin with it.
+/// Counts up with every change to [`template`], so that those of an older goms are replaced.
+const TEMPLATE_VERSION: u64 = 2;
+
+/// The index template for the indices of days behind the alias `index`, and for the one of no day.
 pub(super) fn template(index: &str, open: OpenField) -> Value {
     json!({
-        "index_patterns": [format!("{index}*")],
-        // over templates of 0, below what a user sets on purpose
-        "priority": 100,
+        // no more than goms makes: `index-*` may be another's
+        "index_patterns": [format!("{index}-2*.*.*"), undated(index)],
+        // over templates of 0, below what a user sets on purpose; a longer name is the more exact one, and the server
+        // wants different numbers where patterns overlap (`logs` and `logs-2`)
+        "priority": 100 + index.len(),
+        "version": TEMPLATE_VERSION,
+        "_meta": {"made_by": "goms"},
         // a server alone stays green
-        "template": {"settings": {"auto_expand_replicas": "0-1"}, "mappings": mappings(open)},
+        "template": {
+            "settings": {"auto_expand_replicas": "0-1"},
+            "mappings": mappings(open),
+            "aliases": {index: {}},
+        },
     })
+}
+
+/// The index for events whose time is absurd.
+pub(super) fn undated(index: &str) -> String {
+    format!("{index}-undated")
+}
+
+/// What is to be done with a template that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is from an older goms.
+    Replace,
+    /// It is as it should be, or from a newer goms.
+    Keep,
+    /// A user made it or made it theirs; whether it gives indices the alias.
+    Foreign { alias: bool },
+}
+
+/// Looks at a server's template for `index`.
+pub(super) fn found(index: &str, template: &Value) -> Found {
+    let version = template["version"].as_u64();
+    // the first goms wrote neither version nor `_meta`
+    let first = version.is_none()
+        && template.get("_meta").is_none()
+        && template["index_patterns"] == json!([format!("{index}*")])
+        && field(&template["template"]["mappings"], WORDS).is_some();
+    if first || (template["_meta"]["made_by"] == "goms" && version.is_some_and(|version| version < TEMPLATE_VERSION)) {
+        Found::Replace
+    } else if template["_meta"]["made_by"] == "goms" {
+        Found::Keep
+    } else {
+        Found::Foreign { alias: template["template"]["aliases"].get(index).is_some() }
+    }
 }
 
 fn mappings(open: OpenField) -> Value {
@@ -177,6 +221,26 @@ mod tests {
         assert!(missing["properties"]["timeMs"].is_object());
         assert!(missing["properties"].get("requestId").is_none());
         assert!(missing["properties"].get("request").is_none());
+    }
+
+    #[test]
+    fn only_an_older_template_of_ours_is_replaced() {
+        let own = template("logs", OpenField::Kept);
+        assert_eq!(found("logs", &own), Found::Keep);
+        let with = |name: &str, value: Value| {
+            let mut template = own.clone();
+            template[name] = value;
+            template
+        };
+        assert_eq!(found("logs", &with("version", json!(1))), Found::Replace);
+        assert_eq!(found("logs", &with("version", json!(99))), Found::Keep);
+        assert_eq!(found("logs", &with("_meta", json!({"made_by": "me"}))), Found::Foreign { alias: true });
+        let mut first = with("index_patterns", json!(["logs*"]));
+        for name in ["version", "_meta"] {
+            first.as_object_mut().expect("an object").remove(name);
+        }
+        assert_eq!(found("logs", &first), Found::Replace);
+        assert_eq!(found("logs", &json!({"index_patterns": ["logs*"]})), Found::Foreign { alias: false });
     }
 
     #[test]

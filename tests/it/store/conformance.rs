@@ -31,7 +31,7 @@ impl Subject {
 
     fn elasticsearch() -> Option<Self> {
         let index = TestIndex::new()?;
-        let settings = ElasticsearchSettings { url: index.url.clone(), index: index.name.clone() };
+        let settings = ElasticsearchSettings { url: index.url.clone(), index: index.name.clone(), retain: None };
         let store = store::open(&Settings::Elasticsearch(settings), &Shutdown::new(), &Metrics::new()).expect("opened");
         Some(Self { store, index: Some(index), _dir: None })
     }
