@@ -207,5 +207,6 @@ def gateway(bench, context):
 
 PARTS = {
     "publish": Part("recorder to RabbitMQ, confirmed and durable", servers=("rabbitmq",)),
+    "embedded": Part("the embedded store: writing, searching, counting, opening"),
     "gateway": Part("gateway CPU a request, traces off and on", servers=("rabbitmq",), run=gateway),
 }

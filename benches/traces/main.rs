@@ -3,6 +3,8 @@
 //! `traces PART [key=value …]` prints one line of JSON a figure on standard output, and what it does on standard error.
 //! A part is one module with `run(&Args)`.
 
+mod embedded;
+mod events;
 mod publish;
 
 use std::path::PathBuf;
@@ -74,6 +76,7 @@ fn main() {
     );
     match words.first().map(String::as_str) {
         None => eprintln!("benches/traces: nothing to do; scripts/bench traces names the parts"),
+        Some("embedded") => embedded::run(&args),
         Some("publish") => publish::run(&args),
         Some(unknown) => {
             eprintln!("benches/traces: unknown part `{unknown}`");
