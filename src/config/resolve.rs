@@ -28,10 +28,9 @@ const DEFAULT_FLUSH: Duration = Duration::from_millis(100);
 /// Well over what a usual request takes, well under the 10 s after which a call times out.
 const DEFAULT_SLOW: Duration = Duration::from_secs(1);
 const DEFAULT_RETAIN: Duration = Duration::from_secs(7 * 86_400);
-/// Four writes full of messages with one event each; of larger messages `maxBytes` lets fewer in.
-const DEFAULT_PREFETCH: u16 = 4_000;
-/// Some 100,000 events of 600 bytes: seconds of Elasticsearch's work, so that it never waits for us. A process under
-/// load is some 50 MiB larger than this.
+/// With arrays of 256 events of 1 KiB, 64 MiB.
+const DEFAULT_PREFETCH: u16 = 256;
+/// Some 100,000 events of 600 bytes: seconds of Elasticsearch's work, so that it never waits for us.
 const DEFAULT_CONSUMER_BYTES: usize = 128 << 20;
 const DEFAULT_BATCH_EVENTS: usize = 1_000;
 /// Half of what one bulk request to Elasticsearch may have.

@@ -4,7 +4,6 @@
 mod letters;
 mod session;
 mod tags;
-mod window;
 
 use std::time::Duration;
 
@@ -29,8 +28,6 @@ pub(super) struct Source {
     /// `<queue>.dead`.
     pub dead_queue: ShortString,
     pub prefetch: u16,
-    /// Of messages taken and not acknowledged; one alone may have more.
-    pub max_bytes: usize,
     pub pipeline: Pipeline,
     pub instruments: Instruments,
     pub health: Health,

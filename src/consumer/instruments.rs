@@ -19,7 +19,6 @@ pub(super) struct Instruments {
     pub waiting_bytes: IntGauge,
     pub unacknowledged_messages: IntGauge,
     pub unacknowledged_bytes: IntGauge,
-    pub returned: IntCounter,
 }
 
 impl Instruments {
@@ -46,10 +45,6 @@ impl Instruments {
                 "messages taken from RabbitMQ and not acknowledged yet",
             ),
             unacknowledged_bytes: gauge("consumer_unacknowledged_bytes", "bytes of these"),
-            returned: counter(
-                "consumer_returned_total",
-                "messages given back to RabbitMQ because `consumer.maxBytes` were taken",
-            ),
         }
     }
 }

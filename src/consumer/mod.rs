@@ -33,10 +33,9 @@ use intake::Intake;
 pub struct Settings {
     /// RabbitMQ, when events travel through it.
     pub amqp: Option<AmqpSettings>,
-    /// Messages that may be taken but not yet stored; fewer of large ones, as `max_bytes` allows.
+    /// Messages that may be taken but not yet stored.
     pub prefetch: u16,
-    /// Bytes of what was taken and is not stored yet: one half is messages of RabbitMQ as they came, the other events
-    /// that were read from them or came over HTTP. One message larger than that is taken alone.
+    /// Bytes of events that were read and are not stored yet; a message larger than that is read alone.
     pub max_bytes: usize,
     /// Events a write to the store.
     pub batch_events: usize,
@@ -54,12 +53,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn message_bytes(&self) -> usize {
-        self.max_bytes / 2
-    }
-
     fn parsed_bytes(&self) -> usize {
-        (self.max_bytes / 2).clamp(1, u32::MAX as usize) // as a semaphore counts
+        self.max_bytes.clamp(1, u32::MAX as usize) // as a semaphore counts
     }
 }
 
@@ -133,18 +128,10 @@ pub fn start(
     }
     if let Some((broker, dead_queue)) = source {
         health.set_queue(Some("not connected to rabbitmq yet".to_owned()));
-        let (prefetch, max_bytes) = (settings.prefetch.max(1), settings.message_bytes()); // 0 would mean no limit
+        let prefetch = settings.prefetch.max(1); // 0 would mean no limit
         let (health, shutdown_source) = (health.clone(), shutdown.clone());
-        let source = amqp::Source {
-            broker,
-            dead_queue,
-            prefetch,
-            max_bytes,
-            pipeline,
-            instruments,
-            health,
-            shutdown: shutdown_source,
-        };
+        let source =
+            amqp::Source { broker, dead_queue, prefetch, pipeline, instruments, health, shutdown: shutdown_source };
         shutdown.spawn(source.run());
     }
     Ok(Running { shutdown, health })

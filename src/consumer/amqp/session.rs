@@ -1,10 +1,8 @@
 //! One connection's work: takes messages, has them parsed and stored, acknowledges what is done.
 //!
 //! ```text
-//! delivery ─► raw (bytes bounded) ─► parsed on another thread ─► pipeline ─► verdicts ─► [dead letters] ─► acknowledged
+//! delivery ─► raw (as many as the prefetch) ─► parsed on another thread ─► pipeline ─► verdicts ─► [dead letters] ─► acknowledged
 //! ```
-//! Deliveries are taken off the client as they come, since it keeps any number of them; what is over the limit is given
-//! back to the broker, and fewer are asked for from then on.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,14 +12,13 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use tokio::time::Instant;
 
 use super::Source;
 use super::letters::{Letter, Letters};
 use super::tags::Tags;
-use super::window::Window;
 use crate::consumer::pipeline::{Pipeline, Verdict, document};
 use crate::store::Document;
 use crate::trace::event::parse;
@@ -63,7 +60,6 @@ pub(super) struct Session<'a> {
     letters: &'a Letters<'a>,
     /// `None` while no more can be taken.
     stream: Option<lapin::Consumer>,
-    window: Window,
     tags: Tags,
     raw: VecDeque<Raw>,
     parses: FuturesUnordered<BoxFuture<'a, Option<Vec<BoxFuture<'a, Judged>>>>>,
@@ -81,7 +77,6 @@ impl<'a> Session<'a> {
             channel,
             letters,
             stream: None,
-            window: Window::new(source.prefetch, source.max_bytes),
             tags: Tags::default(),
             raw: VecDeque::new(),
             parses: FuturesUnordered::new(),
@@ -91,10 +86,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Asks the broker for messages, as many as the window says.
+    /// Asks the broker for messages, as many at once as the prefetch says.
+    ///
+    /// Once only: what arrives while the client cancels a subscription it drops unacknowledged, so a subscription lasts
+    /// as long as its channel.
     pub async fn subscribe(&mut self) -> Result<(), BrokerError> {
-        self.window.renew(self.tags.count());
-        self.link.step(self.channel.basic_qos(self.window.size(), BasicQosOptions::default())).await?;
+        self.link.step(self.channel.basic_qos(self.source.prefetch, BasicQosOptions::default())).await?;
         let consume = self.channel.basic_consume(
             self.source.broker.queue.clone(),
             CONSUMER_TAG.into(),
@@ -102,7 +99,6 @@ impl<'a> Session<'a> {
             FieldTable::default(),
         );
         self.stream = Some(self.link.step(consume).await?);
-        log::debug!("reading trace events prefetch={}", self.window.size());
         Ok(())
     }
 
@@ -115,11 +111,15 @@ impl<'a> Session<'a> {
                 return self.acknowledge(true).await;
             }
             if finish_at.is_none() {
-                self.keep_going().await?;
+                self.keep_going();
             }
             self.measure();
             tokio::select! {
-                delivery = next(&mut self.stream), if finish_at.is_none() => self.arrived(delivery).await?,
+                delivery = next(&mut self.stream), if finish_at.is_none() => match delivery {
+                    Some(Ok(delivery)) => self.take(delivery),
+                    Some(Err(error)) => return Err(self.broken(Some(error))),
+                    None => return Err(self.broken(None)),
+                },
                 Some(parsed) = self.parses.next() => match parsed {
                     Some(messages) => self.judging.extend(messages),
                     None => return Err(self.link.error(std::io::Error::other("the parser failed").into())),
@@ -141,78 +141,29 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Starts what can be started: parses, and reading on.
-    async fn keep_going(&mut self) -> Result<(), BrokerError> {
+    /// Starts what can be started.
+    fn keep_going(&mut self) {
         while self.parses.len() < MOST_PARSES && !self.raw.is_empty() {
             self.parse_some();
         }
-        if self.stream.is_none() {
-            if self.window.has_room(self.tags.bytes(), self.tags.count()) {
-                self.subscribe().await?;
-            }
-        } else if self.window.may_grow(self.tags.count()) {
-            self.unsubscribe(Vec::new()).await?;
-            self.subscribe().await?;
-        }
-        let no_more = self.stream.is_none() || self.tags.count() >= usize::from(self.window.size());
+        let no_more = self.tags.count() >= usize::from(self.source.prefetch);
         if no_more && self.raw.is_empty() && self.parses.is_empty() {
             self.source.pipeline.hurry();
         }
-        Ok(())
     }
 
-    async fn arrived(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<(), BrokerError> {
-        match delivery {
-            Some(Ok(delivery)) => {
-                if let Some(tag) = self.take(delivery) {
-                    self.unsubscribe(vec![tag]).await?;
-                }
-                Ok(())
-            }
-            Some(Err(error)) => Err(self.link.error(error)),
-            None if self.link.is_connected() => Err(BrokerError::Deleted(self.source.broker.queue.to_string())),
-            None => Err(self.link.error(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())),
-        }
+    fn take(&mut self, delivery: Delivery) {
+        self.tags.take(delivery.delivery_tag, delivery.data.len());
+        self.raw.push_back(Raw { tag: delivery.delivery_tag, body: delivery.data });
     }
 
-    /// Keeps a message, or gives the tag of one for which there is no room.
-    fn take(&mut self, delivery: Delivery) -> Option<u64> {
-        let (tag, bytes) = (delivery.delivery_tag, delivery.data.len());
-        self.window.see(bytes);
-        if !self.window.admits(self.tags.bytes(), self.tags.count(), bytes) {
-            return Some(tag);
+    /// Why no more deliveries come.
+    fn broken(&self, error: Option<lapin::Error>) -> BrokerError {
+        match error {
+            Some(error) => self.link.error(error),
+            None if self.link.is_connected() => BrokerError::Deleted(self.source.broker.queue.to_string()),
+            None => self.link.error(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
         }
-        self.tags.take(tag, bytes);
-        self.raw.push_back(Raw { tag, body: delivery.data });
-        None
-    }
-
-    /// Ends the subscription, and gives back what is on its way and does not fit.
-    async fn unsubscribe(&mut self, mut returned: Vec<u64>) -> Result<(), BrokerError> {
-        let Some(mut stream) = self.stream.take() else { return Ok(()) };
-        let (link, channel) = (self.link, self.channel);
-        let cancel = link.step(channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default()));
-        // meanwhile more comes, which must not pile up in the client
-        let drain = async {
-            while let Some(delivery) = stream.next().await {
-                match delivery {
-                    Ok(delivery) => returned.extend(self.take(delivery)),
-                    Err(error) => return Err(link.error(error)),
-                }
-            }
-            Ok(())
-        };
-        let (cancelled, drained) = tokio::join!(cancel, drain);
-        cancelled.and(drained)?;
-        if !returned.is_empty() {
-            self.source.instruments.returned.inc_by(returned.len() as u64);
-            log::debug!("messages given back to rabbitmq count={} held={}", returned.len(), self.tags.bytes());
-        }
-        for tag in returned {
-            let options = BasicNackOptions { requeue: true, ..Default::default() };
-            self.link.step(self.channel.basic_nack(tag, options)).await?;
-        }
-        Ok(())
     }
 
     /// Has the next messages parsed and handed to the pipeline.
