@@ -1,4 +1,4 @@
-//! Events from RabbitMQ: taken within a limit of bytes, acknowledged once stored; what can never be stored goes to
+//! Events from RabbitMQ: taken with a prefetch, acknowledged once stored; what can never be stored goes to
 //! `<queue>.dead` with the header `reason`. Connects again by itself.
 
 mod letters;
@@ -8,8 +8,8 @@ mod tags;
 use std::time::Duration;
 
 use lapin::Channel;
-use lapin::options::ConfirmSelectOptions;
-use lapin::types::ShortString;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
+use lapin::types::{FieldTable, ShortString};
 use tokio::sync::OnceCell;
 
 use super::health::Health;
@@ -20,7 +20,7 @@ use crate::shutdown::Shutdown;
 use crate::trace::transport::chain;
 use crate::trace::transport::connection::{Broker, BrokerError, Link};
 use letters::Letters;
-use session::Session;
+use session::{CONSUMER_TAG, Session};
 
 /// One queue's reader.
 pub(super) struct Source {
@@ -79,6 +79,21 @@ impl Source {
         Ok((link, channel))
     }
 
+    /// Asks the broker for messages, as many at once as the prefetch says.
+    ///
+    /// Once only: what arrives while the client cancels a subscription it drops unacknowledged, so a subscription lasts
+    /// as long as its channel.
+    async fn subscribe(&self, link: &Link, channel: &Channel) -> Result<lapin::Consumer, BrokerError> {
+        link.step(channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
+        let consume = channel.basic_consume(
+            self.broker.queue.clone(),
+            CONSUMER_TAG.into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        link.step(consume).await
+    }
+
     async fn read(
         &self,
         link: &Link,
@@ -89,8 +104,8 @@ impl Source {
     ) -> Result<(), BrokerError> {
         let (broker, queue) = (&self.broker, &self.dead_queue);
         let letters = Letters { broker, link, channel, queue, declared: OnceCell::new() };
-        let mut session = Session::new(self, link, channel, &letters);
-        session.subscribe().await?;
+        let session = Session::new(self, link, channel, &letters);
+        let deliveries = self.subscribe(link, channel).await?;
         if !std::mem::replace(started, true) {
             log::info!("[amqp] trace consumer is runner");
         }
@@ -99,6 +114,6 @@ impl Source {
         }
         self.health.set_queue(None);
         backoff.reset();
-        session.run().await
+        session.run(deliveries).await
     }
 }

@@ -27,7 +27,7 @@ pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
 pub use export::OtlpSettings;
 pub use recorder::{Recorder, TraceBody, header_form};
-pub use redact::{BodyPath, Redact};
+pub use redact::{BodyPath, REDACTED, Redact};
 pub use sample::Decision;
 
 use std::path::PathBuf;

@@ -12,8 +12,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicAckOptions, BasicCancelOptions};
 use tokio::time::Instant;
 
 use super::Source;
@@ -35,7 +34,7 @@ const PARSE_BYTES: usize = 256 << 10;
 const MOST_PARSES: usize = 2;
 /// How long what is done may wait for what came before it, to be acknowledged together.
 const ACK_WAIT: Duration = Duration::from_millis(100);
-const CONSUMER_TAG: &str = "goms-trace-consumer";
+pub(super) const CONSUMER_TAG: &str = "goms-trace-consumer";
 
 /// A message that is not parsed yet.
 struct Raw {
@@ -58,8 +57,6 @@ pub(super) struct Session<'a> {
     link: &'a Link,
     channel: &'a Channel,
     letters: &'a Letters<'a>,
-    /// `None` while no more can be taken.
-    stream: Option<lapin::Consumer>,
     tags: Tags,
     raw: VecDeque<Raw>,
     parses: FuturesUnordered<BoxFuture<'a, Option<Vec<BoxFuture<'a, Judged>>>>>,
@@ -76,7 +73,6 @@ impl<'a> Session<'a> {
             link,
             channel,
             letters,
-            stream: None,
             tags: Tags::default(),
             raw: VecDeque::new(),
             parses: FuturesUnordered::new(),
@@ -86,24 +82,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Asks the broker for messages, as many at once as the prefetch says.
-    ///
-    /// Once only: what arrives while the client cancels a subscription it drops unacknowledged, so a subscription lasts
-    /// as long as its channel.
-    pub async fn subscribe(&mut self) -> Result<(), BrokerError> {
-        self.link.step(self.channel.basic_qos(self.source.prefetch, BasicQosOptions::default())).await?;
-        let consume = self.channel.basic_consume(
-            self.source.broker.queue.clone(),
-            CONSUMER_TAG.into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        self.stream = Some(self.link.step(consume).await?);
-        Ok(())
-    }
-
     /// Works until the connection or the process ends; `Ok` once the end was asked for and all is settled.
-    pub async fn run(mut self) -> Result<(), BrokerError> {
+    pub async fn run(mut self, mut deliveries: lapin::Consumer) -> Result<(), BrokerError> {
         let mut finish_at = None;
         loop {
             let working = !self.parses.is_empty() || !self.judging.is_empty() || !self.burials.is_empty();
@@ -115,7 +95,7 @@ impl<'a> Session<'a> {
             }
             self.measure();
             tokio::select! {
-                delivery = next(&mut self.stream), if finish_at.is_none() => match delivery {
+                delivery = deliveries.next(), if finish_at.is_none() => match delivery {
                     Some(Ok(delivery)) => self.take(delivery),
                     Some(Err(error)) => return Err(self.broken(Some(error))),
                     None => return Err(self.broken(None)),
@@ -260,13 +240,6 @@ fn sort(raw: Raw) -> (Taken, Vec<Document>) {
             let reason = chain(&error);
             (Taken { tag, dead: vec![(body, reason)] }, Vec::new())
         }
-    }
-}
-
-async fn next(stream: &mut Option<lapin::Consumer>) -> Option<lapin::Result<Delivery>> {
-    match stream {
-        Some(stream) => stream.next().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::Write;
 
 use super::{Shown, Writer, base_of, note_of};
 use crate::app::trace::printable;
+use crate::trace::REDACTED;
 
 /// Headers that curl sets itself, that belong to one connection, or that would give the new request the old one's id.
 const LEFT_OUT: [&str; 13] = [
@@ -24,9 +25,6 @@ const LEFT_OUT: [&str; 13] = [
     "x-forwarded-for",
     "x-request-id",
 ];
-
-/// What stands for a secret.
-const REDACTED: &str = "[redacted]";
 
 pub struct Curl {
     base_url: Option<String>,
