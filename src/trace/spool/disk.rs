@@ -9,6 +9,20 @@
 //! Invariants: what is before [`Disk::cursor`] is confirmed; the bytes of all segments stay within the cap, else the
 //! oldest segment goes; a segment is on disk in one folder at a time (adoption renames it). Writes are not synced: they
 //! survive the death of the process, not that of the machine.
+//!
+//! Why not a library (looked at in November 2026; what is needed: a checksum a record, a cap at which the oldest goes,
+//! several takes in flight with one confirmation each, other processes' leftovers taken over):
+//! - yaque 0.6 is the nearest: segments, locks, a take that counts when it is committed. But its record has a parity over
+//!   the length and none over the payload, and a wrong one panics; one take borrows the receiver until it is committed, so
+//!   one delivery is in flight; at the cap it refuses the newest; its lock files outlive a killed process (its issue 23)
+//!   until somebody calls `recover`.
+//! - okaywal 0.3 is a log to be checkpointed and no queue, and calls itself not ready for production; qwal 0.1 and
+//!   simple_wal 0.3 rest since their first releases.
+//! - An embedded database (fjall, redb, sled) does all of it, with an index, a compaction and a journal that a queue
+//!   read once from front to back does not need, and writes each event twice or more.
+//! - vector's `disk_v2` has what is needed (its records are like ours) but is part of vector, published as no crate.
+//!
+//! What is left is these two files, `segment.rs` and the tests that cut, damage, fill and kill.
 
 mod adopt;
 mod leftovers;

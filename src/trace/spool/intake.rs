@@ -63,3 +63,104 @@ impl Intake {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::{Context, Wake, Waker};
+
+    use super::*;
+    use crate::trace::{EventKind, Origin, RequestInfo, TraceContext};
+
+    #[derive(Default)]
+    struct Wakes(AtomicU32);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn event() -> Event {
+        let (text, id) = (String::new, uuid::Uuid::nil());
+        let request = RequestInfo {
+            method: text(),
+            url: text(),
+            url_param: text(),
+            client_ip: text(),
+            headers: Vec::new(),
+            body: bytes::Bytes::new(),
+            action: None,
+            caller: None,
+        };
+        Event {
+            kind: EventKind::ServiceStart,
+            context: TraceContext { request_id: id, trace_id: 1, span_id: 1, parent_id: None, sampled: true },
+            request: Arc::new(request),
+            origin: Arc::new(Origin { service_name: text(), service_id: text(), project_name: text(), node: text() }),
+            time_ms: 0,
+            duration: None,
+            status: None,
+            id,
+        }
+    }
+
+    /// In a runtime, for its clock; nothing of it runs in between.
+    fn with_clock(test: impl FnOnce()) {
+        actix_web::rt::System::new().block_on(async { test() });
+    }
+
+    #[test]
+    fn only_the_first_event_after_a_pause_wakes_the_spool() {
+        with_clock(|| {
+            let (recorder, queue) = mpsc::channel(100);
+            let mut intake = Intake::new(queue, Duration::from_millis(100));
+            let wakes = Arc::new(Wakes::default());
+            let waker = Waker::from(Arc::clone(&wakes));
+            let mut received = Vec::new();
+            let poll = |intake: &mut Intake, received: &mut Vec<Event>| {
+                pin!(intake.receive(received)).poll(&mut Context::from_waker(&waker)).is_ready()
+            };
+            assert!(!poll(&mut intake, &mut received), "it sleeps");
+            recorder.try_send(event()).unwrap();
+            assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+            assert!(poll(&mut intake, &mut received));
+            assert_eq!(received.drain(..).count(), 1);
+            for _ in 0..50 {
+                assert!(!poll(&mut intake, &mut received), "it is not time to look");
+                recorder.try_send(event()).unwrap();
+            }
+            assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+            intake.look_at = Some(Instant::now());
+            assert!(poll(&mut intake, &mut received));
+            assert_eq!(received.drain(..).count(), 50);
+            for look in 0..LOOKS_IN_VAIN {
+                assert!(intake.look_at.is_some(), "{look}");
+                intake.look_at = Some(Instant::now());
+                assert!(poll(&mut intake, &mut received) && received.is_empty());
+            }
+            assert!(!poll(&mut intake, &mut received), "it sleeps again");
+            recorder.try_send(event()).unwrap();
+            assert_eq!(wakes.0.load(Ordering::Relaxed), 2);
+        });
+    }
+
+    #[test]
+    fn a_full_portion_is_followed_by_the_next_at_once_and_the_end_leaves_nothing() {
+        with_clock(|| {
+            let (recorder, queue) = mpsc::channel(1000);
+            let mut intake = Intake::new(queue, Duration::from_millis(100));
+            (0..2 * BATCH_EVENTS + 10).for_each(|_| recorder.try_send(event()).unwrap());
+            let mut received = Vec::new();
+            for _ in 0..2 {
+                assert_eq!(intake.receive(&mut received).now_or_never(), Some(()));
+                assert_eq!(received.drain(..).count(), BATCH_EVENTS);
+            }
+            intake.close(&mut received);
+            assert_eq!(received.len(), 10);
+            assert!(recorder.try_send(event()).is_err());
+        });
+    }
+}
