@@ -52,6 +52,11 @@ impl Client {
         Some(self.channel.basic_get(queue.into(), options).await.expect("get")?.delivery)
     }
 
+    pub async fn unbind(&self, queue: &str, exchange: &str, key: &str) {
+        let unbind = self.channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default());
+        unbind.await.expect("queue is unbound");
+    }
+
     pub async fn delete(&self, queue: &str) {
         self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("queue is deleted");
     }
