@@ -29,15 +29,19 @@ type Answered = (Instant, String, u16);
 struct Posts {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
+    /// Requests without an answer.
+    unanswered: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Vec<Answered>>>,
 }
 
 impl Posts {
     fn start(address: &str) -> Self {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let unanswered = Arc::new(AtomicUsize::new(0));
         let threads = (0..THREADS)
             .map(|_| {
                 let (address, stop, count) = (address.to_owned(), Arc::clone(&stop), Arc::clone(&count));
+                let unanswered = Arc::clone(&unanswered);
                 std::thread::spawn(move || {
                     let mut answered = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
@@ -47,6 +51,8 @@ impl Posts {
                             let id = answer.header("x-request-id").expect("an id").to_owned();
                             answered.push((Instant::now(), id, answer.status));
                             count.fetch_add(1, Ordering::Relaxed);
+                        } else {
+                            unanswered.fetch_add(1, Ordering::Relaxed);
                         }
                         std::thread::sleep(PACE.saturating_sub(began.elapsed()));
                     }
@@ -54,13 +60,17 @@ impl Posts {
                 })
             })
             .collect();
-        Self { stop, count, threads }
+        Self { stop, count, unanswered, threads }
     }
 
     /// Waits until so many more were answered.
     fn wait_for(&self, more: usize) {
         let goal = self.count.load(Ordering::Relaxed) + more;
         until("the load goes on", || (self.count.load(Ordering::Relaxed) >= goal).then_some(()));
+    }
+
+    fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     fn stop(self) -> Vec<Answered> {
@@ -237,6 +247,66 @@ fn rabbitmq_away_under_load_costs_no_request_and_no_event() {
     for (goms, text) in [(&gateway, "trace events wait on disk"), (&consumer, "trace consumer cannot read")] {
         assert_eq!(goms.log().matches(text).count(), 1, "said once a change: {}", goms.log());
     }
+}
+
+#[test]
+fn no_request_waits_for_a_broker_that_is_stopped() {
+    let Some(rabbit) = RabbitMq::start() else { return };
+    let folder = Folder::new();
+    let config = folder.write("config.yml", &format!("{SERVICES}amqpAddr: \"{}\"\n", rabbit.url()));
+    let with = ["--config", config.as_str()];
+    let consumer = consumer(&folder, &with);
+    let (_gateway, address) = gateway(&folder, &with);
+    let (_user, _) = service(&folder, "user", &with);
+    wait_for_status(&address, "/api/user/login", 200);
+    let load = Posts::start(&address);
+    consumer.wait_for("amqp trace consumer success count=");
+    rabbit.freeze(true);
+    load.wait_for(300); // each within the client's patience, or it counts as unanswered
+    rabbit.freeze(false);
+    let unanswered = load.unanswered();
+    let answered = load.stop();
+    assert_eq!(unanswered, 0);
+    assert_each_once(&folder, &with, &all_ok(&answered));
+}
+
+#[test]
+fn a_consumer_with_a_wrong_password_says_so_and_reads_once_it_is_right() {
+    let Some(rabbit) = RabbitMq::start() else { return };
+    let folder = Folder::new();
+    let url = rabbit.url().replacen("guest:guest", "tracer:secret", 1);
+    let config = folder.write("config.yml", &format!("{SERVICES}amqpAddr: \"{url}\"\n"));
+    let with = ["--config", config.as_str()];
+    let admin = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("an address")
+    };
+    let (port, admin) = (admin.port().to_string(), admin.to_string());
+    let args = ["trace-consumer", "--bind", "127.0.0.1", "--admin-port", &port, "--config", &config];
+    let goms = Goms::start_in(folder.path(), &args);
+    let line = goms.wait_for("trace consumer cannot read");
+    assert!(line.contains("refuses user `tracer`; check user, password and permissions in `amqpAddr`"), "{line}");
+    let answer = wait_for_status(&admin, "/readyz", 503);
+    assert!(
+        answer.text().contains("cannot read trace events") && answer.text().contains("`tracer`"),
+        "{}",
+        answer.text()
+    );
+    let (_gateway, address) = gateway(&folder, &with);
+    let (_user, _) = service(&folder, "user", &with);
+    wait_for_status(&address, "/api/user/login", 200);
+    let load = Posts::start(&address);
+    load.wait_for(50);
+    rabbit.ctl(&["add_user", "tracer", "secret"]);
+    rabbit.ctl(&["set_permissions", "tracer", ".*", ".*", ".*"]);
+    goms.wait_for("trace consumer reads again");
+    wait_for_status(&admin, "/readyz", 200);
+    load.wait_for(50);
+    let answered = load.stop();
+    assert_each_once(&folder, &with, &all_ok(&answered));
+    let log = goms.log();
+    assert!(!log.contains("secret"), "{log}");
+    assert_eq!(log.matches("trace consumer cannot read").count(), 1, "said once: {log}");
 }
 
 #[test]
