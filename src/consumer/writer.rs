@@ -247,6 +247,10 @@ impl Writer {
             Err(error) => {
                 self.put_aside(batch, aim);
                 self.pause(aim, &chain(&error));
+                // someone must act first, and a server may count wrong passwords
+                if let (StoreError::Setting { .. }, Some(pause)) = (&error, &mut self.pause) {
+                    pause.until = pause.until.max(Instant::now() + LAST_RETRY);
+                }
             }
             Ok(outcomes) => {
                 let before = (batch.documents.len(), weight(&batch.documents));

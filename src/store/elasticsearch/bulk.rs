@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
+use ::elasticsearch::http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::{Document, Outcome, text};
+use super::access::is_denied;
 use super::mapping::WORDS;
 
 /// How much of a client's headers and body is sent as it is.
@@ -100,6 +102,16 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// Whether we may not write there.
+    pub fn is_denied(&self) -> bool {
+        StatusCode::from_u16(self.status).is_ok_and(|status| is_denied(status, Some(&self.error)))
+    }
+
+    /// Why it was not stored.
+    pub fn reason(&self) -> String {
+        reason(&self.error)
+    }
+
     /// Whose fault it is: the document's, or the server's for now.
     pub fn outcome(&self) -> Outcome {
         match self.status {

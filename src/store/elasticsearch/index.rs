@@ -142,7 +142,7 @@ impl Server {
         if !reply.status.is_success() && !reason(&reply.body).starts_with("resource_already_exists_exception") {
             return Err(self.unexpected("PUT", &path, &reply));
         }
-        log::info!("alias made for an index a day alias={} address={}", self.index, self.address);
+        log::info!("alias made for an index a day alias={} address={}", self.index, self.nodes.addresses());
         Ok(())
     }
 

@@ -55,7 +55,7 @@ async fn run<T>(server: &Server, alive: &Weak<T>, retain: Duration) {
             return;
         }
         if let Err(error) = server.delete_old(retain).await {
-            let address = &server.address;
+            let address = server.nodes.addresses();
             log::warn!("old trace indices cannot be deleted now reason=\"{error:?}\" address={address}");
         }
     }

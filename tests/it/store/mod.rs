@@ -3,6 +3,8 @@
 mod conformance;
 mod counting;
 mod elasticsearch;
+mod elasticsearch_access;
+mod elasticsearch_nodes;
 mod embedded;
 mod remote;
 

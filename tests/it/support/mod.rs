@@ -3,6 +3,7 @@
 
 pub mod etcd;
 pub mod events;
+pub mod gate;
 pub mod goms;
 pub mod http;
 pub mod load;
