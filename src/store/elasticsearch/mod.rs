@@ -9,6 +9,7 @@ mod bulk;
 mod index;
 mod mapping;
 mod nodes;
+mod progress;
 mod retention;
 mod search;
 mod server;
@@ -28,7 +29,7 @@ use super::{Document, ElasticsearchSettings, Outcome, Page, Query, Stats, StatsQ
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use bulk::Open;
-use index::Known;
+use index::{Known, Place};
 use nodes::{Nodes, setting};
 use retention::Retention;
 use server::{Server, reason, server_error};
@@ -121,10 +122,12 @@ impl Elasticsearch {
     async fn bulks(&self, documents: &[&Document], known: &Known, open: Open) -> Result<Vec<Outcome>, StoreError> {
         let mut outcomes = Vec::with_capacity(documents.len());
         let (mut lines, mut bytes) = (Vec::new(), 0);
-        let now = jiff::Timestamp::now();
+        let now_ms = jiff::Timestamp::now().as_millisecond();
         for document in documents {
-            let index = known.index_of(&self.server.index, document.fields.time_ms, now);
-            let line = bulk::lines(document, &index, known.names.words, open);
+            let place = known.place_of(document.fields.time_ms, now_ms);
+            let arrived = (place == Place::Undated).then_some(now_ms);
+            let index = place.name(&self.server.index);
+            let line = bulk::lines(document, &index, known.names.words, arrived, open);
             if !lines.is_empty() && bytes + line.len() > MAX_BULK_BYTES {
                 self.bulk(&lines, &mut outcomes).await?;
                 lines.clear();

@@ -311,6 +311,40 @@ async fn a_page_of_a_proxy_refuses_nothing() {
     }
 }
 
+/// Events without a usable time go when they arrived long ago; of what others wrote to the alias, when it happened.
+#[tokio::test]
+async fn old_events_without_a_usable_time_are_deleted() {
+    let Some(index) = TestIndex::new() else { return };
+    let samples: Vec<Sample> = (0..3).map(|at| Sample::new("request.start", at)).collect();
+    put(&index.store(), &samples).await;
+    let path = |sample: &Sample| format!("/{}-undated/_doc/{}", index.name, sample.id);
+    let stored = index.call(Method::Get, &path(&samples[0]), None).await["_source"].clone();
+    let arrived = stored["gomsArrived"].as_i64().expect("when it arrived");
+    assert!((now_ms() - arrived).abs() < DAY_MS, "{arrived}");
+    let mut old = stored.clone();
+    old["gomsArrived"] = json!(arrived - 8 * DAY_MS);
+    index.call(Method::Put, &path(&samples[0]), Some(old)).await;
+    for (id, time) in [("a", "2020-01-01 00:00:00"), ("b", "2999-01-01 00:00:00"), ("c", "never")] {
+        let path = format!("/{}-undated/_doc/{id}", index.name);
+        index.call(Method::Put, &path, Some(json!({"event": "go", "time": time}))).await;
+    }
+    index.refresh().await;
+    let retain = Some(std::time::Duration::from_secs(7 * 86_400));
+    let shutdown = Shutdown::new();
+    let settings = ElasticsearchSettings { retain, ..index.settings() };
+    let store = Elasticsearch::open(&settings, &shutdown, &Metrics::new()).expect("opened");
+    assert_eq!(store.query(&all()).await.expect("found").total, 6);
+    put(&store, &samples[1..]).await;
+    until("old events are deleted", &store, &all(), |page| page.total == 4).await;
+    let page = store.query(&Query { since_ms: Some(0), ..all() }).await.expect("found");
+    assert_eq!(ids(&page), [samples[2].id.to_string(), samples[1].id.to_string()]);
+    // as they came
+    let event: Value = serde_json::from_str(page.events[0].get()).expect("JSON");
+    assert_eq!(event, samples[2].json());
+    shutdown.begin();
+    index.delete().await;
+}
+
 fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
