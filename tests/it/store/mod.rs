@@ -5,6 +5,7 @@ mod counting;
 mod elasticsearch;
 mod elasticsearch_access;
 mod elasticsearch_nodes;
+mod elasticsearch_reads;
 mod embedded;
 mod remote;
 
