@@ -1,6 +1,6 @@
 //! The consumer's figures at `/metrics`.
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use crate::metrics::Metrics;
 
@@ -19,6 +19,8 @@ pub(super) struct Instruments {
     pub waiting_bytes: IntGauge,
     pub unacknowledged_messages: IntGauge,
     pub unacknowledged_bytes: IntGauge,
+    /// Of other programs, by `protocol` (`otlp`, `zipkin`) and `outcome` (`taken`, `refused`).
+    pub spans: IntCounterVec,
 }
 
 impl Instruments {
@@ -45,6 +47,11 @@ impl Instruments {
                 "messages taken from RabbitMQ and not acknowledged yet",
             ),
             unacknowledged_bytes: gauge("consumer_unacknowledged_bytes", "bytes of these"),
+            spans: metrics.counter(
+                "consumer_spans_total",
+                "spans of other programs, stored or refused",
+                &["protocol", "outcome"],
+            ),
         }
     }
 }
