@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use tokio::net::TcpSocket;
 
 use super::AppError;
+use crate::config::{Listen, SpanSettings};
 
 /// Connections that may wait to be accepted. The kernel cuts it to `net.core.somaxconn` (4,096 by default); the standard
 /// library's 128 overflows when a load generator opens some hundred connections at once.
@@ -17,6 +18,48 @@ pub struct Ports {
     pub http: TcpListener,
     /// Where it takes RPC.
     pub rpc: TcpListener,
+    /// Where it takes spans of other programs in OTLP, if it does.
+    pub otlp: Option<TcpListener>,
+    /// The same in Zipkin's JSON.
+    pub zipkin: Option<TcpListener>,
+}
+
+/// Where OpenTelemetry's programs send to by default, over HTTP.
+const OTLP_PORT: u16 = 4318;
+/// The same of Zipkin's.
+const ZIPKIN_PORT: u16 = 9411;
+
+impl Ports {
+    /// Binds those for spans of other programs, too; `ip` is where they listen that name none.
+    ///
+    /// # Errors
+    /// [`AppError::Port`] names the port and its flag.
+    pub fn and_spans(mut self, ip: IpAddr, settings: SpanSettings) -> Result<Self, AppError> {
+        let open = |place, usual, flag| match place {
+            Listen::Off => Ok(None),
+            Listen::At { ip: own, port } => listen(own.unwrap_or(ip), port.unwrap_or(usual), flag).map(Some),
+        };
+        self.otlp = open(settings.otlp, OTLP_PORT, "--otlp")?;
+        self.zipkin = open(settings.zipkin, ZIPKIN_PORT, "--zipkin")?;
+        Ok(self)
+    }
+
+    /// Where to send spans: what, and the URL with `host` for an address that is none.
+    ///
+    /// # Errors
+    /// When the operating system does not tell.
+    pub fn spans(&self, host: IpAddr) -> Result<Vec<(&'static str, String)>, AppError> {
+        let mut told = Vec::new();
+        for (what, path, listener) in [("otlp", "/v1/traces", &self.otlp), ("zipkin", "/api/v2/spans", &self.zipkin)] {
+            let Some(listener) = listener else { continue };
+            let mut address = listener.local_addr().map_err(AppError::Start)?;
+            if address.ip().is_unspecified() {
+                address.set_ip(host);
+            }
+            told.push((what, format!("http://{address}{path}")));
+        }
+        Ok(told)
+    }
 }
 
 /// Binds a node's HTTP and RPC ports; 0 takes a free one.
@@ -24,7 +67,8 @@ pub struct Ports {
 /// # Errors
 /// [`AppError::Port`] names the port and its flag. Must be called within the runtime.
 pub fn bind(ip: IpAddr, http_port: u16, rpc_port: u16) -> Result<Ports, AppError> {
-    Ok(Ports { http: listen(ip, http_port, "--http-port")?, rpc: listen(ip, rpc_port, "--rpc-port")? })
+    let (http, rpc) = (listen(ip, http_port, "--http-port")?, listen(ip, rpc_port, "--rpc-port")?);
+    Ok(Ports { http, rpc, otlp: None, zipkin: None })
 }
 
 /// Binds the admin port: the one that was asked for or none; else the RPC port + 100, or a free one where that is
