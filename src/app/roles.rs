@@ -53,6 +53,14 @@ pub async fn run(mut config: Config, roles: Vec<Role>) -> Result<(), AppError> {
     // every port first: what is taken is told before anything else happens
     let alone = !whole_cluster;
     let bound = roles.into_iter().map(|role| bind(&config, role, alone)).collect::<Result<Vec<_>, _>>()?;
+    for (_, ports) in &bound {
+        if ports.takes_spans_of(config.trace.otlp.as_ref())? {
+            log::warn!(
+                "OTEL_EXPORTER_OTLP_ENDPOINT is where this process takes spans itself; its own are not sent there, or each request would count twice"
+            );
+            config.trace.otlp = None;
+        }
+    }
     let process = Process::open(config)?;
     let mut spans = Vec::new();
     for (_, ports) in &bound {

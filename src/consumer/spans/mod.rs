@@ -197,7 +197,7 @@ impl Door {
         mut payload: Payload,
         wanted: Result<T, Fault>,
     ) -> Result<(T, Body), Fault> {
-        let head = self.let_in(request).and_then(|()| wanted).and_then(|wanted| Ok((wanted, is_gzip(request)?)));
+        let head = self.let_in(request).and(wanted).and_then(|wanted| Ok((wanted, is_gzip(request)?)));
         let mut held = Held { room: self.room.clone(), room_bytes: self.room_bytes, permit: None };
         let (mut body, mut bytes, mut fault) = (BytesMut::new(), 0, None);
         while let Some(chunk) = payload.next().await {
