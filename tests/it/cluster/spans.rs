@@ -6,6 +6,7 @@ use super::{consumer, four_events, until};
 use crate::support::goms::{Folder, Goms, command, run};
 use crate::support::http::{post, request, wait_for_status};
 use crate::support::otlp::{CLIENT, SERVER, export, gzip, ids, span};
+use crate::support::proxy::Proxy;
 use crate::support::servers;
 
 /// `host:port` where a protocol is taken, from the line of the log.
@@ -252,4 +253,63 @@ fn a_port_that_is_taken_is_named_with_its_flag() {
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(64), "{said}");
     assert!(said.contains("`127.0.0.1:4318`"), "{said}");
+}
+
+/// One span of its own trace.
+fn one(number: usize) -> String {
+    let (trace, id) = ids();
+    export("shop", &[span(&trace, &id, "", CLIENT, &format!("job {number}"), &[])])
+}
+
+fn total(folder: &Folder, more: &[&str]) -> u64 {
+    let args = [&["trace", "search", "--service", "shop", "--limit", "1", "--output", "json"], more].concat();
+    json_of(folder, &args)["total"].as_u64().expect("a number")
+}
+
+#[test]
+fn elasticsearch_away_is_told_and_what_is_sent_again_is_stored_once() {
+    let Some(es) = servers::elasticsearch() else { return };
+    let proxy = Proxy::start(es.trim_start_matches("http://"));
+    let folder = Folder::new();
+    let index = servers::unique("trace_logs-");
+    let text = format!("esAddr: \"http://{}\"\nesIndex: {index}\nservices: {{a: {{b: /b}}}}\n", proxy.address);
+    let config = folder.write("config.yml", &text);
+    let with = ["--config", config.as_str()];
+    let consumer = consumer(&folder, &[&["--otlp", "127.0.0.1:0"], &with[..]].concat());
+    let otlp = intake(&consumer, "otlp");
+    let send = |body: &str| post(&otlp, "/v1/traces", body).expect("an answer");
+    let bodies: Vec<String> = (0..3).map(one).collect();
+    assert_eq!(send(&bodies[0]).status, 200);
+    proxy.away(true);
+    for body in &bodies {
+        let answer = send(body);
+        assert_eq!((answer.status, answer.json()["code"].as_u64()), (503, Some(14)), "{}", answer.text());
+        assert!(answer.header("retry-after").is_some());
+    }
+    proxy.away(false);
+    for body in &bodies {
+        until("it is taken", || (send(body).status == 200).then_some(()));
+    }
+    until("all are found", || (total(&folder, &with) == 3).then_some(()));
+    assert_eq!(consumer.terminate(), 0);
+}
+
+#[test]
+fn what_was_answered_survives_a_kill() {
+    let folder = Folder::new();
+    let mut answered = 0;
+    for round in 1..=3 {
+        let consumer = consumer(&folder, &["--otlp", "127.0.0.1:0"]);
+        let otlp = intake(&consumer, "otlp");
+        for number in 0..20 {
+            assert_eq!(post(&otlp, "/v1/traces", &one(number)).expect("an answer").status, 200);
+            answered += 1;
+        }
+        if round < 3 {
+            consumer.kill();
+        } else {
+            assert_eq!(total(&folder, &[]), answered);
+            assert_eq!(consumer.terminate(), 0);
+        }
+    }
 }
