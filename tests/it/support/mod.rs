@@ -9,6 +9,7 @@ pub mod goms;
 pub mod http;
 pub mod load;
 pub mod origin;
+pub mod otlp;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod servers;
