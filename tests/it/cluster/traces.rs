@@ -11,7 +11,7 @@ use super::{consumer, gateway, service, until};
 use crate::support::goms::{Folder, Goms, run};
 use crate::support::http::{post, wait_for_status};
 use crate::support::proxy::Proxy;
-use crate::support::rabbitmq::RabbitMq;
+use crate::support::rabbitmq::{Client, RabbitMq};
 use crate::support::servers;
 
 const SERVICES: &str = "services: {user: {login: /login}}\n";
@@ -146,6 +146,81 @@ fn kill_9_loses_only_the_last_flush_interval_and_a_living_process_delivers_the_r
     living.wait_for_count("took over the spool of an ended process", 2, PATIENCE);
     let _consumer = consumer(&folder, &["--config", config.as_str()]);
     assert_each_once(&folder, &["--config", config.as_str()], &old);
+}
+
+/// How late a busy machine wakes who sleeps: the worst case until [`Lateness::stop`].
+struct Lateness {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Lateness {
+    fn start() -> Self {
+        const NAP: Duration = Duration::from_millis(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut worst = Duration::ZERO;
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                std::thread::sleep(NAP);
+                worst = worst.max(began.elapsed() - NAP);
+            }
+            worst
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it only sleeps")
+    }
+}
+
+/// The bound that the README states, with the default interval: all that the broker got and did not confirm is taken away
+/// from it, so that only what was on disk in time is left.
+#[test]
+fn kill_9_with_nothing_confirmed_loses_only_the_default_flush_interval() {
+    let Some(amqp) = servers::amqp() else { return };
+    let target = amqp.rsplit_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let (proxy, folder, queue) = (Proxy::start(&target), Folder::new(), servers::unique("trace-"));
+    let write = |name: &str, url: &str| {
+        folder.write(name, &format!("{SERVICES}amqpAddr: \"{url}\"\namqp: {{queue: {queue}}}\n"))
+    };
+    let through = write("through.yml", &amqp.replace(&target, &proxy.address));
+    let (gateway, address) = gateway(&folder, &["--config", &through]);
+    let (user, _) = service(&folder, "user", &["--config", &through]);
+    wait_for_status(&address, "/api/user/login", 200);
+    let load = Posts::start(&address);
+    load.wait_for(50);
+    proxy.mute(); // messages arrive, confirmations do not
+    let (muted, lateness) = (Instant::now(), Lateness::start());
+    load.wait_for(150);
+    let (killed, killed_ms) = (Instant::now(), jiff::Timestamp::now().as_millisecond());
+    gateway.kill();
+    user.kill();
+    let bound = Duration::from_millis(100) + lateness.stop();
+    let answered = load.stop();
+    proxy.away(true);
+    actix_web::rt::System::new().block_on(async { Client::connect(&amqp).await.delete(&queue).await });
+
+    // an event is recorded before its request is answered, or, the last of a gateway, right then
+    let is_old = |at: &Instant| *at > muted && *at + bound < killed;
+    let old: BTreeSet<&str> = answered.iter().filter(|(at, _, _)| is_old(at)).map(|(_, id, _)| id.as_str()).collect();
+    assert!(old.len() > 20, "{} requests, {bound:?}", old.len());
+    let direct = write("direct.yml", &amqp);
+    let with = ["--config", direct.as_str()];
+    let (heir, _) = service(&folder, "user", &with);
+    heir.wait_for_count("took over the spool of an ended process", 2, PATIENCE);
+    let _consumer = consumer(&folder, &with);
+    assert_each_once(&folder, &with, &old);
+    let newest = run(folder.path(), &["trace", "search", "--limit", "1", "--output", "json", "--config", &direct]);
+    let newest: serde_json::Value = serde_json::from_slice(&newest.stdout).expect("JSON");
+    let age = killed_ms - newest["events"][0]["timeMs"].as_i64().expect("a time");
+    assert!(
+        age <= i64::try_from(bound.as_millis()).unwrap(),
+        "the newest event was {age} ms old at the kill, {bound:?}"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod origin;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod servers;
+pub mod tls;
 pub mod wire;
 
 /// Whether the tests that take over half a minute run too (`scripts/test --all`); prints a line when they do not.

@@ -52,6 +52,11 @@ impl Client {
         Some(self.channel.basic_get(queue.into(), options).await.expect("get")?.delivery)
     }
 
+    pub async fn unbind(&self, queue: &str, exchange: &str, key: &str) {
+        let unbind = self.channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default());
+        unbind.await.expect("queue is unbound");
+    }
+
     /// The next message of a dead-letter queue, which may not be there yet: its body and the reason.
     pub async fn letter(&self, queue: &str) -> (Vec<u8>, String) {
         let give_up = Instant::now() + Duration::from_secs(30);

@@ -19,7 +19,7 @@ use crate::support::rabbitmq::{Client, RabbitMq};
 use crate::support::{servers, slow};
 
 /// Waits until the store has exactly these.
-async fn stored(store: &MoodyStore, events: &[Event]) {
+pub(super) async fn stored(store: &MoodyStore, events: &[Event]) {
     until("all is stored", || store.count() >= events.len() && events.iter().all(|event| store.has(event))).await;
     assert_eq!(store.count(), events.len(), "the store has what nobody recorded");
 }

@@ -5,6 +5,7 @@ mod direct;
 mod elasticsearch;
 mod faults;
 mod otlp;
+mod window;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -56,6 +57,17 @@ impl Node {
     fn record(&self, count: u64) -> Vec<Event> {
         let events: Vec<_> = (0..count).map(event).collect();
         events.iter().for_each(|event| self.recorder.record(event.clone()));
+        events
+    }
+
+    /// The same in portions that the queue to the spool has room for.
+    async fn record_many(&self, portions: u64) -> Vec<Event> {
+        let mut events = Vec::new();
+        for _ in 0..portions {
+            let before = self.metric("goms_trace_recorded_total");
+            events.extend(self.record(5000));
+            until("they are taken", || self.metric("goms_trace_recorded_total") >= before + 5000).await;
+        }
         events
     }
 
