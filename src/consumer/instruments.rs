@@ -19,6 +19,7 @@ pub(super) struct Instruments {
     pub waiting_bytes: IntGauge,
     pub unacknowledged_messages: IntGauge,
     pub unacknowledged_bytes: IntGauge,
+    pub given_up: IntCounter,
     /// Of other programs, by `protocol` (`otlp`, `zipkin`) and `outcome` (`taken`, `refused`).
     pub spans: IntCounterVec,
 }
@@ -46,7 +47,14 @@ impl Instruments {
                 "consumer_unacknowledged_messages",
                 "messages taken from RabbitMQ and not acknowledged yet",
             ),
-            unacknowledged_bytes: gauge("consumer_unacknowledged_bytes", "bytes of these"),
+            unacknowledged_bytes: gauge(
+                "consumer_unacknowledged_bytes",
+                "memory of those of these that are not settled",
+            ),
+            given_up: counter(
+                "consumer_given_up_messages_total",
+                "messages given back to RabbitMQ because there was no room for their bytes",
+            ),
             spans: metrics.counter(
                 "consumer_spans_total",
                 "spans of other programs, stored or refused",

@@ -38,7 +38,8 @@ pub struct Settings {
     pub amqp: Option<AmqpSettings>,
     /// Messages that may be taken but not yet stored.
     pub prefetch: u16,
-    /// Bytes of events that were read and are not stored yet; a message larger than that is read alone.
+    /// Bytes of messages and events that were taken and are not stored yet: half for messages as they came, half for the
+    /// events read from them. What is larger than a half is taken alone.
     pub max_bytes: usize,
     /// Events a write to the store.
     pub batch_events: usize,
@@ -56,8 +57,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    fn message_bytes(&self) -> usize {
+        self.max_bytes / 2
+    }
+
     fn parsed_bytes(&self) -> usize {
-        self.max_bytes.clamp(1, u32::MAX as usize) // as a semaphore counts
+        (self.max_bytes / 2).clamp(1, u32::MAX as usize) // as a semaphore counts
     }
 }
 
@@ -156,8 +161,16 @@ pub fn start(
         health.set_queue(Some("not connected to rabbitmq yet".to_owned()));
         let prefetch = settings.prefetch.max(1); // 0 would mean no limit
         let (health, shutdown_source) = (health.clone(), shutdown.clone());
-        let source =
-            amqp::Source { broker, dead_queue, prefetch, pipeline, instruments, health, shutdown: shutdown_source };
+        let source = amqp::Source {
+            broker,
+            dead_queue,
+            prefetch,
+            room: amqp::Room::new(settings.message_bytes()),
+            pipeline,
+            instruments,
+            health,
+            shutdown: shutdown_source,
+        };
         shutdown.spawn(source.run());
     }
     Ok(Running { shutdown, health })

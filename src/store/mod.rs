@@ -71,6 +71,15 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It answers and refuses this write as a whole; a part of it may pass.
+    #[error("trace store at `{address}` refuses the whole write")]
+    Rejected {
+        /// Where.
+        address: String,
+        /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Another process writes to this folder.
     #[error(
         "trace store in `{0}` is in use by another process; read it through that one, or give this one another `--data-dir`"
@@ -150,6 +159,7 @@ pub trait TraceStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when nothing is known of the batch; it may be written again.
+    /// [`StoreError::Rejected`] when the store says that it takes no such batch; parts of it may be written.
     async fn write(&self, batch: &[Document]) -> Result<Vec<Outcome>, StoreError>;
 
     /// Finds events; filters first, then orders over the whole range, then cuts the page.

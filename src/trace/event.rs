@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::context::TraceContext;
-use super::go_form::{duration_text, push_local_time, push_string};
+use super::go_form::{push_digits, push_duration, push_local_time, push_string};
 pub use super::parse::{Fields, ParseError, Parsed, Received, parse};
 
 /// Now, in milliseconds of Unix time.
@@ -149,7 +149,7 @@ impl Event {
             None => out.extend_from_slice(b",\"trace\":null"),
             Some(duration) => {
                 out.extend_from_slice(b",\"trace\":{\"timing\":\"");
-                out.extend_from_slice(duration_text(nanos(duration)).as_bytes());
+                push_duration(out, nanos(duration));
                 out.extend_from_slice(b"\"}");
             }
         }
@@ -162,14 +162,15 @@ impl Event {
         push_uuid(out, self.id);
         let context = &self.context;
         out.extend_from_slice(b"\",\"traceId\":\"");
-        push_hex(out, context.trace_id, 32);
+        push_hex(out, (context.trace_id >> 64) as u64);
+        push_hex(out, context.trace_id as u64);
         out.extend_from_slice(b"\",\"spanId\":\"");
-        push_hex(out, u128::from(context.span_id), 16);
+        push_hex(out, context.span_id);
         out.extend_from_slice(b"\",\"parentId\":");
         match context.parent_id {
             Some(parent) => {
                 out.push(b'"');
-                push_hex(out, u128::from(parent), 16);
+                push_hex(out, parent);
                 out.push(b'"');
             }
             None => out.extend_from_slice(b"null"),
@@ -240,24 +241,12 @@ fn push_number_field(out: &mut Vec<u8>, key: &str, value: Option<u64>) {
     }
 }
 
-/// Decimal digits, without the machinery of `format!`.
-fn push_digits(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [b'0'; 20]; // u64::MAX has as many
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] += (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-/// The low `digits` hexadecimal digits, lower case, with zeros in front.
-fn push_hex(out: &mut Vec<u8>, value: u128, digits: u32) {
-    out.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[(value >> (4 * digit) & 15) as usize]));
+/// 16 hexadecimal digits, lower case, with zeros in front.
+fn push_hex(out: &mut Vec<u8>, value: u64) {
+    let digits = value
+        .to_be_bytes()
+        .map(|byte| [b"0123456789abcdef"[usize::from(byte >> 4)], b"0123456789abcdef"[usize::from(byte & 15)]]);
+    out.extend_from_slice(digits.as_flattened());
 }
 
 fn push_uuid(out: &mut Vec<u8>, id: Uuid) {
@@ -342,13 +331,10 @@ mod tests {
         for value in [0, 7, 10, 200, 1_795_247_767_123, u64::MAX] {
             let (mut digits, mut hex) = (Vec::new(), Vec::new());
             push_digits(&mut digits, value);
-            push_hex(&mut hex, u128::from(value), 16);
+            push_hex(&mut hex, value);
             assert_eq!(String::from_utf8(digits).unwrap(), value.to_string());
             assert_eq!(String::from_utf8(hex).unwrap(), format!("{value:016x}"));
         }
-        let mut hex = Vec::new();
-        push_hex(&mut hex, u128::MAX - 1, 32);
-        assert_eq!(String::from_utf8(hex).unwrap(), format!("{:032x}", u128::MAX - 1));
     }
 
     #[test]

@@ -28,6 +28,12 @@ struct Unexpected {
     reason: String,
 }
 
+impl Unexpected {
+    fn new(method: &'static str, path: &str, reply: &Reply) -> Self {
+        Self { method, path: path.to_owned(), status: reply.status.as_u16(), reason: reason(&reply.body) }
+    }
+}
+
 /// What the server answered.
 pub(super) struct Reply {
     pub status: StatusCode,
@@ -69,8 +75,13 @@ impl Server {
     }
 
     pub(super) fn unexpected(&self, method: &'static str, path: &str, reply: &Reply) -> StoreError {
-        let status = reply.status.as_u16();
-        self.failed(Unexpected { method, path: path.to_owned(), status, reason: reason(&reply.body) })
+        self.failed(Unexpected::new(method, path, reply))
+    }
+
+    /// The same of a write of which a part may pass.
+    pub(super) fn rejected(&self, method: &'static str, path: &str, reply: &Reply) -> StoreError {
+        let source = Unexpected::new(method, path, reply).into();
+        StoreError::Rejected { address: self.address.clone(), source }
     }
 
     pub(super) fn failed(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {

@@ -1,6 +1,7 @@
 //! The trace consumer: RabbitMQ and HTTP in, acknowledged only when stored.
 
 mod intake;
+mod large;
 mod spans;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code)] // each room's tests use a part of it
 
+pub mod elasticsearch;
 pub mod etcd;
 pub mod events;
 pub mod goms;
@@ -11,6 +12,7 @@ pub mod otlp;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod servers;
+pub mod tls;
 pub mod wire;
 
 /// Whether the tests that take over half a minute run too (`scripts/test --all`); prints a line when they do not.

@@ -52,6 +52,27 @@ impl Client {
         Some(self.channel.basic_get(queue.into(), options).await.expect("get")?.delivery)
     }
 
+    pub async fn unbind(&self, queue: &str, exchange: &str, key: &str) {
+        let unbind = self.channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default());
+        unbind.await.expect("queue is unbound");
+    }
+
+    /// The next message of a dead-letter queue, which may not be there yet: its body and the reason.
+    pub async fn letter(&self, queue: &str) -> (Vec<u8>, String) {
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            if self.look(queue).await.is_some_and(|(messages, _)| messages > 0)
+                && let Some(letter) = self.get(queue).await
+            {
+                let headers = letter.properties.headers().clone().expect("headers");
+                let reason = headers.inner()["reason"].as_long_string().expect("a reason").to_string();
+                return (letter.data, reason);
+            }
+            assert!(Instant::now() < give_up, "no letter in {queue}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub async fn delete(&self, queue: &str) {
         self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("queue is deleted");
     }
@@ -139,13 +160,15 @@ impl RabbitMq {
     /// Sets off the memory alarm, or ends it: from then on it blocks who publishes.
     pub fn memory_alarm(&self, on: bool) {
         let watermark = if on { "0.000001" } else { "0.6" };
+        self.ctl(&["set_vm_memory_high_watermark", watermark]);
+    }
+
+    /// Runs `rabbitmqctl` on it.
+    pub fn ctl(&self, args: &[&str]) {
         let mut command = Command::new(format!("{BIN}/rabbitmqctl"));
         self.environment(&mut command);
-        let done = command
-            .args(["-n", &self.node(), "set_vm_memory_high_watermark", watermark])
-            .stdin(Stdio::null())
-            .output()
-            .expect("rabbitmqctl runs");
+        let done =
+            command.args(["-n", &self.node()]).args(args).stdin(Stdio::null()).output().expect("rabbitmqctl runs");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
