@@ -2,8 +2,9 @@
 //! that brought it is acknowledged. While that queue takes nothing (it is full, or may not be made), the message waits and
 //! all others go on, so this has a channel of its own: what a broker refuses closes the channel.
 
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -18,6 +19,8 @@ use crate::trace::transport::connection::{Broker, BrokerError, Link};
 const BURY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two tries; a person must act.
 const AGAIN: Duration = Duration::from_secs(5);
+/// A line each would fill a disk where a wrong program writes to the queue.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// A header must fit into a frame (128 KiB); nobody reads a longer reason.
 const MAX_REASON_BYTES: usize = 4 << 10;
 const PERSISTENT: u8 = 2;
@@ -34,11 +37,27 @@ pub(super) struct Letters<'a> {
     channel: Mutex<Option<Channel>>,
     /// Whether it was said that the queue takes nothing.
     told: AtomicBool,
+    moved: std::sync::Mutex<Moved>,
+}
+
+/// What a log line tells.
+#[derive(Default)]
+struct Moved {
+    told: Option<Instant>,
+    /// Letters since then.
+    count: usize,
 }
 
 impl<'a> Letters<'a> {
     pub fn new(broker: &'a Broker, link: &'a Link, queue: &'a ShortString) -> Self {
-        Self { broker, link, queue, channel: Mutex::new(None), told: AtomicBool::new(false) }
+        Self {
+            broker,
+            link,
+            queue,
+            channel: Mutex::new(None),
+            told: AtomicBool::new(false),
+            moved: std::sync::Mutex::default(),
+        }
     }
 
     /// Resolves once the broker has all of them on disk, or with an error when the connection ends.
@@ -58,10 +77,19 @@ impl<'a> Letters<'a> {
         if self.told.swap(false, Ordering::Relaxed) {
             log::info!("trace events are moved again to queue={}", self.queue);
         }
-        if let Some((_, reason)) = letters.first() {
-            log::warn!("trace events moved to queue={} count={} reason={}", self.queue, letters.len(), cut(reason));
-        }
+        self.tell(letters);
         Ok(())
+    }
+
+    /// Logs what was moved since it last did.
+    fn tell(&self, letters: &[Letter]) {
+        let Some((_, reason)) = letters.first() else { return };
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.count += letters.len();
+        if moved.told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            log::warn!("trace events moved to queue={} count={} reason={}", self.queue, moved.count, cut(reason));
+            *moved = Moved { told: Some(Instant::now()), count: 0 };
+        }
     }
 
     /// Takes out of `left` what the broker has.
