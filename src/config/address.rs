@@ -1,8 +1,58 @@
 //! Addresses of servers, checked as far as one can without asking them.
 
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use url::{Host, Url};
+
+/// Whether and where spans of other programs are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// Here.
+    At {
+        /// `None`: where the other ports bind.
+        ip: Option<IpAddr>,
+        /// `None`: the protocol's own; 0: any free one.
+        port: Option<u16>,
+    },
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => out.write_str("off"),
+            Self::At { ip: None, port: None } => out.write_str("on"),
+            Self::At { ip: None, port: Some(port) } => port.fmt(out),
+            Self::At { ip: Some(ip), port: None } => ip.fmt(out),
+            Self::At { ip: Some(ip), port: Some(port) } => SocketAddr::new(*ip, *port).fmt(out),
+        }
+    }
+}
+
+/// `off`, `on`, a port, an IP or both: `4318`, `127.0.0.1:4318`.
+pub(super) fn listen(text: &str) -> Result<Listen, String> {
+    let at = |ip, port| Ok(Listen::At { ip, port });
+    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    match text {
+        "off" | "false" => Ok(Listen::Off),
+        "on" | "true" => at(None, None),
+        "localhost" => at(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), None),
+        _ if local.is_some() => at(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), local),
+        _ => match (text.parse::<u16>(), text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
+            (Ok(port), ..) => at(None, Some(port)),
+            (_, Ok(address), _) => at(Some(address.ip()), Some(address.port())),
+            (.., Ok(ip)) => at(Some(ip), None),
+            _ => Err(format!(
+                "`{}` is no place to listen; write `on`, `off`, a port, or for example `127.0.0.1:4318`",
+                redacted(text)
+            )),
+        },
+    }
+}
 
 /// Splits a list of etcd endpoints at `,` or the originals' `|`.
 pub(super) fn etcd_list(text: &str) -> Result<Arc<[String]>, String> {
@@ -57,6 +107,19 @@ pub(super) fn amqp(text: &str) -> Result<String, String> {
         Ok(_) => Ok(url.to_owned()),
         Err(error) => Err(bad(&error)),
     }
+}
+
+/// Splits a list of Elasticsearch's addresses at `,`. Where credentials stand in it, a `,` is only the end of an address
+/// when a scheme follows: a password may hold one.
+pub(super) fn elasticsearch_list(text: &str) -> Result<Vec<String>, String> {
+    let mut parts: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        match parts.last_mut() {
+            Some(last) if text.contains('@') && !part.contains("://") => *last = format!("{last},{part}"),
+            _ => parts.push(part.to_owned()),
+        }
+    }
+    parts.iter().map(|part| elasticsearch(part.trim())).collect()
 }
 
 /// `http://host:port`, or `host:port`.
@@ -138,6 +201,21 @@ mod tests {
     }
 
     #[test]
+    fn places_to_listen_are_read_as_they_are_shown() {
+        for good in ["off", "on", "4318", "0", "127.0.0.1", "127.0.0.1:4318", "[::1]:0", "::1"] {
+            assert_eq!(listen(good).map(|listen| listen.to_string()).as_deref(), Ok(good));
+        }
+        for (text, shown) in
+            [("true", "on"), ("false", "off"), ("localhost:7", "127.0.0.1:7"), ("localhost", "127.0.0.1")]
+        {
+            assert_eq!(listen(text).map(|listen| listen.to_string()).as_deref(), Ok(shown));
+        }
+        for bad in ["", "yes", "70000", "-1", "host:4318", "127.0.0.1:", ":4318", "http://127.0.0.1:4318"] {
+            assert!(listen(bad).expect_err(bad).contains("`127.0.0.1:4318`"), "{bad}");
+        }
+    }
+
+    #[test]
     fn amqp_addresses() {
         assert_eq!(amqp("amqp://guest:guest@127.0.0.1:5672/").as_deref(), Ok("amqp://guest:guest@127.0.0.1:5672"));
         assert_eq!(amqp("amqps://h/%2f").as_deref(), Ok("amqps://h/%2f"));
@@ -155,5 +233,16 @@ mod tests {
         for bad in ["", "http://", "amqp://h", "h:99999", "http://h/?a"] {
             assert!(elasticsearch(bad).is_err(), "{bad}");
         }
+        for (text, expected) in [
+            ("a:1, https://b:2", &["http://a:1", "https://b:2"][..]),
+            ("http://u:p,q@a:1", &["http://u:p,q@a:1"]),
+            ("http://u:p,q@a:1,http://u:p@b:2", &["http://u:p,q@a:1", "http://u:p@b:2"]),
+        ] {
+            assert_eq!(
+                elasticsearch_list(text).as_deref(),
+                Ok(&expected.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>()[..])
+            );
+        }
+        assert!(elasticsearch_list("a:1,").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! The consumer's figures at `/metrics`.
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use crate::metrics::Metrics;
 
@@ -20,6 +20,8 @@ pub(super) struct Instruments {
     pub unacknowledged_messages: IntGauge,
     pub unacknowledged_bytes: IntGauge,
     pub given_up: IntCounter,
+    /// Of other programs, by `protocol` (`otlp`, `zipkin`) and `outcome` (`taken`, `refused`).
+    pub spans: IntCounterVec,
 }
 
 impl Instruments {
@@ -52,6 +54,11 @@ impl Instruments {
             given_up: counter(
                 "consumer_given_up_messages_total",
                 "messages given back to RabbitMQ because there was no room for their bytes",
+            ),
+            spans: metrics.counter(
+                "consumer_spans_total",
+                "spans of other programs, stored or refused",
+                &["protocol", "outcome"],
             ),
         }
     }

@@ -21,13 +21,13 @@ pub(super) fn words(text: &str) -> Vec<String> {
 }
 
 /// The different words in the string values (not the keys) of a JSON text, separated by spaces; numbers count where
-/// they stand in `request`, as a user's own data does.
+/// they stand in `request` or `span.attributes`, as a user's own data does.
 ///
 /// `json` must be valid JSON. It may be nested to any depth.
 pub(super) fn words_of_json(json: &str) -> String {
     let mut found = Words::default();
     let mut scan = Scan { bytes: json.as_bytes(), at: 0 };
-    let (mut depth, mut in_request) = (0_usize, false);
+    let (mut depth, mut in_span, mut is_users) = (0_usize, false, false);
     while let Some(byte) = scan.next_token() {
         match byte {
             b'{' | b'[' => depth += 1,
@@ -38,12 +38,14 @@ pub(super) fn words_of_json(json: &str) -> String {
                 if !is_key {
                     found.add(&unescaped(token));
                 } else if depth == 1 {
-                    in_request = token == "\"request\"";
+                    (is_users, in_span) = (token == "\"request\"", token == "\"span\"");
+                } else if depth == 2 && in_span {
+                    is_users = token == "\"attributes\"";
                 }
             }
             b'0'..=b'9' | b'-' => {
                 let number = scan.number(json);
-                if in_request {
+                if is_users {
                     found.add(number);
                 }
             }
@@ -167,6 +169,12 @@ mod tests {
     fn json_gives_its_values() {
         let json = r#"{"requestId":"ab-1","n":7,"request":{"key":"V\u00e4l \"ue\"","deep":[{"a":42,"b":[null,true,"end"]}],"body":{}},"time":9}"#;
         assert_eq!(words_of_json(json), "ab 1 väl ue 42 end");
+        assert_eq!(
+            words_of_json(
+                r#"{"n":7,"span":{"startNs":1,"attributes":{"port":54,"a":["b",{"c":2}]},"events":[3,{"attributes":4}]},"m":8}"#
+            ),
+            "54 b 2"
+        );
         assert_eq!(words_of_json(r#"{"a":"\ud800 x"}"#), "ud800 x");
         assert_eq!(words_of_json(r#"{"request" : {"a\"" : "b\\"} , "c":"d"}"#), "b d");
     }

@@ -24,7 +24,7 @@ pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Which of the four events of a request.
+/// Which of the four events of a request, or that of another program's span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum EventKind {
     /// The gateway took the request.
@@ -39,6 +39,9 @@ pub enum EventKind {
     /// The service answered it.
     #[serde(rename = "service.end")]
     ServiceEnd,
+    /// Another program did something that is no answer to a request, as a call or a query.
+    #[serde(rename = "span.end")]
+    SpanEnd,
 }
 
 /// The request as the events of one node show it; shared by its start and end event.
@@ -78,7 +81,7 @@ pub struct Origin {
 /// One event, as cheap to make as it can be; serialised off the request path.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Which of the four.
+    /// Which.
     pub kind: EventKind,
     /// The request it belongs to.
     pub context: TraceContext,
@@ -105,6 +108,7 @@ impl EventKind {
             Self::RequestEnd => "request.end",
             Self::ServiceStart => "service.start",
             Self::ServiceEnd => "service.end",
+            Self::SpanEnd => "span.end",
         }
     }
 }

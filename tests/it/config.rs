@@ -157,6 +157,13 @@ fn one_fault_each() {
         ("etcd: {user: u}", "config.yml:1: etcd.user: a user needs a `password`"),
         ("etcd: {keyFile: u}", "config.yml:1: etcd.keyFile: a key needs a `certFile`"),
         ("esAddr: 'ftp://h'", "config.yml:1: esAddr: `ftp://h` is no Elasticsearch address"),
+        ("esAddr: ['http://a', 'ftp://h']", "config.yml:1: esAddr[1]: `ftp://h` is no Elasticsearch address"),
+        ("{esAddr: a, es: {user: u}}", "config.yml:1: es.user: a user needs a `password`"),
+        ("{esAddr: a, es: {user: u, password: p, apiKey: k}}", "es.apiKey: `es.user` or `es.password` is given too"),
+        ("{esAddr: 'http://u:p@a', es: {apiKey: k}}", "config.yml:1: es.apiKey: a user in `esAddr` is given too"),
+        ("{esAddr: a, es: {apiKey: 'a b'}}", "config.yml:1: es.apiKey: is no API key"),
+        ("{esAddr: ['https://a', b], es: {caFile: c}}", "config.yml:1: es.caFile: `http://b` is without TLS"),
+        ("es: {usr: u}", "config.yml:1: es: unknown key `usr`; did you mean `user`?"),
         ("esIndex: Trace", "config.yml:1: esIndex: `Trace` is no name of an index"),
         ("amqp: {routingKey: x}", "amqp.routingKey: the default exchange routes by the queue's name `trace`, got `x`"),
         ("amqp: {durable: yes}", "amqp.durable: must be `true` or `false`, got `yes`"),
@@ -176,6 +183,11 @@ fn one_fault_each() {
         // RabbitMQ, a consumer and the spool take 16 MiB at most: a larger event would hold up or spoil all behind it
         ("traces: {bodyBytes: 64MiB}", "traces.bodyBytes: must be at most `1048576` bytes, got `64MiB`"),
         ("traces: {spoolBytes: 10}", "traces.spoolBytes: must be at least `1048576` bytes"),
+        (
+            "consumer: {otlp: here}",
+            "consumer.otlp: `here` is no place to listen; write `on`, `off`, a port, or for example `127.0.0.1:4318`",
+        ),
+        ("consumer: {zipkin: {listen: 9411}}", "consumer.zipkin: must be a single value, got a mapping"),
         ("consumer: {prefetch: 70000}", "consumer.prefetch: must be a number from 1 to 65535, got `70000`"),
     ];
     for (text, part) in cases {
@@ -247,7 +259,7 @@ registry: { namespace: go-ms, ttl: 30, interval: 10 }
     assert_eq!((&*amqp.exchange, &*amqp.queue, &*amqp.routing_key, amqp.durable), ("trace", "trace", "trace", false));
     assert_eq!(config.consumer.amqp.as_ref(), Some(amqp));
     assert!(
-        matches!(&config.store, store::Settings::Elasticsearch(es) if es.url == "http://es:9200" && es.index == "trace_logs")
+        matches!(&config.store, store::Settings::Elasticsearch(es) if es.urls == ["http://es:9200"] && es.index == "trace_logs")
     );
     assert_eq!((config.trace.message, config.trace.sample), (Message::Single, 0.0));
     assert_eq!(
@@ -292,6 +304,23 @@ fn flags_go_over_the_file() {
     assert!(config.registry.register_interval < Duration::from_secs(1));
     let config = load("", &["--etcd-addr", "x:1|y:2"]).expect("good");
     assert!(matches!(&config.registry.backend, Backend::Etcd(etcd) if etcd.endpoints == ["x:1", "y:2"]));
+}
+
+#[test]
+fn spans_are_taken_where_the_flags_say_or_the_file() {
+    let spans = |text: &str, args: &[&str]| {
+        let cli = cli::parse(["goms", "trace-consumer"].iter().chain(args).map(Into::into)).expect("good flags");
+        let cli::Command::TraceConsumer(args) = &cli.command else { panic!("another command") };
+        let config =
+            Config::parse("config.yml", text, &cli.common, &cli.node()).expect("good").with_intake(&args.intake);
+        (config.spans.otlp.to_string(), config.spans.zipkin.to_string())
+    };
+    let both = |otlp: &str, zipkin: &str| (otlp.to_owned(), zipkin.to_owned());
+    assert_eq!(spans("", &[]), both("off", "off"));
+    assert_eq!(spans("", &["--otlp", "--zipkin"]), both("on", "on"));
+    let file = "consumer: {otlp: 127.0.0.1:1, zipkin: on}";
+    assert_eq!(spans(file, &[]), both("127.0.0.1:1", "on"));
+    assert_eq!(spans(file, &["--otlp", "2", "--zipkin=off"]), both("2", "off"));
 }
 
 #[test]
@@ -351,10 +380,13 @@ log: { level: trace, format: json }
     assert_eq!(yaml(&again), printed);
     for text in [
         "",
+        "{esAddr: 'https://a:9200,https://b:9200', es: {user: u, password: secret, caFile: ca.pem}}",
+        "{esAddr: [a, b, a], es: {apiKey: 'id:secret'}}",
         "traces: { retain: forever, slow: 3s, redact: { query: [t], body: ['$.a[*].b'] } }",
         "registry: { kind: memory }",
     ] {
         let printed = yaml(&load(text, &[]).expect("good"));
+        assert!(!printed.contains("secret"), "{printed}");
         assert_eq!(yaml(&load(&printed, &[]).expect("loads")), printed);
     }
 }

@@ -12,6 +12,12 @@ use serde_json::{Map, Value, json};
 /// The words of the document, which only goms's own indices have.
 pub(super) const WORDS: &str = "gomsWords";
 
+/// When a document without a usable time arrived, in milliseconds of Unix time, which only the index `…-undated` has: it
+/// is kept as long as others from then on.
+pub(super) const ARRIVED: &str = "gomsArrived";
+/// What a span of another program has beside the fields of every event.
+const SPAN: &str = "span";
+
 /// What a client's headers and body are mapped to, tried in turn: OpenSearch, Elasticsearch, and any server else. (No
 /// server has both of the first two, so their order costs one of them one refused request when it makes the index.)
 pub(super) const OPEN_FIELDS: [OpenField; 3] = [OpenField::FlatObject, OpenField::Flattened, OpenField::Kept];
@@ -42,7 +48,7 @@ impl OpenField {
 }
 
 /// Counts up with every change to [`template`], so that those of an older goms are replaced.
-const TEMPLATE_VERSION: u64 = 2;
+const TEMPLATE_VERSION: u64 = 3;
 
 /// The index template for the indices of days behind the alias `index`, and for the one of no day.
 pub(super) fn template(index: &str, open: OpenField) -> Value {
@@ -102,7 +108,15 @@ fn mappings(open: OpenField) -> Value {
     properties.insert("serviceId".to_owned(), keyword());
     properties
         .insert("time".to_owned(), json!({"type": "date", "format": "yyyy-MM-dd HH:mm:ss", "ignore_malformed": true}));
+    properties.insert(ARRIVED.to_owned(), epoch_millis());
     properties.insert("trace".to_owned(), OpenField::Kept.mapping());
+    // of other programs' spans: what they say of themselves is as open as a client's headers
+    properties.insert(
+        SPAN.to_owned(),
+        json!({"dynamic": false, "properties": {
+            "kind": keyword(), "attributes": open.mapping(), "resource": open.mapping(),
+        }}),
+    );
     properties.insert(
         WORDS.to_owned(),
         json!({"type": "text", "analyzer": "whitespace", "norms": false, "index_options": "docs"}),
@@ -121,24 +135,44 @@ fn keyword() -> Value {
     json!({"type": "keyword", "ignore_above": KEYWORD_CHARS})
 }
 
-/// What queries need beside `request.url`.
+/// What queries need beside `request.url`, and the name of a span.
 fn exact_properties() -> Map<String, Value> {
     let mut properties = Map::new();
-    let names =
-        ["requestId", "event", "serviceName", "eventId", "traceId", "spanId", "parentId", "node", "action", "caller"];
+    let names = [
+        "requestId",
+        "event",
+        "serviceName",
+        "eventId",
+        "traceId",
+        "spanId",
+        "parentId",
+        "node",
+        "action",
+        "caller",
+        "name",
+    ];
     for name in names {
         properties.insert(name.to_owned(), keyword());
     }
     properties.insert("status".to_owned(), json!({"type": "integer"}));
     properties.insert("durationNs".to_owned(), json!({"type": "long"}));
-    properties.insert("timeMs".to_owned(), json!({"type": "date", "format": "epoch_millis"}));
+    properties.insert("timeMs".to_owned(), epoch_millis());
     properties
 }
 
+fn epoch_millis() -> Value {
+    json!({"type": "date", "format": "epoch_millis"})
+}
+
 /// What an existing mapping lacks, as the body of a mapping update; `None` when it lacks nothing.
-pub(super) fn missing(mappings: &Value) -> Option<Value> {
+pub(super) fn missing(mappings: &Value, is_undated: bool) -> Option<Value> {
     let there = &mappings["properties"];
     let mut properties = exact_properties();
+    if is_undated {
+        properties.insert(ARRIVED.to_owned(), epoch_millis());
+    }
+    // an index that maps what it does not know would have a field for each attribute there is
+    properties.insert(SPAN.to_owned(), OpenField::Kept.mapping());
     properties.retain(|name, _| there.get(name).is_none());
     if field(mappings, "request.url").is_none() {
         properties.insert("request".to_owned(), json!({"properties": {"url": keyword()}}));
@@ -217,8 +251,9 @@ mod tests {
         assert_eq!(names.url, "request.url.keyword");
         assert_eq!(names.node, "node");
         assert_eq!((names.tie.as_str(), names.words), ("_id", false));
-        let missing = missing(&mappings).expect("it lacks some");
+        let missing = missing(&mappings, false).expect("it lacks some");
         assert!(missing["properties"]["timeMs"].is_object());
+        assert_eq!(missing["properties"]["span"], json!({"type": "object", "enabled": false}));
         assert!(missing["properties"].get("requestId").is_none());
         assert!(missing["properties"].get("request").is_none());
     }
@@ -245,7 +280,8 @@ mod tests {
 
     #[test]
     fn own_mapping_lacks_nothing() {
-        assert_eq!(missing(&mappings(OpenField::Flattened)), None);
+        assert_eq!(missing(&mappings(OpenField::Flattened), true), None);
+        assert!(missing(&json!({}), true).expect("it lacks all")["properties"][ARRIVED].is_object());
         let names = Names::own();
         assert_eq!((names.request_id.as_str(), names.tie.as_str(), names.words), ("requestId", "eventId", true));
     }

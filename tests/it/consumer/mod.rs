@@ -2,6 +2,7 @@
 
 mod intake;
 mod large;
+mod spans;
 
 use std::time::Duration;
 

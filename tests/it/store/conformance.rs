@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use goms::metrics::Metrics;
 use goms::shutdown::Shutdown;
-use goms::store::{self, ElasticsearchSettings, Order, Outcome, Query, Settings, StoreError, TraceStore};
+use goms::store::{self, Order, Outcome, Query, Settings, StoreError, TraceStore};
 use serde_json::{Value, json};
 
 use super::counting::{
@@ -31,7 +31,7 @@ impl Subject {
 
     fn elasticsearch() -> Option<Self> {
         let index = TestIndex::new()?;
-        let settings = ElasticsearchSettings { url: index.url.clone(), index: index.name.clone(), retain: None };
+        let settings = index.settings();
         let store = store::open(&Settings::Elasticsearch(settings), &Shutdown::new(), &Metrics::new()).expect("opened");
         Some(Self { store, index: Some(index), _dir: None })
     }

@@ -4,10 +4,12 @@
 pub mod elasticsearch;
 pub mod etcd;
 pub mod events;
+pub mod gate;
 pub mod goms;
 pub mod http;
 pub mod load;
 pub mod origin;
+pub mod otlp;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod servers;

@@ -47,7 +47,11 @@ impl Path {
         let url = servers::amqp()?;
         let (client, queue, metrics) = (Client::connect(&url).await, servers::unique("trace"), Metrics::new());
         client.declare(&queue, QueueDeclareOptions::durable()).await; // so that a test may publish too
-        let settings = ElasticsearchSettings { url: format!("http://{seen}"), index: index.clone(), retain: None };
+        let settings = ElasticsearchSettings {
+            urls: vec![format!("http://{seen}")],
+            index: index.clone(),
+            ..ElasticsearchSettings::default()
+        };
         let store = store::open(&store::Settings::Elasticsearch(settings), &Shutdown::new(), &metrics);
         let store: Arc<dyn TraceStore> = store.expect("a store");
         let mut settings = consumer_settings(Some(amqp_settings(&url, &queue)));
