@@ -100,7 +100,7 @@ fn a_connection_cut_with_a_full_window_loses_nothing() {
         let node = Node::start(&trace_settings(folder.path(), Transport::Amqp(settings.clone())), catalog);
         let mut events = node.record(1);
         delivered(&node, 1).await;
-        for _ in 0..3 {
+        for _ in 0..2 {
             let before = events.len();
             let (waiting, _) = client.look(&settings.queue).await.unwrap();
             proxy.mute(); // messages arrive, confirmations do not
