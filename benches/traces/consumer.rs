@@ -63,7 +63,11 @@ pub fn run(args: &Args) {
             let address = args.need("elasticsearch");
             let events = args.number("es_events", events / 5);
             let index = format!("goms-bench-{}", Uuid::new_v4().simple());
-            let settings = store::ElasticsearchSettings { url: address.to_owned(), index: index.clone(), retain: None };
+            let settings = store::ElasticsearchSettings {
+                urls: vec![address.to_owned()],
+                index: index.clone(),
+                ..store::ElasticsearchSettings::default()
+            };
             let open = || {
                 let settings = store::Settings::Elasticsearch(settings.clone());
                 let store = store::open(&settings, &Shutdown::new(), &Metrics::new());
