@@ -211,6 +211,7 @@ def gateway(bench, context):
 PARTS = {
     "publish": Part("recorder to RabbitMQ, confirmed and durable", servers=("rabbitmq",)),
     "consumer": Part("RabbitMQ to Elasticsearch and to the embedded store", servers=("rabbitmq", "elasticsearch")),
+    "elastic": Part("the Elasticsearch store: writing", servers=("elasticsearch",)),
     "embedded": Part("the embedded store: writing, searching, counting, opening"),
     "gateway": Part("gateway CPU a request, traces off and on", servers=("rabbitmq",), run=gateway),
 }

@@ -4,6 +4,7 @@
 //! A part is one module with `run(&Args)`.
 
 mod consumer;
+mod elastic;
 mod embedded;
 mod events;
 mod publish;
@@ -78,6 +79,7 @@ fn main() {
     match words.first().map(String::as_str) {
         None => eprintln!("benches/traces: nothing to do; scripts/bench traces names the parts"),
         Some("consumer") => consumer::run(&args),
+        Some("elastic") => elastic::run(&args),
         Some("embedded") => embedded::run(&args),
         Some("publish") => publish::run(&args),
         Some(unknown) => {

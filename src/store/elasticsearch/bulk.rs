@@ -16,10 +16,13 @@ use super::mapping::{ARRIVED, WORDS};
 pub(super) enum Open {
     /// Objects; anything else becomes `{"value":…}`, since Elasticsearch wants one type a field.
     Objects,
-    /// Nothing: `{"value":"…"}` holds it as a text. Elasticsearch refuses some JSON that is sound, as a key that comes
-    /// twice, or a key with a zero byte.
+    /// Nothing: `{"value":"…"}` holds it as a text, or as the pieces of one. Elasticsearch refuses some JSON that is sound,
+    /// as a key that comes twice, or a key with a zero byte; OpenSearch's `flat_object` also long values and keys.
     Nothing,
 }
+
+/// Bytes of a piece of text: a term of Lucene has at most 32,766, with the path to it before it.
+const PIECE_BYTES: usize = 30_000;
 
 /// The two lines of a document for this index. With `words` it carries them in a field of that name, and before it when
 /// it arrived where that is given.
@@ -87,13 +90,31 @@ fn wrapped(json: &str, open: Open) -> String {
         made.push_str("{\"value\":");
         match open {
             Open::Objects => made.push_str(value),
-            Open::Nothing => made.push_str(&Value::from(value).to_string()),
+            Open::Nothing => made.push_str(&in_pieces(value).to_string()),
         }
         made.push('}');
         done = start + value.len();
     }
     made.push_str(&json[done..]);
     made
+}
+
+/// A text as JSON, where it is long as an array of its pieces.
+fn in_pieces(text: &str) -> Value {
+    if text.len() <= PIECE_BYTES {
+        return Value::from(text);
+    }
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while !rest.is_empty() {
+        let mut end = rest.len().min(PIECE_BYTES);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (piece, behind) = rest.split_at(end);
+        pieces.push(piece);
+        rest = behind;
+    }
+    Value::from(pieces)
 }
 
 /// The answer to a bulk request.
@@ -212,6 +233,10 @@ mod tests {
         let document = document(r#"{"request":{"body":{"a":"1","a":2},"headers":{}}}"#);
         let expected = r#"{"request":{"body":{"value":"{\"a\":\"1\",\"a\":2}"},"headers":{"value":"{}"}}}"#;
         assert_eq!(lines(&document, "i", false, None, Open::Nothing).lines().nth(1), Some(expected));
+        let long = "€".repeat(20_001);
+        let pieces = in_pieces(&long);
+        let pieces: Vec<&str> = pieces.as_array().expect("pieces").iter().filter_map(Value::as_str).collect();
+        assert_eq!((pieces.len(), pieces.concat()), (3, long));
     }
 
     #[test]

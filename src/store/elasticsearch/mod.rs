@@ -182,7 +182,8 @@ impl Elasticsearch {
         let body = Bytes::from(body.to_string());
         let mut reply = self.server.send(Method::Post, &path, &parameters, Some(body.clone())).await?;
         for _ in 0..SEARCH_RETRIES {
-            if reply.status != StatusCode::SERVICE_UNAVAILABLE {
+            // the second from OpenSearch
+            if !matches!(reply.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::NOT_FOUND) {
                 break;
             }
             tokio::time::sleep(SEARCH_RETRY_WAIT).await;

@@ -243,3 +243,40 @@ fn values_are_plain_json() {
         otlp::KeyValueList { values: vec![KeyValue::int("a\u{0}", 1), KeyValue { key: "b".into(), value: None }] };
     assert_eq!(value(otlp::Value::List(list)), json!({"a": 1, "b": null}));
 }
+
+/// Bytes of a request, each time with some others in it.
+fn mutated(body: &[u8], round: u64) -> Vec<u8> {
+    let mut body = body.to_vec();
+    let mut state = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1; // xorshift64, Marsaglia 2003
+    for _ in 0..=round % 6 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let at = (state >> 8) as usize % body.len();
+        match state % 3 {
+            0 => body[at] = (state >> 40) as u8,
+            1 => drop(body.remove(at)),
+            _ => body.insert(at, (state >> 40) as u8),
+        }
+    }
+    body
+}
+
+#[test]
+fn no_body_makes_it_panic() {
+    let protobuf = decode(SHOP.as_bytes(), Encoding::Json).unwrap().encode_to_vec();
+    let mut read = 0;
+    for round in 0..4_000 {
+        for (encoding, body) in [(Encoding::Protobuf, protobuf.as_slice()), (Encoding::Json, SHOP.as_bytes())] {
+            let body = mutated(body, round);
+            let weight = if encoding == Encoding::Json { json_weight(&body) } else { protobuf_weight(&body) };
+            assert!(weight < 1 << 20, "{weight}");
+            let Ok(export) = decode(&body, encoding) else { continue };
+            for span in spans(export).flatten() {
+                assert!(!span.events().unwrap().is_empty());
+                read += 1;
+            }
+        }
+    }
+    assert!(read > 1_000, "{read}");
+}
