@@ -173,10 +173,10 @@ async fn consume(url: &str, events: u64, store: Arc<dyn TraceStore>) -> Run {
         call_keys: Vec::new(),
         dead_letters: None,
     };
-    let stored = metrics.counter("consumer_stored_total", "", &[]).with_label_values::<&str>(&[]);
     let (began, before) = (Instant::now(), cpu());
     let running = consumer::start(&settings, store, None, &metrics, &shutdown);
     let running = running.unwrap_or_else(|error| fail(&error.to_string()));
+    let stored = metrics.counter("consumer_stored_total", "", &[]).with_label_values::<&str>(&[]);
     while stored.get() < events {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
