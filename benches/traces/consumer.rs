@@ -63,7 +63,11 @@ pub fn run(args: &Args) {
             let address = args.need("elasticsearch");
             let events = args.number("es_events", events / 5);
             let index = format!("goms-bench-{}", Uuid::new_v4().simple());
-            let settings = store::ElasticsearchSettings { url: address.to_owned(), index: index.clone(), retain: None };
+            let settings = store::ElasticsearchSettings {
+                urls: vec![address.to_owned()],
+                index: index.clone(),
+                ..store::ElasticsearchSettings::default()
+            };
             let open = || {
                 let settings = store::Settings::Elasticsearch(settings.clone());
                 let store = store::open(&settings, &Shutdown::new(), &Metrics::new());
@@ -169,10 +173,10 @@ async fn consume(url: &str, events: u64, store: Arc<dyn TraceStore>) -> Run {
         call_keys: Vec::new(),
         dead_letters: None,
     };
-    let stored = metrics.counter("consumer_stored_total", "", &[]).with_label_values::<&str>(&[]);
     let (began, before) = (Instant::now(), cpu());
     let running = consumer::start(&settings, store, None, &metrics, &shutdown);
     let running = running.unwrap_or_else(|error| fail(&error.to_string()));
+    let stored = metrics.counter("consumer_stored_total", "", &[]).with_label_values::<&str>(&[]);
     while stored.get() < events {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -15,9 +15,12 @@ use crate::store::{Document, Fields, Page, Query, Stats, StatsQuery};
 
 type Answer = Result<Vec<Outcome>, StoreError>;
 
+/// What a store answers to a write of these ids.
+type Script = dyn Fn(&[String]) -> Answer + Send + Sync;
+
 /// Asks a function about every write.
 struct Fake {
-    answer: Box<dyn Fn(&[String]) -> Answer + Send + Sync>,
+    answer: Box<Script>,
     /// The ids of each write.
     writes: Mutex<Vec<Vec<String>>>,
     /// A write waits until it gets one of these.
