@@ -14,7 +14,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use goms::consumer;
 use goms::metrics::Metrics;
 use goms::shutdown::Shutdown;
-use goms::store::{self, Document, Embedded, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
+use goms::store::{self, Document, Embedded, Outcome, Page, Query, Retain, Stats, StatsQuery, StoreError, TraceStore};
 use goms::trace::AmqpSettings;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
@@ -49,7 +49,7 @@ pub fn run(args: &Args) {
         if wanted("embedded") {
             let dir = args.dir().join(format!("consumer-{}", Uuid::new_v4().simple()));
             let open = |name: &str| {
-                let store = Embedded::open(&dir.join(name), None, &Shutdown::new(), &Metrics::new());
+                let store = Embedded::open(&dir.join(name), Retain::default(), &Shutdown::new(), &Metrics::new());
                 Arc::new(store.unwrap_or_else(|error| fail(&error.to_string())))
             };
             let raw = write(events, open("raw")).await;

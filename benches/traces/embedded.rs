@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use goms::metrics::Metrics;
 use goms::shutdown::Shutdown;
-use goms::store::{Document, Embedded, GroupBy, Outcome, Query, StatsQuery, TraceStore};
+use goms::store::{Document, Embedded, GroupBy, Outcome, Query, Retain, StatsQuery, TraceStore};
 use tantivy::indexer::IndexWriterOptions;
 use tantivy::schema::{FAST, INDEXED, STORED, STRING, Schema};
 
@@ -128,6 +128,7 @@ async fn write(dir: &Path, events: u64, making: f64) {
     for (extension, bytes) in by_extension(dir) {
         eprintln!("  {extension:10} {:8.2} B an event", bytes as f64 / events as f64);
     }
+    fields(dir, events);
     // a redelivery of the latest
     let mut again = Events::new();
     again.skip(events.saturating_sub(BATCH as u64));
@@ -193,7 +194,7 @@ async fn best(work: impl AsyncFn() -> u64) -> (f64, u64) {
 }
 
 fn open(dir: &Path) -> Embedded {
-    Embedded::open(dir, None, &Shutdown::new(), &Metrics::new()).expect("opened")
+    Embedded::open(dir, Retain::default(), &Shutdown::new(), &Metrics::new()).expect("opened")
 }
 
 /// Waits until merges have ended: nothing changes for two seconds.
@@ -219,6 +220,28 @@ fn by_extension(dir: &Path) -> std::collections::BTreeMap<String, u64> {
         *found.entry(extension).or_default() += file.metadata().map_or(0, |one| one.len());
     }
     found
+}
+
+/// What each field takes in each kind of file, on standard error.
+fn fields(dir: &Path, events: u64) {
+    let index = tantivy::Index::open_in_dir(dir).expect("an index");
+    let reader = index.reader().expect("a reader");
+    let mut found = std::collections::BTreeMap::<(String, &str), u64>::new();
+    let usage = reader.searcher().space_usage().expect("told");
+    let segments = usage.segments();
+    for segment in segments {
+        for (kind, per_field) in
+            [("terms", segment.termdict()), ("postings", segment.postings()), ("column", segment.fast_fields())]
+        {
+            for usage in per_field.fields() {
+                *found.entry((usage.field_name().to_owned(), kind)).or_default() += usage.total().get_bytes();
+            }
+        }
+    }
+    eprintln!("  {} segments", segments.len());
+    for ((field, kind), bytes) in found {
+        eprintln!("  {field:12} {kind:10} {:8.2} B an event", bytes as f64 / events as f64);
+    }
 }
 
 /// Seconds of CPU of this process, of all threads, also those that ended.

@@ -135,6 +135,10 @@ impl Config {
             store::Settings::Elasticsearch(settings) => &settings.retain,
         };
         put(&mut traces, "retain", retain.map_or_else(|| "forever".to_owned(), duration));
+        if let store::Settings::Embedded { retain_bytes, .. } = &self.store {
+            let bytes = retain_bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+            put(&mut traces, "retainBytes", bytes);
+        }
         put(root, "traces", traces);
         let mut consumer = Mapping::new();
         put(&mut consumer, "prefetch", self.consumer.prefetch);

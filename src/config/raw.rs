@@ -69,6 +69,8 @@ pub(super) struct RawTraces {
     pub(super) flush_interval: Option<Duration>,
     /// `Some(None)`: for ever.
     pub(super) retain: Option<Option<Duration>>,
+    /// `Some(None)`: as many as come.
+    pub(super) retain_bytes: Option<Option<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +113,8 @@ const MOST_AT_ONCE: usize = 10_000_000;
 const MOST_TRACED_BODY: u64 = 1 << 20;
 /// A spool smaller than this could not hold one batch.
 const LEAST_SPOOL: u64 = 1 << 20;
+/// Less than some seconds of a busy cluster's events helps nobody.
+const LEAST_RETAINED: u64 = 16 << 20;
 /// A message of RabbitMQ holds at most 256 events; a bulk write of more than this would be refused by size.
 const MOST_BATCH_EVENTS: usize = 100_000;
 /// A body of 16 MiB that a sender may bring at once must find room in half of it.
@@ -240,7 +244,17 @@ impl Decoder {
     }
 
     fn traces(&mut self, field: &Field<'_>) -> RawTraces {
-        let known = ["message", "sample", "slow", "bodyBytes", "redact", "spoolBytes", "flushInterval", "retain"];
+        let known = [
+            "message",
+            "sample",
+            "slow",
+            "bodyBytes",
+            "redact",
+            "spoolBytes",
+            "flushInterval",
+            "retain",
+            "retainBytes",
+        ];
         let table = self.table(field, &known);
         let messages = &[("batch", Message::Batch), ("single", Message::Single)];
         RawTraces {
@@ -252,6 +266,7 @@ impl Decoder {
             spool_bytes: table.get("spoolBytes").and_then(|field| self.read(&field, size(LEAST_SPOOL, u64::MAX))),
             flush_interval: table.get("flushInterval").and_then(|field| self.read(&field, parse_positive_duration)),
             retain: table.get("retain").and_then(|field| self.read(&field, retain)),
+            retain_bytes: table.get("retainBytes").and_then(|field| self.read(&field, retain_bytes)),
         }
     }
 
@@ -337,6 +352,10 @@ fn share(text: &str) -> Result<f64, String> {
 
 fn retain(text: &str) -> Result<Option<Duration>, String> {
     if text == "forever" { Ok(None) } else { parse_positive_duration(text).map(Some) }
+}
+
+fn retain_bytes(text: &str) -> Result<Option<u64>, String> {
+    if text == "unlimited" { Ok(None) } else { size(LEAST_RETAINED, u64::MAX)(text).map(Some) }
 }
 
 /// A name in AMQP: a short string, at most 255 bytes.

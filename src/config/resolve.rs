@@ -23,6 +23,8 @@ const DEFAULT_READ_WAIT: Duration = Duration::from_secs(3); // somebody sits the
 const LEAST_TTL: Duration = Duration::from_secs(1);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
 const DEFAULT_BODY_BYTES: u64 = 16 << 10;
+/// Some 100 million usual events: a laptop's disk does not fill up.
+const DEFAULT_RETAIN_BYTES: u64 = 10 << 30;
 const DEFAULT_SPOOL_BYTES: u64 = 256 << 20;
 /// Long enough to fill a batch under load, short enough that a user who looks at once sees the trace.
 const DEFAULT_FLUSH: Duration = Duration::from_millis(100);
@@ -60,7 +62,8 @@ pub(super) fn resolve(
     let services = policy::resolve(decoder, raw.services, &raw.upstreams, selector);
     let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
     let store = if raw.es_addr.is_empty() {
-        store::Settings::Embedded { dir: data_dir.join("traces"), retain }
+        let retain_bytes = raw.traces.retain_bytes.unwrap_or(Some(DEFAULT_RETAIN_BYTES));
+        store::Settings::Embedded { dir: data_dir.join("traces"), retain, retain_bytes }
     } else {
         let index = raw.es_index.unwrap_or_else(|| "trace_logs".to_owned());
         store::Settings::Elasticsearch(elasticsearch(decoder, raw.es_addr, raw.es, index, retain))

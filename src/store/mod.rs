@@ -13,7 +13,7 @@ mod stats;
 mod text;
 
 pub use elasticsearch::Elasticsearch;
-pub use embedded::Embedded;
+pub use embedded::{Embedded, Retain};
 pub use remote::{Remote, SEARCH_PATH, STATS_PATH};
 pub use stats::{Bucket, FIRST_ERROR, Group, GroupBy, MAX_BUCKETS, MAX_GROUPS, Stats, StatsQuery, Summary};
 
@@ -196,6 +196,8 @@ pub enum Settings {
         dir: PathBuf,
         /// Older events go; `None` keeps all.
         retain: Option<Duration>,
+        /// Over so many bytes the oldest events go; `None` keeps all.
+        retain_bytes: Option<u64>,
     },
     /// Elasticsearch or OpenSearch.
     Elasticsearch(ElasticsearchSettings),
@@ -249,7 +251,10 @@ impl fmt::Debug for ElasticsearchLogin {
 /// [`StoreError::Setting`] when an address is none, or the CA's file cannot be used.
 pub fn open(settings: &Settings, shutdown: &Shutdown, metrics: &Metrics) -> Result<Arc<dyn TraceStore>, StoreError> {
     Ok(match settings {
-        Settings::Embedded { dir, retain } => Arc::new(Embedded::open(dir, *retain, shutdown, metrics)?),
+        Settings::Embedded { dir, retain, retain_bytes } => {
+            let retain = Retain { age: *retain, bytes: *retain_bytes };
+            Arc::new(Embedded::open(dir, retain, shutdown, metrics)?)
+        }
         Settings::Elasticsearch(settings) => Arc::new(Elasticsearch::open(settings, shutdown, metrics)?),
     })
 }

@@ -5,10 +5,12 @@
 //! [`MAX_WORD_BYTES`], in the index and in the query alike.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 /// UUIDs have parts of at most 12 bytes, trace ids 32; longer runs are tokens and base64, which nobody types.
 const MAX_WORD_BYTES: usize = 64;
+
+/// Places of a first hash table: most events have fewer than 64 words.
+const FIRST_TABLE: usize = 128;
 
 /// Words of one event; a body is bounded by `traces.bodyBytes`, other programs' events by nothing.
 const MAX_WORDS: usize = 65_536;
@@ -17,7 +19,7 @@ const MAX_WORDS: usize = 65_536;
 pub(super) fn words(text: &str) -> Vec<String> {
     let mut found = Words::default();
     found.add(text);
-    found.list
+    found.list().map(str::to_owned).collect()
 }
 
 /// The different words in the string values (not the keys) of a JSON text, separated by spaces; numbers count where
@@ -26,21 +28,45 @@ pub(super) fn words(text: &str) -> Vec<String> {
 /// `json` must be valid JSON. It may be nested to any depth.
 pub(super) fn words_of_json(json: &str) -> String {
     let mut found = Words::default();
+    collect(json, |_| false, |_| false, &mut found);
+    found.text
+}
+
+/// The same without what is found in another way: the event's ids (also in the headers that carry them), its time and
+/// its duration. Half of an event's words would be such, each in this one event only.
+pub(super) fn words_besides_ids<'w>(json: &str, request_id: &str, trace_id: &str, found: &'w mut Words) -> &'w str {
+    found.clear();
+    let carries_id = |value: &str| {
+        (value == request_id && !request_id.is_empty())
+            || trace_id_of(value).is_some_and(|(id, len)| len == value.len() && id == trace_id)
+    };
+    let left_out =
+        |key: &str| matches!(key, "requestId" | "eventId" | "traceId" | "spanId" | "parentId" | "time" | "trace");
+    collect(json, left_out, carries_id, found);
+    &found.text
+}
+
+/// `left_out` says of a key of the event itself, and `skipped` of any string value, that its words do not count.
+fn collect(json: &str, left_out: impl Fn(&str) -> bool, skipped: impl Fn(&str) -> bool, found: &mut Words) {
     let mut scan = Scan { bytes: json.as_bytes(), at: 0 };
-    let (mut depth, mut in_span, mut is_users) = (0_usize, false, false);
+    let (mut depth, mut in_span, mut is_users, mut outside) = (0_usize, false, false, false);
     while let Some(byte) = scan.next_token() {
         match byte {
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
                 let token = scan.string(json);
+                let inner = token.get(1..token.len().saturating_sub(1)).unwrap_or_default();
                 let is_key = scan.peek() == Some(b':');
-                if !is_key {
+                if is_key {
+                    if depth == 1 {
+                        (is_users, in_span) = (inner == "request", inner == "span");
+                        outside = left_out(inner);
+                    } else if depth == 2 && in_span {
+                        is_users = inner == "attributes";
+                    }
+                } else if !outside && !skipped(inner) {
                     found.add(&unescaped(token));
-                } else if depth == 1 {
-                    (is_users, in_span) = (token == "\"request\"", token == "\"span\"");
-                } else if depth == 2 && in_span {
-                    is_users = token == "\"attributes\"";
                 }
             }
             b'0'..=b'9' | b'-' => {
@@ -51,11 +77,78 @@ pub(super) fn words_of_json(json: &str) -> String {
             }
             _ => {}
         }
-        if found.list.len() >= MAX_WORDS {
+        if found.count() >= MAX_WORDS {
             break;
         }
     }
-    found.list.join(" ")
+}
+
+/// A part of a text that is looked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A word of the event.
+    Word(String),
+    /// What looks like a request or trace id: one of the event's ids, or these words.
+    Id {
+        /// As 32 hex digits.
+        hex: String,
+        /// Its words, for a body may hold an id too.
+        words: Vec<String>,
+    },
+}
+
+/// What a text asks for, ids recognised: a UUID, 32 hex digits or a `traceparent` that stand for themselves.
+pub(super) fn wanted(text: &str) -> Vec<Wanted> {
+    let mut found = Vec::new();
+    let mut plain = Words::default();
+    let mut from = 0;
+    let mut at = 0;
+    while let Some(rest) = text.get(at..) {
+        let begins = !text[..at].chars().next_back().is_some_and(char::is_alphanumeric);
+        if let Some((hex, len)) = id_of(rest).filter(|_| begins) {
+            plain.add(&text[from..at]);
+            found.push(Wanted::Id { hex, words: words(&rest[..len]) });
+            at += len;
+            from = at;
+        } else {
+            match rest.chars().next() {
+                Some(letter) => at += letter.len_utf8(),
+                None => break,
+            }
+        }
+    }
+    plain.add(&text[from..]);
+    found.extend(plain.list().map(|word| Wanted::Word(word.to_owned())));
+    found
+}
+
+/// The id at the start of a text, as 32 hex digits in lower case, and how many bytes it takes there.
+fn id_of(text: &str) -> Option<(String, usize)> {
+    let bytes = text.as_bytes();
+    let ends = |len: usize| !text.get(len..).is_some_and(|rest| rest.chars().next().is_some_and(char::is_alphanumeric));
+    if let Some((id, len)) = trace_id_of(text).filter(|(_, len)| ends(*len)) {
+        return Some((id.to_ascii_lowercase(), len));
+    }
+    if bytes.len() >= 32 && bytes[..32].iter().all(u8::is_ascii_hexdigit) && ends(32) {
+        return Some((text[..32].to_ascii_lowercase(), 32));
+    }
+    let uuid = text.get(..36).filter(|_| ends(36))?;
+    let parts = uuid.bytes().enumerate().all(|(at, byte)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    parts.then(|| (uuid.replace('-', "").to_ascii_lowercase(), 36))
+}
+
+/// The trace id of a `traceparent` at the start of a text, and the bytes of that header.
+fn trace_id_of(text: &str) -> Option<(&str, usize)> {
+    const BYTES: usize = 55; // 00-…32…-…16…-01
+    let header = text.get(..BYTES)?;
+    let sound = header.bytes().enumerate().all(|(at, byte)| match at {
+        2 | 35 | 52 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    sound.then(|| (&header[3..35], BYTES))
 }
 
 fn unescaped(token: &str) -> Cow<'_, str> {
@@ -110,39 +203,121 @@ impl Scan<'_> {
     }
 }
 
+/// Different words, in order of appearance. Every stored event goes through here, so no word is allocated by itself.
 #[derive(Default)]
-struct Words {
-    list: Vec<String>,
-    seen: HashSet<String>,
+pub(super) struct Words {
+    /// The words, a space between two.
+    text: String,
+    /// Where each begins and ends in `text`.
+    places: Vec<(u32, u32)>,
+    /// A hash table of the words: their places' numbers and one, 0 for none. Its length is a power of two.
+    table: Vec<u32>,
 }
 
 impl Words {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.places.clear();
+        self.table.truncate(FIRST_TABLE);
+        self.table.fill(0);
+    }
+
+    fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    fn list(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().map(|place| self.at(*place))
+    }
+
+    fn at(&self, (from, to): (u32, u32)) -> &str {
+        self.text.get(from as usize..to as usize).unwrap_or_default()
+    }
+
     fn add(&mut self, text: &str) {
-        let mut word = String::new();
+        let mut from = self.begin();
         for letter in text.chars() {
-            if !letter.is_alphanumeric() {
-                self.end(&mut word);
+            if letter.is_ascii_alphanumeric() {
+                if self.text.len() - from < MAX_WORD_BYTES {
+                    self.text.push(letter.to_ascii_lowercase());
+                }
+            } else if letter.is_ascii() || !letter.is_alphanumeric() {
+                from = self.end(from);
             } else if stands_alone(letter) {
-                self.end(&mut word);
-                word.push(letter);
-                self.end(&mut word);
+                from = self.end(from);
+                self.text.push(letter);
+                from = self.end(from);
             } else {
                 for lower in letter.to_lowercase() {
                     // lower case may bring marks that are no letters: `İ` is `i` and a dot
-                    if lower.is_alphanumeric() && word.len() + lower.len_utf8() <= MAX_WORD_BYTES {
-                        word.push(lower);
+                    if lower.is_alphanumeric() && self.text.len() - from + lower.len_utf8() <= MAX_WORD_BYTES {
+                        self.text.push(lower);
                     }
                 }
             }
         }
-        self.end(&mut word);
+        self.end(from);
+        if self.text.ends_with(' ') {
+            self.text.pop();
+        }
     }
 
-    fn end(&mut self, word: &mut String) {
-        if !word.is_empty() && self.list.len() < MAX_WORDS && self.seen.insert(word.clone()) {
-            self.list.push(word.clone());
+    /// Where the next word will begin.
+    fn begin(&mut self) -> usize {
+        if !self.text.is_empty() {
+            self.text.push(' ');
         }
-        word.clear();
+        self.text.len()
+    }
+
+    /// Keeps what stands behind `from` as a word if it is a new one, and begins the next.
+    fn end(&mut self, from: usize) -> usize {
+        let to = self.text.len();
+        if to == from {
+            return from;
+        }
+        let (Ok(first), Ok(last)) = (u32::try_from(from), u32::try_from(to)) else { return from };
+        if self.count() >= MAX_WORDS || !self.is_new((first, last)) {
+            self.text.truncate(from);
+            return from;
+        }
+        self.text.push(' ');
+        to + 1
+    }
+
+    fn is_new(&mut self, place: (u32, u32)) -> bool {
+        if self.table.len() < 2 * (self.count() + 1) {
+            self.table = vec![0; (4 * (self.count() + 1)).next_power_of_two().max(FIRST_TABLE)];
+            for number in 0..self.count() {
+                let slot = self.slot(self.places[number]);
+                self.table[slot] = number as u32 + 1;
+            }
+        }
+        let slot = self.slot(place);
+        if self.table[slot] != 0 {
+            return false;
+        }
+        self.places.push(place);
+        self.table[slot] = self.count() as u32;
+        true
+    }
+
+    /// Where the table has this word, or has room for it.
+    fn slot(&self, place: (u32, u32)) -> usize {
+        let word = self.at(place);
+        let mask = self.table.len() - 1;
+        // FNV-1a folded: its low bits alone tell short words apart badly
+        let hash = word
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let mut slot = (hash ^ (hash >> 32)) as usize & mask;
+        loop {
+            match self.table[slot] {
+                0 => return slot,
+                number if self.at(self.places[number as usize - 1]) == word => return slot,
+                _ => slot = (slot + 1) & mask,
+            }
+        }
     }
 }
 
@@ -177,6 +352,47 @@ mod tests {
         );
         assert_eq!(words_of_json(r#"{"a":"\ud800 x"}"#), "ud800 x");
         assert_eq!(words_of_json(r#"{"request" : {"a\"" : "b\\"} , "c":"d"}"#), "b d");
+    }
+
+    #[test]
+    fn ids_times_and_durations_are_left_out() {
+        let (id, hex) = ("cdb08456-d8a7-4d53-93c2-a5e3f01f56d6", "cdb08456d8a74d5393c2a5e3f01f56d6");
+        let json = format!(
+            r#"{{"requestId":"{id}","request":{{"headers":{{"X-Request-Id":"{id}","Traceparent":"00-{hex}-b7ad6b7169203331-01","Other":"00-{id}"}},"body":{{"time":"noon","eventId":"x1"}}}},"event":"request.end","time":"2026-11-21","trace":{{"timing":"1.5ms"}},"eventId":"e","traceId":"{hex}","spanId":"s","parentId":"p","caller":"order"}}"#
+        );
+        assert_eq!(
+            words_besides_ids(&json, id, hex, &mut Words::default()),
+            "00 cdb08456 d8a7 4d53 93c2 a5e3f01f56d6 noon x1 request end order"
+        );
+    }
+
+    #[test]
+    fn ids_are_recognised() {
+        let (id, hex) = ("cdb08456-d8a7-4d53-93c2-a5e3f01f56d6", "cdb08456d8a74d5393c2a5e3f01f56d6");
+        let ids = |text: &str| {
+            let all = wanted(text).into_iter();
+            all.map(|one| match one {
+                Wanted::Id { hex, words } => format!("{hex} {}", words.len()),
+                Wanted::Word(word) => word,
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(ids(id), [format!("{hex} 5")]);
+        assert_eq!(ids(&format!("ä {}, ö", id.to_uppercase())), [format!("{hex} 5"), "ä".into(), "ö".into()]);
+        assert_eq!(ids(&format!("id={hex}")), [format!("{hex} 1"), "id".into()]);
+        assert_eq!(ids(&format!("00-{hex}-b7ad6b7169203331-01")), [format!("{hex} 4")]);
+        assert_eq!(ids(&format!("x{hex}")), [format!("x{hex}")]);
+        assert_eq!(ids(&format!("{hex}0")), [format!("{hex}0")]);
+        assert_eq!(ids(""), Vec::<String>::new());
+        assert_eq!(ids("déjà vu"), ["déjà", "vu"]);
+    }
+
+    #[test]
+    fn many_words_are_each_kept_once() {
+        let text: String = (0..10_000).chain(0..10_000).map(|at| format!("w{at} ")).collect();
+        assert_eq!(words(&text).len(), 10_000);
+        let too_many: String = (0..70_000).map(|at| format!("w{at} ")).collect();
+        assert_eq!(words(&too_many).len(), MAX_WORDS);
     }
 
     #[test]

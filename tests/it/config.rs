@@ -188,6 +188,7 @@ fn one_fault_each() {
             "consumer.otlp: `here` is no place to listen; write `on`, `off`, a port, or for example `127.0.0.1:4318`",
         ),
         ("consumer: {zipkin: {listen: 9411}}", "consumer.zipkin: must be a single value, got a mapping"),
+        ("traces: {retainBytes: 1MiB}", "traces.retainBytes: must be at least `16777216` bytes"),
         ("consumer: {prefetch: 70000}", "consumer.prefetch: must be a number from 1 to 65535, got `70000`"),
     ];
     for (text, part) in cases {
@@ -232,13 +233,23 @@ fn nothing_named_is_embedded() {
     assert!(matches!(&config.trace.transport, Transport::Direct { call_key: None }));
     let week = Some(Duration::from_secs(7 * 86_400));
     assert!(
-        matches!(&config.store, store::Settings::Embedded { dir, retain } if dir == Path::new("/d/traces") && *retain == week)
+        matches!(&config.store, store::Settings::Embedded { dir, retain, retain_bytes: Some(10_737_418_240) } if dir == Path::new("/d/traces") && *retain == week)
     );
     assert_eq!(config.trace.spool_dir, Path::new("/d/spool"));
     assert_eq!((config.registry.register_ttl.as_secs(), config.registry.register_interval.as_secs()), (10, 3));
     assert_eq!((config.registry.grace.as_secs(), config.registry_wait.as_secs()), (15, 30));
     let error = config.for_gateway().expect_err("nothing to serve").to_string();
     assert!(error.starts_with("config.yml: a gateway needs `services`"), "{error}");
+}
+
+#[test]
+fn stored_bytes_are_bounded_unless_told_otherwise() {
+    for (text, expected) in [("1GiB", Some(1 << 30)), ("unlimited", None)] {
+        let config = load(&format!("traces: {{ retainBytes: {text}, retain: forever }}"), &[]).expect("good");
+        assert!(
+            matches!(&config.store, store::Settings::Embedded { retain: None, retain_bytes, .. } if *retain_bytes == expected)
+        );
+    }
 }
 
 #[test]

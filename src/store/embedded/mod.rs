@@ -5,12 +5,18 @@
 //! folder opens after a `kill -9` at any moment, with everything that was answered.
 
 mod durations;
+mod entry;
+mod known;
+mod packed;
+mod progress;
 mod reader;
+mod retention;
 mod schema;
 mod stats;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,15 +24,16 @@ use async_trait::async_trait;
 use prometheus::IntCounterVec;
 use tantivy::directory::error::LockError;
 use tantivy::directory::{Directory, DirectoryLock, Lock, MmapDirectory};
-use tantivy::{Index, IndexReader, IndexSettings, ReloadPolicy, Searcher, TantivyError};
+use tantivy::{Index, IndexReader, ReloadPolicy, Searcher, TantivyError};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
+use super::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore, text};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use entry::Entry;
 use reader::SearchError;
 use schema::Layout;
-use writer::{Job, Writer};
+use writer::{Job, Limits, Writer};
 
 /// Writes that may wait for the thread; the next one waits outside.
 const MAX_WAITING_WRITES: usize = 64;
@@ -34,13 +41,25 @@ const MAX_WAITING_WRITES: usize = 64;
 /// Held as long as the store is open, also while tantivy's own writer is opened again after an error.
 const LOCK_FILE: &str = "goms.lock";
 
-/// Retention is looked after a hundred times in its span, within these bounds.
+/// Retention by age is looked after a hundred times in its span, within these bounds.
 const RETAIN_CHECK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+
+/// Retention by bytes is looked after so often: at 100,000 events a second 20 MB come in between.
+const BYTES_CHECK: Duration = Duration::from_secs(2);
+
+/// What is kept; the default is all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retain {
+    /// Older events go.
+    pub age: Option<Duration>,
+    /// Over so many bytes on disk the oldest events go.
+    pub bytes: Option<u64>,
+}
 
 /// An open folder.
 pub struct Embedded {
     dir: PathBuf,
-    layout: Layout,
+    layout: Arc<Layout>,
     reader: IndexReader,
     /// `None` only while it is dropped.
     jobs: Option<mpsc::Sender<Job>>,
@@ -50,25 +69,24 @@ pub struct Embedded {
 
 impl Embedded {
     /// Opens the folder for writing and reading, and makes it where it is missing. Blocks for some milliseconds.
-    /// Must run in a tokio runtime where `retain` is given.
+    /// Must run in a tokio runtime. Whenever it takes longer than a second, that is logged.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another process (or store of this one) has it; [`StoreError::Unavailable`] when it
     /// cannot be read or written.
-    pub fn open(
-        dir: &Path,
-        retain: Option<Duration>,
-        shutdown: &Shutdown,
-        metrics: &Metrics,
-    ) -> Result<Self, StoreError> {
-        let layout = Layout::new();
-        let (index, lock) = open_index(dir, &layout)?;
-        let reader = open_reader(&index).map_err(|error| unavailable(dir, error))?;
+    pub fn open(dir: &Path, retain: Retain, shutdown: &Shutdown, metrics: &Metrics) -> Result<Self, StoreError> {
+        let layout = Arc::new(Layout::new());
+        let what = format!("opening the trace store in {}", dir.display());
+        let (index, lock) = progress::told(&what, || open_index(dir, &layout))?;
+        let reader = progress::told(&what, || open_reader(&index)).map_err(|error| unavailable(dir, error))?;
+        let expired = metrics.counter("store_expired_total", "Events that retention deleted", &["reason"]);
         let writer =
-            Writer::open(dir.to_owned(), index, layout.clone(), reader.clone()).map_err(|error| match error {
-                TantivyError::LockFailure(LockError::LockBusy, _) => StoreError::InUse(dir.to_owned()),
-                other => unavailable(dir, other),
-            })?;
+            Writer::open(dir.to_owned(), index, layout.clone(), reader.clone(), expired).map_err(
+                |error| match error {
+                    TantivyError::LockFailure(LockError::LockBusy, _) => StoreError::InUse(dir.to_owned()),
+                    other => unavailable(dir, other),
+                },
+            )?;
         let (jobs, waiting) = mpsc::channel(MAX_WAITING_WRITES);
         let thread = std::thread::Builder::new()
             .name("goms-store".to_owned())
@@ -77,7 +95,7 @@ impl Embedded {
                 drop(lock);
             })
             .map_err(|error| unavailable(dir, error))?;
-        if let Some(retain) = retain {
+        if retain != Retain::default() {
             expire(jobs.downgrade(), retain, shutdown);
         }
         log::info!("embedded trace store open events={} dir={}", reader.searcher().num_docs(), dir.display());
@@ -109,7 +127,14 @@ impl TraceStore for Embedded {
     async fn write(&self, batch: &[Document]) -> Result<Vec<Outcome>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let jobs = self.jobs.as_ref().ok_or_else(|| self.ended())?;
-        jobs.send(Job::Write(batch.to_vec(), reply)).await.map_err(|_| self.ended())?;
+        let mut entries: Vec<_> = batch.iter().map(|document| Entry::new(document, &self.layout)).collect();
+        let prepare = move || {
+            let mut words = text::Words::default();
+            entries.iter_mut().flatten().for_each(|entry| entry.prepare(&mut words));
+            entries
+        };
+        let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| unavailable(&self.dir, error))?;
+        jobs.send(Job::Write(prepared, reply)).await.map_err(|_| self.ended())?;
         let outcomes = answer.await.map_err(|_| self.ended())?.map_err(|error| unavailable(&self.dir, error))?;
         super::count(&self.events, &outcomes);
         Ok(outcomes)
@@ -153,7 +178,8 @@ fn lock(dir: &Path) -> Result<(MmapDirectory, DirectoryLock), StoreError> {
 /// beside it, unread, and a new one begun: traces are worth less than a process that does not start.
 fn open_index(dir: &Path, layout: &Layout) -> Result<(Index, DirectoryLock), StoreError> {
     let (directory, held) = lock(dir)?;
-    let error = match Index::open_or_create(directory, layout.schema.clone()) {
+    let opened = Index::builder().schema(layout.schema.clone()).settings(Layout::settings()).open_or_create(directory);
+    let error = match opened {
         Ok(index) => return Ok((index, held)),
         Err(error @ (TantivyError::SchemaError(_) | TantivyError::IncompatibleIndex(_))) => error,
         Err(other) => return Err(unavailable(dir, other)),
@@ -170,7 +196,7 @@ fn open_index(dir: &Path, layout: &Layout) -> Result<(Index, DirectoryLock), Sto
     // the lock lies in the folder that went
     drop(held);
     let (directory, held) = lock(dir)?;
-    let index = Index::create(directory, layout.schema.clone(), IndexSettings::default());
+    let index = Index::create(directory, layout.schema.clone(), Layout::settings());
     Ok((index.map_err(|error| unavailable(dir, error))?, held))
 }
 
@@ -179,9 +205,11 @@ fn open_reader(index: &Index) -> tantivy::Result<IndexReader> {
     index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()
 }
 
-/// Deletes what is older than `retain`, now and from time to time, until the end or until the store is dropped.
-fn expire(jobs: mpsc::WeakSender<Job>, retain: Duration, shutdown: &Shutdown) {
-    let every = (retain / 100).clamp(RETAIN_CHECK.0, RETAIN_CHECK.1);
+/// Deletes what is not to be kept, now and from time to time, until the end or until the store is dropped.
+fn expire(jobs: mpsc::WeakSender<Job>, retain: Retain, shutdown: &Shutdown) {
+    let by_age = retain.age.map(|age| (age / 100).clamp(RETAIN_CHECK.0, RETAIN_CHECK.1));
+    let by_bytes = retain.bytes.map(|_| BYTES_CHECK);
+    let Some(every) = [by_age, by_bytes].into_iter().flatten().min() else { return };
     let ending = shutdown.clone();
     shutdown.spawn(async move {
         let mut ticks = tokio::time::interval(every);
@@ -193,7 +221,7 @@ fn expire(jobs: mpsc::WeakSender<Job>, retain: Duration, shutdown: &Shutdown) {
             }
             let Some(jobs) = jobs.upgrade() else { return };
             // a full queue is busy writing: the next tick comes soon
-            drop(jobs.try_send(Job::Expire(cutoff_ms(retain))));
+            drop(jobs.try_send(Job::Expire(Limits { cutoff_ms: retain.age.map(cutoff_ms), bytes: retain.bytes })));
         }
     });
 }

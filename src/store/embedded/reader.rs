@@ -5,13 +5,15 @@ use std::ops::Bound;
 use serde_json::value::RawValue;
 use tantivy::collector::sort_key::SortByStaticFastValue;
 use tantivy::collector::{Count, TopDocs};
-use tantivy::query::{AllQuery, BooleanQuery, EmptyQuery, Query as TantivyQuery, RangeQuery, TermQuery};
+use tantivy::query::{AllQuery, BooleanQuery, EmptyQuery, Occur, Query as TantivyQuery, RangeQuery, TermQuery};
 use tantivy::schema::{Field, IndexRecordOption, Value};
 use tantivy::{DocAddress, Searcher, TantivyDocument, Term};
 
 use super::super::cursor::Cursor;
-use super::super::{MAX_LIMIT, Order, Page, Query, StoreError, text};
-use super::schema::{DURATION_NS, Layout, TIE, TIME_MS, cut};
+use super::super::text::{self, Wanted};
+use super::super::{MAX_LIMIT, Order, Page, Query, StoreError};
+use super::packed;
+use super::schema::{DURATION_NS, Layout, OTHER_TRACE, TIE, TIME_MS, as_uuid, cut, key_of, tie};
 
 /// Why a search failed.
 #[derive(Debug)]
@@ -61,27 +63,6 @@ pub(super) fn search(searcher: &Searcher, layout: &Layout, query: &Query) -> Res
     Ok(Page { total, events, next })
 }
 
-/// Whether an event of this id is stored.
-pub(super) fn contains(searcher: &Searcher, layout: &Layout, id: &str) -> tantivy::Result<bool> {
-    let term = Term::from_field_text(layout.id, cut(id));
-    for segment in searcher.segment_readers() {
-        // most ids are new: their term is in no dictionary, so no posting list is opened
-        let inverted = segment.inverted_index(layout.id)?;
-        if let Some(info) = inverted.get_term_info(&term)? {
-            let alive = segment.alive_bitset();
-            let mut postings = inverted.read_postings_from_terminfo(&info, IndexRecordOption::Basic)?;
-            let mut doc = tantivy::DocSet::doc(&postings);
-            while doc != tantivy::TERMINATED {
-                if alive.is_none_or(|alive| alive.is_alive(doc)) {
-                    return Ok(true);
-                }
-                doc = tantivy::DocSet::advance(&mut postings);
-            }
-        }
-    }
-    Ok(false)
-}
-
 /// Events before `cutoff_ms`.
 pub(super) fn older_than(layout: &Layout, cutoff_ms: i64) -> Box<dyn TantivyQuery> {
     Box::new(RangeQuery::new(Bound::Unbounded, Bound::Excluded(Term::from_field_i64(layout.time_ms, cutoff_ms))))
@@ -91,8 +72,6 @@ pub(super) fn older_than(layout: &Layout, cutoff_ms: i64) -> Box<dyn TantivyQuer
 pub(super) fn filters(layout: &Layout, query: &Query) -> Vec<Box<dyn TantivyQuery>> {
     let mut filters: Vec<Box<dyn TantivyQuery>> = Vec::new();
     let exact = [
-        (layout.request_id, &query.request_id),
-        (layout.trace_id, &query.trace_id),
         (layout.service, &query.service),
         (layout.node, &query.node),
         (layout.event, &query.event),
@@ -105,8 +84,17 @@ pub(super) fn filters(layout: &Layout, query: &Query) -> Vec<Box<dyn TantivyQuer
             filters.push(term(field, cut(value)));
         }
     }
-    for word in query.text.as_deref().map(text::words).unwrap_or_default() {
-        filters.push(term(layout.words, &word));
+    if let Some(id) = &query.request_id {
+        filters.push(bytes_term(layout.request, key_of(id).bytes()));
+    }
+    if let Some(id) = &query.trace_id {
+        filters.push(of_trace(layout, id));
+    }
+    for wanted in query.text.as_deref().map(text::wanted).unwrap_or_default() {
+        filters.push(match wanted {
+            Wanted::Word(word) => term(layout.words, &word),
+            Wanted::Id { hex, words } => of_id(layout, &hex, &words),
+        });
     }
     if let Some((low, high)) = query.status {
         let bound = |status: u16| Bound::Included(Term::from_field_u64(layout.status, u64::from(status)));
@@ -135,6 +123,38 @@ pub(super) fn filters(layout: &Layout, query: &Query) -> Vec<Box<dyn TantivyQuer
 /// Events with exactly this value.
 pub(super) fn term(field: Field, value: &str) -> Box<dyn TantivyQuery> {
     Box::new(TermQuery::new(Term::from_field_text(field, value), IndexRecordOption::Basic))
+}
+
+fn bytes_term(field: Field, value: &[u8]) -> Box<dyn TantivyQuery> {
+    Box::new(TermQuery::new(Term::from_field_bytes(field, value), IndexRecordOption::Basic))
+}
+
+/// Events of this trace: those that say so, and those whose request id has the same bits and that say nothing else.
+fn of_trace(layout: &Layout, id: &str) -> Box<dyn TantivyQuery> {
+    let told = bytes_term(layout.trace, key_of(id).bytes());
+    match as_uuid(id) {
+        None => told,
+        Some(request_id) => {
+            let same_bits = BooleanQuery::new(vec![
+                (Occur::Must, bytes_term(layout.request, key_of(&request_id).bytes())),
+                (Occur::MustNot, bytes_term(layout.trace, OTHER_TRACE.bytes())),
+            ]);
+            Box::new(BooleanQuery::union(vec![told, Box::new(same_bits)]))
+        }
+    }
+}
+
+/// Events that have this id, as their own, their request's or their trace's, or in a body as words.
+fn of_id(layout: &Layout, hex: &str, words: &[String]) -> Box<dyn TantivyQuery> {
+    let spelt: Vec<_> = words.iter().map(|word| term(layout.words, word)).collect();
+    let mut any = vec![all_of(&spelt), of_trace(layout, hex)];
+    if let Some(uuid) = as_uuid(hex) {
+        any.push(bytes_term(layout.request, key_of(&uuid).bytes()));
+        // goes through the whole column, some ten milliseconds for ten million events
+        let own = || Bound::Included(Term::from_field_u64(layout.tie, tie(&uuid)));
+        any.push(Box::new(RangeQuery::new(own(), own())));
+    }
+    Box::new(BooleanQuery::union(any))
 }
 
 /// Events for which all hold.
@@ -186,9 +206,13 @@ fn top(searcher: &Searcher, query: &dyn TantivyQuery, order: Order, limit: usize
 }
 
 fn event(searcher: &Searcher, layout: &Layout, at: DocAddress) -> Result<Box<RawValue>, SearchError> {
+    let damaged = |what: String| SearchError::Index(tantivy::TantivyError::InternalError(what));
+    let json = json(searcher, layout, at)?.ok_or_else(|| damaged("a stored event is damaged".to_owned()))?;
+    RawValue::from_string(json).map_err(|error| damaged(format!("a stored event is no JSON: {error}")))
+}
+
+/// The JSON of an event; `None` where it is damaged.
+pub(super) fn json(searcher: &Searcher, layout: &Layout, at: DocAddress) -> tantivy::Result<Option<String>> {
     let stored: TantivyDocument = searcher.doc(at)?;
-    let json = stored.get_first(layout.json).and_then(|value| value.as_str()).unwrap_or("null");
-    RawValue::from_string(json.to_owned()).map_err(|error| {
-        SearchError::Index(tantivy::TantivyError::InternalError(format!("a stored event is no JSON: {error}")))
-    })
+    Ok(stored.get_first(layout.json).and_then(|value| value.as_bytes()).and_then(packed::unpack))
 }

@@ -24,7 +24,7 @@ pub struct Subject {
 impl Subject {
     fn embedded() -> Option<Self> {
         let dir = TempDir::new();
-        let settings = Settings::Embedded { dir: dir.0.join("made/when/missing"), retain: None };
+        let settings = Settings::Embedded { dir: dir.0.join("made/when/missing"), retain: None, retain_bytes: None };
         let store = store::open(&settings, &Shutdown::new(), &Metrics::new()).expect("opened");
         Some(Self { store, index: None, _dir: Some(dir) })
     }

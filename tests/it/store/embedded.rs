@@ -1,12 +1,13 @@
 //! What only the embedded store has to get right.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use goms::metrics::Metrics;
 use goms::shutdown::Shutdown;
-use goms::store::{Embedded, Outcome, Query, StoreError, TraceStore};
+use goms::store::{Embedded, Order, Outcome, Query, Retain, StoreError, TraceStore};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ use super::{Sample, TempDir, all, ids, put, until};
 const CHILD_DIR: &str = "GOMS_TEST_STORE_CHILD";
 
 fn open(dir: &TempDir) -> Result<Embedded, StoreError> {
-    Embedded::open(&dir.0, None, &Shutdown::new(), &Metrics::new())
+    Embedded::open(&dir.0, Retain::default(), &Shutdown::new(), &Metrics::new())
 }
 
 fn bytes_in(dir: &TempDir) -> u64 {
@@ -33,12 +34,15 @@ fn now_ms() -> i64 {
 #[tokio::test]
 async fn child_that_writes() {
     let Ok(dir) = std::env::var(CHILD_DIR) else { return };
-    let store = Embedded::open(dir.as_ref(), None, &Shutdown::new(), &Metrics::new()).expect("opened");
+    let store = Embedded::open(dir.as_ref(), Retain::default(), &Shutdown::new(), &Metrics::new()).expect("opened");
     let mut out = std::io::stdout().lock();
+    let mut last: Vec<Sample> = Vec::new();
     loop {
         let batch: Vec<Sample> = (0..20).map(|_| Sample::new("request.start", now_ms())).collect();
-        put(&store, &batch).await;
+        // what came before comes again, as from a sender that did not hear the answer, at the same time as new events
+        tokio::join!(put(&store, &batch), put(&store, &last));
         let stored: Vec<String> = batch.iter().map(|sample| sample.id.to_string()).collect();
+        last = batch;
         writeln!(out, "stored {}", stored.join(" ")).expect("the parent reads");
         out.flush().expect("the parent reads");
     }
@@ -82,6 +86,59 @@ async fn kill_9_mid_write_keeps_what_was_stored() {
         assert_eq!(lost, 0, "round {round}: {} stored, {} found", stored.len(), found.len());
         assert!(found.len() <= stored.len() + 20 * round, "at most the batch under way besides");
     }
+}
+
+/// Every id in the store, in pages.
+async fn every_id(store: &Embedded) -> Vec<String> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let query = Query { order: Order::Oldest, limit: 5000, after, ..Query::default() };
+        let page = store.query(&query).await.expect("a page");
+        found.extend(ids(&page));
+        after = page.next;
+        if after.is_none() {
+            assert_eq!(found.len() as u64, page.total);
+            return found;
+        }
+    }
+}
+
+/// Killed again and again, soon or late: while it opens, indexes, commits, merges or takes a batch a second time.
+#[tokio::test]
+async fn kill_9_at_any_moment_loses_and_doubles_nothing() {
+    const ROUNDS: usize = 25;
+    let dir = TempDir::new();
+    let mut stored: HashSet<String> = HashSet::new();
+    let mut sent = Vec::new();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64; // xorshift64, the same each time
+    for round in 0..ROUNDS {
+        for shift in [13_i32, -7, 17] {
+            random ^= if shift > 0 { random << shift } else { random >> -shift };
+        }
+        let (mut child, mut batches) = child(&dir);
+        // every third is killed while it starts, the others at work
+        let first = if round % 3 == 0 { None } else { batches.next() };
+        std::thread::sleep(Duration::from_micros(random % 60_000)); // the moment of the kill, not a wait for something
+        child.kill().expect("it runs");
+        child.wait().expect("killed");
+        for batch in first.into_iter().chain(batches) {
+            sent.extend(batch.first().cloned());
+            stored.extend(batch);
+        }
+        let store = open(&dir).expect("opens after a kill");
+        let found = every_id(&store).await;
+        let different: HashSet<&String> = found.iter().collect();
+        assert_eq!(different.len(), found.len(), "round {round}: an event is there twice");
+        let lost = stored.iter().filter(|id| !different.contains(id)).count();
+        assert_eq!(lost, 0, "round {round}: of {} stored", stored.len());
+        for id in &sent {
+            // by another way than the columns
+            let query = Query { text: Some(id.clone()), ..all() };
+            assert_eq!(ids(&store.query(&query).await.expect("found")), [id.clone()]);
+        }
+        sent.clear();
+    }
+    assert!(!stored.is_empty(), "no child lived long enough");
 }
 
 #[tokio::test]
@@ -146,8 +203,8 @@ async fn old_events_go() {
     let before = bytes_in(&dir);
 
     let shutdown = Shutdown::new();
-    let retain = Duration::from_secs(3600);
-    let store = Embedded::open(&dir.0, Some(retain), &shutdown, &Metrics::new()).expect("opened");
+    let retain = Retain { age: Some(Duration::from_secs(3600)), bytes: None };
+    let store = Embedded::open(&dir.0, retain, &shutdown, &Metrics::new()).expect("opened");
     let page = until("old events are deleted", &store, &all(), |page| page.total == 1).await;
     assert_eq!(ids(&page), [new.id.to_string()]);
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -166,12 +223,105 @@ async fn old_events_go() {
 async fn events_go_while_the_store_runs() {
     let dir = TempDir::new();
     let shutdown = Shutdown::new();
-    let retain = Duration::from_secs(2);
-    let store = Embedded::open(&dir.0, Some(retain), &shutdown, &Metrics::new()).expect("opened");
+    let retain = Retain { age: Some(Duration::from_secs(2)), bytes: None };
+    let store = Embedded::open(&dir.0, retain, &shutdown, &Metrics::new()).expect("opened");
     put(&store, &[Sample::new("request.start", now_ms())]).await;
     assert_eq!(store.query(&all()).await.expect("found").total, 1);
     until("the event grows old", &store, &all(), |page| page.total == 0).await;
     shutdown.begin();
+}
+
+#[tokio::test]
+async fn over_its_bytes_the_oldest_go_and_the_disk_is_free_again() {
+    const LIMIT: u64 = 600_000;
+    let dir = TempDir::new();
+    let shutdown = Shutdown::new();
+    let metrics = Metrics::new();
+    let retain = Retain { age: None, bytes: Some(LIMIT) };
+    let store = Embedded::open(&dir.0, retain, &shutdown, &metrics).expect("opened");
+    // nothing in them repeats
+    let body = || json!((0..8).map(|_| Uuid::new_v4().simple().to_string()).collect::<Vec<_>>());
+    let samples: Vec<Sample> = (0..3000).map(|at| Sample::new("request.start", at).body(body())).collect();
+    for part in samples.chunks(500) {
+        put(&store, part).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while bytes_in(&dir) > LIMIT + 10_000 {
+        assert!(Instant::now() < deadline, "{} bytes are left", bytes_in(&dir));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let page = store.query(&Query { order: Order::Oldest, limit: 1, ..Query::default() }).await.expect("found");
+    let left = usize::try_from(page.total).expect("few");
+    assert!((100..2900).contains(&left), "{left} events are left");
+    assert_eq!(ids(&page), [samples[samples.len() - left].id.to_string()], "the oldest that is left");
+    let gone = samples.len() - left;
+    let expired = metrics.counter("store_expired_total", "Events that retention deleted", &["reason"]);
+    assert_eq!(expired.with_label_values(&["bytes"]).get(), gone as u64);
+    put(&store, &[Sample::new("request.start", 5000)]).await;
+    shutdown.begin();
+    assert!(shutdown.finished(Duration::from_secs(5)).await, "the task of retention ends");
+}
+
+#[tokio::test]
+async fn events_of_one_request_are_told_apart() {
+    let dir = TempDir::new();
+    let mut samples: Vec<Sample> = (0..300).map(|at| Sample::new("request.start", at)).collect();
+    for sample in &mut samples[..200] {
+        sample.fields.request_id = "always the same".to_owned();
+    }
+    for sample in &mut samples[200..] {
+        sample.fields.request_id.clear();
+    }
+    for _ in 0..2 {
+        let store = open(&dir).expect("opened");
+        for part in samples.chunks(70) {
+            put(&store, part).await;
+        }
+        assert_eq!(store.query(&all()).await.expect("found").total, 300);
+        let query = Query { request_id: Some("always the same".to_owned()), ..all() };
+        assert_eq!(store.query(&query).await.expect("found").total, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_trace_is_found_by_its_id_whoever_made_it() {
+    let dir = TempDir::new();
+    let store = open(&dir).expect("opened");
+    let ours = |time_ms| {
+        let mut sample = Sample::new("request.start", time_ms);
+        sample.fields.trace_id = sample.fields.request_id.replace('-', "");
+        sample
+    };
+    let (own, other) = (ours(1), Sample::new("request.start", 2));
+    // a client's trace id, on a request whose own bits are another trace's id
+    let mut odd = Sample::new("request.start", 3);
+    odd.fields.request_id.clone_from(&own.fields.request_id);
+    let mut none = Sample::new("request.start", 4);
+    none.fields.trace_id.clear();
+    put(&store, &[own.clone(), other.clone(), odd.clone(), none.clone()]).await;
+    for (sample, id) in [
+        (&own, own.fields.trace_id.clone()),
+        (&other, other.fields.trace_id.clone()),
+        (&odd, odd.fields.trace_id.clone()),
+    ] {
+        let by_id = Query { trace_id: Some(id.clone()), ..all() };
+        assert_eq!(ids(&store.query(&by_id).await.expect("found")), [sample.id.to_string()], "{id}");
+    }
+    let by_bits = Query { trace_id: Some(none.fields.request_id.replace('-', "")), ..all() };
+    assert_eq!(store.query(&by_bits).await.expect("found").total, 0);
+    // text finds an event by any id of its own
+    for (text, expected) in [
+        (own.fields.request_id.clone(), vec![&odd, &own]),
+        (other.fields.trace_id.to_uppercase(), vec![&other]),
+        (other.id.to_string(), vec![&other]),
+        (format!("00-{}-b7ad6b7169203331-01", odd.fields.trace_id), vec![&odd]),
+        (format!("curl {}", none.id), vec![&none]),
+        (format!("missing {}", none.id), vec![]),
+    ] {
+        let expected: Vec<String> = expected.into_iter().map(|sample| sample.id.to_string()).collect();
+        let query = Query { text: Some(text.clone()), ..all() };
+        assert_eq!(ids(&store.query(&query).await.expect("found")), expected, "{text}");
+    }
 }
 
 /// What a version with another schema left behind is kept, and does not keep this one from starting.
