@@ -1,7 +1,5 @@
 //! Writing: documents to the lines of bulk requests, in one buffer without a copy between.
 
-use std::io::Write;
-
 use bytes::Bytes;
 use memchr::memmem;
 use serde::Deserialize;
@@ -131,8 +129,8 @@ fn push_quoted(out: &mut Vec<u8>, text: &str) {
 fn push_text(out: &mut Vec<u8>, text: &str) {
     if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
         push_quoted(out, text);
-    } else if write!(out, "{}", Value::from(text)).is_err() {
-        // a Vec takes everything
+    } else {
+        out.extend_from_slice(Value::from(text).to_string().as_bytes());
     }
 }
 
