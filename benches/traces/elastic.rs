@@ -40,7 +40,7 @@ pub fn run(args: &Args) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| fail(&error.to_string()));
     let measured = measure(&url, documents.max(batch), batch, args.number("writes", WRITES));
-    tokio::task::LocalSet::new().block_on(&runtime, measured);
+    runtime.block_on(measured);
 }
 
 /// What one way of writing has taken so far.
@@ -257,17 +257,29 @@ async fn recorded(index: &str, parts: &[Vec<Document>]) -> Vec<Bytes> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap_or_else(|error| fail(&error.to_string()));
     let url = format!("http://{}", listener.local_addr().unwrap_or_else(|error| fail(&error.to_string())));
     let (bodies, mut received) = tokio::sync::mpsc::unbounded_channel();
-    let server = tokio::task::spawn_local(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let bodies = bodies.clone();
-            tokio::task::spawn_local(async move { record(socket, &bodies).await });
+    let shutdown = Shutdown::new();
+    let tasks = shutdown.clone();
+    shutdown.spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = tasks.begun() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((socket, _)) = accepted else { return };
+            let (bodies, ending) = (bodies.clone(), tasks.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = ending.begun() => {}
+                    _ = record(socket, &bodies) => {}
+                }
+            });
         }
     });
     let store = open(&url, index);
     for part in parts {
         write(&store, part).await;
     }
-    server.abort();
+    shutdown.begin();
     let mut found = Vec::new();
     while let Ok(body) = received.try_recv() {
         found.push(body);

@@ -22,17 +22,23 @@ pub(super) fn words(text: &str) -> Vec<String> {
     found.list().map(str::to_owned).collect()
 }
 
-/// The different words in the string values (not the keys) of a JSON text, separated by spaces; numbers count where
-/// they stand in `request` or `span.attributes`, as a user's own data does.
-///
-/// `json` must be valid JSON. It may be nested to any depth.
-pub(super) fn words_of_json(json: &str) -> String {
-    let mut found = Words::default();
-    collect(json, |_| false, |_| false, &mut found);
-    found.text
+/// Finds the words of many events, in memory that it keeps.
+#[derive(Default)]
+pub(super) struct WordsOfJson(Words);
+
+impl WordsOfJson {
+    /// The different words in the string values (not the keys) of a JSON text, separated by spaces; numbers count where
+    /// they stand in `request` or `span.attributes`, as a user's own data does.
+    ///
+    /// `json` must be valid JSON. It may be nested to any depth.
+    pub(super) fn of(&mut self, json: &str) -> &str {
+        self.0.clear();
+        collect(json, |_| false, |_| false, &mut self.0);
+        &self.0.text
+    }
 }
 
-/// The same without what is found in another way: the event's ids (also in the headers that carry them), its time and
+/// [`WordsOfJson::of`] without what is found in another way: the event's ids (also in the headers that carry them), its time and
 /// its duration. Half of an event's words would be such, each in this one event only.
 pub(super) fn words_besides_ids<'w>(json: &str, request_id: &str, trace_id: &str, found: &'w mut Words) -> &'w str {
     found.clear();
@@ -204,7 +210,6 @@ impl Scan<'_> {
 }
 
 /// Different words, in order of appearance. Every stored event goes through here, so no word is allocated by itself.
-#[derive(Default)]
 pub(super) struct Words {
     /// The words, a space between two.
     text: String,
@@ -212,6 +217,15 @@ pub(super) struct Words {
     places: Vec<(u32, u32)>,
     /// A hash table of the words: their places' numbers and one, 0 for none. Its length is a power of two.
     table: Vec<u32>,
+    /// Of this process, so that nobody can choose words that collide.
+    seed: u64,
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8) | 1;
+        Self { text: String::new(), places: Vec::new(), table: Vec::new(), seed }
+    }
 }
 
 impl Words {
@@ -302,15 +316,23 @@ impl Words {
         true
     }
 
+    /// Multiplies eight bytes at a time into 128 bits and folds them, as wyhash does (<https://github.com/wangyi-fudan/wyhash>).
+    fn hash(&self, word: &[u8]) -> u64 {
+        let mut hash = self.seed ^ word.len() as u64;
+        for chunk in word.chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            let product = u128::from(hash ^ u64::from_le_bytes(bytes)) * u128::from(self.seed.rotate_left(32) | 1);
+            hash = (product as u64) ^ ((product >> 64) as u64);
+        }
+        hash
+    }
+
     /// Where the table has this word, or has room for it.
     fn slot(&self, place: (u32, u32)) -> usize {
         let word = self.at(place);
         let mask = self.table.len() - 1;
-        // FNV-1a folded: its low bits alone tell short words apart badly
-        let hash = word
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        let mut slot = (hash ^ (hash >> 32)) as usize & mask;
+        let mut slot = self.hash(word.as_bytes()) as usize & mask;
         loop {
             match self.table[slot] {
                 0 => return slot,
@@ -329,6 +351,10 @@ fn stands_alone(letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn words_of_json(json: &str) -> String {
+        WordsOfJson::default().of(json).to_owned()
+    }
 
     #[test]
     fn words_are_letters_and_digits() {

@@ -7,6 +7,7 @@
 mod access;
 mod bulk;
 mod index;
+mod lines;
 mod mapping;
 mod nodes;
 mod progress;
@@ -15,7 +16,6 @@ mod search;
 mod server;
 mod stats;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ use serde_json::Value;
 use super::{Document, ElasticsearchSettings, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore, flaw};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use bulk::Open;
 use index::{Known, Place};
+use lines::{Bulk, Lines, Open};
 use nodes::{Nodes, setting};
 use retention::Retention;
 use server::{Server, reason, server_error};
@@ -78,21 +78,22 @@ impl Elasticsearch {
     }
 
     /// One bulk request; halved where the server finds it too large or cannot read it as a whole.
-    async fn bulk(&self, lines: &[String], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
+    async fn bulk(&self, bulk: Bulk, outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
         let path = "/_bulk"; // each document names its index
-        let mut todo = vec![lines];
+        let parameters = [("filter_path", bulk::ANSWER_FIELDS)];
+        let mut todo = vec![bulk];
         while let Some(part) = todo.pop() {
-            let reply = self.server.send(Method::Post, path, &[], Some(part.concat().into())).await?;
+            let reply = self.server.send(Method::Post, path, &parameters, Some(part.body())).await?;
             // a page of a proxy says nothing of the documents, except that they are too many at once
             let too_large = reply.status == StatusCode::PAYLOAD_TOO_LARGE;
-            let error = server_error(&reply.body);
+            let error = if reply.status.is_success() { None } else { server_error(&reply.body) };
             if too_large || (reply.status == StatusCode::BAD_REQUEST && error.is_some()) {
                 if part.len() == 1 {
-                    let own = error.map_or(part[0].len() > LARGE_DOCUMENT_BYTES, |error| !bulk::is_for_now(&error));
+                    let own = error.map_or(part.body().len() > LARGE_DOCUMENT_BYTES, |error| !bulk::is_for_now(&error));
                     let reason = format!("{} {}", reply.status.as_u16(), reason(&reply.body));
                     outcomes.push(if own { Outcome::Refused(reason) } else { Outcome::Later(reason) });
                 } else {
-                    let (first, second) = part.split_at(part.len() / 2);
+                    let (first, second) = part.halves();
                     todo.extend([second, first]);
                 }
                 continue;
@@ -109,15 +110,10 @@ impl Elasticsearch {
                     part.len()
                 )));
             }
-            let denied = |items: &HashMap<String, bulk::Item>| items.values().any(bulk::Item::is_denied);
-            if let Some(item) = answer.items.first().filter(|_| answer.items.iter().all(denied)) {
-                let reason = item.values().map(bulk::Item::reason).collect::<String>();
-                return Err(self.server.denied(&reply, StatusCode::FORBIDDEN, reason));
+            if let Some(first) = answer.items.first().filter(|_| answer.items.iter().all(|item| item.0.is_denied())) {
+                return Err(self.server.denied(&reply, StatusCode::FORBIDDEN, first.0.reason()));
             }
-            for item in &answer.items {
-                let outcome = item.values().next().map(bulk::Item::outcome);
-                outcomes.push(outcome.unwrap_or_else(|| Outcome::Later("no answer for this document".to_owned())));
-            }
+            outcomes.extend(answer.items.iter().map(|item| item.0.outcome()));
         }
         Ok(())
     }
@@ -125,23 +121,24 @@ impl Elasticsearch {
     /// Sends these in bulks of bounded size; one outcome each, in order.
     async fn bulks(&self, documents: &[&Document], known: &Known, open: Open) -> Result<Vec<Outcome>, StoreError> {
         let mut outcomes = Vec::with_capacity(documents.len());
-        let (mut lines, mut bytes) = (Vec::new(), 0);
+        let bytes: usize = documents.iter().map(|document| document.json.get().len()).sum();
+        let mut lines = Lines::with_room_for(bytes.min(MAX_BULK_BYTES));
         let now_ms = jiff::Timestamp::now().as_millisecond();
+        // most documents are of one day
+        let (mut place, mut index) = (Place::One, self.server.index.clone());
         for document in documents {
-            let place = known.place_of(document.fields.time_ms, now_ms);
-            let arrived = (place == Place::Undated).then_some(now_ms);
-            let index = place.name(&self.server.index);
-            let line = bulk::lines(document, &index, known.names.words, arrived, open);
-            if !lines.is_empty() && bytes + line.len() > MAX_BULK_BYTES {
-                self.bulk(&lines, &mut outcomes).await?;
-                lines.clear();
-                bytes = 0;
+            let own_place = known.place_of(document.fields.time_ms, now_ms);
+            if own_place != place {
+                (place, index) = (own_place, own_place.name(&self.server.index));
             }
-            bytes += line.len();
-            lines.push(line);
+            if !lines.is_empty() && lines.bytes() + document.json.get().len() > MAX_BULK_BYTES {
+                self.bulk(lines.take(), &mut outcomes).await?;
+            }
+            let arrived = (place == Place::Undated).then_some(now_ms);
+            lines.push(document, &index, known.names.words, arrived, open);
         }
         if !lines.is_empty() {
-            self.bulk(&lines, &mut outcomes).await?;
+            self.bulk(lines.take(), &mut outcomes).await?;
         }
         Ok(outcomes)
     }

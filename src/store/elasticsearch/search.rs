@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::cursor::Cursor;
 use super::super::{MAX_LIMIT, Order, Page, Query, StoreError, text};
-use super::bulk::without_words;
+use super::lines::without_words;
 use super::mapping::{Names, WORDS};
 
 /// The year 287,396. Elasticsearch cannot read an `epoch_millis` near the end of 64 bits, nor (before version 8) one
