@@ -57,7 +57,7 @@ pub(in crate::trace) struct Publisher {
 enum Line {
     Down,
     Connecting(LocalBoxFuture<'static, (Broker, Result<Open, BrokerError>)>),
-    Up(Open),
+    Up(Box<Open>),
 }
 
 struct Open {
@@ -159,7 +159,7 @@ impl Publisher {
         for batches in self.waiting.drain(..) {
             publish(&self.broker, self.message, &open.channel, &batches, &mut self.window);
         }
-        self.line = Line::Up(open);
+        self.line = Line::Up(Box::new(open));
         Ok(())
     }
 

@@ -33,8 +33,11 @@ const LIMITS: Limits = Limits { flights: 1, flight_batches: 16, flight_bytes: 4 
 pub(in crate::trace) struct Courier {
     /// Here while nothing is in flight.
     sender: Option<Sender>,
-    flight: Option<LocalBoxFuture<'static, (Sender, Result<Vec<Refused>, Away>)>>,
+    flight: Option<LocalBoxFuture<'static, Landed>>,
 }
+
+/// The sender comes back with the outcome.
+type Landed = (Sender, Result<Vec<Refused>, Away>);
 
 impl Courier {
     pub fn new(sender: Sender) -> Self {

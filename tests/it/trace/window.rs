@@ -29,7 +29,8 @@ async fn consume(settings: AmqpSettings, events: &[Event]) -> u64 {
     let store = MoodyStore::new(Mood::Works);
     let (queue, url) = (settings.queue.clone(), settings.urls[0].clone());
     let settings = consumer_settings(Some(settings));
-    let running = consumer::start(&settings, store.clone(), None, &Metrics::new(), &Shutdown::new()).unwrap();
+    let running = consumer::start(&settings, store.clone(), None, &Metrics::new(), &Shutdown::new());
+    let running = running.expect("a consumer");
     stored(&store, events).await;
     assert!(running.stop(std::time::Duration::from_secs(10)).await);
     Client::connect(&url).await.delete(&queue).await;
