@@ -29,22 +29,22 @@ fn metric(bench: &Bench, name: &str) -> usize {
 fn what_finds_no_room_comes_again_and_nothing_is_lost() {
     run(async {
         let Some(mut bench) = Bench::new(Mood::Away).await else { return };
-        bench.settings.max_bytes = 8 * MIB;
-        for number in 0..40 {
-            bench.client.publish(&bench.queue, &large(number, MIB)).await;
+        bench.settings.max_bytes = 4 * MIB;
+        for number in 0..20 {
+            bench.client.publish(&bench.queue, &large(number, MIB / 2)).await;
             bench.client.publish(&bench.queue, &event(number).to_json()).await;
         }
-        bench.client.publish(&bench.queue, &large(99, 6 * MIB)).await; // fits nowhere beside others
+        bench.client.publish(&bench.queue, &large(99, 3 * MIB)).await; // fits nowhere beside others
         let running = bench.start();
         until("some found no room", || metric(&bench, "goms_consumer_given_up_messages_total") > 0).await;
         bench.store.set(Mood::Works);
         let mut most = 0;
         until("all are stored", || {
             most = most.max(metric(&bench, "goms_consumer_unacknowledged_bytes"));
-            bench.store.count() == 81
+            bench.store.count() == 41
         })
         .await;
-        assert!(most <= 8 * MIB, "{most} bytes"); // the largest, alone, lies in twice its size
+        assert!(most <= 4 * MIB, "{most} bytes"); // the largest, alone, lies in twice its size
         bench.until_ready(0).await;
         until("all are settled", || metric(&bench, "goms_consumer_unacknowledged_messages") == 0).await;
         assert_eq!(bench.store.again.load(Ordering::Relaxed), 0, "none was stored twice");
