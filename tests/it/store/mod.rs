@@ -4,6 +4,7 @@ mod conformance;
 mod counting;
 mod elasticsearch;
 mod embedded;
+mod killed;
 mod remote;
 
 use std::path::PathBuf;
