@@ -11,6 +11,7 @@ mod embedded;
 mod remote;
 mod stats;
 mod text;
+mod words;
 
 pub use elasticsearch::Elasticsearch;
 pub use embedded::{Embedded, Retain};

@@ -1,19 +1,15 @@
-//! The words of an event: what both stores index and look up for [`super::Query::text`], so that they agree.
+//! The words of an event: what both stores index and look up for [`super::Query::text`], so that they agree. Only parts
+//! of an event's own ids, and its time and duration, are words in Elasticsearch alone ([`words_besides_ids`]); a whole id
+//! finds its events in both.
 //!
 //! A word is a run of letters and digits, in lower case; each ideograph and each kana is a word of its own (such
 //! text has no spaces). Everything else separates: text is words, not a query language. A word is cut at
-//! [`MAX_WORD_BYTES`], in the index and in the query alike.
+//! [`super::words::MAX_WORD_BYTES`], in the index and in the query alike.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
-/// UUIDs have parts of at most 12 bytes, trace ids 32; longer runs are tokens and base64, which nobody types.
-const MAX_WORD_BYTES: usize = 64;
-
-/// Places of a first hash table: most events have fewer than 64 words.
-const FIRST_TABLE: usize = 128;
-
-/// Words of one event; a body is bounded by `traces.bodyBytes`, other programs' events by nothing.
-const MAX_WORDS: usize = 65_536;
+use super::words::{MAX_WORDS, Words};
 
 /// The different words of `text`, in order of appearance.
 pub(super) fn words(text: &str) -> Vec<String> {
@@ -39,17 +35,29 @@ impl WordsOfJson {
 }
 
 /// [`WordsOfJson::of`] without what is found in another way: the event's ids (also in the headers that carry them), its time and
-/// its duration. Half of an event's words would be such, each in this one event only.
-pub(super) fn words_besides_ids<'w>(json: &str, request_id: &str, trace_id: &str, found: &'w mut Words) -> &'w str {
+/// its duration. Half of an event's words would be such, each in this one event only. `found` is any scratch space.
+///
+/// Besides, whether the event tells its `time`.
+pub(super) fn words_besides_ids<'w>(
+    json: &str,
+    request_id: &str,
+    trace_id: &str,
+    found: &'w mut Words,
+) -> (&'w str, bool) {
     found.clear();
     let carries_id = |value: &str| {
         (value == request_id && !request_id.is_empty())
             || trace_id_of(value).is_some_and(|(id, len)| len == value.len() && id == trace_id)
     };
+    let has_time = Cell::new(false);
     let left_out =
         |key: &str| matches!(key, "requestId" | "eventId" | "traceId" | "spanId" | "parentId" | "time" | "trace");
-    collect(json, left_out, carries_id, found);
-    &found.text
+    let noticed = |key: &str| {
+        has_time.set(has_time.get() || key == "time");
+        left_out(key)
+    };
+    collect(json, noticed, carries_id, found);
+    (&found.text, has_time.get())
 }
 
 /// `left_out` says of a key of the event itself, and `skipped` of any string value, that its words do not count.
@@ -209,147 +217,9 @@ impl Scan<'_> {
     }
 }
 
-/// Different words, in order of appearance. Every stored event goes through here, so no word is allocated by itself.
-pub(super) struct Words {
-    /// The words, a space between two.
-    text: String,
-    /// Where each begins and ends in `text`.
-    places: Vec<(u32, u32)>,
-    /// A hash table of the words: their places' numbers and one, 0 for none. Its length is a power of two.
-    table: Vec<u32>,
-    /// Of this process, so that nobody can choose words that collide.
-    seed: u64,
-}
-
-impl Default for Words {
-    fn default() -> Self {
-        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8) | 1;
-        Self { text: String::new(), places: Vec::new(), table: Vec::new(), seed }
-    }
-}
-
-impl Words {
-    fn clear(&mut self) {
-        self.text.clear();
-        self.places.clear();
-        self.table.truncate(FIRST_TABLE);
-        self.table.fill(0);
-    }
-
-    fn count(&self) -> usize {
-        self.places.len()
-    }
-
-    fn list(&self) -> impl Iterator<Item = &str> {
-        self.places.iter().map(|place| self.at(*place))
-    }
-
-    fn at(&self, (from, to): (u32, u32)) -> &str {
-        self.text.get(from as usize..to as usize).unwrap_or_default()
-    }
-
-    fn add(&mut self, text: &str) {
-        let mut from = self.begin();
-        for letter in text.chars() {
-            if letter.is_ascii_alphanumeric() {
-                if self.text.len() - from < MAX_WORD_BYTES {
-                    self.text.push(letter.to_ascii_lowercase());
-                }
-            } else if letter.is_ascii() || !letter.is_alphanumeric() {
-                from = self.end(from);
-            } else if stands_alone(letter) {
-                from = self.end(from);
-                self.text.push(letter);
-                from = self.end(from);
-            } else {
-                for lower in letter.to_lowercase() {
-                    // lower case may bring marks that are no letters: `İ` is `i` and a dot
-                    if lower.is_alphanumeric() && self.text.len() - from + lower.len_utf8() <= MAX_WORD_BYTES {
-                        self.text.push(lower);
-                    }
-                }
-            }
-        }
-        self.end(from);
-        if self.text.ends_with(' ') {
-            self.text.pop();
-        }
-    }
-
-    /// Where the next word will begin.
-    fn begin(&mut self) -> usize {
-        if !self.text.is_empty() {
-            self.text.push(' ');
-        }
-        self.text.len()
-    }
-
-    /// Keeps what stands behind `from` as a word if it is a new one, and begins the next.
-    fn end(&mut self, from: usize) -> usize {
-        let to = self.text.len();
-        if to == from {
-            return from;
-        }
-        let (Ok(first), Ok(last)) = (u32::try_from(from), u32::try_from(to)) else { return from };
-        if self.count() >= MAX_WORDS || !self.is_new((first, last)) {
-            self.text.truncate(from);
-            return from;
-        }
-        self.text.push(' ');
-        to + 1
-    }
-
-    fn is_new(&mut self, place: (u32, u32)) -> bool {
-        if self.table.len() < 2 * (self.count() + 1) {
-            self.table = vec![0; (4 * (self.count() + 1)).next_power_of_two().max(FIRST_TABLE)];
-            for number in 0..self.count() {
-                let slot = self.slot(self.places[number]);
-                self.table[slot] = number as u32 + 1;
-            }
-        }
-        let slot = self.slot(place);
-        if self.table[slot] != 0 {
-            return false;
-        }
-        self.places.push(place);
-        self.table[slot] = self.count() as u32;
-        true
-    }
-
-    /// Multiplies eight bytes at a time into 128 bits and folds them, as wyhash does (<https://github.com/wangyi-fudan/wyhash>).
-    fn hash(&self, word: &[u8]) -> u64 {
-        let mut hash = self.seed ^ word.len() as u64;
-        for chunk in word.chunks(8) {
-            let mut bytes = [0; 8];
-            bytes[..chunk.len()].copy_from_slice(chunk);
-            let product = u128::from(hash ^ u64::from_le_bytes(bytes)) * u128::from(self.seed.rotate_left(32) | 1);
-            hash = (product as u64) ^ ((product >> 64) as u64);
-        }
-        hash
-    }
-
-    /// Where the table has this word, or has room for it.
-    fn slot(&self, place: (u32, u32)) -> usize {
-        let word = self.at(place);
-        let mask = self.table.len() - 1;
-        let mut slot = self.hash(word.as_bytes()) as usize & mask;
-        loop {
-            match self.table[slot] {
-                0 => return slot,
-                number if self.at(self.places[number as usize - 1]) == word => return slot,
-                _ => slot = (slot + 1) & mask,
-            }
-        }
-    }
-}
-
-/// Han, Hiragana and Katakana (Unicode blocks).
-fn stands_alone(letter: char) -> bool {
-    matches!(u32::from(letter), 0x3040..=0x30ff | 0x3400..=0x4dbf | 0x4e00..=0x9fff | 0xf900..=0xfaff | 0x2_0000..=0x3_ffff)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::words::MAX_WORD_BYTES;
     use super::*;
 
     fn words_of_json(json: &str) -> String {
@@ -388,8 +258,10 @@ mod tests {
         );
         assert_eq!(
             words_besides_ids(&json, id, hex, &mut Words::default()),
-            "00 cdb08456 d8a7 4d53 93c2 a5e3f01f56d6 noon x1 request end order"
+            ("00 cdb08456 d8a7 4d53 93c2 a5e3f01f56d6 noon x1 request end order", true)
         );
+        let json = r#"{"event":"e","request":{"body":{"time":"noon"}}}"#;
+        assert_eq!(words_besides_ids(json, "", "", &mut Words::default()), ("e noon", false));
     }
 
     #[test]

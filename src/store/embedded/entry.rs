@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tantivy::schema::Field;
 use tantivy::schema::document::{Document as TantivyDocumentTrait, ReferenceValue, ReferenceValueLeaf, Value};
 
+use super::super::words::Words;
 use super::super::{Document, flaw, text};
 use super::packed;
 use super::schema::{self, Key, Layout, OTHER_TRACE, as_trace_id, cut, key_of};
@@ -45,6 +46,8 @@ pub(super) struct Entry {
     status: Option<u16>,
     duration_ns: Option<u64>,
     pub time_ms: i64,
+    /// Whether it tells its time: one that does not is given another each time it is read.
+    pub has_time: bool,
     pub key: Key,
     pub tie: u64,
     /// The terms of `trace`.
@@ -89,6 +92,7 @@ impl Entry {
             status: fields.status,
             duration_ns: fields.duration_ns,
             time_ms: fields.time_ms,
+            has_time: false,
             key: Key::default(),
             tie: 0,
             trace: [None, None],
@@ -98,7 +102,7 @@ impl Entry {
     }
 
     /// The costly part of indexing that needs no lock. `words` is any scratch space.
-    pub fn prepare(&mut self, words: &mut text::Words) {
+    pub fn prepare(&mut self, words: &mut Words) {
         let part = |part| self.part(part);
         let (id, request_id, trace_id, json) =
             (part(Part::Id), part(Part::RequestId), part(Part::TraceId), part(Part::Json));
@@ -113,9 +117,10 @@ impl Entry {
         let origin = schema::hash(part(Part::Node)) ^ schema::hash(part(Part::Action)).rotate_left(1);
         let place = (origin, schema::hash(packed::headers(&packed)), schema::hash(key.bytes()));
         let tie = schema::tie(id);
-        let found = text::words_besides_ids(json, request_id, trace_id, words);
+        let (found, has_time) = text::words_besides_ids(json, request_id, trace_id, words);
         self.text.push_str(found);
         self.ends[PARTS - 1] = self.text.len();
+        self.has_time = has_time;
         (self.key, self.tie, self.trace, self.packed, self.place) = (key, tie, trace, packed, place);
     }
 
@@ -127,11 +132,6 @@ impl Entry {
 
     pub fn id(&self) -> &str {
         self.part(Part::Id)
-    }
-
-    /// Whether it tells its time: one that does not is given another each time it is read.
-    pub fn has_time(&self) -> bool {
-        self.part(Part::Json).contains("\"time\":")
     }
 
     /// Whether a stored event with the same hash is this one. An event that does not tell its id has that of its bytes.

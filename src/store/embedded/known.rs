@@ -56,14 +56,13 @@ impl<'a> Known<'a> {
         if self.segments.is_empty() {
             return Ok(false);
         }
-        let has_time = event.has_time();
         let request = match self.requests.get_mut(&event.key) {
             Some(request) => request,
             None => self.requests.entry(event.key.clone()).or_default(),
         };
         for (number, segment) in self.segments.iter().enumerate() {
             // most events are new and most segments older, so most are passed over here
-            let covers = !has_time || (segment.times.0..=segment.times.1).contains(&event.time_ms);
+            let covers = !event.has_time || (segment.times.0..=segment.times.1).contains(&event.time_ms);
             if covers && !request.searched.contains(&number) {
                 request.searched.push(number);
                 segment.find(self.layout, event, number, &mut request.found)?;

@@ -27,7 +27,8 @@ use tantivy::directory::{Directory, DirectoryLock, Lock, MmapDirectory};
 use tantivy::{Index, IndexReader, ReloadPolicy, Searcher, TantivyError};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore, text};
+use super::words::Words;
+use super::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use entry::Entry;
@@ -129,7 +130,7 @@ impl TraceStore for Embedded {
         let jobs = self.jobs.as_ref().ok_or_else(|| self.ended())?;
         let mut entries: Vec<_> = batch.iter().map(|document| Entry::new(document, &self.layout)).collect();
         let prepare = move || {
-            let mut words = text::Words::default();
+            let mut words = Words::default();
             entries.iter_mut().flatten().for_each(|entry| entry.prepare(&mut words));
             entries
         };

@@ -44,7 +44,8 @@ impl TestIndex {
 
     pub async fn refresh(&self) {
         // a missing index needs none
-        self.call(Method::Post, &format!("/{}/_refresh?ignore_unavailable=true", self.name), None).await;
+        let answer = self.call(Method::Post, &format!("/{}/_refresh?ignore_unavailable=true", self.name), None).await;
+        assert_eq!(answer["_shards"]["failed"], 0, "{answer}");
     }
 
     pub async fn delete(&self) {

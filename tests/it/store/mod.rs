@@ -7,6 +7,7 @@ mod elasticsearch_access;
 mod elasticsearch_nodes;
 mod elasticsearch_reads;
 mod embedded;
+mod killed;
 mod remote;
 
 use std::path::PathBuf;
