@@ -109,6 +109,19 @@ pub(super) fn amqp(text: &str) -> Result<String, String> {
     }
 }
 
+/// Splits a list of Elasticsearch's addresses at `,`. Where credentials stand in it, a `,` is only the end of an address
+/// when a scheme follows: a password may hold one.
+pub(super) fn elasticsearch_list(text: &str) -> Result<Vec<String>, String> {
+    let mut parts: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        match parts.last_mut() {
+            Some(last) if text.contains('@') && !part.contains("://") => *last = format!("{last},{part}"),
+            _ => parts.push(part.to_owned()),
+        }
+    }
+    parts.iter().map(|part| elasticsearch(part.trim())).collect()
+}
+
 /// `http://host:port`, or `host:port`.
 pub(super) fn elasticsearch(text: &str) -> Result<String, String> {
     let shown = redacted(text);
@@ -220,5 +233,16 @@ mod tests {
         for bad in ["", "http://", "amqp://h", "h:99999", "http://h/?a"] {
             assert!(elasticsearch(bad).is_err(), "{bad}");
         }
+        for (text, expected) in [
+            ("a:1, https://b:2", &["http://a:1", "https://b:2"][..]),
+            ("http://u:p,q@a:1", &["http://u:p,q@a:1"]),
+            ("http://u:p,q@a:1,http://u:p@b:2", &["http://u:p,q@a:1", "http://u:p@b:2"]),
+        ] {
+            assert_eq!(
+                elasticsearch_list(text).as_deref(),
+                Ok(&expected.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>()[..])
+            );
+        }
+        assert!(elasticsearch_list("a:1,").is_err());
     }
 }

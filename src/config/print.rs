@@ -96,7 +96,22 @@ impl Config {
             put(root, "amqp", amqp);
         }
         if let store::Settings::Elasticsearch(settings) = &self.store {
-            put(root, "esAddr", redacted(&settings.url));
+            put(root, "esAddr", texts(settings.urls.iter().map(|url| redacted(url))));
+            let mut es = Mapping::new();
+            match &settings.login {
+                Some(store::ElasticsearchLogin::User { user, .. }) => {
+                    put(&mut es, "user", user.as_str());
+                    put(&mut es, "password", REDACTED);
+                }
+                Some(store::ElasticsearchLogin::ApiKey(_)) => put(&mut es, "apiKey", REDACTED),
+                None => {}
+            }
+            if let Some(ca) = &settings.ca_file {
+                put(&mut es, "caFile", ca.display().to_string());
+            }
+            if !es.is_empty() {
+                put(root, "es", es);
+            }
             put(root, "esIndex", settings.index.as_str());
         }
     }

@@ -19,7 +19,8 @@ pub(super) struct Raw {
     pub(super) etcd_addr: Vec<String>,
     pub(super) etcd: RawEtcd,
     pub(super) amqp_addr: Vec<String>,
-    pub(super) es_addr: Option<String>,
+    pub(super) es_addr: Vec<At<String>>,
+    pub(super) es: RawEs,
     pub(super) es_index: Option<String>,
     pub(super) services: BTreeMap<String, BTreeMap<String, RawAction>>,
     pub(super) upstreams: BTreeMap<String, At<Overrides>>,
@@ -39,6 +40,14 @@ pub(super) struct RawEtcd {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) cert_file: Option<At<PathBuf>>,
     pub(super) key_file: Option<At<PathBuf>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawEs {
+    pub(super) user: Option<At<String>>,
+    pub(super) password: Option<At<String>>,
+    pub(super) api_key: Option<At<String>>,
+    pub(super) ca_file: Option<At<PathBuf>>,
 }
 
 #[derive(Debug, Default)]
@@ -120,6 +129,7 @@ impl Decoder {
             "etcd",
             "amqpAddr",
             "esAddr",
+            "es",
             "esIndex",
             "services",
             "upstreams",
@@ -145,7 +155,13 @@ impl Decoder {
             let list = self.list(&field);
             raw.amqp_addr = list.iter().filter_map(|field| self.read(field, address::amqp)).collect();
         }
-        raw.es_addr = table.get("esAddr").and_then(|field| self.read(&field, address::elasticsearch));
+        if let Some(field) = table.get("esAddr") {
+            for field in self.list(&field) {
+                let list = self.read(&field, address::elasticsearch_list).unwrap_or_default();
+                raw.es_addr.extend(list.into_iter().map(|value| At { value, place: field.place.clone() }));
+            }
+        }
+        raw.es = table.get("es").map(|field| self.es(&field)).unwrap_or_default();
         raw.es_index = table.get("esIndex").and_then(|field| self.read(&field, es_index));
         if let Some(field) = table.get("services") {
             raw.services = policy::services(self, &field);
@@ -196,6 +212,21 @@ impl Decoder {
             cert_file: text("certFile").map(path),
             key_file: text("keyFile").map(path),
         }
+    }
+
+    fn es(&mut self, field: &Field<'_>) -> RawEs {
+        let table = self.table(field, &["user", "password", "apiKey", "caFile"]);
+        let mut text = |key| {
+            let field = table.get(key)?;
+            self.some_text(&field).map(|value| At { value, place: field.place.clone() })
+        };
+        let (user, password, api_key) = (text("user"), text("password"), text("apiKey"));
+        let ca_file = text("caFile").map(|at| At { value: PathBuf::from(at.value), place: at.place });
+        // it travels as it is in a header
+        if let Some(key) = api_key.as_ref().filter(|key| !key.value.bytes().all(|byte| byte.is_ascii_graphic())) {
+            self.fault(&key.place, "is no API key; write it as Elasticsearch encodes it, or as `id:secret`");
+        }
+        RawEs { user, password, api_key, ca_file }
     }
 
     fn amqp(&mut self, field: &Field<'_>) -> RawAmqp {

@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::decode::Decoder;
+use super::address::redacted;
+use super::decode::{At, Decoder};
 use super::environment::Folders;
 use super::flags::{CommonFlags, NodeFlags, RegistryWord};
-use super::raw::{Raw, RawAmqp, RawEtcd, RawLimits, RawRegistry, RawTraces};
+use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces};
 use super::units::format_duration;
 use super::{Config, LogSettings, NodeSettings, SpanSettings, policy};
 use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
@@ -58,12 +59,11 @@ pub(super) fn resolve(
     let selector = common.selector.unwrap_or_default();
     let services = policy::resolve(decoder, raw.services, &raw.upstreams, selector);
     let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
-    let store = match raw.es_addr {
-        Some(url) => {
-            let index = raw.es_index.unwrap_or_else(|| "trace_logs".to_owned());
-            store::Settings::Elasticsearch(store::ElasticsearchSettings { url, index, retain })
-        }
-        None => store::Settings::Embedded { dir: data_dir.join("traces"), retain },
+    let store = if raw.es_addr.is_empty() {
+        store::Settings::Embedded { dir: data_dir.join("traces"), retain }
+    } else {
+        let index = raw.es_index.unwrap_or_else(|| "trace_logs".to_owned());
+        store::Settings::Elasticsearch(elasticsearch(decoder, raw.es_addr, raw.es, index, retain))
     };
     Config {
         file,
@@ -172,18 +172,7 @@ fn lease(decoder: &mut Decoder, raw: &RawRegistry, common: &CommonFlags) -> (Dur
 }
 
 fn etcd_settings(decoder: &mut Decoder, endpoints: Vec<String>, raw: RawEtcd) -> registry::EtcdSettings {
-    let credentials = match (raw.user, raw.password) {
-        (Some(user), Some(password)) => Some((user.value, password.value)),
-        (Some(user), None) => {
-            decoder.fault(&user.place, "a user needs a `password` beside it");
-            None
-        }
-        (None, Some(password)) => {
-            decoder.fault(&password.place, "a password needs a `user` beside it");
-            None
-        }
-        (None, None) => None,
-    };
+    let credentials = credentials(decoder, raw.user, raw.password);
     let identity_files = match (raw.cert_file, raw.key_file) {
         (Some(cert), Some(key)) => Some((cert.value, key.value)),
         (Some(cert), None) => {
@@ -197,6 +186,68 @@ fn etcd_settings(decoder: &mut Decoder, endpoints: Vec<String>, raw: RawEtcd) ->
         (None, None) => None,
     };
     registry::EtcdSettings { endpoints, credentials, ca_file: raw.ca_file, identity_files }
+}
+
+fn elasticsearch(
+    decoder: &mut Decoder,
+    addresses: Vec<At<String>>,
+    raw: RawEs,
+    index: String,
+    retain: Option<Duration>,
+) -> store::ElasticsearchSettings {
+    let at_address = addresses.iter().any(|address| address.value.contains('@'));
+    let mut second = |at: &At<String>, other: &str| {
+        decoder.fault(
+            &at.place,
+            format!("{other} is given too, and only one way to be let in can be used; leave one out"),
+        );
+    };
+    if let Some(key) = &raw.api_key
+        && (raw.user.is_some() || raw.password.is_some())
+    {
+        second(key, "`es.user` or `es.password`");
+    }
+    if let Some(at) = raw.user.as_ref().or(raw.password.as_ref()).or(raw.api_key.as_ref()).filter(|_| at_address) {
+        second(at, "a user in `esAddr`");
+    }
+    if let Some(ca) = &raw.ca_file
+        && let Some(plain) = addresses.iter().find(|address| !address.value.starts_with("https://"))
+    {
+        let message = format!("`{}` is without TLS; write `https://` before it", redacted(&plain.value));
+        decoder.fault(&ca.place, message);
+    }
+    let login = match (raw.api_key, credentials(decoder, raw.user, raw.password)) {
+        (Some(key), _) => Some(store::ElasticsearchLogin::ApiKey(key.value)),
+        (None, Some((user, password))) => Some(store::ElasticsearchLogin::User { user, password }),
+        (None, None) => None,
+    };
+    let mut urls: Vec<String> = Vec::new();
+    for At { value, .. } in addresses {
+        if !urls.contains(&value) {
+            urls.push(value);
+        }
+    }
+    store::ElasticsearchSettings { urls, login, ca_file: raw.ca_file.map(|at| at.value), index, retain }
+}
+
+/// A user and a password, or neither.
+fn credentials(
+    decoder: &mut Decoder,
+    user: Option<At<String>>,
+    password: Option<At<String>>,
+) -> Option<(String, String)> {
+    match (user, password) {
+        (Some(user), Some(password)) => Some((user.value, password.value)),
+        (Some(user), None) => {
+            decoder.fault(&user.place, "a user needs a `password` beside it");
+            None
+        }
+        (None, Some(password)) => {
+            decoder.fault(&password.place, "a password needs a `user` beside it");
+            None
+        }
+        (None, None) => None,
+    }
 }
 
 fn amqp(decoder: &mut Decoder, urls: Vec<String>, raw: RawAmqp) -> Option<AmqpSettings> {

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lapin::Channel;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
-use tokio::sync::OnceCell;
 
 use super::health::Health;
 use super::instruments::Instruments;
@@ -83,7 +82,6 @@ impl Source {
             return Err(BrokerError::Exclusive(self.broker.queue.to_string()));
         }
         let channel = link.channel().await?;
-        link.step(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok((link, channel))
     }
 
@@ -110,8 +108,7 @@ impl Source {
         away: &mut bool,
         backoff: &mut Backoff,
     ) -> Result<(), BrokerError> {
-        let (broker, queue) = (&self.broker, &self.dead_queue);
-        let letters = Letters { broker, link, channel, queue, declared: OnceCell::new() };
+        let letters = Letters::new(&self.broker, link, &self.dead_queue);
         let session = Session::new(self, link, channel, &letters);
         let deliveries = self.subscribe(link, channel).await?;
         if !std::mem::replace(started, true) {

@@ -278,6 +278,10 @@ impl Writer {
         let reason = chain(error);
         if !found.others_pass {
             self.pause(aim, &reason);
+            // someone must act first, and a server may count wrong passwords
+            if let (StoreError::Setting { .. }, Some(pause)) = (error, &mut self.pause) {
+                pause.until = pause.until.max(Instant::now() + LAST_RETRY);
+            }
         }
         if found.divide && batch.documents.len() > 1 && !self.ending {
             log::debug!("a write of {} trace events is divided: {reason}", batch.documents.len());

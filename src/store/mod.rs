@@ -19,6 +19,7 @@ pub use stats::{Bucket, FIRST_ERROR, Group, GroupBy, MAX_BUCKETS, MAX_GROUPS, St
 
 pub use crate::trace::event::Fields;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +80,17 @@ pub enum StoreError {
         /// What it said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Does not work as it is configured, as with a wrong password; a batch may be written again once it is mended.
+    #[error("trace store at `{address}` cannot be used: {hint}")]
+    Setting {
+        /// Where.
+        address: String,
+        /// What is wrong, and the key to set.
+        hint: String,
+        /// What the server said.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// Another process writes to this folder.
     #[error(
@@ -158,7 +170,7 @@ pub trait TraceStore: Send + Sync + 'static {
     /// Keeps a batch durably: one outcome a document, in order. Writing the same id again changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when nothing is known of the batch; it may be written again.
+    /// [`StoreError::Unavailable`] or [`StoreError::Setting`] when nothing is known of the batch; it may be written again.
     /// [`StoreError::Rejected`] when the store says that it takes no such batch; parts of it may be written.
     async fn write(&self, batch: &[Document]) -> Result<Vec<Outcome>, StoreError>;
 
@@ -190,14 +202,41 @@ pub enum Settings {
 }
 
 /// How to reach Elasticsearch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ElasticsearchSettings {
-    /// `http://host:port`; credentials may stand in it (`http://user:password@host:port`).
-    pub url: String,
+    /// `http://host:port`, at least one, used in turn; credentials may stand in it (`http://user:password@host:port`).
+    pub urls: Vec<String>,
+    /// Who we are at addresses that bring no credentials.
+    pub login: Option<ElasticsearchLogin>,
+    /// CA certificates (PEM file) that vouch for `https://` addresses, besides those that browsers trust.
+    pub ca_file: Option<PathBuf>,
     /// The alias of an index a day, or the one index of that name: `trace_logs`.
     pub index: String,
     /// Indices of days before go; `None` keeps all.
     pub retain: Option<Duration>,
+}
+
+/// Who we are at Elasticsearch. `Debug` shows no secret.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ElasticsearchLogin {
+    /// HTTP basic authentication.
+    User {
+        /// Its name.
+        user: String,
+        /// Its password.
+        password: String,
+    },
+    /// An API key, as Elasticsearch encodes it or as `id:secret`.
+    ApiKey(String),
+}
+
+impl fmt::Debug for ElasticsearchLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User { user, .. } => f.debug_struct("User").field("user", user).finish_non_exhaustive(),
+            Self::ApiKey(_) => f.write_str("ApiKey(..)"),
+        }
+    }
 }
 
 /// Opens the store for a process that writes. The embedded one is opened here and blocks for some milliseconds;
@@ -206,8 +245,8 @@ pub struct ElasticsearchSettings {
 /// Must run in a tokio runtime. A background task lives until `shutdown` or until the store is dropped.
 ///
 /// # Errors
-/// [`StoreError::InUse`] when another process has the folder; [`StoreError::Unavailable`] when it cannot be opened, or
-/// the URL is none.
+/// [`StoreError::InUse`] when another process has the folder; [`StoreError::Unavailable`] when it cannot be opened;
+/// [`StoreError::Setting`] when an address is none, or the CA's file cannot be used.
 pub fn open(settings: &Settings, shutdown: &Shutdown, metrics: &Metrics) -> Result<Arc<dyn TraceStore>, StoreError> {
     Ok(match settings {
         Settings::Embedded { dir, retain } => Arc::new(Embedded::open(dir, *retain, shutdown, metrics)?),

@@ -3,7 +3,8 @@
 //! Counted are end events (`request.end`, `service.end`), one for each request that a node answered. Percentiles come
 //! from an HDR histogram of three significant digits (<http://hdrhistogram.org>), in every store alike, so they are
 //! within 0.1% of the true value and the stores agree. Of `n` durations the p-th percentile is the one of rank
-//! `p * n / 100`, rounded to the nearest and at least 1, as Elasticsearch 7.17 (HdrHistogram 2.1.9) has it.
+//! `p * n / 100`, rounded to the nearest and at least 1, as Elasticsearch 7.17 (HdrHistogram 2.1.9) has it. (OpenSearch 2
+//! with HdrHistogram 2.2.2 rounds up, so its may be the next longer duration.)
 
 use serde::{Deserialize, Serialize};
 

@@ -6,6 +6,7 @@
 //!  "eventId","traceId","spanId","parentId","status","node","durationNs","timeMs"[,"action"],"caller"}
 //! ```
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -138,13 +139,7 @@ impl Event {
         out.extend_from_slice(b"\",\"time\":\"");
         push_local_time(out, self.time_ms);
         out.push(b'"');
-        for (key, value) in [
-            ("serviceName", &self.origin.service_name),
-            ("serviceId", &self.origin.service_id),
-            ("projectName", &self.origin.project_name),
-        ] {
-            push_text_field(out, key, value);
-        }
+        with_fields(&self.origin, |fields| out.extend_from_slice(&fields.service));
         match self.duration {
             None => out.extend_from_slice(b",\"trace\":null"),
             Some(duration) => {
@@ -176,7 +171,7 @@ impl Event {
             None => out.extend_from_slice(b"null"),
         }
         push_number_field(out, "status", self.status.map(u64::from));
-        push_text_field(out, "node", &self.origin.node);
+        with_fields(&self.origin, |fields| out.extend_from_slice(&fields.node));
         push_number_field(out, "durationNs", self.duration.map(nanos));
         out.extend_from_slice(b",\"timeMs\":");
         if self.time_ms < 0 {
@@ -191,6 +186,36 @@ impl Event {
             None => out.extend_from_slice(b",\"caller\":null"),
         }
     }
+}
+
+/// An origin's fields as they stand in each of its events.
+struct OriginFields {
+    of: Arc<Origin>,
+    service: Vec<u8>,
+    node: Vec<u8>,
+}
+
+impl OriginFields {
+    fn new(origin: &Arc<Origin>) -> Self {
+        let (mut service, mut node) = (Vec::new(), Vec::new());
+        push_text_field(&mut service, "serviceName", &origin.service_name);
+        push_text_field(&mut service, "serviceId", &origin.service_id);
+        push_text_field(&mut service, "projectName", &origin.project_name);
+        push_text_field(&mut node, "node", &origin.node);
+        Self { of: origin.clone(), service, node }
+    }
+}
+
+thread_local! {
+    /// Those written last: most processes are one node, so they are written once.
+    static LAST_ORIGIN: RefCell<Option<OriginFields>> = const { RefCell::new(None) };
+}
+
+fn with_fields(origin: &Arc<Origin>, write: impl FnOnce(&OriginFields)) {
+    LAST_ORIGIN.with_borrow_mut(|last| match last {
+        Some(fields) if Arc::ptr_eq(&fields.of, origin) => write(fields),
+        _ => write(last.insert(OriginFields::new(origin))),
+    });
 }
 
 impl RequestInfo {
@@ -310,6 +335,25 @@ mod tests {
         let expected = CAPTURED.replace("TIME", &local_time_text(1_795_247_767_123))
             + r#","eventId":"00000000-0000-0000-0000-000000000007","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","spanId":"b7ad6b7169203331","parentId":null,"status":200,"node":"127.0.0.1:18180_127.0.0.1:18080","durationNs":14596968,"timeMs":1795247767123,"action":"user/login","caller":null}"#;
         assert_eq!(String::from_utf8_lossy(&event().to_json()), expected);
+    }
+
+    #[test]
+    fn each_origin_shows_its_own_fields() {
+        let one = event();
+        let mut other = event();
+        other.origin = Arc::new(Origin {
+            service_name: "user".into(),
+            service_id: "i\"d".into(),
+            project_name: "p".into(),
+            node: "n".into(),
+        });
+        for _ in 0..2 {
+            let json = String::from_utf8(other.to_json()).unwrap();
+            assert!(json.contains(r#""serviceName":"user","serviceId":"i\"d","projectName":"p""#), "{json}");
+            assert!(json.contains(r#""node":"n""#), "{json}");
+            let json = String::from_utf8(one.to_json()).unwrap();
+            assert!(json.contains(r#""serviceName":"gateway""#) && !json.contains(r#""node":"n""#), "{json}");
+        }
     }
 
     #[test]

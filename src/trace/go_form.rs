@@ -148,8 +148,8 @@ const SPECIAL: [bool; 256] = {
 pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text.as_bytes();
-    // most texts need nothing: one look a byte, then one copy
-    while let Some(at) = rest.iter().position(|byte| SPECIAL[usize::from(*byte)]) {
+    // most texts need nothing: one look, then one copy
+    while let Some(at) = first_special(rest) {
         out.extend_from_slice(&rest[..at]);
         rest = &rest[at..];
         let taken = push_escaped(out, rest);
@@ -157,6 +157,31 @@ pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     }
     out.extend_from_slice(rest);
     out.push(b'"');
+}
+
+fn first_special(text: &[u8]) -> Option<usize> {
+    let find = |bytes: &[u8]| bytes.iter().position(|byte| SPECIAL[usize::from(*byte)]);
+    let (words, tail) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        // it may see one where there is none
+        if may_hold_special(u64::from_le_bytes(*word))
+            && let Some(at) = find(word)
+        {
+            return Some(8 * index + at);
+        }
+    }
+    find(tail).map(|at| 8 * words.len() + at)
+}
+
+/// Whether one of eight bytes is special; never no where one is. After "Bit Twiddling Hacks" by S. E. Anderson
+/// (<https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord>).
+fn may_hold_special(word: u64) -> bool {
+    const LOW: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    let below = |word: u64, limit: u64| word.wrapping_sub(LOW * limit) & !word & HIGH;
+    let equal = |byte: u8| below(word ^ (LOW * u64::from(byte)), 1);
+    let found = below(word, 0x20) | equal(b'"') | equal(b'\\') | equal(b'&') | equal(b'<') | equal(b'>') | equal(0xe2);
+    found != 0
 }
 
 /// Appends what stands for the first of the bytes, or for the first three; says how many.
@@ -244,6 +269,23 @@ mod tests {
             let mut out = Vec::new();
             push_local_time(&mut out, time_ms);
             assert_eq!(String::from_utf8(out).unwrap(), local_time_text(time_ms));
+        }
+    }
+
+    #[test]
+    fn what_is_special_is_found_at_every_place() {
+        for special in (0..=255u8).filter(|byte| SPECIAL[usize::from(*byte)]) {
+            for filler in [b' ', b'!', b'#', b'a', 0x7f, 0x80, 0xe1, 0xe3, 0xff] {
+                for length in 0..20 {
+                    let mut text = vec![filler; length];
+                    assert_eq!(first_special(&text), None);
+                    for at in 0..length {
+                        text[at] = special;
+                        assert_eq!(first_special(&text), Some(at), "{special:#x} in {filler:#x}");
+                        text[at] = filler;
+                    }
+                }
+            }
         }
     }
 

@@ -42,6 +42,8 @@ pub enum TraceBody {
 
 /// Events that may wait in memory for the spool, besides the bound of bytes. Past either, events are dropped and counted.
 const QUEUE_EVENTS: usize = 16_384;
+/// A browser sends about a dozen; more are taken all the same.
+const USUAL_HEADERS: usize = 16;
 
 impl Recorder {
     /// Records nothing.
@@ -85,15 +87,16 @@ impl Recorder {
     ) -> RequestInfo {
         let only_the_key = Redact::default();
         let redact = self.shared.as_ref().map_or(&only_the_key, |shared| &shared.redact);
-        let mut shown: Vec<(String, String)> = Vec::new();
+        let mut shown: Vec<(String, String)> =
+            Vec::with_capacity(headers.size_hint().1.unwrap_or(0).min(USUAL_HEADERS));
         for (name, value) in headers {
-            let name = header_form(name);
-            if name == "Host" || shown.iter().any(|(known, _)| *known == name) {
+            let is_known = |(known, _): &(String, String)| known.eq_ignore_ascii_case(name);
+            if name.eq_ignore_ascii_case("host") || shown.iter().any(is_known) {
                 continue;
             }
             let value =
-                if redact.hides_header(&name) { Cow::Borrowed(REDACTED) } else { String::from_utf8_lossy(value) };
-            shown.push((name, value.into_owned()));
+                if redact.hides_header(name) { Cow::Borrowed(REDACTED) } else { String::from_utf8_lossy(value) };
+            shown.push((header_form(name), value.into_owned()));
         }
         let cap = self.shared.as_ref().map_or(0, |shared| shared.body_bytes);
         let body = match body {
@@ -161,13 +164,13 @@ impl Recorder {
 #[must_use]
 pub fn header_form(name: &str) -> String {
     let mut upper = true;
-    name.chars()
-        .map(|letter| {
-            let formed = if upper { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
-            upper = letter == '-';
-            formed
-        })
-        .collect()
+    // byte by byte, so that the length is known; what is not ASCII stays as it is
+    let letters = name.bytes().map(|letter| {
+        let formed = if upper { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
+        upper = letter == b'-';
+        formed
+    });
+    String::from_utf8(letters.collect()).unwrap_or_else(|_| name.to_owned())
 }
 
 fn note(len: u64) -> Bytes {
@@ -233,6 +236,16 @@ mod tests {
         record(events(QUEUE_EVENTS));
         let full = record(events(100));
         assert_eq!((full.count_total, full.bytes_total), (0, 0), "a full queue");
+    }
+
+    #[test]
+    fn of_a_header_the_first_value_is_shown_in_gos_spelling() {
+        let headers = [("x-request-ID", "1"), ("host", "h"), ("HOST", "h"), ("X-Request-Id", "2"), ("dnt", "ä")];
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let info = Recorder::off().request_info("GET", "/", "", String::new(), headers, TraceBody::None);
+        let shown: Vec<_> = info.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(shown, [("X-Request-Id", "1"), ("Dnt", "ä")]);
+        assert_eq!(header_form("é-x"), "é-X");
     }
 
     #[test]

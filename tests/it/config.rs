@@ -157,6 +157,13 @@ fn one_fault_each() {
         ("etcd: {user: u}", "config.yml:1: etcd.user: a user needs a `password`"),
         ("etcd: {keyFile: u}", "config.yml:1: etcd.keyFile: a key needs a `certFile`"),
         ("esAddr: 'ftp://h'", "config.yml:1: esAddr: `ftp://h` is no Elasticsearch address"),
+        ("esAddr: ['http://a', 'ftp://h']", "config.yml:1: esAddr[1]: `ftp://h` is no Elasticsearch address"),
+        ("{esAddr: a, es: {user: u}}", "config.yml:1: es.user: a user needs a `password`"),
+        ("{esAddr: a, es: {user: u, password: p, apiKey: k}}", "es.apiKey: `es.user` or `es.password` is given too"),
+        ("{esAddr: 'http://u:p@a', es: {apiKey: k}}", "config.yml:1: es.apiKey: a user in `esAddr` is given too"),
+        ("{esAddr: a, es: {apiKey: 'a b'}}", "config.yml:1: es.apiKey: is no API key"),
+        ("{esAddr: ['https://a', b], es: {caFile: c}}", "config.yml:1: es.caFile: `http://b` is without TLS"),
+        ("es: {usr: u}", "config.yml:1: es: unknown key `usr`; did you mean `user`?"),
         ("esIndex: Trace", "config.yml:1: esIndex: `Trace` is no name of an index"),
         ("amqp: {routingKey: x}", "amqp.routingKey: the default exchange routes by the queue's name `trace`, got `x`"),
         ("amqp: {durable: yes}", "amqp.durable: must be `true` or `false`, got `yes`"),
@@ -252,7 +259,7 @@ registry: { namespace: go-ms, ttl: 30, interval: 10 }
     assert_eq!((&*amqp.exchange, &*amqp.queue, &*amqp.routing_key, amqp.durable), ("trace", "trace", "trace", false));
     assert_eq!(config.consumer.amqp.as_ref(), Some(amqp));
     assert!(
-        matches!(&config.store, store::Settings::Elasticsearch(es) if es.url == "http://es:9200" && es.index == "trace_logs")
+        matches!(&config.store, store::Settings::Elasticsearch(es) if es.urls == ["http://es:9200"] && es.index == "trace_logs")
     );
     assert_eq!((config.trace.message, config.trace.sample), (Message::Single, 0.0));
     assert_eq!(
@@ -373,10 +380,13 @@ log: { level: trace, format: json }
     assert_eq!(yaml(&again), printed);
     for text in [
         "",
+        "{esAddr: 'https://a:9200,https://b:9200', es: {user: u, password: secret, caFile: ca.pem}}",
+        "{esAddr: [a, b, a], es: {apiKey: 'id:secret'}}",
         "traces: { retain: forever, slow: 3s, redact: { query: [t], body: ['$.a[*].b'] } }",
         "registry: { kind: memory }",
     ] {
         let printed = yaml(&load(text, &[]).expect("good"));
+        assert!(!printed.contains("secret"), "{printed}");
         assert_eq!(yaml(&load(&printed, &[]).expect("loads")), printed);
     }
 }

@@ -221,6 +221,8 @@ impl<'a> Session<'a> {
                     let letters = self.letters;
                     self.burials.push(Box::pin(async move { letters.bury(&taken.dead).await.map(|()| taken.tag) }));
                 }
+            } else if !self.source.shutdown.has_begun() {
+                return Err(self.link.error(std::io::Error::other("the writer failed").into()));
             }
             next = self.judging.next().now_or_never().flatten();
         }

@@ -2,25 +2,31 @@
 
 use std::collections::HashMap;
 
+use ::elasticsearch::http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::{Document, Outcome, text};
-use super::mapping::WORDS;
+use super::access::is_denied;
+use super::mapping::{ARRIVED, WORDS};
 
 /// How much of a client's headers and body is sent as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Open {
     /// Objects; anything else becomes `{"value":…}`, since Elasticsearch wants one type a field.
     Objects,
-    /// Nothing: `{"value":"…"}` holds it as a text. Elasticsearch refuses some JSON that is sound, as a key that comes
-    /// twice, or a key with a zero byte.
+    /// Nothing: `{"value":"…"}` holds it as a text, or as the pieces of one. Elasticsearch refuses some JSON that is sound,
+    /// as a key that comes twice, or a key with a zero byte; OpenSearch's `flat_object` also long values and keys.
     Nothing,
 }
 
-/// The two lines of a document for this index. With `words` it carries them in a field of that name.
-pub(super) fn lines(document: &Document, index: &str, words: bool, open: Open) -> String {
+/// Bytes of a piece of text: a term of Lucene has at most 32,766, with the path to it before it.
+const PIECE_BYTES: usize = 30_000;
+
+/// The two lines of a document for this index. With `words` it carries them in a field of that name, and before it when
+/// it arrived where that is given.
+pub(super) fn lines(document: &Document, index: &str, words: bool, arrived_ms: Option<i64>, open: Open) -> String {
     let action = serde_json::json!({"index": {"_index": index, "_id": document.id}});
     // line breaks stand only between the tokens of a JSON text, never in its strings
     let mut source = wrapped(document.json.get(), open).replace(['\n', '\r'], " ");
@@ -28,7 +34,8 @@ pub(super) fn lines(document: &Document, index: &str, words: bool, open: Open) -
         let found = text::words_of_json(document.json.get());
         source.truncate(source.trim_end().len().saturating_sub(1)); // the last brace
         let comma = if source.trim_end().ends_with('{') { "" } else { "," };
-        source = format!("{source}{comma}\"{WORDS}\":\"{found}\"}}");
+        let arrived = arrived_ms.map_or_else(String::new, |ms| format!("\"{ARRIVED}\":{ms},"));
+        source = format!("{source}{comma}{arrived}\"{WORDS}\":\"{found}\"}}");
     }
     format!("{action}\n{source}\n")
 }
@@ -42,8 +49,16 @@ pub(super) fn without_words(source: Box<RawValue>) -> Box<RawValue> {
     if !is_last {
         return source;
     }
-    let before = json[..at].strip_suffix(',').unwrap_or(&json[..at]);
+    let before = without_arrival(&json[..at]);
+    let before = before.strip_suffix(',').unwrap_or(before);
     RawValue::from_string(format!("{before}}}")).unwrap_or(source)
+}
+
+/// Without `"gomsArrived":1,` at its end.
+fn without_arrival(json: &str) -> &str {
+    let Some((before, ms)) = json.rsplit_once(&format!("\"{ARRIVED}\":")) else { return json };
+    let is_last = ms.strip_suffix(',').is_some_and(|ms| !ms.is_empty() && ms.bytes().all(|byte| byte.is_ascii_digit()));
+    if is_last { before } else { json }
 }
 
 fn wrapped(json: &str, open: Open) -> String {
@@ -75,13 +90,31 @@ fn wrapped(json: &str, open: Open) -> String {
         made.push_str("{\"value\":");
         match open {
             Open::Objects => made.push_str(value),
-            Open::Nothing => made.push_str(&Value::from(value).to_string()),
+            Open::Nothing => made.push_str(&in_pieces(value).to_string()),
         }
         made.push('}');
         done = start + value.len();
     }
     made.push_str(&json[done..]);
     made
+}
+
+/// A text as JSON, where it is long as an array of its pieces.
+fn in_pieces(text: &str) -> Value {
+    if text.len() <= PIECE_BYTES {
+        return Value::from(text);
+    }
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while !rest.is_empty() {
+        let mut end = rest.len().min(PIECE_BYTES);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (piece, behind) = rest.split_at(end);
+        pieces.push(piece);
+        rest = behind;
+    }
+    Value::from(pieces)
 }
 
 /// The answer to a bulk request.
@@ -100,6 +133,16 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// Whether we may not write there.
+    pub fn is_denied(&self) -> bool {
+        StatusCode::from_u16(self.status).is_ok_and(|status| is_denied(status, Some(&self.error)))
+    }
+
+    /// Why it was not stored.
+    pub fn reason(&self) -> String {
+        reason(&self.error)
+    }
+
     /// Whose fault it is: the document's, or the server's for now.
     pub fn outcome(&self) -> Outcome {
         match self.status {
@@ -156,11 +199,14 @@ mod tests {
     #[test]
     fn words_come_and_go() {
         for json in [r#"{"a":"x \"gomsWords\":\"y","n":1.10}"#, "{}", r#"{ "request":{"body":{"a":1e400}} }"#] {
-            let lines = lines(&document(json), "i", true, Open::Objects);
-            let source = lines.lines().nth(1).expect("two lines");
-            let source = RawValue::from_string(source.to_owned()).expect("still JSON");
-            let back = without_words(source);
-            assert_eq!(back.get().replace(' ', ""), json.replace(' ', ""));
+            for arrived in [None, Some(1_795_000_000_000)] {
+                let lines = lines(&document(json), "i", true, arrived, Open::Objects);
+                let source = lines.lines().nth(1).expect("two lines");
+                assert_eq!(source.contains(",\"gomsArrived\":1795000000000,"), arrived.is_some() && json != "{}");
+                let source = RawValue::from_string(source.to_owned()).expect("still JSON");
+                let back = without_words(source);
+                assert_eq!(back.get().replace(' ', ""), json.replace(' ', ""));
+            }
         }
     }
 
@@ -174,7 +220,7 @@ mod tests {
             ("null", "null"),
         ] {
             let document = document(&format!(r#"{{"request":{{"headers":{{}},"body":{body}}}}}"#));
-            let lines = lines(&document, "i", false, Open::Objects);
+            let lines = lines(&document, "i", false, None, Open::Objects);
             let expected = format!(
                 "{{\"index\":{{\"_id\":\"7\",\"_index\":\"i\"}}}}\n{{\"request\":{{\"headers\":{{}},\"body\":{sent}}}}}\n"
             );
@@ -186,7 +232,11 @@ mod tests {
     fn all_of_it_can_be_a_text() {
         let document = document(r#"{"request":{"body":{"a":"1","a":2},"headers":{}}}"#);
         let expected = r#"{"request":{"body":{"value":"{\"a\":\"1\",\"a\":2}"},"headers":{"value":"{}"}}}"#;
-        assert_eq!(lines(&document, "i", false, Open::Nothing).lines().nth(1), Some(expected));
+        assert_eq!(lines(&document, "i", false, None, Open::Nothing).lines().nth(1), Some(expected));
+        let long = "€".repeat(20_001);
+        let pieces = in_pieces(&long);
+        let pieces: Vec<&str> = pieces.as_array().expect("pieces").iter().filter_map(Value::as_str).collect();
+        assert_eq!((pieces.len(), pieces.concat()), (3, long));
     }
 
     #[test]

@@ -1,28 +1,32 @@
 //! Which index an event goes to: one a day behind the alias that is configured, or the one index of that name.
 //!
 //! A day is the event's own in UTC, so an event that comes twice goes to the same index twice. An event outside
-//! [`PAST`] and [`FUTURE`] goes to the index `…-undated`, so that wrong clocks make no thousands of indices. (These move
+//! [`PAST_MS`] and [`FUTURE_MS`] goes to the index `…-undated`, so that wrong clocks make no thousands of indices. (These move
 //! with time: one that comes a second time just when it crosses their edge is stored twice.) That index is made first of
-//! all and is the alias's write index: it keeps the alias there, and takes what others write to the alias.
+//! all and is the alias's write index: it keeps the alias there, and takes what others write to the alias. Its events
+//! carry when they arrived ([`ARRIVED`](mapping::ARRIVED)), for retention.
 
 use std::sync::Arc;
 
 use ::elasticsearch::http::{Method, StatusCode};
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::super::StoreError;
 use super::Elasticsearch;
 use super::mapping::{self, Found, Names, OPEN_FIELDS, undated};
+use super::progress::told;
 use super::server::{Server, reason};
 
 /// Over a year, so that one of events can be stored again from elsewhere; a server allows 1,000 shards by default.
-const PAST: SignedDuration = SignedDuration::from_hours(400 * 24);
+const PAST_MS: i64 = 400 * DAY_MS;
 
 /// Clocks may be wrong by their time zone.
-const FUTURE: SignedDuration = SignedDuration::from_hours(24);
+const FUTURE_MS: i64 = DAY_MS;
+
+const DAY_MS: i64 = 86_400_000;
 
 /// What is known of the indices.
 pub(super) struct Known {
@@ -30,17 +34,43 @@ pub(super) struct Known {
     daily: bool,
     /// Whether a writer looked, which makes what is missing.
     made: bool,
+    /// Whether there was any index.
+    found: bool,
 }
 
 impl Known {
-    /// Where an event of this time is written.
-    pub fn index_of(&self, index: &str, time_ms: i64, now: Timestamp) -> String {
-        if !self.daily {
-            return index.to_owned();
+    /// Where an event of this time is written, in milliseconds of Unix time.
+    pub fn place_of(&self, time_ms: i64, now_ms: i64) -> Place {
+        let within = now_ms - PAST_MS..=now_ms + FUTURE_MS;
+        match (self.daily, within.contains(&time_ms)) {
+            (false, _) => Place::One,
+            (true, false) => Place::Undated,
+            (true, true) => Place::Day(time_ms.div_euclid(DAY_MS)),
         }
-        let time = Timestamp::from_millisecond(time_ms).ok();
-        let time = time.filter(|time| *time >= now - PAST && *time <= now + FUTURE);
-        time.map_or_else(|| undated(index), |time| of_day(index, time.to_zoned(TimeZone::UTC).date()))
+    }
+}
+
+/// One of the indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The one that there was.
+    One,
+    Undated,
+    /// The day, as a count of days since 1970.
+    Day(i64),
+}
+
+impl Place {
+    /// Its name.
+    pub fn name(self, index: &str) -> String {
+        match self {
+            Self::One => index.to_owned(),
+            Self::Undated => undated(index),
+            Self::Day(day) => match Timestamp::from_second(day.saturating_mul(DAY_MS / 1000)) {
+                Ok(time) => of_day(index, time.to_zoned(TimeZone::UTC).date()),
+                Err(_) => undated(index), // no year of four digits
+            },
+        }
     }
 }
 
@@ -64,6 +94,16 @@ impl Elasticsearch {
         if let Some(known) = known.as_ref().filter(|known| known.made || !make) {
             return Ok(Arc::clone(known));
         }
+        let what = format!("looking at the trace indices of elasticsearch address={}", self.server.nodes.addresses());
+        let looked = told(&what, self.look(make)).await?;
+        // without an index one may be made, in either form, at any moment
+        if make || looked.found {
+            *known = Some(Arc::clone(&looked));
+        }
+        Ok(looked)
+    }
+
+    async fn look(&self, make: bool) -> Result<Arc<Known>, StoreError> {
         let server = &*self.server;
         let mut found = server.mappings().await?;
         if make && server.is_daily(&found) {
@@ -77,12 +117,8 @@ impl Elasticsearch {
         // that of the newest day, since `None` is less than any
         let newest = found.iter().max_by_key(|(name, _)| day_of(&server.index, name));
         let names = newest.map(|(_, index)| Names::of(&index["mappings"]));
-        let looked = Arc::new(Known { names: names.unwrap_or_else(Names::own), daily, made: make });
-        // without an index one may be made, in either form, at any moment
-        if make || !found.is_empty() {
-            *known = Some(Arc::clone(&looked));
-        }
-        Ok(looked)
+        let names = names.unwrap_or_else(Names::own);
+        Ok(Arc::new(Known { names, daily, made: make, found: !found.is_empty() }))
     }
 }
 
@@ -107,7 +143,8 @@ impl Server {
     async fn adopt(&self, found: &Map<String, Value>) -> Result<bool, StoreError> {
         let mut changed = false;
         for (name, index) in found {
-            let Some(missing) = mapping::missing(&index["mappings"]) else { continue };
+            let is_undated = *name == undated(&self.index);
+            let Some(missing) = mapping::missing(&index["mappings"], is_undated) else { continue };
             let path = format!("/{name}/_mapping");
             let reply = self.send(Method::Put, &path, &[], Some(missing.to_string().into())).await?;
             if reply.status.is_success() {
@@ -142,7 +179,7 @@ impl Server {
         if !reply.status.is_success() && !reason(&reply.body).starts_with("resource_already_exists_exception") {
             return Err(self.unexpected("PUT", &path, &reply));
         }
-        log::info!("alias made for an index a day alias={} address={}", self.index, self.address);
+        log::info!("alias made for an index a day alias={} address={}", self.index, self.nodes.addresses());
         Ok(())
     }
 
@@ -172,8 +209,8 @@ mod tests {
 
     #[test]
     fn each_time_has_its_index() {
-        let known = Known { names: Names::own(), daily: true, made: true };
-        let now: Timestamp = "2026-11-21T23:30:00Z".parse().expect("a time");
+        let known = Known { names: Names::own(), daily: true, made: true, found: true };
+        let now = "2026-11-21T23:30:00Z".parse::<Timestamp>().expect("a time").as_millisecond();
         let hour = 3_600_000;
         for (hours, name) in [
             (0, "t-2026.11.21"),
@@ -183,10 +220,10 @@ mod tests {
             (-24 * 399, "t-2025.10.18"),
             (-24 * 401, "t-undated"),
         ] {
-            assert_eq!(known.index_of("t", now.as_millisecond() + hours * hour, now), name, "{hours}");
+            assert_eq!(known.place_of(now + hours * hour, now).name("t"), name, "{hours}");
         }
-        assert_eq!(known.index_of("t", i64::MAX, now), "t-undated");
-        assert_eq!(Known { daily: false, ..known }.index_of("t", 0, now), "t");
+        assert_eq!(known.place_of(i64::MAX, now).name("t"), "t-undated");
+        assert_eq!(Known { daily: false, ..known }.place_of(0, now).name("t"), "t");
     }
 
     #[test]

@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 /// The words of the document, which only goms's own indices have.
 pub(super) const WORDS: &str = "gomsWords";
 
+/// When a document without a usable time arrived, in milliseconds of Unix time, which only the index `…-undated` has: it
+/// is kept as long as others from then on.
+pub(super) const ARRIVED: &str = "gomsArrived";
 /// What a span of another program has beside the fields of every event.
 const SPAN: &str = "span";
 
@@ -105,6 +108,7 @@ fn mappings(open: OpenField) -> Value {
     properties.insert("serviceId".to_owned(), keyword());
     properties
         .insert("time".to_owned(), json!({"type": "date", "format": "yyyy-MM-dd HH:mm:ss", "ignore_malformed": true}));
+    properties.insert(ARRIVED.to_owned(), epoch_millis());
     properties.insert("trace".to_owned(), OpenField::Kept.mapping());
     // of other programs' spans: what they say of themselves is as open as a client's headers
     properties.insert(
@@ -152,14 +156,21 @@ fn exact_properties() -> Map<String, Value> {
     }
     properties.insert("status".to_owned(), json!({"type": "integer"}));
     properties.insert("durationNs".to_owned(), json!({"type": "long"}));
-    properties.insert("timeMs".to_owned(), json!({"type": "date", "format": "epoch_millis"}));
+    properties.insert("timeMs".to_owned(), epoch_millis());
     properties
 }
 
+fn epoch_millis() -> Value {
+    json!({"type": "date", "format": "epoch_millis"})
+}
+
 /// What an existing mapping lacks, as the body of a mapping update; `None` when it lacks nothing.
-pub(super) fn missing(mappings: &Value) -> Option<Value> {
+pub(super) fn missing(mappings: &Value, is_undated: bool) -> Option<Value> {
     let there = &mappings["properties"];
     let mut properties = exact_properties();
+    if is_undated {
+        properties.insert(ARRIVED.to_owned(), epoch_millis());
+    }
     // an index that maps what it does not know would have a field for each attribute there is
     properties.insert(SPAN.to_owned(), OpenField::Kept.mapping());
     properties.retain(|name, _| there.get(name).is_none());
@@ -240,7 +251,7 @@ mod tests {
         assert_eq!(names.url, "request.url.keyword");
         assert_eq!(names.node, "node");
         assert_eq!((names.tie.as_str(), names.words), ("_id", false));
-        let missing = missing(&mappings).expect("it lacks some");
+        let missing = missing(&mappings, false).expect("it lacks some");
         assert!(missing["properties"]["timeMs"].is_object());
         assert_eq!(missing["properties"]["span"], json!({"type": "object", "enabled": false}));
         assert!(missing["properties"].get("requestId").is_none());
@@ -269,7 +280,8 @@ mod tests {
 
     #[test]
     fn own_mapping_lacks_nothing() {
-        assert_eq!(missing(&mappings(OpenField::Flattened)), None);
+        assert_eq!(missing(&mappings(OpenField::Flattened), true), None);
+        assert!(missing(&json!({}), true).expect("it lacks all")["properties"][ARRIVED].is_object());
         let names = Names::own();
         assert_eq!((names.request_id.as_str(), names.tie.as_str(), names.words), ("requestId", "eventId", true));
     }

@@ -4,36 +4,35 @@
 //! is mapped; where there is none, each day gets its own (`index`). After a failure it looks again, for the server may
 //! be another.
 
+mod access;
 mod bulk;
 mod index;
 mod mapping;
+mod nodes;
+mod progress;
 mod retention;
 mod search;
 mod server;
 mod stats;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::elasticsearch::auth::Credentials;
-use ::elasticsearch::http::transport::{SingleNodeConnectionPool, TransportBuilder};
 use ::elasticsearch::http::{Method, StatusCode};
 use async_trait::async_trait;
 use bytes::Bytes;
 use prometheus::IntCounterVec;
 use serde_json::Value;
-use url::Url;
 
 use super::{Document, ElasticsearchSettings, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore, flaw};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use bulk::Open;
-use index::Known;
+use index::{Known, Place};
+use nodes::{Nodes, setting};
 use retention::Retention;
 use server::{Server, reason, server_error};
-
-/// A bulk of some megabytes takes a busy server seconds; beyond this it is stuck.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of one bulk request, well below the server's `http.max_content_length` (100 MB). One larger document goes alone.
 const MAX_BULK_BYTES: usize = 8 << 20;
@@ -62,39 +61,14 @@ impl Elasticsearch {
     /// until `shutdown` or until this is dropped.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when the URL or the name of the index is none.
+    /// [`StoreError::Setting`] when an address or the name of the index is none, or the file of the CA cannot be used.
     pub fn open(settings: &ElasticsearchSettings, shutdown: &Shutdown, metrics: &Metrics) -> Result<Self, StoreError> {
-        let refuse = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Unavailable {
-            address: "esAddr".to_owned(), // the URL may hold a password
-            source,
-        };
-        let mut url = Url::parse(&settings.url).map_err(|error| refuse(error.into()))?;
-        if url.set_username("").is_err() {
-            return Err(refuse("it is no http URL".into()));
+        let sound = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte);
+        let index = &settings.index;
+        if !index.bytes().all(sound) || !index.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+            return Err(setting("esIndex", format!("`{index}` is no name of an index")));
         }
-        let given = Url::parse(&settings.url).map_err(|error| refuse(error.into()))?;
-        url.set_password(None).map_err(|()| refuse("it is no http URL".into()))?;
-        if !settings
-            .index
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte))
-            || !settings.index.starts_with(|first: char| first.is_ascii_alphanumeric())
-        {
-            return Err(refuse(format!("`{}` is no name of an index", settings.index).into()));
-        }
-        let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url.clone()))
-            .timeout(REQUEST_TIMEOUT)
-            // the address that was named is the one that is called
-            .disable_proxy();
-        if !given.username().is_empty() {
-            let password = decoded(given.password().unwrap_or_default());
-            builder = builder.auth(Credentials::Basic(decoded(given.username()), password));
-        }
-        let server = Server {
-            transport: builder.build().map_err(|error| refuse(error.into()))?,
-            address: url.as_str().trim_end_matches('/').to_owned(),
-            index: settings.index.clone(),
-        };
+        let server = Server { nodes: Nodes::new(settings)?, index: index.clone() };
         Ok(Self {
             server: Arc::new(server),
             known: Arc::new(tokio::sync::Mutex::new(None)),
@@ -135,6 +109,11 @@ impl Elasticsearch {
                     part.len()
                 )));
             }
+            let denied = |items: &HashMap<String, bulk::Item>| items.values().any(bulk::Item::is_denied);
+            if let Some(item) = answer.items.first().filter(|_| answer.items.iter().all(denied)) {
+                let reason = item.values().map(bulk::Item::reason).collect::<String>();
+                return Err(self.server.denied(&reply, StatusCode::FORBIDDEN, reason));
+            }
             for item in &answer.items {
                 let outcome = item.values().next().map(bulk::Item::outcome);
                 outcomes.push(outcome.unwrap_or_else(|| Outcome::Later("no answer for this document".to_owned())));
@@ -147,10 +126,12 @@ impl Elasticsearch {
     async fn bulks(&self, documents: &[&Document], known: &Known, open: Open) -> Result<Vec<Outcome>, StoreError> {
         let mut outcomes = Vec::with_capacity(documents.len());
         let (mut lines, mut bytes) = (Vec::new(), 0);
-        let now = jiff::Timestamp::now();
+        let now_ms = jiff::Timestamp::now().as_millisecond();
         for document in documents {
-            let index = known.index_of(&self.server.index, document.fields.time_ms, now);
-            let line = bulk::lines(document, &index, known.names.words, open);
+            let place = known.place_of(document.fields.time_ms, now_ms);
+            let arrived = (place == Place::Undated).then_some(now_ms);
+            let index = place.name(&self.server.index);
+            let line = bulk::lines(document, &index, known.names.words, arrived, open);
             if !lines.is_empty() && bytes + line.len() > MAX_BULK_BYTES {
                 self.bulk(&lines, &mut outcomes).await?;
                 lines.clear();
@@ -201,7 +182,8 @@ impl Elasticsearch {
         let body = Bytes::from(body.to_string());
         let mut reply = self.server.send(Method::Post, &path, &parameters, Some(body.clone())).await?;
         for _ in 0..SEARCH_RETRIES {
-            if reply.status != StatusCode::SERVICE_UNAVAILABLE {
+            // the second from OpenSearch
+            if !matches!(reply.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::NOT_FOUND) {
                 break;
             }
             tokio::time::sleep(SEARCH_RETRY_WAIT).await;
@@ -243,40 +225,24 @@ impl TraceStore for Elasticsearch {
     }
 }
 
-/// Undoes the percent-encoding of a URL's user or password.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let pair = tail.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match pair.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_used_and_not_shown() {
-        assert_eq!(decoded("a%40b%3Ac%"), "a@b:c%");
-        let url = "http://elastic:s%40cret@127.0.0.1:9200".to_owned();
-        let settings = ElasticsearchSettings { url, index: "trace_logs".to_owned(), retain: None };
-        let store = Elasticsearch::open(&settings, &Shutdown::new(), &Metrics::new()).expect("a good URL");
-        assert_eq!(store.server.address, "http://127.0.0.1:9200");
+    fn credentials_are_not_shown() {
+        let open = |url: &str, index: &str| {
+            let settings = ElasticsearchSettings {
+                urls: vec![url.to_owned()],
+                index: index.to_owned(),
+                ..ElasticsearchSettings::default()
+            };
+            Elasticsearch::open(&settings, &Shutdown::new(), &Metrics::new())
+        };
+        let store = open("http://elastic:s%40cret@127.0.0.1:9200", "trace_logs").expect("a good URL");
+        assert_eq!(store.server.nodes.addresses(), "http://127.0.0.1:9200");
         for (url, index) in [("nonsense", "a"), ("http://h:1", "a/b"), ("http://h:1", "A"), ("http://h:1", "")] {
-            let settings = ElasticsearchSettings { url: url.to_owned(), index: index.to_owned(), retain: None };
-            assert!(Elasticsearch::open(&settings, &Shutdown::new(), &Metrics::new()).is_err(), "{url} {index}");
+            assert!(matches!(open(url, index), Err(StoreError::Setting { .. })), "{url} {index}");
         }
     }
 }

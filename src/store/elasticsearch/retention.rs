@@ -1,22 +1,32 @@
-//! Deleting the indices of old days. Any number of consumers may do it at once.
+//! Deleting the indices of old days, and what arrived long ago without a usable time. Any number of consumers may do it at
+//! once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ::elasticsearch::http::{Method, StatusCode};
+use bytes::Bytes;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use super::super::StoreError;
 use super::index::day_of;
+use super::mapping::{ARRIVED, undated};
+use super::progress::told;
 use super::server::Server;
 use crate::shutdown::Shutdown;
 
 /// Days end once a day, and a server that was away is asked again soon enough.
 const CHECK_EVERY: Duration = Duration::from_secs(3600);
+
+/// Documents of one request: seconds of work, so that each is answered before it times out.
+const DELETED_AT_ONCE: u64 = 20_000;
+
+const DAY_MS: i64 = 86_400_000;
 
 /// How long events are kept, and the task that sees to it.
 pub(super) struct Retention {
@@ -55,7 +65,7 @@ async fn run<T>(server: &Server, alive: &Weak<T>, retain: Duration) {
             return;
         }
         if let Err(error) = server.delete_old(retain).await {
-            let address = &server.address;
+            let address = server.nodes.addresses();
             log::warn!("old trace indices cannot be deleted now reason=\"{error:?}\" address={address}");
         }
     }
@@ -73,10 +83,19 @@ impl Server {
         let indices: Map<String, Value> = self.json("GET", &path, &reply)?;
         let cutoff = SignedDuration::try_from(retain).ok().and_then(|retain| Timestamp::now().checked_sub(retain).ok());
         let Some(cutoff) = cutoff else { return Ok(()) };
-        for name in indices.keys() {
-            if !day_of(&self.index, name).is_some_and(|day| ended_before(day, cutoff)) {
-                continue;
-            }
+        let is_old = |name: &&String| day_of(&self.index, name).is_some_and(|day| ended_before(day, cutoff));
+        let old: Vec<&String> = indices.keys().filter(is_old).collect();
+        if !old.is_empty() {
+            told(&format!("deleting {} old trace indices", old.len()), self.delete_indices(&old, retain)).await?;
+        }
+        if indices.contains_key(&undated(&self.index)) {
+            told("deleting old trace events without a usable time", self.delete_undated(cutoff)).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_indices(&self, names: &[&String], retain: Duration) -> Result<(), StoreError> {
+        for name in names {
             let path = format!("/{name}");
             let reply = self.send(Method::Delete, &path, &[], None).await?;
             if reply.status.is_success() {
@@ -87,6 +106,47 @@ impl Server {
         }
         Ok(())
     }
+
+    /// Deletes what arrived before this.
+    async fn delete_undated(&self, cutoff: Timestamp) -> Result<(), StoreError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            deleted: u64,
+        }
+        let path = format!("/{}/_delete_by_query", undated(&self.index));
+        let most = DELETED_AT_ONCE.to_string();
+        // two consumers may delete the same; a search sees what the last one deleted once it is refreshed
+        let parameters = [("conflicts", "proceed"), ("max_docs", most.as_str()), ("refresh", "true")];
+        let body = Bytes::from(arrived_before(cutoff.as_millisecond()).to_string());
+        let mut deleted = 0;
+        loop {
+            let reply = self.send(Method::Post, &path, &parameters, Some(body.clone())).await?;
+            if reply.status == StatusCode::NOT_FOUND {
+                return Ok(());
+            }
+            let answer: Answer = self.json("POST", &path, &reply)?;
+            deleted += answer.deleted;
+            if answer.deleted < DELETED_AT_ONCE {
+                break;
+            }
+        }
+        if deleted > 0 {
+            log::info!("old trace events without a usable time deleted count={deleted} index={}", undated(&self.index));
+        }
+        Ok(())
+    }
+}
+
+/// What others wrote to the alias does not say when it arrived; its `time` is local, so a day off at most.
+fn arrived_before(cutoff_ms: i64) -> Value {
+    let before = |field: &str, ms: i64| json!({"range": {field: {"lt": ms, "format": "epoch_millis"}}});
+    json!({"query": {"bool": {"minimum_should_match": 1, "should": [
+        before(ARRIVED, cutoff_ms),
+        {"bool": {
+            "must_not": {"exists": {"field": ARRIVED}},
+            "filter": before("time", cutoff_ms.saturating_sub(DAY_MS)),
+        }},
+    ]}}})
 }
 
 fn ended_before(day: Date, cutoff: Timestamp) -> bool {

@@ -81,14 +81,21 @@ impl Posts {
 
 /// What is stored: event ids and kinds of each request, every document counted. `None` while nothing can be read.
 fn stored(folder: &Folder, with: &[&str]) -> Option<BTreeMap<String, Vec<(String, String)>>> {
-    let mut args = vec!["trace", "search", "--limit", "10000", "--output", "json"];
-    args.extend(with);
-    let page: serde_json::Value = serde_json::from_slice(&run(folder.path(), &args).stdout).ok()?;
-    assert!(page["total"].as_u64()? < 10_000, "more than a page: {}", page["total"]);
     let mut requests: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
-    for event in page["events"].as_array()? {
-        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        requests.entry(text("requestId")).or_default().push((text("event"), text("eventId")));
+    let mut after: Option<String> = None;
+    loop {
+        let mut args = vec!["trace", "search", "--limit", "10000", "--output", "json"];
+        args.extend(after.iter().flat_map(|after| ["--after", after.as_str()]));
+        args.extend(with);
+        let page: serde_json::Value = serde_json::from_slice(&run(folder.path(), &args).stdout).ok()?;
+        for event in page["events"].as_array()? {
+            let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            requests.entry(text("requestId")).or_default().push((text("event"), text("eventId")));
+        }
+        match page["next"].as_str() {
+            Some(next) => after = Some(next.to_owned()),
+            None => break,
+        }
     }
     requests.values_mut().for_each(|events| events.sort_unstable());
     Some(requests)

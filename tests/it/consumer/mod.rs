@@ -130,6 +130,35 @@ fn junk_goes_to_the_dead_letter_queue_with_its_reason() {
 }
 
 #[test]
+fn a_dead_letter_queue_that_takes_nothing_holds_up_no_other_message() {
+    run(async {
+        let Some(bench) = Bench::new(Mood::Works).await else { return };
+        let dead = format!("{}.dead", bench.queue);
+        bench.client.declare_full(&dead).await;
+        let running = bench.start();
+        let junk = [b"[".to_vec(), json(0), b",7,8]".to_vec()].concat();
+        bench.client.publish(&bench.queue, &junk).await;
+        for number in 1..100 {
+            bench.client.publish(&bench.queue, &json(number)).await;
+        }
+        until("all others are stored and acknowledged", || {
+            bench.store.count() == 100 && bench.metrics.render().contains("goms_consumer_unacknowledged_messages 1\n")
+        })
+        .await;
+        assert_eq!(bench.store.again(), 0);
+        // somebody makes room
+        bench.client.delete(&dead).await;
+        for expected in [&b"7"[..], b"8"] {
+            assert_eq!(bench.client.letter(&dead).await.0, expected);
+        }
+        bench.until_ready(0).await;
+        until("nothing waits", || bench.metrics.render().contains("goms_consumer_unacknowledged_messages 0\n")).await;
+        assert!(bench.client.get(&dead).await.is_none(), "each once");
+        bench.end(running).await;
+    });
+}
+
+#[test]
 fn defect_05_store_down_or_refusing_is_not_acknowledged() {
     run(async {
         let Some(bench) = Bench::new(Mood::Away).await else { return };

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use goms::metrics::Metrics;
 use goms::shutdown::Shutdown;
-use goms::store::{self, ElasticsearchSettings, Order, Outcome, Query, Settings, StoreError, TraceStore};
+use goms::store::{self, Order, Outcome, Query, Settings, StoreError, TraceStore};
 use serde_json::{Value, json};
 
 use super::counting::{
@@ -31,9 +31,14 @@ impl Subject {
 
     fn elasticsearch() -> Option<Self> {
         let index = TestIndex::new()?;
-        let settings = ElasticsearchSettings { url: index.url.clone(), index: index.name.clone(), retain: None };
+        let settings = index.settings();
         let store = store::open(&Settings::Elasticsearch(settings), &Shutdown::new(), &Metrics::new()).expect("opened");
         Some(Self { store, index: Some(index), _dir: None })
+    }
+
+    /// Whether it may take the next higher rank for a percentile instead of the nearest: servers differ by version.
+    pub fn may_round_up(&self) -> bool {
+        self.index.is_some()
     }
 
     async fn settle(&self) {
@@ -357,7 +362,17 @@ async fn a_big_body_is_stored(subject: &Subject) {
     let page = subject.store.query(&Query { order: Order::Oldest, ..all() }).await.expect("found");
     assert_eq!(page.total, 4);
     for (event, sample) in page.events.iter().zip(&samples) {
-        let event: Value = serde_json::from_str(event.get()).expect("JSON");
+        let mut event: Value = serde_json::from_str(event.get()).expect("JSON");
+        // OpenSearch has no place for long values: it gets what a client sent as JSON in a text, or in its pieces
+        for part in ["headers", "body"] {
+            let text = match &event["request"][part]["value"] {
+                Value::Array(pieces) => pieces.iter().filter_map(Value::as_str).collect(),
+                value => value.as_str().unwrap_or_default().to_owned(),
+            };
+            if let Ok(whole) = serde_json::from_str(&text) {
+                event["request"][part] = whole;
+            }
+        }
         assert_eq!(event, sample.json());
     }
     let query = Query { text: Some("bottom".to_owned()), ..all() };

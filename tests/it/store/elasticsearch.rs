@@ -28,12 +28,15 @@ impl TestIndex {
         Some(Self { url, name: servers::unique("goms-test-"), transport })
     }
 
-    fn store(&self) -> Elasticsearch {
-        let settings = ElasticsearchSettings { url: self.url.clone(), index: self.name.clone(), retain: None };
-        Elasticsearch::open(&settings, &Shutdown::new(), &Metrics::new()).expect("opened")
+    pub fn settings(&self) -> ElasticsearchSettings {
+        settings(&self.url, &self.name)
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+    pub fn store(&self) -> Elasticsearch {
+        open(&self.settings())
+    }
+
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let body = body.map(|body| body.to_string());
         let sent = self.transport.send(method, path, HeaderMap::new(), None::<&()>, body, None).await;
         sent.expect("an answer").json().await.expect("JSON")
@@ -48,6 +51,15 @@ impl TestIndex {
         self.call(Method::Delete, &format!("/{0},{0}-*?ignore_unavailable=true", self.name), None).await;
         self.call(Method::Delete, &format!("/_index_template/{}", self.name), None).await;
     }
+}
+
+/// Keeps everything.
+pub fn settings(url: &str, index: &str) -> ElasticsearchSettings {
+    ElasticsearchSettings { urls: vec![url.to_owned()], index: index.to_owned(), ..ElasticsearchSettings::default() }
+}
+
+pub fn open(settings: &ElasticsearchSettings) -> Elasticsearch {
+    Elasticsearch::open(settings, &Shutdown::new(), &Metrics::new()).expect("opened")
 }
 
 #[tokio::test]
@@ -203,8 +215,7 @@ async fn a_server_that_is_away_is_unavailable() {
     // a port that was just free
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
     let url = format!("http://user:secret@127.0.0.1:{port}");
-    let settings = ElasticsearchSettings { url, index: "trace_logs".to_owned(), retain: None };
-    let store = Elasticsearch::open(&settings, &Shutdown::new(), &Metrics::new()).expect("opened");
+    let store = open(&settings(&url, "trace_logs"));
     let write = store.write(&[Sample::new("request.start", 0).document()]).await.expect_err("nobody is there");
     let query = store.query(&all()).await.expect_err("nobody is there");
     for error in [write, query] {
@@ -289,20 +300,49 @@ async fn a_page_of_a_proxy_refuses_nothing() {
             })
         })
         .await;
-        let settings = ElasticsearchSettings {
-            url: format!("http://{}", origin.address),
-            index: "trace_logs".to_owned(),
-            retain: None,
-        };
-        let store = Elasticsearch::open(&settings, &Shutdown::new(), &Metrics::new()).expect("opened");
+        let store = open(&settings(&format!("http://{}", origin.address), "trace_logs"));
         let result = store.write(&[sample.document(), sample.document()]).await;
         match (result, refused) {
-            (Err(StoreError::Unavailable { .. }), None) => {}
+            (Err(StoreError::Unavailable { .. } | StoreError::Rejected { .. }), None) => {}
             (Ok(outcomes), Some(true)) if matches!(outcomes[..], [Outcome::Refused(_), Outcome::Refused(_)]) => {}
             (Ok(outcomes), Some(false)) if matches!(outcomes[..], [Outcome::Later(_), Outcome::Later(_)]) => {}
             (result, _) => panic!("{status} {body}: {result:?}"),
         }
     }
+}
+
+/// Events without a usable time go when they arrived long ago; of what others wrote to the alias, when it happened.
+#[tokio::test]
+async fn old_events_without_a_usable_time_are_deleted() {
+    let Some(index) = TestIndex::new() else { return };
+    let samples: Vec<Sample> = (0..3).map(|at| Sample::new("request.start", at)).collect();
+    put(&index.store(), &samples).await;
+    let path = |sample: &Sample| format!("/{}-undated/_doc/{}", index.name, sample.id);
+    let stored = index.call(Method::Get, &path(&samples[0]), None).await["_source"].clone();
+    let arrived = stored["gomsArrived"].as_i64().expect("when it arrived");
+    assert!((now_ms() - arrived).abs() < DAY_MS, "{arrived}");
+    let mut old = stored.clone();
+    old["gomsArrived"] = json!(arrived - 8 * DAY_MS);
+    index.call(Method::Put, &path(&samples[0]), Some(old)).await;
+    for (id, time) in [("a", "2020-01-01 00:00:00"), ("b", "2999-01-01 00:00:00"), ("c", "never")] {
+        let path = format!("/{}-undated/_doc/{id}", index.name);
+        index.call(Method::Put, &path, Some(json!({"event": "go", "time": time}))).await;
+    }
+    index.refresh().await;
+    let retain = Some(std::time::Duration::from_secs(7 * 86_400));
+    let shutdown = Shutdown::new();
+    let settings = ElasticsearchSettings { retain, ..index.settings() };
+    let store = Elasticsearch::open(&settings, &shutdown, &Metrics::new()).expect("opened");
+    assert_eq!(store.query(&all()).await.expect("found").total, 6);
+    put(&store, &samples[1..]).await;
+    until("old events are deleted", &store, &all(), |page| page.total == 4).await;
+    let page = store.query(&Query { since_ms: Some(0), ..all() }).await.expect("found");
+    assert_eq!(ids(&page), [samples[2].id.to_string(), samples[1].id.to_string()]);
+    // as they came
+    let event: Value = serde_json::from_str(page.events[0].get()).expect("JSON");
+    assert_eq!(event, samples[2].json());
+    shutdown.begin();
+    index.delete().await;
 }
 
 fn now_ms() -> i64 {
@@ -390,7 +430,7 @@ async fn old_days_are_deleted() {
     let foreign = format!("/{}-2020.01.01x", index.name);
     index.call(Method::Put, &foreign, None).await;
     let retain = Some(std::time::Duration::from_secs(7 * 86_400));
-    let settings = ElasticsearchSettings { url: index.url.clone(), index: index.name.clone(), retain };
+    let settings = ElasticsearchSettings { retain, ..index.settings() };
     let shutdown = Shutdown::new();
     let open = || Elasticsearch::open(&settings, &shutdown, &Metrics::new()).expect("opened");
     let (reader, one, other) = (open(), open(), open());

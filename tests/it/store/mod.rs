@@ -3,6 +3,9 @@
 mod conformance;
 mod counting;
 mod elasticsearch;
+mod elasticsearch_access;
+mod elasticsearch_nodes;
+mod elasticsearch_reads;
 mod embedded;
 mod remote;
 

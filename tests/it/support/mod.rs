@@ -4,6 +4,7 @@
 pub mod elasticsearch;
 pub mod etcd;
 pub mod events;
+pub mod gate;
 pub mod goms;
 pub mod http;
 pub mod load;

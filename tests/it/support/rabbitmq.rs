@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 /// A client that does what no part of goms does for it.
@@ -27,6 +27,15 @@ impl Client {
 
     pub async fn declare(&self, queue: &str, options: QueueDeclareOptions) {
         self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.expect("queue is declared");
+    }
+
+    /// A queue that refuses every message.
+    pub async fn declare_full(&self, queue: &str) {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(0));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        let options = QueueDeclareOptions::durable();
+        self.channel.queue_declare(queue.into(), options, arguments).await.expect("queue is declared");
     }
 
     pub async fn publish(&self, queue: &str, body: &[u8]) {

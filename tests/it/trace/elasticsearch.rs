@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use goms::consumer::Running;
+use goms::consumer::{self, Running};
 use goms::metrics::Metrics;
 use goms::shutdown::Shutdown;
 use goms::store::{self, ElasticsearchSettings, TraceStore};
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Path {
     node: Node,
     running: Running,
+    settings: consumer::Settings,
+    store: Arc<dyn TraceStore>,
     metrics: Metrics,
     client: Client,
     queue: String,
@@ -45,14 +47,19 @@ impl Path {
         let url = servers::amqp()?;
         let (client, queue, metrics) = (Client::connect(&url).await, servers::unique("trace"), Metrics::new());
         client.declare(&queue, QueueDeclareOptions::durable()).await; // so that a test may publish too
-        let settings = ElasticsearchSettings { url: format!("http://{seen}"), index: index.clone(), retain: None };
+        let settings = ElasticsearchSettings {
+            urls: vec![format!("http://{seen}")],
+            index: index.clone(),
+            ..ElasticsearchSettings::default()
+        };
         let store = store::open(&store::Settings::Elasticsearch(settings), &Shutdown::new(), &metrics);
         let store: Arc<dyn TraceStore> = store.expect("a store");
         let mut settings = consumer_settings(Some(amqp_settings(&url, &queue)));
         settings.batch_events = 100; // so that there are many writes
-        let running = consumer_into(&settings, store, &metrics);
+        let running = consumer_into(&settings, store.clone(), &metrics);
         let node = Node::into_amqp(amqp_settings(&url, &queue));
-        Some(Self { node, running, metrics, client, queue, real: real.to_owned(), index, events: Vec::new() })
+        let (real, events) = (real.to_owned(), Vec::new());
+        Some(Self { node, running, settings, store, metrics, client, queue, real, index, events })
     }
 
     fn record(&mut self, count: u64) {
@@ -66,6 +73,13 @@ impl Path {
             self.record(50);
             tokio::time::sleep(Duration::from_millis(50)).await; // the load
         }
+    }
+
+    /// Another consumer takes over; the first ends.
+    async fn swap(&mut self) {
+        let next = consumer_into(&self.settings, self.store.clone(), &self.metrics);
+        let first = std::mem::replace(&mut self.running, next);
+        assert!(first.stop(Duration::from_secs(10)).await, "the first ends in time");
     }
 
     fn sum(&self, metric: &str) -> u64 {
@@ -148,6 +162,21 @@ fn stopped_and_killed_under_load_it_gets_everything_in_the_end() {
         path.until_trouble("the trace store takes nothing").await;
         server.up();
         path.load_for(Duration::from_secs(1)).await;
+        path.assert_all_stored().await;
+        path.end().await;
+    });
+}
+
+#[test]
+fn consumers_that_swap_under_load_lose_and_double_nothing() {
+    let Some(real) = shared() else { return };
+    run(async {
+        let Some(mut path) = Path::start(&real, &real).await else { return };
+        for _ in 0..5 {
+            path.load_for(Duration::from_millis(500)).await;
+            path.swap().await;
+        }
+        path.record(50);
         path.assert_all_stored().await;
         path.end().await;
     });
