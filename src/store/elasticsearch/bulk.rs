@@ -66,19 +66,35 @@ fn wrapped(json: &str, open: Open) -> String {
     struct Event<'j> {
         #[serde(borrow)]
         request: Option<&'j RawValue>,
+        #[serde(borrow)]
+        span: Option<&'j RawValue>,
     }
-    #[derive(Deserialize)]
+    #[derive(Default, Deserialize)]
+    struct Span<'j> {
+        #[serde(borrow)]
+        attributes: Option<&'j RawValue>,
+        #[serde(borrow)]
+        resource: Option<&'j RawValue>,
+    }
+    #[derive(Default, Deserialize)]
     struct Request<'j> {
         #[serde(borrow)]
         headers: Option<&'j RawValue>,
         #[serde(borrow)]
         body: Option<&'j RawValue>,
     }
-    let request = serde_json::from_str::<Event<'_>>(json).ok().and_then(|event| event.request);
-    let Some(Request { headers, body }) = request.and_then(|request| serde_json::from_str(request.get()).ok()) else {
-        return json.to_owned();
-    };
-    let mut values: Vec<&str> = [headers, body].into_iter().flatten().map(RawValue::get).collect();
+    let Ok(Event { request, span }) = serde_json::from_str(json) else { return json.to_owned() };
+    let Request { headers, body } =
+        request.and_then(|request| serde_json::from_str(request.get()).ok()).unwrap_or_default();
+    let mut open_values = vec![headers, body];
+    match span {
+        Some(object) if object.get().starts_with('{') => {
+            let Span { attributes, resource } = serde_json::from_str(object.get()).unwrap_or_default();
+            open_values.extend([attributes, resource]);
+        }
+        other => open_values.push(other), // none of a program that goms takes spans of
+    }
+    let mut values: Vec<&str> = open_values.into_iter().flatten().map(RawValue::get).collect();
     values.retain(|value| open == Open::Nothing || !value.starts_with('{'));
     values.sort_by_key(|value| value.as_ptr());
     let mut made = String::with_capacity(json.len() + 32);
@@ -233,6 +249,12 @@ mod tests {
         let document = document(r#"{"request":{"body":{"a":"1","a":2},"headers":{}}}"#);
         let expected = r#"{"request":{"body":{"value":"{\"a\":\"1\",\"a\":2}"},"headers":{"value":"{}"}}}"#;
         assert_eq!(lines(&document, "i", false, None, Open::Nothing).lines().nth(1), Some(expected));
+        let span = self::document(r#"{"span":{"kind":"client","attributes":{"a":1},"resource":{"b":2}}}"#);
+        let expected =
+            r#"{"span":{"kind":"client","attributes":{"value":"{\"a\":1}"},"resource":{"value":"{\"b\":2}"}}}"#;
+        assert_eq!(lines(&span, "i", false, None, Open::Nothing).lines().nth(1), Some(expected));
+        let odd = lines(&self::document(r#"{"span":7}"#), "i", false, None, Open::Objects);
+        assert_eq!(odd.lines().nth(1), Some(r#"{"span":{"value":7}}"#));
         let long = "€".repeat(20_001);
         let pieces = in_pieces(&long);
         let pieces: Vec<&str> = pieces.as_array().expect("pieces").iter().filter_map(Value::as_str).collect();
