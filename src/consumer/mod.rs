@@ -140,9 +140,10 @@ pub fn start(
     let (health, instruments) = (Health::default(), Instruments::new(metrics));
     let pipeline = pipeline::start(settings, store.clone(), &instruments, &health, &shutdown);
     let dead_letters = Arc::new(DeadLetters::new(settings.dead_letters.clone()));
+    let shared = spans::Shared::new(dead_letters.clone());
     for (protocol, listener) in [(Protocol::Otlp, listeners.otlp), (Protocol::Zipkin, listeners.zipkin)] {
         let Some(listener) = listener else { continue };
-        spans::serve(protocol, listener, settings, &pipeline, &instruments, &dead_letters, &shutdown)?;
+        spans::serve(protocol, listener, settings, &pipeline, &instruments, &shared, &shutdown)?;
     }
     if let Some(listener) = listeners.events {
         let intake = Intake {

@@ -8,6 +8,7 @@
 //! see to it that nothing doubles. What all requests together hold is bounded.
 
 mod attributes;
+mod callers;
 mod otlp;
 mod span;
 mod zipkin;
@@ -16,6 +17,7 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
@@ -37,10 +39,13 @@ use crate::shutdown::Shutdown;
 use crate::store::Document;
 use crate::trace::dead_letter::DeadLetters;
 use crate::trace::transport::chain;
+use callers::Callers;
 use span::Span;
 
 /// Of events that are handed to the pipeline at once.
 const PART_BYTES: usize = 1 << 20;
+/// How long a body may take to come; a sender gives up after 10 s, and what has come of it takes room.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// When to come again, in seconds: soon where it was busy, less soon where the store is away.
 const RETRY_BUSY: u32 = 1;
 const RETRY_AWAY: u32 = 5;
@@ -61,12 +66,25 @@ impl Protocol {
     }
 }
 
+/// What the listeners of a consumer share.
+pub(super) struct Shared {
+    dead_letters: Arc<DeadLetters>,
+    callers: Arc<Callers>,
+}
+
+impl Shared {
+    pub fn new(dead_letters: Arc<DeadLetters>) -> Self {
+        Self { dead_letters, callers: Arc::default() }
+    }
+}
+
 /// What the handlers of a listener share.
 #[derive(Clone)]
 pub(super) struct Door {
     pipeline: Pipeline,
     call_keys: Arc<[String]>,
     dead_letters: Arc<DeadLetters>,
+    callers: Arc<Callers>,
     taken: IntCounter,
     refused: IntCounter,
     /// Bytes that all requests together may hold.
@@ -81,7 +99,7 @@ pub(super) fn serve(
     settings: &Settings,
     pipeline: &Pipeline,
     instruments: &Instruments,
-    dead_letters: &Arc<DeadLetters>,
+    shared: &Shared,
     shutdown: &Shutdown,
 ) -> Result<(), ConsumerError> {
     let spans = |outcome| instruments.spans.with_label_values(&[protocol.name(), outcome]);
@@ -89,7 +107,8 @@ pub(super) fn serve(
     let door = Door {
         pipeline: pipeline.clone(),
         call_keys: settings.call_keys.clone().into(),
-        dead_letters: dead_letters.clone(),
+        dead_letters: shared.dead_letters.clone(),
+        callers: shared.callers.clone(),
         taken: spans("taken"),
         refused: spans("refused"),
         room: Arc::new(Semaphore::new(room_bytes)),
@@ -200,7 +219,9 @@ impl Door {
         let head = self.let_in(request).and(wanted).and_then(|wanted| Ok((wanted, is_gzip(request)?)));
         let mut held = Held { room: self.room.clone(), room_bytes: self.room_bytes, permit: None };
         let (mut body, mut bytes, mut fault) = (BytesMut::new(), 0, None);
-        while let Some(chunk) = payload.next().await {
+        let deadline = Instant::now() + BODY_TIMEOUT;
+        let late = |_| Fault::new(StatusCode::REQUEST_TIMEOUT, "the body does not come; send again");
+        while let Some(chunk) = timeout_at(deadline, payload.next()).await.map_err(late)? {
             let chunk =
                 chunk.map_err(|error| Fault::new(StatusCode::BAD_REQUEST, format!("cannot read the body: {error}")))?;
             bytes += chunk.len();
@@ -236,7 +257,12 @@ impl Door {
         let mut part = Vec::new();
         let mut letters = Vec::new();
         for span in spans {
-            match span.and_then(|span| span.events().map_err(|error| Refusal::of(chain(&error)))) {
+            let events = span.and_then(|mut span| {
+                let id = (span.trace_id, span.span_id);
+                span.caller = span.parent_id.and_then(|parent| self.callers.of(id, parent));
+                span.events().map_err(|error| Refusal::of(chain(&error)))
+            });
+            match events {
                 Ok(events) => {
                     part.extend(events.into_iter().map(document));
                     kept.taken += 1;

@@ -6,7 +6,6 @@
 //!                   400 · 403 · 413 · 415 · 503 with Retry-After: google.rpc.Status {code, message}
 //! ```
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
@@ -17,6 +16,7 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 
 use super::attributes::{Attributes, sound_key};
+use super::callers::Callers;
 use super::span::{Kind, Process, Span};
 use super::{Door, Fault, Kept, Refusal};
 use crate::trace::otlp::{
@@ -72,6 +72,7 @@ async fn export(
     body.held.add(weigh(&body.bytes))?;
     let export = decode(&body.bytes, encoding)?;
     body.bytes = Bytes::new();
+    note(&export, &door.callers);
     door.keep(spans(export).map(|span| span.map_err(Refusal::of))).await
 }
 
@@ -85,33 +86,33 @@ fn decode(body: &[u8], encoding: Encoding) -> Result<ExportTraceServiceRequest, 
     }
 }
 
-/// Every span with its process, or why it is none.
-fn spans(export: ExportTraceServiceRequest) -> impl Iterator<Item = Result<Span, String>> {
-    let parts: Vec<_> = export
-        .resource_spans
-        .into_iter()
-        .map(|part| (Arc::new(process(part.resource.unwrap_or_default())), part.scope_spans))
-        .collect();
-    // of a caller that is told in the same request the name is known
-    let mut services: HashMap<(Vec<u8>, Vec<u8>), Arc<Process>> = HashMap::new();
-    for (process, scopes) in &parts {
-        for span in scopes.iter().flat_map(|scope| &scope.spans) {
-            services.insert((span.trace_id.clone(), span.span_id.clone()), process.clone());
+/// Tells of every span whose it is, so that those below it find their caller wherever they stand.
+fn note(export: &ExportTraceServiceRequest, callers: &Callers) {
+    for part in &export.resource_spans {
+        let attributes = part.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
+        let service = attributes.iter().rev().find(|attribute| attribute.key == "service.name");
+        let Some(otlp::Value::String(service)) = service.and_then(|name| name.value.as_ref()?.value.as_ref()) else {
+            continue;
+        };
+        for span in part.scope_spans.iter().flat_map(|scope| &scope.spans) {
+            if let (Some(trace_id), Some(span_id)) = (id_of_trace(&span.trace_id), id_of_span(&span.span_id)) {
+                callers.note((trace_id, span_id), service, kind(span.kind).answers());
+            }
         }
     }
-    parts
-        .into_iter()
-        .flat_map(|(process, scopes)| scopes.into_iter().map(move |scope| (process.clone(), scope)))
-        .flat_map(|(process, scope)| {
+}
+
+/// Every span with its process, or why it is none.
+fn spans(export: ExportTraceServiceRequest) -> impl Iterator<Item = Result<Span, String>> {
+    export.resource_spans.into_iter().flat_map(|part| {
+        let process = Arc::new(process(part.resource.unwrap_or_default()));
+        part.scope_spans.into_iter().flat_map(move |scope| {
             let library = scope.scope.unwrap_or_default();
             let library = format!("{} {}", library.name, library.version).trim().to_owned();
-            scope.spans.into_iter().map(move |span| (process.clone(), library.clone(), span))
+            let process = process.clone();
+            scope.spans.into_iter().map(move |told| span(process.clone(), library.clone(), told))
         })
-        .map(move |(process, scope, told)| {
-            let parent = services.get(&(told.trace_id.clone(), told.parent_span_id.clone()));
-            let caller = parent.map(|parent| parent.service().to_owned());
-            span(process, scope, caller, told)
-        })
+    })
 }
 
 fn process(resource: otlp::Resource) -> Process {
@@ -122,7 +123,7 @@ fn process(resource: otlp::Resource) -> Process {
     Process::new(&service, node, attributes)
 }
 
-fn span(process: Arc<Process>, scope: String, caller: Option<String>, told: otlp::Span) -> Result<Span, String> {
+fn span(process: Arc<Process>, scope: String, told: otlp::Span) -> Result<Span, String> {
     let name = || told.name.chars().take(100).collect::<String>();
     let (Some(trace_id), Some(span_id)) = (id_of_trace(&told.trace_id), id_of_span(&told.span_id)) else {
         return Err(format!(
@@ -138,30 +139,34 @@ fn span(process: Arc<Process>, scope: String, caller: Option<String>, told: otlp
         (start, end) => (start, end.max(start)),
     };
     let status = told.status.unwrap_or_default();
-    // the callee of a goms node, though not one behind another program: that passes on what it got
     let member = tracestate::caller(std::iter::once(told.trace_state.as_bytes())).map(str::to_owned);
     Ok(Span {
         process,
         trace_id,
         span_id,
         parent_id: id_of_span(&told.parent_span_id),
-        kind: match SpanKind::try_from(told.kind) {
-            Ok(SpanKind::Server) => Kind::Server,
-            Ok(SpanKind::Client) => Kind::Client,
-            Ok(SpanKind::Producer) => Kind::Producer,
-            Ok(SpanKind::Consumer) => Kind::Consumer,
-            Ok(SpanKind::Internal | SpanKind::Unspecified) | Err(_) => Kind::Internal,
-        },
+        kind: kind(told.kind),
         name: told.name,
         start_ns,
         duration_ns: end_ns - start_ns,
         attributes: attributes(told.attributes),
         scope,
         failed: (status.code == SpanStatus::Error as i32).then_some(status.message),
-        caller: caller.or(member),
+        caller: None,
+        member,
         moments: told.events.into_iter().map(moment).collect(),
         links: told.links.into_iter().map(link).collect(),
     })
+}
+
+fn kind(number: i32) -> Kind {
+    match SpanKind::try_from(number) {
+        Ok(SpanKind::Server) => Kind::Server,
+        Ok(SpanKind::Client) => Kind::Client,
+        Ok(SpanKind::Producer) => Kind::Producer,
+        Ok(SpanKind::Consumer) => Kind::Consumer,
+        Ok(SpanKind::Internal | SpanKind::Unspecified) | Err(_) => Kind::Internal,
+    }
 }
 
 fn id_of_trace(bytes: &[u8]) -> Option<u128> {

@@ -35,6 +35,13 @@ pub(super) enum Kind {
     Consumer,
 }
 
+impl Kind {
+    /// Whether it is a service's work for whoever called.
+    pub fn answers(self) -> bool {
+        matches!(self, Self::Server | Self::Consumer)
+    }
+}
+
 /// Who tells spans; shared by all that a process tells at once.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -74,8 +81,10 @@ pub(super) struct Span {
     pub scope: String,
     /// Whether it says that it failed, and how.
     pub failed: Option<String>,
-    /// Who called, as far as the protocol tells.
+    /// The service whose span its parent is, where that is known.
     pub caller: Option<String>,
+    /// The last goms node before it, by its `tracestate`.
+    pub member: Option<String>,
     /// What happened within it: `{name, timeNs, attributes}`.
     pub moments: Vec<Value>,
     /// Other spans that it has to do with: `{traceId, spanId, attributes}`.
@@ -169,14 +178,10 @@ impl Span {
         uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 
-    fn answers(&self) -> bool {
-        matches!(self.kind, Kind::Server | Kind::Consumer)
-    }
-
     /// What it answered over HTTP; without that, of a service's work whether it failed, of anything else only that it did.
     fn status(&self) -> Option<u16> {
         let told = self.attributes.status(&["http.response.status_code", "http.status_code"]);
-        let made = match (&self.failed, self.answers()) {
+        let made = match (&self.failed, self.kind.answers()) {
             (Some(_), _) => Some(500),
             (None, true) => Some(200),
             (None, false) => None,
@@ -198,7 +203,7 @@ impl Span {
             action,
             caller: self.caller().map(Into::into),
         };
-        if self.answers() {
+        if self.kind.answers() {
             request.method = self.text(&["http.request.method", "http.method"]);
             (request.url, request.url_param) = (url, url_param);
             request.client_ip =
@@ -237,7 +242,7 @@ impl Span {
         }
         let route = self.attributes.text(&["http.route"]);
         let what = match route.as_deref().unwrap_or(url) {
-            _ if !self.answers() => &self.name,
+            _ if !self.kind.answers() => &self.name,
             "" => &self.name,
             path => path,
         };
@@ -247,13 +252,17 @@ impl Span {
         }
     }
 
-    /// Who called what answers: as a node of goms told, as the protocol did, or as the span itself names the other side.
+    /// Who called what answers: as a node of goms told, as its parent does, as it names the other side itself, or as the
+    /// `tracestate` has it, which is less sure: a program that is no node of goms passes on what it got.
     fn caller(&self) -> Option<String> {
-        if !self.answers() {
+        if !self.kind.answers() {
             return None;
         }
         let told = |keys: &[&str]| self.attributes.text(keys).map(|name| name.into_owned());
-        told(&["goms.caller"]).or_else(|| self.caller.clone()).or_else(|| told(&["service.peer.name", "peer.service"]))
+        told(&["goms.caller"])
+            .or_else(|| self.caller.clone())
+            .or_else(|| told(&["service.peer.name", "peer.service"]))
+            .or_else(|| self.member.clone())
     }
 
     /// Those that it was told to keep.

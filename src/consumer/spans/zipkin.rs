@@ -6,6 +6,7 @@
 //! Zipkin has no word for a part of a request that is refused: such spans go to the dead letters and the log. Failures are
 //! told in plain text.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::attributes::Attributes;
+use super::callers::Callers;
 use super::span::{Kind, Process, Span};
 use super::{Door, Fault, Kept, Refusal};
 use crate::trace::event::now_ms;
@@ -61,6 +63,7 @@ async fn export(request: &HttpRequest, payload: Payload, door: &Door) -> Result<
     body.held.add(elements.saturating_mul(ELEMENT_BYTES))?;
     let list: Vec<&RawValue> = serde_json::from_slice(&body.bytes)
         .map_err(|error| Fault::new(StatusCode::BAD_REQUEST, format!("cannot read the spans: {error}")))?;
+    note(&list, &door.callers);
     let now_us = u64::try_from(now_ms()).unwrap_or(0) * 1000;
     let spans = list.into_iter().map(|json| {
         let span = match json.get().starts_with('{') {
@@ -72,6 +75,48 @@ async fn export(request: &HttpRequest, payload: Payload, door: &Door) -> Result<
         span.map_err(|reason| Refusal { reason, json: Some(json.to_owned()) })
     });
     door.keep(spans).await
+}
+
+/// Tells of every span whose it is, so that those below it find their caller wherever they stand.
+fn note(list: &[&RawValue], callers: &Callers) {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Ids<'a> {
+        #[serde(borrow)]
+        trace_id: Cow<'a, str>,
+        #[serde(borrow)]
+        id: Cow<'a, str>,
+        kind: Option<Cow<'a, str>>,
+        local_endpoint: Option<Endpoint>,
+    }
+    for json in list {
+        let Ok(Ids { trace_id, id, kind: side, local_endpoint: Some(local) }) = serde_json::from_str(json.get()) else {
+            continue;
+        };
+        if let (Some(trace_id), Some(id), Some(service)) = (number(&trace_id, 32), span_id(&id), local.service()) {
+            callers.note((trace_id, id), service, kind(side.as_deref()).answers());
+        }
+    }
+}
+
+/// An id in hex, not zero.
+fn number(text: &str, most_digits: usize) -> Option<u128> {
+    let is_hex = (1..=most_digits).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten().filter(|id| *id != 0)
+}
+
+fn span_id(text: &str) -> Option<u64> {
+    number(text, 16).and_then(|id| u64::try_from(id).ok())
+}
+
+fn kind(word: Option<&str>) -> Kind {
+    match word.unwrap_or_default().to_ascii_uppercase().as_str() {
+        "SERVER" => Kind::Server,
+        "CLIENT" => Kind::Client,
+        "PRODUCER" => Kind::Producer,
+        "CONSUMER" => Kind::Consumer,
+        _ => Kind::Internal,
+    }
 }
 
 /// A span as it is sent.
@@ -133,33 +178,21 @@ impl Endpoint {
 }
 
 fn span_of(told: Told, now_us: u64) -> Result<Span, String> {
-    let id = |text: &str, digits: usize| {
-        let is_hex = (1..=digits).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten().filter(|id| *id != 0)
-    };
-    let span_id = |text: &str| id(text, 16).and_then(|id| u64::try_from(id).ok());
     let name = told.name.unwrap_or_default();
-    let (Some(trace_id), Some(own_id)) = (id(&told.trace_id, 32), span_id(&told.id)) else {
+    let (Some(trace_id), Some(own_id)) = (number(&told.trace_id, 32), span_id(&told.id)) else {
         let name: String = name.chars().take(100).collect();
         return Err(format!("span `{name}` has no valid traceId (up to 32 hex digits) or id (up to 16)"));
     };
-    let kind = match told.kind.unwrap_or_default().to_ascii_uppercase().as_str() {
-        "SERVER" => Kind::Server,
-        "CLIENT" => Kind::Client,
-        "PRODUCER" => Kind::Producer,
-        "CONSUMER" => Kind::Consumer,
-        _ => Kind::Internal,
-    };
+    let kind = kind(told.kind.as_deref());
     let mut attributes = Attributes::default();
     for (key, value) in told.tags.unwrap_or_default() {
         attributes.insert(&key, value);
     }
     let (local, remote) = (told.local_endpoint.unwrap_or_default(), told.remote_endpoint.unwrap_or_default());
-    let is_server = matches!(kind, Kind::Server | Kind::Consumer);
-    if let Some(ip) = remote.ip().filter(|_| is_server && attributes.text(&["client.address"]).is_none()) {
+    if let Some(ip) = remote.ip().filter(|_| kind.answers() && attributes.text(&["client.address"]).is_none()) {
         attributes.insert("client.address", Value::from(ip));
     }
-    if let Some(service) = remote.service().filter(|_| !is_server && attributes.text(&["peer.service"]).is_none()) {
+    if let Some(service) = remote.service().filter(|_| attributes.text(&["peer.service"]).is_none()) {
         attributes.insert("peer.service", Value::from(service));
     }
     // `error` fails a span whatever it holds; exporters of OpenTelemetry say it so too
@@ -186,7 +219,8 @@ fn span_of(told: Told, now_us: u64) -> Result<Span, String> {
         scope: attributes.text(&["otel.scope.name", "otel.library.name"]).unwrap_or_default().into_owned(),
         attributes,
         failed,
-        caller: remote.service().filter(|_| is_server).map(str::to_owned),
+        caller: None,
+        member: None,
         moments: annotations
             .into_iter()
             .map(|annotation| json!({"name": annotation.value, "timeNs": annotation.timestamp.saturating_mul(1000)}))

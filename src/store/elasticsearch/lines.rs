@@ -152,8 +152,17 @@ fn push_source(out: &mut Vec<u8>, json: &str, open: Open) {
     struct Event<'j> {
         #[serde(borrow)]
         request: Option<&'j RawValue>,
+        #[serde(borrow)]
+        span: Option<&'j RawValue>,
     }
-    #[derive(Deserialize)]
+    #[derive(Default, Deserialize)]
+    struct Span<'j> {
+        #[serde(borrow)]
+        attributes: Option<&'j RawValue>,
+        #[serde(borrow)]
+        resource: Option<&'j RawValue>,
+    }
+    #[derive(Default, Deserialize)]
     struct Request<'j> {
         #[serde(borrow)]
         headers: Option<&'j RawValue>,
@@ -163,11 +172,18 @@ fn push_source(out: &mut Vec<u8>, json: &str, open: Open) {
     if open == Open::Objects && has_objects(json) {
         return push_on_one_line(out, json);
     }
-    let request = serde_json::from_str::<Event<'_>>(json).ok().and_then(|event| event.request);
-    let Some(Request { headers, body }) = request.and_then(|request| serde_json::from_str(request.get()).ok()) else {
-        return push_on_one_line(out, json);
-    };
-    let mut values: Vec<&str> = [headers, body].into_iter().flatten().map(RawValue::get).collect();
+    let Ok(Event { request, span }) = serde_json::from_str(json) else { return push_on_one_line(out, json) };
+    let Request { headers, body } =
+        request.and_then(|request| serde_json::from_str(request.get()).ok()).unwrap_or_default();
+    let mut open_values = vec![headers, body];
+    match span {
+        Some(object) if object.get().starts_with('{') => {
+            let Span { attributes, resource } = serde_json::from_str(object.get()).unwrap_or_default();
+            open_values.extend([attributes, resource]);
+        }
+        other => open_values.push(other), // none of a program that goms takes spans of
+    }
+    let mut values: Vec<&str> = open_values.into_iter().flatten().map(RawValue::get).collect();
     values.retain(|value| open == Open::Nothing || !value.starts_with('{'));
     values.sort_by_key(|value| value.as_ptr());
     let mut done = 0;
@@ -306,6 +322,11 @@ mod tests {
         let document = document(r#"{"request":{"body":{"a":"1","a":2},"headers":{}}}"#);
         let expected = r#"{"request":{"body":{"value":"{\"a\":\"1\",\"a\":2}"},"headers":{"value":"{}"}}}"#;
         assert_eq!(source(&document, Open::Nothing), expected);
+        let span = self::document(r#"{"span":{"kind":"client","attributes":{"a":1},"resource":{"b":2}}}"#);
+        let expected =
+            r#"{"span":{"kind":"client","attributes":{"value":"{\"a\":1}"},"resource":{"value":"{\"b\":2}"}}}"#;
+        assert_eq!(source(&span, Open::Nothing), expected);
+        assert_eq!(source(&self::document(r#"{"span":7}"#), Open::Objects), r#"{"span":{"value":7}}"#);
         let long = "€".repeat(20_001);
         let pieces = in_pieces(&long);
         let pieces: Vec<&str> = pieces.as_array().expect("pieces").iter().filter_map(Value::as_str).collect();

@@ -135,22 +135,11 @@ fn keyword() -> Value {
     json!({"type": "keyword", "ignore_above": KEYWORD_CHARS})
 }
 
-/// What queries need beside `request.url`, and the name of a span.
+/// What queries need beside `request.url`.
 fn exact_properties() -> Map<String, Value> {
     let mut properties = Map::new();
-    let names = [
-        "requestId",
-        "event",
-        "serviceName",
-        "eventId",
-        "traceId",
-        "spanId",
-        "parentId",
-        "node",
-        "action",
-        "caller",
-        "name",
-    ];
+    let names =
+        ["requestId", "event", "serviceName", "eventId", "traceId", "spanId", "parentId", "node", "action", "caller"];
     for name in names {
         properties.insert(name.to_owned(), keyword());
     }

@@ -312,3 +312,53 @@ fn while_the_store_is_away_spans_are_asked_for_again() {
         taking.end().await;
     });
 }
+
+#[test]
+fn who_called_is_known_by_a_parent_that_came_before_or_with_it() {
+    run(async {
+        let taking = Taking::start(Mood::Works);
+        let (trace, call) = ids();
+        let callers = |taking: &Taking| {
+            let ends = taking.stored().into_iter().filter(|event| event["event"] == "service.end");
+            ends.map(|event| (event["serviceName"].to_string(), event["caller"].clone())).collect::<BTreeMap<_, _>>()
+        };
+        // in one request, whichever stands first
+        let server = span(&trace, &ids().1, &call, SERVER, "GET", &[]);
+        let (mut both, front): (Value, Value) = (
+            serde_json::from_str(&export("with", &[server])).unwrap(),
+            serde_json::from_str(&export("front", &[span(&trace, &call, "", CLIENT, "GET", &[])])).unwrap(),
+        );
+        both["resourceSpans"].as_array_mut().unwrap().push(front["resourceSpans"][0].clone());
+        taking.otlp(&[JSON], both.to_string()).await.is(200, "{}");
+        // in a later one, by either protocol
+        taking.otlp(&[JSON], export("after", &[span(&trace, &ids().1, &call, SERVER, "GET", &[])])).await.is(200, "{}");
+        let zipkin = json!([{"traceId": trace, "id": call, "kind": "SERVER", "shared": true, "localEndpoint": {"serviceName": "half"}}]);
+        taking.zipkin(&[JSON], zipkin.to_string()).await.is(202, "");
+        let zipkin = json!([{"traceId": "a", "id": "b", "parentId": "c", "kind": "CONSUMER", "localEndpoint": {"serviceName": "reader"}},
+            {"traceId": "a", "id": "c", "kind": "PRODUCER", "localEndpoint": {"serviceName": "writer"}}]);
+        taking.zipkin(&[JSON], zipkin.to_string()).await.is(202, "");
+        let found = callers(&taking);
+        for (service, caller) in [("with", "front"), ("after", "front"), ("half", "front"), ("reader", "writer")] {
+            assert_eq!(found[&format!("\"{service}\"")], caller, "{found:?}");
+        }
+        taking.end().await;
+    });
+}
+
+#[test]
+fn a_body_that_does_not_come_keeps_no_room() {
+    use std::io::{Read, Write};
+    run(async {
+        let taking = Taking::start(Mood::Works);
+        let mut slow = std::net::TcpStream::connect(taking.otlp).unwrap();
+        let head =
+            "POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
+        slow.write_all(head.as_bytes()).unwrap();
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut answer = [0; 12];
+            slow.read_exact(&mut answer).map(|()| String::from_utf8_lossy(&answer).into_owned())
+        });
+        assert_eq!(answer.await.unwrap().unwrap(), "HTTP/1.1 408");
+        taking.end().await;
+    });
+}
