@@ -267,7 +267,8 @@ fn a_mapping_conflict_is_a_dead_letter_and_others_are_stored() {
             dead.push(letter["eventId"].as_str().expect("an id").to_owned());
         }
         let mut ended: Vec<String> = path.events.iter().step_by(3).map(|event| event.id.to_string()).collect();
-        (dead.sort_unstable(), ended.sort_unstable());
+        dead.sort_unstable();
+        ended.sort_unstable();
         assert_eq!(dead, ended);
         path.assert_stored(path.events.iter().filter(|event| event.status.is_none())).await;
         path.end().await;
