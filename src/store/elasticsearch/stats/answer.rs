@@ -24,7 +24,7 @@ pub(super) struct Time {
 }
 
 impl Time {
-    /// A double holds every millisecond that can be stored ([`MAX_TIME_MS`]).
+    /// A double holds every millisecond that can be stored (`MAX_TIME_MS`).
     pub fn millis(&self) -> Option<i64> {
         self.value.map(|ms| ms as i64)
     }
