@@ -1,4 +1,4 @@
-"""`scripts/bench traces`: the trace path beside its raw limits, measured in the same run.
+"""`scripts/bench traces [PART …]`: the trace path beside its raw limits, measured in the same run.
 
 A part runs once a round and gives figures; the table shows the medians. A part of benches/traces/ is one line in PARTS:
 it is started as `traces PART seconds=N dir=FOLDER SERVER=ADDRESS …` and prints one line of JSON a figure on standard output:
@@ -40,7 +40,8 @@ def main(bench, words):
     results = bench.ROOT / "scripts" / "bench-results" / "traces.md"
     parser = argparse.ArgumentParser(prog="scripts/bench traces", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=list(PARTS), help="a part to run; may be repeated (default: all)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="the same, one at a time; may be repeated")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default %(default)s)")
     parser.add_argument("--seconds", type=int, default=10, help="about the length of a measurement (default %(default)s)")
     parser.add_argument("--arg", action="append", default=[], metavar="KEY=VALUE", help="handed to the parts of benches/traces as it is")
@@ -49,8 +50,10 @@ def main(bench, words):
     options = parser.parse_args(words)
     if min(options.rounds, options.seconds) < 1:
         parser.error("--rounds and --seconds must be at least 1")
-    names = options.part or list(PARTS)
-    names = [name for name in PARTS if name in names]
+    options.part = options.parts + (options.part or [])
+    if unknown := [name for name in options.part if name not in PARTS]:
+        parser.error(f"there is no part `{unknown[0]}`; the parts are {', '.join(PARTS)}")
+    names = [name for name in PARTS if not options.part or name in options.part]
 
     program = build(bench, options.profile)
     rows = {}
@@ -207,6 +210,7 @@ def gateway(bench, context):
 
 PARTS = {
     "publish": Part("recorder to RabbitMQ, confirmed and durable", servers=("rabbitmq",)),
+    "consumer": Part("RabbitMQ to Elasticsearch and to the embedded store", servers=("rabbitmq", "elasticsearch")),
     "elastic": Part("the Elasticsearch store: writing", servers=("elasticsearch",)),
     "embedded": Part("the embedded store: writing, searching, counting, opening"),
     "gateway": Part("gateway CPU a request, traces off and on", servers=("rabbitmq",), run=gateway),

@@ -39,7 +39,7 @@
 //! | [`store`] | where it is kept: embedded (tantivy), Elasticsearch, another process's |
 //! | [`gateway`] | the front door |
 //! | [`service`] | the framework, and goms in front of a program in another language |
-//! | [`consumer`] | the pipeline's end: batches, acknowledgement, dead letters |
+//! | [`consumer`] | the pipeline's end: batches, acknowledgement, dead letters, spans of other programs |
 //! | [`admin`] | the back door: health, metrics, the process's nodes |
 //! | [`app`] | the composition root: roles, and the commands that read |
 //! | [`drain`] | how an HTTP server ends without failing a request |

@@ -3,6 +3,7 @@
 //! `traces PART [key=value …]` prints one line of JSON a figure on standard output, and what it does on standard error.
 //! A part is one module with `run(&Args)`.
 
+mod consumer;
 mod elastic;
 mod embedded;
 mod events;
@@ -77,6 +78,7 @@ fn main() {
     );
     match words.first().map(String::as_str) {
         None => eprintln!("benches/traces: nothing to do; scripts/bench traces names the parts"),
+        Some("consumer") => consumer::run(&args),
         Some("elastic") => elastic::run(&args),
         Some("embedded") => embedded::run(&args),
         Some("publish") => publish::run(&args),

@@ -75,7 +75,7 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
     let load = |node: &NodeFlags| Config::load(&cli.common, node).map_err(AppError::from);
     match cli.command {
         Command::Up(args) => {
-            let config = load(&args.node)?;
+            let config = load(&args.node)?.with_intake(&args.intake);
             config.for_gateway()?;
             start(config, roles::of_up())
         }
@@ -84,7 +84,7 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
             config.for_gateway()?;
             start(config, vec![Role::Gateway])
         }
-        Command::TraceConsumer(args) => start(load(&args.node)?, vec![Role::TraceConsumer]),
+        Command::TraceConsumer(args) => start(load(&args.node)?.with_intake(&args.intake), vec![Role::TraceConsumer]),
         Command::Service(args) => {
             let config = load(&args.node)?;
             let served = served(&config, args)?;
@@ -101,7 +101,9 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
             in_system(trace::run(&config, command))
         }
         Command::Config { command: ConfigCommand::Check } => check::config(&load(&NodeFlags::default())?),
-        Command::Config { command: ConfigCommand::Print(args) } => check::print(&load(&args.node)?),
+        Command::Config { command: ConfigCommand::Print(args) } => {
+            check::print(&load(&args.node)?.with_intake(&args.intake))
+        }
         Command::Completions { shell } => {
             output::text(&String::from_utf8_lossy(&crate::cli::completions(shell)));
             Ok(())

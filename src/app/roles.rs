@@ -53,7 +53,19 @@ pub async fn run(mut config: Config, roles: Vec<Role>) -> Result<(), AppError> {
     // every port first: what is taken is told before anything else happens
     let alone = !whole_cluster;
     let bound = roles.into_iter().map(|role| bind(&config, role, alone)).collect::<Result<Vec<_>, _>>()?;
+    for (_, ports) in &bound {
+        if ports.takes_spans_of(config.trace.otlp.as_ref())? {
+            log::warn!(
+                "OTEL_EXPORTER_OTLP_ENDPOINT is where this process takes spans itself; its own are not sent there, or each request would count twice"
+            );
+            config.trace.otlp = None;
+        }
+    }
     let process = Process::open(config)?;
+    let mut spans = Vec::new();
+    for (_, ports) in &bound {
+        spans.extend(ports.spans(process.advertised_ip())?);
+    }
     let terminated = termination(&process.background)?;
     tokio::pin!(terminated);
     let mut nodes = Vec::new();
@@ -63,7 +75,7 @@ pub async fn run(mut config: Config, roles: Vec<Role>) -> Result<(), AppError> {
             Ok(admin) => {
                 if whole_cluster {
                     let ids: Vec<_> = nodes.iter().map(|node| &node.id).collect();
-                    up::greet(&ids, admin);
+                    up::greet(&ids, &spans, admin);
                 }
                 tokio::select! {
                     () = &mut terminated => Ok(()),
@@ -116,6 +128,7 @@ fn bind(config: &Config, role: Role, alone: bool) -> Result<(Role, Ports), AppEr
     let default = if matches!(role, Role::Gateway) { gateway::DEFAULT_PORTS } else { (0, 0) };
     let asked = if alone || matches!(role, Role::Gateway) { (node.http_port, node.rpc_port) } else { (None, None) };
     let ports = ports::bind(node.bind, asked.0.unwrap_or(default.0), asked.1.unwrap_or(default.1))?;
+    let ports = if matches!(role, Role::TraceConsumer) { ports.and_spans(node.bind, config.spans)? } else { ports };
     Ok((role, ports))
 }
 

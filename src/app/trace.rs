@@ -12,7 +12,7 @@ mod stats;
 mod tail;
 mod timeline;
 
-use self::event::Shown;
+use self::event::{Shown, ShownSpan};
 use super::AppError;
 use crate::cli::{RangeArgs, TraceCommand};
 use crate::config::Config;

@@ -16,11 +16,15 @@ pub use crate::trace::transport::CONSUMER_SERVICE as SERVICE;
 /// When the store is in use or a listener cannot be used.
 pub async fn listen(process: &Process, ports: Ports) -> Result<RunningNode, AppError> {
     let id = process.identity(SERVICE, &ports)?;
+    let spans = ports.spans(process.advertised_ip())?;
+    let listeners = consumer::Listeners { events: Some(ports.http), otlp: ports.otlp, zipkin: ports.zipkin };
     let store = store::open(&process.config.store, &process.background, &process.metrics)
         .map_err(|error| AppError::Part(Box::new(error)))?;
-    let running =
-        consumer::start(&process.config.consumer, store, Some(ports.http), &process.metrics, &process.background)
-            .map_err(|error| AppError::Part(Box::new(error)))?;
+    let running = consumer::start(&process.config.consumer, store, listeners, &process.metrics, &process.background)
+        .map_err(|error| AppError::Part(Box::new(error)))?;
+    for (protocol, url) in spans {
+        log::info!("[{SERVICE}] takes spans protocol={protocol} url={url}");
+    }
     let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
     Ok(RunningNode { id, rpc, server: Server::Consumer(running) })
 }

@@ -9,7 +9,7 @@ pub const SERVICE: &str = "user";
 pub const USER_NODES: usize = 3;
 
 /// Tells a newcomer where everything is and what to try.
-pub fn greet(nodes: &[&NodeId], admin: std::net::SocketAddr) {
+pub fn greet(nodes: &[&NodeId], spans: &[(&str, String)], admin: std::net::SocketAddr) {
     let http = |service: &str| nodes.iter().find(|id| id.service == service).and_then(|id| id.http.socket());
     let Some(gateway) = http(super::gateway::SERVICE) else { return };
     let users: Vec<String> = nodes
@@ -19,13 +19,15 @@ pub fn greet(nodes: &[&NodeId], admin: std::net::SocketAddr) {
         .map(|address| format!("http://{address}"))
         .collect();
     let consumer = http(trace_consumer::SERVICE).map(|address| format!("http://{address}")).unwrap_or_default();
+    let spans: String =
+        spans.iter().map(|(protocol, url)| format!("  {:<16}{url}\n", format!("{protocol} spans"))).collect();
     output::text(&format!(
         "
   gateway         http://{gateway}
   cluster         http://{gateway}/cluster
   user nodes      {}
   trace consumer  {consumer}
-  admin           http://{admin}  (/healthz /readyz /metrics)
+{spans}  admin           http://{admin}  (/healthz /readyz /metrics)
 
 Try it:
   curl -i 'http://{gateway}/api/user/login?a=1&b=3' -d 'username=test&password=test'

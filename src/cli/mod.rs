@@ -12,7 +12,7 @@ use std::ffi::OsString;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use crate::config::{CommonFlags, LogFormat, NodeFlags, RegistryWord};
+pub use crate::config::{CommonFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use normalise::normalise;
 pub use trace::{
     ExportArgs, ExportFormat, FilterArgs, GraphArgs, GraphForm, RangeArgs, SearchArgs, ShowArgs, StatsArgs, TailArgs,
@@ -55,7 +55,8 @@ impl Cli {
     #[must_use]
     pub fn node(&self) -> NodeFlags {
         match &self.command {
-            Command::Up(args) | Command::Gateway(args) | Command::TraceConsumer(args) => args.node.clone(),
+            Command::Gateway(args) => args.node.clone(),
+            Command::Up(args) | Command::TraceConsumer(args) => args.node.clone(),
             Command::Service(args) => args.node.clone(),
             Command::Config { command: ConfigCommand::Print(args) } => args.node.clone(),
             _ => NodeFlags::default(),
@@ -70,8 +71,9 @@ pub enum Command {
     #[command(after_help = "Examples:
   goms up
   goms up --http-port 9080 --rpc-port 9180
-  goms up --http-port 0 --data-dir ./data")]
-    Up(NodeArgs),
+  goms up --http-port 0 --data-dir ./data
+  goms up --otlp --zipkin                            takes spans of other programs too")]
+    Up(ConsumerArgs),
 
     /// Run a gateway node: `/api/<service>/<action>` to the services
     #[command(after_help = "Examples:
@@ -91,8 +93,10 @@ pub enum Command {
     /// Take trace events to the store; run as many as wanted
     #[command(after_help = "Examples:
   goms trace-consumer
-  goms trace-consumer --config config/cluster.yml")]
-    TraceConsumer(NodeArgs),
+  goms trace-consumer --config config/cluster.yml
+  goms trace-consumer --otlp --zipkin                spans of other programs, on ports 4318 and 9411
+  goms trace-consumer --otlp 127.0.0.1:4318")]
+    TraceConsumer(ConsumerArgs),
 
     /// Read or steer the cluster
     #[command(after_help = "Examples:
@@ -162,6 +166,17 @@ pub struct NodeArgs {
     /// Flags of a running node.
     #[command(flatten)]
     pub node: NodeFlags,
+}
+
+/// Node flags and those of a trace consumer.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConsumerArgs {
+    /// Flags of a running node.
+    #[command(flatten)]
+    pub node: NodeFlags,
+    /// Where it takes spans of other programs.
+    #[command(flatten)]
+    pub intake: IntakeFlags,
 }
 
 /// `goms service`.
@@ -246,7 +261,7 @@ pub enum ConfigCommand {
     /// Say whether the config is good; every fault with its line
     Check,
     /// Print the config that comes of file, variables and flags, without secrets
-    Print(NodeArgs),
+    Print(ConsumerArgs),
 }
 
 /// The form of what is printed.

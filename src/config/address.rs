@@ -1,8 +1,58 @@
 //! Addresses of servers, checked as far as one can without asking them.
 
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use url::{Host, Url};
+
+/// Whether and where spans of other programs are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// Here.
+    At {
+        /// `None`: where the other ports bind.
+        ip: Option<IpAddr>,
+        /// `None`: the protocol's own; 0: any free one.
+        port: Option<u16>,
+    },
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => out.write_str("off"),
+            Self::At { ip: None, port: None } => out.write_str("on"),
+            Self::At { ip: None, port: Some(port) } => port.fmt(out),
+            Self::At { ip: Some(ip), port: None } => ip.fmt(out),
+            Self::At { ip: Some(ip), port: Some(port) } => SocketAddr::new(*ip, *port).fmt(out),
+        }
+    }
+}
+
+/// `off`, `on`, a port, an IP or both: `4318`, `127.0.0.1:4318`.
+pub(super) fn listen(text: &str) -> Result<Listen, String> {
+    let at = |ip, port| Ok(Listen::At { ip, port });
+    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    match text {
+        "off" | "false" => Ok(Listen::Off),
+        "on" | "true" => at(None, None),
+        "localhost" => at(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), None),
+        _ if local.is_some() => at(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), local),
+        _ => match (text.parse::<u16>(), text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
+            (Ok(port), ..) => at(None, Some(port)),
+            (_, Ok(address), _) => at(Some(address.ip()), Some(address.port())),
+            (.., Ok(ip)) => at(Some(ip), None),
+            _ => Err(format!(
+                "`{}` is no place to listen; write `on`, `off`, a port, or for example `127.0.0.1:4318`",
+                redacted(text)
+            )),
+        },
+    }
+}
 
 /// Splits a list of etcd endpoints at `,` or the originals' `|`.
 pub(super) fn etcd_list(text: &str) -> Result<Arc<[String]>, String> {
@@ -148,6 +198,21 @@ mod tests {
         assert_eq!(etcd_list("a:1|b:2").as_deref(), Ok(&["a:1".to_owned(), "b:2".to_owned()][..]));
         assert_eq!(etcd_list("a:1,b:2").map(|list| list.len()), Ok(2));
         assert!(etcd_list("|").is_err());
+    }
+
+    #[test]
+    fn places_to_listen_are_read_as_they_are_shown() {
+        for good in ["off", "on", "4318", "0", "127.0.0.1", "127.0.0.1:4318", "[::1]:0", "::1"] {
+            assert_eq!(listen(good).map(|listen| listen.to_string()).as_deref(), Ok(good));
+        }
+        for (text, shown) in
+            [("true", "on"), ("false", "off"), ("localhost:7", "127.0.0.1:7"), ("localhost", "127.0.0.1")]
+        {
+            assert_eq!(listen(text).map(|listen| listen.to_string()).as_deref(), Ok(shown));
+        }
+        for bad in ["", "yes", "70000", "-1", "host:4318", "127.0.0.1:", ":4318", "http://127.0.0.1:4318"] {
+            assert!(listen(bad).expect_err(bad).contains("`127.0.0.1:4318`"), "{bad}");
+        }
     }
 
     #[test]

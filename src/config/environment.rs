@@ -78,7 +78,16 @@ fn read_otlp(variable: impl Fn(&str) -> Option<String>) -> Result<Option<OtlpSet
         Some((name, list)) => headers(&list).map_err(|message| (name, message))?,
         None => Vec::new(),
     };
-    Ok(Some(OtlpSettings { url: url.into(), headers }))
+    let file = |names: [&'static str; 2]| first(names).map(|(_, path)| PathBuf::from(path));
+    let ca_file = file(["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"]);
+    let certificate = file(["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"]);
+    let keys = ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"];
+    let identity_files = match (certificate, file(keys)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => return Err((keys[1], "a client certificate and its key go together; set both or none".to_owned())),
+    };
+    Ok(Some(OtlpSettings { url: url.into(), headers, ca_file, identity_files }))
 }
 
 fn collector(text: &str) -> Result<Url, String> {
@@ -88,9 +97,8 @@ fn collector(text: &str) -> Result<Url, String> {
         return Err(bad("credentials belong into OTEL_EXPORTER_OTLP_HEADERS"));
     }
     match url.scheme() {
-        "http" => Ok(url),
-        "https" => Err(bad("goms exports spans by plain `http://`, to a collector on its machine or network")),
-        _ => Err(bad("it must begin with `http://`")),
+        "http" | "https" => Ok(url),
+        _ => Err(bad("it must begin with `http://` or `https://`")),
     }
 }
 
@@ -173,6 +181,20 @@ mod tests {
     }
 
     #[test]
+    fn files_for_tls_are_those_of_traces_or_of_all_signals() {
+        let variables = [
+            ("ENDPOINT", "https://c"),
+            ("CERTIFICATE", "all.pem"),
+            ("TRACES_CERTIFICATE", "ca.pem"),
+            ("CLIENT_CERTIFICATE", "own.pem"),
+            ("TRACES_CLIENT_KEY", "key.pem"),
+        ];
+        let found = otlp(&variables).unwrap().unwrap();
+        assert_eq!((found.url.as_str(), found.ca_file), ("https://c/v1/traces", Some("ca.pem".into())));
+        assert_eq!(found.identity_files, Some(("own.pem".into(), "key.pem".into())));
+    }
+
+    #[test]
     fn headers_are_decoded() {
         let headers = |list| otlp(&[("ENDPOINT", "http://c"), ("HEADERS", list)]).map(|otlp| otlp.unwrap().headers);
         let expected = |pairs: &[(&str, &str)]| {
@@ -190,10 +212,11 @@ mod tests {
     fn what_cannot_be_exported_to_is_said() {
         for (variables, said) in [
             (
-                &[("ENDPOINT", "https://c")][..],
-                "OTEL_EXPORTER_OTLP_ENDPOINT: is no address of a collector: goms exports",
+                &[("ENDPOINT", "ftp://c")][..],
+                "OTEL_EXPORTER_OTLP_ENDPOINT: is no address of a collector: it must begin with",
             ),
-            (&[("ENDPOINT", "c:4318")], "must begin with `http://`"),
+            (&[("ENDPOINT", "c:4318")], "must begin with `http://` or `https://`"),
+            (&[("ENDPOINT", "https://c"), ("CLIENT_KEY", "key.pem")], "OTEL_EXPORTER_OTLP_CLIENT_KEY: a client"),
             (&[("TRACES_ENDPOINT", "127.0.0.1")], "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: is no address of a collector"),
             (&[("ENDPOINT", "http://u:s3cret@c")], "OTEL_EXPORTER_OTLP_HEADERS"),
             (&[("ENDPOINT", "http://c"), ("PROTOCOL", "grpc")], "OTEL_EXPORTER_OTLP_PROTOCOL: goms exports spans by"),

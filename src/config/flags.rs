@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::address::Listen;
 use super::units::{parse_duration, parse_positive_duration};
 use crate::balance::Selector;
 
@@ -139,6 +140,33 @@ pub struct NodeFlags {
     /// Where this node stands, e.g. a rack or a data centre
     #[arg(long, env = "GOMS_ZONE", hide_short_help = true, value_name = "TEXT")]
     pub zone: Option<String>,
+}
+
+/// Flags of a command that runs a trace consumer.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Spans of other programs")]
+pub struct IntakeFlags {
+    /// Take spans in OTLP over HTTP, there: a port, IP:PORT or `off` [default: off; alone: 4318]
+    #[arg(
+        long,
+        env = "GOMS_OTLP",
+        value_name = "ADDR",
+        num_args = 0..=1,
+        default_missing_value = "on",
+        value_parser = super::address::listen
+    )]
+    pub otlp: Option<Listen>,
+
+    /// Take spans in Zipkin's JSON, there: a port, IP:PORT or `off` [default: off; alone: 9411]
+    #[arg(
+        long,
+        env = "GOMS_ZIPKIN",
+        value_name = "ADDR",
+        num_args = 0..=1,
+        default_missing_value = "on",
+        value_parser = super::address::listen
+    )]
+    pub zipkin: Option<Listen>,
 }
 
 /// Which registry was asked for.

@@ -22,9 +22,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use address::{app_url, host_port};
+pub use address::{Listen, app_url, host_port};
 pub use fault::{ConfigErrors, Fault};
-pub use flags::{CommonFlags, LogFormat, NodeFlags, RegistryWord};
+pub use flags::{CommonFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use names::service_name;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
 
@@ -48,6 +48,8 @@ pub struct Config {
     pub store: store::Settings,
     /// How it gets there.
     pub consumer: consumer::Settings,
+    /// Where it takes spans of other programs.
+    pub spans: SpanSettings,
     /// What a gateway serves.
     pub gateway: gateway::Settings,
     /// The first signs calls, all are accepted; empty: no guard.
@@ -91,6 +93,15 @@ pub struct NodeSettings {
     pub version: String,
     /// Where the node stands; empty: not said.
     pub zone: String,
+}
+
+/// Where a trace consumer takes spans of other programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpanSettings {
+    /// OTLP over HTTP; its own port is 4318.
+    pub otlp: Listen,
+    /// Zipkin's JSON; its own port is 9411.
+    pub zipkin: Listen,
 }
 
 /// What is logged and how.
@@ -160,6 +171,14 @@ impl Config {
         }
         faults.sort_by_key(|fault| fault.line);
         Err(ConfigErrors { faults })
+    }
+
+    /// Puts the flags of a command that runs a trace consumer over it.
+    #[must_use]
+    pub fn with_intake(mut self, flags: &IntakeFlags) -> Self {
+        self.spans.otlp = flags.otlp.unwrap_or(self.spans.otlp);
+        self.spans.zipkin = flags.zipkin.unwrap_or(self.spans.zipkin);
+        self
     }
 
     /// That there is something for a gateway to serve; other roles do without `services`.

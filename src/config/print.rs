@@ -143,6 +143,9 @@ impl Config {
         put(&mut consumer, "batchBytes", self.consumer.batch_bytes);
         put(&mut consumer, "batchWait", duration(self.consumer.batch_wait));
         put(&mut consumer, "writes", self.consumer.writes);
+        for (key, listen) in [("otlp", self.spans.otlp), ("zipkin", self.spans.zipkin)] {
+            put(&mut consumer, key, listen.to_string());
+        }
         put(root, "consumer", consumer);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address;
+use super::address::{self, Listen};
 use super::decode::{At, Decoder, Field, boolean, number, size, word};
 use super::flags::{LogFormat, RegistryWord, registry_word};
 use super::names::{self, shown};
@@ -79,6 +79,8 @@ pub(super) struct RawConsumer {
     pub(super) batch_bytes: Option<usize>,
     pub(super) writes: Option<usize>,
     pub(super) batch_wait: Option<Duration>,
+    pub(super) otlp: Option<Listen>,
+    pub(super) zipkin: Option<Listen>,
 }
 
 #[derive(Debug, Default)]
@@ -272,7 +274,8 @@ impl Decoder {
     }
 
     fn consumer(&mut self, field: &Field<'_>) -> RawConsumer {
-        let table = self.table(field, &["prefetch", "maxBytes", "batchEvents", "batchBytes", "batchWait", "writes"]);
+        let known = ["prefetch", "maxBytes", "batchEvents", "batchBytes", "batchWait", "writes", "otlp", "zipkin"];
+        let table = self.table(field, &known);
         let mut bytes = |key, least, most| {
             let size = table.get(key).and_then(|field| self.read(&field, size(least, most)));
             size.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
@@ -286,6 +289,8 @@ impl Decoder {
             prefetch: table.get("prefetch").and_then(|field| self.read(&field, number(1, u16::MAX))),
             batch_events: table.get("batchEvents").and_then(|field| self.read(&field, number(1, MOST_BATCH_EVENTS))),
             batch_wait: table.get("batchWait").and_then(|field| self.read(&field, parse_duration)),
+            otlp: table.get("otlp").and_then(|field| self.read(&field, address::listen)),
+            zipkin: table.get("zipkin").and_then(|field| self.read(&field, address::listen)),
         }
     }
 

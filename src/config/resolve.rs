@@ -10,7 +10,7 @@ use super::environment::Folders;
 use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces};
 use super::units::format_duration;
-use super::{Config, LogSettings, NodeSettings, policy};
+use super::{Config, LogSettings, NodeSettings, SpanSettings, policy};
 use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
 use crate::{consumer, gateway, registry, store, trace};
 
@@ -82,6 +82,10 @@ pub(super) fn resolve(
             batch_wait: raw.consumer.batch_wait.unwrap_or(DEFAULT_BATCH_WAIT),
             call_keys: raw.call_keys.clone(),
             dead_letters: Some(data_dir.join("dead-letters.jsonl")),
+        },
+        spans: SpanSettings {
+            otlp: raw.consumer.otlp.unwrap_or_default(),
+            zipkin: raw.consumer.zipkin.unwrap_or_default(),
         },
         gateway: gateway::Settings {
             services,

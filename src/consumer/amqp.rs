@@ -1,16 +1,17 @@
 //! Events from RabbitMQ: taken with a prefetch, acknowledged once stored; what can never be stored goes to
 //! `<queue>.dead` with the header `reason`. Connects again by itself.
 
+mod arrivals;
 mod letters;
 mod session;
 mod tags;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lapin::Channel;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
-use tokio::sync::OnceCell;
 
 use super::health::Health;
 use super::instruments::Instruments;
@@ -19,8 +20,12 @@ use crate::backoff::Backoff;
 use crate::shutdown::Shutdown;
 use crate::trace::transport::chain;
 use crate::trace::transport::connection::{Broker, BrokerError, Link};
+pub(super) use arrivals::Room;
 use letters::Letters;
 use session::{CONSUMER_TAG, Session};
+
+/// Between two tries to read; a broker that is back is not kept waiting for longer.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// One queue's reader.
 pub(super) struct Source {
@@ -28,6 +33,8 @@ pub(super) struct Source {
     /// `<queue>.dead`.
     pub dead_queue: ShortString,
     pub prefetch: u16,
+    /// For the bytes of messages.
+    pub room: Arc<Room>,
     pub pipeline: Pipeline,
     pub instruments: Instruments,
     pub health: Health,
@@ -37,7 +44,7 @@ pub(super) struct Source {
 impl Source {
     /// Reads until the end is asked for.
     pub async fn run(mut self) {
-        let mut backoff = Backoff::seeded(Duration::from_millis(100), Duration::from_secs(5));
+        let mut backoff = Backoff::seeded(Duration::from_millis(100), LAST_WAIT);
         let (mut started, mut away) = (false, false);
         while !self.shutdown.has_begun() {
             let shutdown = self.shutdown.clone();
@@ -57,11 +64,11 @@ impl Source {
                 Err(error) => error,
             };
             let reason = chain(&error);
+            self.health.set_queue(Some(format!("cannot read trace events: {reason}")));
             if !std::mem::replace(&mut away, true) {
                 log::warn!("trace consumer cannot read, it tries again: {reason}");
             }
-            self.health.set_queue(Some(format!("cannot read trace events: {reason}")));
-            let slow = if error.is_setting() { Duration::from_secs(5) } else { Duration::ZERO };
+            let slow = if error.is_setting() { LAST_WAIT } else { Duration::ZERO };
             tokio::select! {
                 () = tokio::time::sleep(backoff.next_wait().max(slow)) => {}
                 () = shutdown.begun() => return,
@@ -75,7 +82,6 @@ impl Source {
             return Err(BrokerError::Exclusive(self.broker.queue.to_string()));
         }
         let channel = link.channel().await?;
-        link.step(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok((link, channel))
     }
 
@@ -102,8 +108,7 @@ impl Source {
         away: &mut bool,
         backoff: &mut Backoff,
     ) -> Result<(), BrokerError> {
-        let (broker, queue) = (&self.broker, &self.dead_queue);
-        let letters = Letters { broker, link, channel, queue, declared: OnceCell::new() };
+        let letters = Letters::new(&self.broker, link, &self.dead_queue);
         let session = Session::new(self, link, channel, &letters);
         let deliveries = self.subscribe(link, channel).await?;
         if !std::mem::replace(started, true) {
@@ -113,7 +118,11 @@ impl Source {
             log::info!("trace consumer reads again address={}", link.address());
         }
         self.health.set_queue(None);
-        backoff.reset();
-        session.run(deliveries).await
+        let began = Instant::now();
+        let ended = session.run(deliveries).await;
+        if began.elapsed() > LAST_WAIT {
+            backoff.reset(); // what ends sooner, each time, must not be tried ten times a second
+        }
+        ended
     }
 }

@@ -26,6 +26,16 @@ impl Batch {
         self.bytes += other.bytes;
     }
 
+    /// The first half and the rest.
+    pub fn halves(self) -> (Self, Self) {
+        let middle = self.documents.len() / 2;
+        let (mut first, mut rest) = (Self::default(), Self::default());
+        for (at, (owner, document)) in self.into_documents().enumerate() {
+            if at < middle { first.push(owner, document) } else { rest.push(owner, document) }
+        }
+        (first, rest)
+    }
+
     fn push(&mut self, submission: u64, document: Document) {
         self.bytes += document.json.get().len();
         self.documents.push(document);
@@ -47,6 +57,8 @@ impl Batch {
 pub(super) struct Settled {
     pub stored: usize,
     pub refused: usize,
+    /// The first of them: its id and why.
+    pub first_refused: Option<(String, String)>,
     /// Those to be written again, and why one of them is.
     pub later: Batch,
     pub reason: Option<String>,
@@ -109,7 +121,7 @@ impl Ledger {
                 }
                 Outcome::Refused(reason) => {
                     settled.refused += 1;
-                    log::warn!("the store refuses a trace event id={} reason={reason}", document.id);
+                    settled.first_refused.get_or_insert_with(|| (document.id.clone(), reason.clone()));
                     Verdict::Refused(document.json, reason)
                 }
                 Outcome::Later(reason) => {
@@ -184,6 +196,23 @@ mod tests {
         ledger.settle(settled.later, vec![Outcome::Stored]);
         assert_eq!(first_verdicts.try_recv().unwrap().len(), 2);
         assert_eq!(room.available_permits(), 2);
+    }
+
+    #[test]
+    fn halves_keep_whose_each_document_is() {
+        let room = Arc::new(Semaphore::new(2));
+        let (mut ledger, mut batch) = (Ledger::default(), Batch::default());
+        let (first, mut first_verdicts) = submission(&room, &["a"]);
+        let (second, mut second_verdicts) = submission(&room, &["b", "c", "d", "e"]);
+        ledger.enter(first, &mut batch);
+        ledger.enter(second, &mut batch);
+        let (left, right) = batch.halves();
+        assert_eq!((ids(&left), left.bytes), (vec!["a", "b"], 4));
+        assert_eq!((ids(&right), right.bytes), (vec!["c", "d", "e"], 6));
+        ledger.settle(right, vec![Outcome::Stored; 3]);
+        assert!(second_verdicts.try_recv().is_err(), "b waits");
+        ledger.settle(left, vec![Outcome::Stored; 2]);
+        assert_eq!((first_verdicts.try_recv().unwrap().len(), second_verdicts.try_recv().unwrap().len()), (1, 4));
     }
 
     #[test]

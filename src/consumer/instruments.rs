@@ -1,6 +1,6 @@
 //! The consumer's figures at `/metrics`.
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use crate::metrics::Metrics;
 
@@ -19,6 +19,9 @@ pub(super) struct Instruments {
     pub waiting_bytes: IntGauge,
     pub unacknowledged_messages: IntGauge,
     pub unacknowledged_bytes: IntGauge,
+    pub given_up: IntCounter,
+    /// Of other programs, by `protocol` (`otlp`, `zipkin`) and `outcome` (`taken`, `refused`).
+    pub spans: IntCounterVec,
 }
 
 impl Instruments {
@@ -44,7 +47,19 @@ impl Instruments {
                 "consumer_unacknowledged_messages",
                 "messages taken from RabbitMQ and not acknowledged yet",
             ),
-            unacknowledged_bytes: gauge("consumer_unacknowledged_bytes", "bytes of these"),
+            unacknowledged_bytes: gauge(
+                "consumer_unacknowledged_bytes",
+                "memory of those of these that are not settled",
+            ),
+            given_up: counter(
+                "consumer_given_up_messages_total",
+                "messages given back to RabbitMQ because there was no room for their bytes",
+            ),
+            spans: metrics.counter(
+                "consumer_spans_total",
+                "spans of other programs, stored or refused",
+                &["protocol", "outcome"],
+            ),
         }
     }
 }

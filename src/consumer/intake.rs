@@ -32,11 +32,11 @@ use crate::trace::event::parse;
 use crate::trace::transport::{EVENTS_PATH, chain};
 
 /// Of one request; senders of ours stay under 12 MiB.
-const MAX_BODY_BYTES: usize = 16 << 20;
+pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
 /// Within a sender's deadline of 10 s, so that it hears a 503 and not nothing.
-const STORE_TIMEOUT: Duration = Duration::from_secs(8);
+pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(8);
 /// While the store is known to be away nobody waits long for it.
-const AWAY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Of the HTTP server when it ends, in seconds.
 const STOP_SECONDS: u64 = 5;
 
@@ -62,17 +62,30 @@ impl Intake {
         }
     }
 
-    /// Whether the request brings one of the keys. Every key is compared whole, whatever matched before.
     fn lets_in(&self, request: &HttpRequest) -> bool {
-        let brought = request.headers().get(CALL_KEY_HEADER).map_or(&b""[..], |value| value.as_bytes());
-        let matches = self.call_keys.iter().map(|key| key.as_bytes().ct_eq(brought));
-        self.call_keys.is_empty() || bool::from(matches.fold(Choice::from(0), |any, this| any | this))
+        knows_key(&self.call_keys, request)
     }
 }
 
-/// Serves the routes on a listener that is already bound, until the end is asked for.
+/// Whether the request brings one of the keys, where there are any. Every key is compared whole, whatever matched before.
+pub(super) fn knows_key(call_keys: &[String], request: &HttpRequest) -> bool {
+    let brought = request.headers().get(CALL_KEY_HEADER).map_or(&b""[..], |value| value.as_bytes());
+    let matches = call_keys.iter().map(|key| key.as_bytes().ct_eq(brought));
+    call_keys.is_empty() || bool::from(matches.fold(Choice::from(0), |any, this| any | this))
+}
+
+/// Serves an intake on a listener that is already bound, until the end is asked for.
 pub(super) fn serve(intake: Intake, listener: TcpListener, shutdown: &Shutdown) -> Result<(), ConsumerError> {
-    let server = HttpServer::new(move || App::new().configure(intake.clone().routes()))
+    serve_routes(move |config| intake.clone().routes()(config), listener, shutdown)
+}
+
+/// Serves any routes so.
+pub(super) fn serve_routes(
+    routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
+    listener: TcpListener,
+    shutdown: &Shutdown,
+) -> Result<(), ConsumerError> {
+    let server = HttpServer::new(move || App::new().configure(routes.clone()))
         .workers(1)
         .disable_signals()
         .shutdown_timeout(STOP_SECONDS)

@@ -1,4 +1,5 @@
-//! THE PIPELINE'S END: takes events from RabbitMQ or over HTTP, stores them, and only then acknowledges.
+//! THE PIPELINE'S END: takes events from RabbitMQ or over HTTP, stores them, and only then acknowledges. Spans of other
+//! programs (`spans`) become events on the way.
 //!
 //! May import: `trace`, `store`, `metrics`, `shutdown`, `backoff`.
 
@@ -8,6 +9,7 @@ mod health;
 mod instruments;
 pub mod intake;
 mod pipeline;
+mod spans;
 mod writer;
 
 pub use health::Health;
@@ -27,6 +29,7 @@ use crate::trace::dead_letter::DeadLetters;
 use crate::trace::transport::connection::{Broker, SettingsError};
 use instruments::Instruments;
 use intake::Intake;
+use spans::Protocol;
 
 /// What a trace consumer takes and how.
 #[derive(Clone, Debug)]
@@ -35,7 +38,8 @@ pub struct Settings {
     pub amqp: Option<AmqpSettings>,
     /// Messages that may be taken but not yet stored.
     pub prefetch: u16,
-    /// Bytes of events that were read and are not stored yet; a message larger than that is read alone.
+    /// Bytes of messages and events that were taken and are not stored yet: half for messages as they came, half for the
+    /// events read from them. What is larger than a half is taken alone.
     pub max_bytes: usize,
     /// Events a write to the store.
     pub batch_events: usize,
@@ -53,8 +57,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    fn message_bytes(&self) -> usize {
+        self.max_bytes / 2
+    }
+
     fn parsed_bytes(&self) -> usize {
-        self.max_bytes.clamp(1, u32::MAX as usize) // as a semaphore counts
+        (self.max_bytes / 2).clamp(1, u32::MAX as usize) // as a semaphore counts
     }
 }
 
@@ -70,6 +78,23 @@ pub enum ConsumerError {
     /// Neither RabbitMQ nor a listener.
     #[error("a trace consumer needs `amqpAddr` or an HTTP port to take events from")]
     NoSource,
+}
+
+/// Where a consumer listens; each is bound already.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For events and searches of goms nodes.
+    pub events: Option<TcpListener>,
+    /// For spans of other programs in OTLP over HTTP.
+    pub otlp: Option<TcpListener>,
+    /// For those in Zipkin's JSON.
+    pub zipkin: Option<TcpListener>,
+}
+
+impl From<Option<TcpListener>> for Listeners {
+    fn from(events: Option<TcpListener>) -> Self {
+        Self { events, ..Self::default() }
+    }
 }
 
 /// A consumer at work.
@@ -94,31 +119,37 @@ impl Running {
     }
 }
 
-/// Starts a consumer: reads RabbitMQ when `settings.amqp` is there, and takes events and searches over HTTP when
-/// `listener` is there (both is possible). Needs a Tokio runtime. It also ends when `shutdown` begins.
+/// Starts a consumer: reads RabbitMQ when `settings.amqp` is there, and takes over HTTP what `listeners` are there for
+/// (both is possible). Needs a Tokio runtime. It also ends when `shutdown` begins.
 ///
 /// # Errors
 /// [`ConsumerError`]. A broker or store that is away is none: the consumer tries again by itself.
 pub fn start(
     settings: &Settings,
     store: Arc<dyn TraceStore>,
-    listener: Option<TcpListener>,
+    listeners: impl Into<Listeners>,
     metrics: &Metrics,
     shutdown: &Shutdown,
 ) -> Result<Running, ConsumerError> {
-    if settings.amqp.is_none() && listener.is_none() {
+    let listeners = listeners.into();
+    if settings.amqp.is_none() && listeners.events.is_none() {
         return Err(ConsumerError::NoSource);
     }
     let source = settings.amqp.as_ref().map(amqp_names).transpose()?;
     let shutdown = shutdown.child();
     let (health, instruments) = (Health::default(), Instruments::new(metrics));
     let pipeline = pipeline::start(settings, store.clone(), &instruments, &health, &shutdown);
-    if let Some(listener) = listener {
+    let dead_letters = Arc::new(DeadLetters::new(settings.dead_letters.clone()));
+    for (protocol, listener) in [(Protocol::Otlp, listeners.otlp), (Protocol::Zipkin, listeners.zipkin)] {
+        let Some(listener) = listener else { continue };
+        spans::serve(protocol, listener, settings, &pipeline, &instruments, &dead_letters, &shutdown)?;
+    }
+    if let Some(listener) = listeners.events {
         let intake = Intake {
             pipeline: pipeline.clone(),
             store,
             call_keys: settings.call_keys.clone().into(),
-            dead_letters: Arc::new(DeadLetters::new(settings.dead_letters.clone())),
+            dead_letters,
             refused: instruments.refused.clone(),
         };
         intake::serve(intake, listener, &shutdown)?;
@@ -130,8 +161,16 @@ pub fn start(
         health.set_queue(Some("not connected to rabbitmq yet".to_owned()));
         let prefetch = settings.prefetch.max(1); // 0 would mean no limit
         let (health, shutdown_source) = (health.clone(), shutdown.clone());
-        let source =
-            amqp::Source { broker, dead_queue, prefetch, pipeline, instruments, health, shutdown: shutdown_source };
+        let source = amqp::Source {
+            broker,
+            dead_queue,
+            prefetch,
+            room: amqp::Room::new(settings.message_bytes()),
+            pipeline,
+            instruments,
+            health,
+            shutdown: shutdown_source,
+        };
         shutdown.spawn(source.run());
     }
     Ok(Running { shutdown, health })

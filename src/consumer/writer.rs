@@ -5,8 +5,14 @@
 //!   time is for it, the others go on.
 //! - A write that fails as a whole, or of which everything is refused for now, pauses all: then one write at a time is
 //!   sent as a probe, by turns of what waits aside and of what is new, until the store takes something.
+//! - A write that fails as a whole though the store takes others, or that the store rejects as a whole, is divided, until
+//!   the document is found that it is about; that one counts as refused. A store that is away divides nothing.
 //!
 //! What waits is bounded by the pipeline's room.
+
+mod aside;
+#[cfg(test)]
+mod tests;
 
 use std::future::pending;
 use std::sync::Arc;
@@ -18,7 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::Settings;
-use super::batch::{Batch, Ledger};
+use super::batch::{Batch, Ledger, Settled};
 use super::health::Health;
 use super::instruments::Instruments;
 use super::pipeline::{Submission, weight};
@@ -26,6 +32,7 @@ use crate::backoff::Backoff;
 use crate::shutdown::Shutdown;
 use crate::store::{Outcome, StoreError, TraceStore};
 use crate::trace::transport::chain;
+use aside::{Aside, Tries};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -45,21 +52,16 @@ pub(super) struct Writer {
     fresh: Batch,
     /// When the batch that is being filled goes at the latest.
     fresh_due: Option<Instant>,
-    aside: Vec<Aside>,
+    aside: Aside,
     /// Whether it was said that something waits aside.
     aside_told: bool,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
     /// Whether one of the writes is of what waited aside.
     retrying: bool,
     pause: Option<Pause>,
+    /// Writes of which the store took something, since the start.
+    taken: u64,
     ending: bool,
-}
-
-/// Documents that wait to be written again.
-struct Aside {
-    batch: Batch,
-    due: Instant,
-    attempts: u32,
 }
 
 /// The store takes nothing.
@@ -73,8 +75,8 @@ struct Pause {
 /// Why a write is sent.
 #[derive(Clone, Copy)]
 struct Aim {
-    /// How often these documents were written before, when they waited aside.
-    again: Option<u32>,
+    /// How these documents fared before, when they waited aside.
+    again: Option<Tries>,
     probe: bool,
 }
 
@@ -108,11 +110,12 @@ impl Writer {
             ledger: Ledger::default(),
             fresh: Batch::default(),
             fresh_due: None,
-            aside: Vec::new(),
+            aside: Aside::default(),
             aside_told: false,
             writes: FuturesUnordered::new(),
             retrying: false,
             pause: None,
+            taken: 0,
             ending: false,
         }
     }
@@ -188,16 +191,16 @@ impl Writer {
         true
     }
 
-    /// What is to be written now, and how often it was before.
-    fn next_batch(&mut self, now: Instant) -> Option<(Batch, Option<u32>)> {
+    /// What is to be written now, and how it fared before.
+    fn next_batch(&mut self, now: Instant) -> Option<(Batch, Option<Tries>)> {
         let probe = self.pause.is_some();
         let fresh_is_ready = !self.fresh.is_empty()
             && (self.ending || probe || self.is_full() || self.fresh_due.is_some_and(|due| due <= now));
         let fresh_first = self.pause.as_ref().is_some_and(|pause| pause.fresh_next);
         if !(self.retrying || fresh_is_ready && fresh_first) {
-            let aside = self.take_aside(if self.ending || probe { None } else { Some(now) });
-            if let Some((batch, attempts)) = aside {
-                return Some((batch, Some(attempts)));
+            let due = if self.ending || probe { None } else { Some(now) };
+            if let Some((batch, tries)) = self.aside.take(due, self.batch_events, self.batch_bytes) {
+                return Some((batch, Some(tries)));
             }
         }
         if !fresh_is_ready {
@@ -205,24 +208,6 @@ impl Writer {
         }
         self.fresh_due = None;
         Some((std::mem::take(&mut self.fresh), None))
-    }
-
-    /// Of what waits aside and is due (all with `None`), as much as fits into one write.
-    fn take_aside(&mut self, due: Option<Instant>) -> Option<(Batch, u32)> {
-        let (mut taken, mut attempts) = (Batch::default(), 0);
-        for aside in std::mem::take(&mut self.aside) {
-            let is_due = due.is_none_or(|now| aside.due <= now);
-            let fits = taken.is_empty()
-                || (taken.documents.len() + aside.batch.documents.len() <= self.batch_events
-                    && taken.bytes + aside.batch.bytes <= self.batch_bytes);
-            if is_due && fits {
-                taken.append(aside.batch);
-                attempts = attempts.max(aside.attempts);
-            } else {
-                self.aside.push(aside);
-            }
-        }
-        (!taken.is_empty()).then_some((taken, attempts))
     }
 
     /// When there may be something to write though nothing comes in.
@@ -234,7 +219,7 @@ impl Writer {
         if self.writes.len() >= self.most_writes {
             return None; // the end of one wakes
         }
-        let aside = self.aside.iter().map(|aside| aside.due).min().filter(|_| !self.retrying);
+        let aside = self.aside.next_due().filter(|_| !self.retrying);
         self.fresh_due.into_iter().chain(aside).min()
     }
 
@@ -244,54 +229,84 @@ impl Writer {
         self.instruments.write_seconds.observe(took.as_secs_f64());
         self.retrying &= aim.again.is_none();
         match result {
-            Err(error) => {
-                self.put_aside(batch, aim);
-                self.pause(aim, &chain(&error));
-                // someone must act first, and a server may count wrong passwords
-                if let (StoreError::Setting { .. }, Some(pause)) = (&error, &mut self.pause) {
-                    pause.until = pause.until.max(Instant::now() + LAST_RETRY);
-                }
-            }
-            Ok(outcomes) => {
-                let before = (batch.documents.len(), weight(&batch.documents));
-                let settled = self.ledger.settle(batch, outcomes);
-                let later = settled.later;
-                self.count_out(before.0 - later.documents.len(), before.1 - weight(&later.documents));
-                self.instruments.refused.inc_by(settled.refused as u64);
-                if settled.stored > 0 {
-                    self.instruments.stored.inc_by(settled.stored as u64);
-                    log::info!("{} trace consumer success count={}", self.source, settled.stored);
-                }
-                let taken = settled.stored + settled.refused > 0;
-                if taken {
-                    self.go_on();
-                }
-                if let Some(reason) = settled.reason {
-                    // new documents that are all refused tell of the store; those that wait aside only of themselves
-                    if !taken && (aim.again.is_none() || aim.probe) {
-                        self.pause(aim, &reason);
-                    } else if !self.ending && !std::mem::replace(&mut self.aside_told, true) {
-                        log::warn!("the trace store refuses some events for now, they are written again: {reason}");
-                    }
-                    self.put_aside(later, aim);
-                }
-            }
+            Err(error) => self.failed(batch, aim, &error),
+            Ok(outcomes) => self.answered(batch, aim, outcomes),
         }
         if self.aside.is_empty() && !self.retrying && std::mem::take(&mut self.aside_told) {
             log::info!("the trace store has taken the events that it refused before");
         }
     }
 
+    fn answered(&mut self, batch: Batch, aim: Aim, outcomes: Vec<Outcome>) {
+        let settled = self.account(batch, outcomes);
+        let taken = settled.stored + settled.refused > 0;
+        if taken {
+            self.taken += 1;
+            self.go_on();
+        }
+        if let Some(reason) = settled.reason {
+            // new documents that are all refused tell of the store; those that wait aside only of themselves
+            if !taken && (aim.again.is_none() || aim.probe) {
+                self.pause(aim, &reason);
+            } else if !self.ending && !std::mem::replace(&mut self.aside_told, true) {
+                log::warn!("the trace store refuses some events for now, they are written again: {reason}");
+            }
+            self.put_aside(settled.later, aim.again.unwrap_or_default());
+        }
+    }
+
+    /// Answers the submissions, counts and tells.
+    fn account(&mut self, batch: Batch, outcomes: Vec<Outcome>) -> Settled {
+        let before = (batch.documents.len(), weight(&batch.documents));
+        let settled = self.ledger.settle(batch, outcomes);
+        self.count_out(before.0 - settled.later.documents.len(), before.1 - weight(&settled.later.documents));
+        if let Some((id, reason)) = &settled.first_refused {
+            self.instruments.refused.inc_by(settled.refused as u64);
+            log::warn!("the store refuses trace events count={} id={id} reason={reason}", settled.refused);
+        }
+        if settled.stored > 0 {
+            self.instruments.stored.inc_by(settled.stored as u64);
+            log::info!("{} trace consumer success count={}", self.source, settled.stored);
+        }
+        settled
+    }
+
+    /// Finds out whether that is about the store or about what was written.
+    fn failed(&mut self, batch: Batch, aim: Aim, error: &StoreError) {
+        let mut tries = aim.again.unwrap_or_default();
+        let found = tries.failed(matches!(error, StoreError::Rejected { .. }), self.taken);
+        let reason = chain(error);
+        if !found.others_pass {
+            self.pause(aim, &reason);
+            // someone must act first, and a server may count wrong passwords
+            if let (StoreError::Setting { .. }, Some(pause)) = (error, &mut self.pause) {
+                pause.until = pause.until.max(Instant::now() + LAST_RETRY);
+            }
+        }
+        if found.divide && batch.documents.len() > 1 && !self.ending {
+            log::debug!("a write of {} trace events is divided: {reason}", batch.documents.len());
+            let (first, rest) = batch.halves();
+            for half in [first, rest] {
+                self.instruments.retried.inc_by(half.documents.len() as u64);
+                self.aside.put(half, Instant::now(), tries.of_a_half());
+            }
+        } else if found.refuse && batch.documents.len() == 1 {
+            self.account(batch, vec![Outcome::Refused(reason)]);
+        } else {
+            self.put_aside(batch, if found.others_pass { tries } else { tries.of_the_innocent() });
+        }
+    }
+
     /// Keeps documents for another write; at the end they go back to where they came from, unanswered.
-    fn put_aside(&mut self, batch: Batch, aim: Aim) {
+    fn put_aside(&mut self, batch: Batch, mut tries: Tries) {
         if self.ending {
             self.count_out(batch.documents.len(), weight(&batch.documents));
             return;
         }
         self.instruments.retried.inc_by(batch.documents.len() as u64);
-        let attempts = aim.again.unwrap_or(0);
-        let wait = FIRST_RETRY.saturating_mul(1 << attempts.min(10)).min(LAST_RETRY);
-        self.aside.push(Aside { batch, due: Instant::now() + wait, attempts: attempts + 1 });
+        let wait = FIRST_RETRY.saturating_mul(1 << tries.writes.min(10)).min(LAST_RETRY);
+        tries.writes += 1;
+        self.aside.put(batch, Instant::now() + wait, tries);
     }
 
     /// Of several writes that fail together only the first, and then each probe, makes the wait longer.
@@ -300,8 +315,8 @@ impl Writer {
             // the store is away: nothing more is tried
             let waiting = std::mem::take(&mut self.fresh);
             self.count_out(waiting.documents.len(), weight(&waiting.documents));
-            for aside in std::mem::take(&mut self.aside) {
-                self.count_out(aside.batch.documents.len(), weight(&aside.batch.documents));
+            for batch in self.aside.drain().collect::<Vec<_>>() {
+                self.count_out(batch.documents.len(), weight(&batch.documents));
             }
             return;
         }

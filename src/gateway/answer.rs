@@ -6,14 +6,14 @@
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use actix_web::http::header::{HeaderName, HeaderValue};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::AnswerForm;
 use super::respond::Failure;
-use crate::upstream::{AnswerBody, UpstreamResponse, headers};
+use crate::upstream::{AnswerBody, AnswerHead, UpstreamResponse, headers};
 
 /// An answer that is longer passes as it is, without `status`: it does not belong in memory.
 const SPLICED_BYTES: u64 = 64 << 20;
@@ -31,21 +31,24 @@ pub(super) enum Body {
     /// None and no length either: of a HEAD, a 204, a 304.
     None,
     Whole(Bytes),
-    Passing(AnswerBody),
+    Passing(Box<AnswerBody>),
 }
 
 /// Takes the service's answer over: status, headers that may pass, and the body in the form that the route asks for.
 ///
 /// # Errors
-/// When the answer breaks off, or is none (an interim status).
+/// When the answer breaks off, or is no complete JSON where nothing else tells that it is complete.
 pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: bool) -> Result<Answer, Failure> {
-    let status = StatusCode::from_u16(upstream.status).ok().filter(|status| !status.is_informational());
-    let status = status.ok_or(Failure::Interim(upstream.status))?;
+    let status = StatusCode::from_u16(upstream.status).unwrap_or(StatusCode::BAD_GATEWAY); // never: it is 200 to 599
     let mut head = HttpResponse::new(status);
-    let listed = || upstream.headers().get_all(CONNECTION).map(|value| value.as_bytes());
-    for (name, value) in upstream.headers() {
-        if headers::passes_up(name.as_str(), listed()) {
-            head.headers_mut().append(name.clone(), value.clone());
+    let listed: Vec<&[u8]> = upstream.headers().values("connection").collect();
+    for field in upstream.headers().fields() {
+        // what the client parsed as a field is one here too
+        if headers::passes_up(field.name(), listed.iter().copied())
+            && let Ok(name) = HeaderName::from_bytes(field.name().as_bytes())
+            && let Ok(value) = HeaderValue::from_maybe_shared(field.shared_value())
+        {
+            head.headers_mut().append(name, value);
         }
     }
     if is_head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
@@ -59,14 +62,14 @@ pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: 
         let is_short = upstream.body.length().is_some_and(|length| length <= READ_FIRST_BYTES);
         let body = match upstream.body {
             body if is_short => Body::Whole(body.collect(READ_FIRST_BYTES as usize).await?),
-            body => Body::Passing(body),
+            body => Body::Passing(Box::new(body)),
         };
         return Ok(Answer { head, body });
     }
-    let is_counted = upstream.body.length().is_some();
+    let is_delimited = upstream.body.is_delimited();
     let body = upstream.body.collect(SPLICED_BYTES as usize).await?;
-    // awc does not tell a chunked body that was cut off from one that ended
-    if !is_counted && serde_json::from_slice::<IgnoredAny>(&body).is_err() {
+    // a body that ends with its connection may have been cut off
+    if !is_delimited && serde_json::from_slice::<IgnoredAny>(&body).is_err() {
         return Err(Failure::NotJson);
     }
     let body = match form {
@@ -77,10 +80,9 @@ pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: 
     Ok(Answer { head, body: Body::Whole(body) })
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let is_plain =
-        headers.get(CONTENT_ENCODING).is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes()).unwrap_or_default();
+fn is_json(head: &AnswerHead) -> bool {
+    let is_plain = head.values("content-encoding").all(|coding| coding.eq_ignore_ascii_case(b"identity"));
+    let kind = head.values("content-type").next().unwrap_or_default();
     let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     let is_suffixed = kind.len() > 5 && kind[kind.len() - 5..].eq_ignore_ascii_case(b"+json");
     is_plain && (kind.eq_ignore_ascii_case(b"application/json") || is_suffixed)

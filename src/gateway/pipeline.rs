@@ -121,7 +121,7 @@ fn deliver(answer: Answer, journal: Journal, in_flight: LoadGuard) -> HttpRespon
         Body::None => answer.head.set_body(BoxBody::new(actix_web::body::None::new())),
         Body::Whole(bytes) => answer.head.set_body(BoxBody::new(bytes)),
         Body::Passing(body) => {
-            let passing = Passing { body, _journal: journal, _in_flight: in_flight };
+            let passing = Passing { body: *body, _journal: journal, _in_flight: in_flight };
             answer.head.set_body(BoxBody::new(passing))
         }
     }

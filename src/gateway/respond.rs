@@ -38,8 +38,6 @@ pub(super) enum Failure {
     NotKnownYet,
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error("the service ended its answer with the interim status {0}")]
-    Interim(u16),
     #[error("the service's answer is no complete JSON; see its log")]
     NotJson,
     #[error("{0}; see the service's log")]
@@ -59,10 +57,9 @@ impl Failure {
             Self::Headers { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotKnownYet | Self::Call(CallError::NoNode(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Call(CallError::Deadline { .. }) | Self::Answer(Broken::Stalled(_)) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Call(CallError::Unreachable { .. } | CallError::Broken { .. })
-            | Self::Interim(_)
-            | Self::NotJson
-            | Self::Answer(_) => StatusCode::BAD_GATEWAY,
+            Self::Call(CallError::Unreachable { .. } | CallError::Broken { .. }) | Self::NotJson | Self::Answer(_) => {
+                StatusCode::BAD_GATEWAY
+            }
         }
     }
 

@@ -11,7 +11,8 @@ use super::{Parts, Running, ServeError};
 /// A program's address: `http://host:port`, maybe with a path that every request's path is put after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramUrl {
-    uri: actix_web::http::Uri,
+    /// The path without its last `/`; empty for none.
+    prefix: String,
     host: String,
     port: u16,
 }
@@ -39,8 +40,7 @@ impl std::str::FromStr for ProgramUrl {
         let host = url.host_str().ok_or_else(|| bad("it has no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = url.port_or_known_default().ok_or_else(|| bad("it has no port"))?;
-        let uri = url.as_str().parse().map_err(|_| bad("it cannot be read"))?;
-        Ok(Self { uri, host, port })
+        Ok(Self { prefix: url.path().trim_end_matches('/').to_owned(), host, port })
     }
 }
 
@@ -49,11 +49,22 @@ impl ProgramUrl {
     pub(super) fn socket(&self) -> (&str, u16) {
         (&self.host, self.port)
     }
+
+    /// `host:port`, as `Host` names it.
+    pub(super) fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
+    /// What every request's path is put after.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
 }
 
 impl std::fmt::Display for ProgramUrl {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{}", self.uri.to_string().trim_end_matches('/'))
+        write!(out, "http://{}{}", self.authority(), self.prefix)
     }
 }
 
@@ -73,7 +84,7 @@ pub fn serve_program(
     timeout: Duration,
     parts: Parts,
 ) -> Result<Running, ServeError> {
-    start(listener, name, Target::Program(url.uri.clone(), timeout), parts)
+    start(listener, name, Target::Program(url.clone(), timeout), parts)
 }
 
 #[cfg(test)]
@@ -85,7 +96,7 @@ mod tests {
         let parse = |text: &str| text.parse::<ProgramUrl>();
         let url = parse("http://127.0.0.1:5000").unwrap();
         assert_eq!((url.socket(), url.to_string().as_str()), (("127.0.0.1", 5000), "http://127.0.0.1:5000"));
-        assert_eq!(parse("http://localhost/base/").unwrap().to_string(), "http://localhost/base");
+        assert_eq!(parse("http://localhost/base/").unwrap().to_string(), "http://localhost:80/base");
         assert_eq!(parse("http://[::1]:7").unwrap().socket(), ("::1", 7));
         for bad in ["127.0.0.1:5000", "https://127.0.0.1:5000", "http://a:1/?q", "http://", "5000", "http://u@h:1"] {
             assert!(parse(bad).is_err(), "{bad}");

@@ -8,32 +8,23 @@ use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Payload;
-use actix_web::http::header::{self, HeaderMap, HeaderValue};
-use actix_web::http::{Method, StatusCode, Uri};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
-use awc::error::{ConnectError, SendRequestError};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 
+use super::app::ProgramUrl;
 use super::context::Asker;
 use super::observe::Observed;
 use super::server::{REQUEST_ID, TRACEPARENT, TRACESTATE, failure, request_info, trace_lines};
 use super::{ServiceError, body};
 use crate::trace::{TraceBody, TraceContext, tracestate};
-use crate::upstream::connector;
+use crate::upstream::headers;
+use crate::upstream::http1::{Answer, HttpError, Outgoing, Parts, Pool, RequestHead, Shared, Target};
 
-/// Headers that concern one connection only (RFC 9110, section 7.6.1), and those that the client sets itself.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "content-length",
-    "expect",
-];
+/// Headers that goms sets itself on its way to the program.
+const OWN: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "traceparent", "tracestate"];
 
 /// JSON bodies up to this size are read before they are forwarded, so that the trace can show them.
 const SHOWN_BODY_BYTES: u64 = 64 << 10;
@@ -46,8 +37,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 
 /// Sends requests to one URL; one a worker.
 pub(super) struct Forwarder {
-    client: awc::Client,
-    base: String,
+    pool: Rc<Pool>,
+    target: Target,
+    url: ProgramUrl,
     /// `goms=<service>`: what the program calls, with the headers that it got, was called by this service.
     caller: Option<String>,
     timeout: Duration,
@@ -55,12 +47,9 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(super) fn new(url: Uri, service: &str, timeout: Duration, body_bytes: usize) -> Self {
-        let connector =
-            awc::Connector::new().connector(connector::tcp()).limit(0).conn_keep_alive(IDLE).timeout(CONNECT);
-        let client = awc::Client::builder().connector(connector).disable_redirects().no_default_headers().finish();
-        let base = url.to_string().trim_end_matches('/').to_owned();
-        Self { client, base, caller: tracestate::member(service), timeout, body_bytes }
+    pub(super) fn new(url: ProgramUrl, service: &str, timeout: Duration, body_bytes: usize) -> Self {
+        let target = Target::Named(url.authority().into());
+        Self { pool: Pool::new(CONNECT, IDLE), target, url, caller: tracestate::member(service), timeout, body_bytes }
     }
 
     /// Sends the request on and streams the answer back.
@@ -103,20 +92,22 @@ impl Forwarder {
             observed.record_start(request_info(recorder, request, asker, shown));
         }
         let over = Rc::new(Cell::new(false));
-        let outgoing = self.outgoing(request, trace);
-        let sent = match (whole, announced) {
-            (Some(bytes), _) => outgoing.send_body(bytes).await,
-            (None, Some(len)) if has_body => outgoing.send_body(Sized { len, chunks: payload }).await,
-            (None, None) if has_body => outgoing.send_stream(limited(payload, self.body_bytes, over.clone())).await,
-            _ => outgoing.send().await,
+        let body = match (whole, announced) {
+            (Some(bytes), _) => Outgoing::Whole(bytes),
+            (None, Some(len)) if has_body => Outgoing::Stream(Shared::new(parts(payload)), Some(len)),
+            (None, None) if has_body => {
+                Outgoing::Stream(Shared::new(limited(payload, self.body_bytes, over.clone())), None)
+            }
+            _ => Outgoing::NoBody,
         };
-        match sent {
-            Ok(answer) => incoming(request, answer, trace, observed),
+        match self.send(request, trace, &body).await {
+            Ok(answer) => incoming(request, answer, observed),
             Err(_) if over.get() => failure(&body::too_long(self.body_bytes), trace, observed),
             Err(error) => {
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
                 log::warn!(
-                    "cannot forward to the program at {} requestId={} error={error}",
-                    self.base,
+                    "cannot forward to the program at {} requestId={} error={error}{cause}",
+                    self.url,
                     trace.request_id
                 );
                 failure(&self.explain(&error), trace, observed)
@@ -124,79 +115,77 @@ impl Forwarder {
         }
     }
 
-    fn outgoing(&self, request: &HttpRequest, trace: TraceContext) -> awc::ClientRequest {
-        let path = request.uri().path_and_query().map_or("/", |both| both.as_str());
-        let mut outgoing = self.client.request(request.method().clone(), format!("{}{path}", self.base));
-        outgoing = outgoing.no_decompress().timeout(self.timeout);
-        copy_headers(request.headers(), outgoing.headers_mut(), &[header::HOST.as_str(), TRACESTATE.as_str()]);
-        let headers = outgoing.headers_mut();
-        if let Some(own) = headers.get_mut(header::DATE)
-            && let Ok(marked) = HeaderValue::from_bytes(&connector::mark_own_date(own.as_bytes()))
-        {
-            *own = marked;
-        }
-        if let Ok(id) = HeaderValue::from_str(&trace.request_id.to_string()) {
-            headers.insert(REQUEST_ID, id);
-        }
-        if let Ok(parent) = HeaderValue::from_str(&trace.traceparent()) {
-            headers.insert(TRACEPARENT, parent);
-        }
-        let lines = trace_lines(request.headers()).filter(|_| trace.parent_id.is_some());
-        let state = tracestate::with_caller(self.caller.as_deref(), lines);
-        if let Ok(state) = HeaderValue::from_str(&state) {
-            headers.insert(TRACESTATE, state);
-        }
-        outgoing
+    async fn send(&self, request: &HttpRequest, trace: TraceContext, body: &Outgoing) -> Result<Answer, HttpError> {
+        let head = self.head(request, trace)?;
+        let sent = self.pool.send(&self.target, &head, body, self.timeout).await;
+        self.pool.recycle(head.into_buffer());
+        sent
     }
 
-    fn explain(&self, error: &SendRequestError) -> ServiceError {
-        let base = &self.base;
+    fn head(&self, request: &HttpRequest, trace: TraceContext) -> Result<RequestHead, HttpError> {
+        let path = format!("{}{}", self.url.prefix(), request.path());
+        let mut head = RequestHead::new(self.pool.buffer(), request.method().as_str(), &path, request.query_string())?;
+        head.field("host", self.url.authority().as_bytes())?;
+        let listed: Vec<&[u8]> = request.headers().get_all(header::CONNECTION).map(HeaderValue::as_bytes).collect();
+        for (name, value) in request.headers() {
+            let name = name.as_str();
+            if !headers::is_hop_by_hop(name, listed.iter().copied()) && !OWN.contains(&name) {
+                head.field(name, value.as_bytes())?;
+            }
+        }
+        head.display(REQUEST_ID.as_str(), &trace.request_id)?;
+        head.field(TRACEPARENT.as_str(), trace.traceparent().as_bytes())?;
+        let lines = trace_lines(request.headers()).filter(|_| trace.parent_id.is_some());
+        let state = tracestate::with_caller(self.caller.as_deref(), lines);
+        if !state.is_empty() {
+            head.field(TRACESTATE.as_str(), state.as_bytes())?;
+        }
+        Ok(head)
+    }
+
+    fn explain(&self, error: &HttpError) -> ServiceError {
+        let url = &self.url;
         match error {
-            SendRequestError::Timeout => {
-                ServiceError::new(504, format!("the program at {base} did not answer within {:?}", self.timeout))
+            HttpError::Deadline(after) => {
+                ServiceError::new(504, format!("the program at {url} did not answer within {after:?}"))
             }
-            SendRequestError::Connect(ConnectError::Timeout) => {
-                ServiceError::new(504, format!("the program at {base} did not accept a connection in time"))
+            HttpError::ConnectTimeout(_) => {
+                ServiceError::new(504, format!("the program at {url} did not accept a connection in time"))
             }
-            // awc says `Disconnected` when the connection ends before the answer's head is complete
-            SendRequestError::Connect(error) if !matches!(error, ConnectError::Disconnected) => {
-                ServiceError::new(502, format!("nothing accepts connections at {base}; is the program running?"))
+            HttpError::Connect(_) => {
+                ServiceError::new(502, format!("nothing accepts connections at {url}; is the program running?"))
             }
-            SendRequestError::Body(_) => ServiceError::new(400, "the body broke off"),
-            _ => ServiceError::new(502, format!("the program at {base} broke off or sent no valid HTTP answer")),
+            HttpError::Body(_) => ServiceError::new(400, "the body broke off"),
+            HttpError::Request(what) => ServiceError::new(400, format!("the request cannot be passed on: {what}")),
+            _ => ServiceError::new(502, format!("the program at {url} broke off or sent no valid HTTP answer")),
         }
     }
 }
 
 /// Makes the program's answer ours.
-fn incoming<S>(
-    request: &HttpRequest,
-    answer: awc::ClientResponse<S>,
-    trace: TraceContext,
-    mut observed: Observed,
-) -> HttpResponse
-where
-    S: Stream<Item = Result<Bytes, awc::error::PayloadError>> + Unpin + 'static,
-{
-    let status = answer.status();
-    if status.is_informational() {
-        let interim = ServiceError::new(502, format!("the program ended its answer with the interim status {status}"));
-        return failure(&interim, trace, observed);
+fn incoming(request: &HttpRequest, answer: Answer, mut observed: Observed) -> HttpResponse {
+    let Answer { head, body } = answer;
+    let status = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY); // never: it is 200 to 599
+    let mut response = HttpResponse::new(status);
+    let listed: Vec<&[u8]> = head.values("connection").collect();
+    for field in head.fields() {
+        let name = field.name();
+        // what the client parsed as a field is one here too
+        if !headers::is_hop_by_hop(name, listed.iter().copied())
+            && !name.eq_ignore_ascii_case("content-length")
+            && let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+            && let Ok(value) = HeaderValue::from_maybe_shared(field.shared_value())
+        {
+            response.headers_mut().append(name, value);
+        }
     }
-    let mut response: HttpResponseBuilder = HttpResponse::build(status);
-    let mut response = response.finish();
-    copy_headers(answer.headers(), response.headers_mut(), &[]);
-    // RFC 9112 section 6.3: beside a transfer coding a length means nothing
-    let is_coded = answer.headers().contains_key(header::TRANSFER_ENCODING);
-    let len = body::content_length(answer.headers()).filter(|_| !is_coded);
-    let bodyless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if bodyless {
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         observed.end(status.as_u16());
         return response;
     }
     if *request.method() == Method::HEAD {
         observed.end(status.as_u16());
-        return match len {
+        return match head.announced_length() {
             Some(len) => response
                 .set_body(Sized { len, chunks: stream::empty::<Result<Bytes, std::io::Error>>() })
                 .map_into_boxed_body(),
@@ -204,7 +193,8 @@ where
         };
     }
     observed.set_status(status.as_u16());
-    let chunks = answer.map(move |chunk| {
+    let len = body.left();
+    let chunks = body.map(move |chunk| {
         let _told_at_the_end = &observed; // lives as long as the body
         chunk
     });
@@ -214,37 +204,22 @@ where
     }
 }
 
-/// Copies all values but those of connection headers, of headers that `Connection` lists, and of `skip`.
-fn copy_headers(from: &HeaderMap, to: &mut HeaderMap, skip: &[&str]) {
-    let listed: Vec<String> = from
-        .get_all(header::CONNECTION)
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(',').map(|name| name.trim().to_ascii_lowercase()))
-        .collect();
-    for (name, value) in from {
-        let text = name.as_str();
-        if !HOP_BY_HOP.contains(&text) && !skip.contains(&text) && !listed.iter().any(|other| other == text) {
-            to.append(name.clone(), value.clone());
-        }
-    }
+fn parts(payload: Payload) -> Parts {
+    Box::pin(payload.map(|part| part.map_err(Into::into)))
 }
 
-/// A stream that ends with an error past `limit` bytes, and says so in `over`.
-fn limited(
-    payload: Payload,
-    limit: usize,
-    over: Rc<Cell<bool>>,
-) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Unpin {
+/// Parts that end with an error past `limit` bytes, and say so in `over`.
+fn limited(payload: Payload, limit: usize, over: Rc<Cell<bool>>) -> Parts {
     let mut len = 0usize;
-    payload.map(move |chunk| {
-        let chunk = chunk.map_err(std::io::Error::other)?;
-        len = len.saturating_add(chunk.len());
+    Box::pin(payload.map(move |part| {
+        let part = part?;
+        len = len.saturating_add(part.len());
         if len > limit {
             over.set(true);
-            return Err(std::io::Error::other("the body is too long"));
+            return Err("the body is too long".into());
         }
-        Ok(chunk)
-    })
+        Ok(part)
+    }))
 }
 
 /// A stream of a known length.

@@ -15,6 +15,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
+use super::app::ProgramUrl;
 use super::calls::{CallTable, Calls};
 use super::context::{Asker, asker_of};
 use super::forward::Forwarder;
@@ -91,7 +92,7 @@ pub(super) enum Target {
     /// Handlers in this process.
     Handlers(Arc<Service>),
     /// A program in any language at this URL, and how long it may take for an answer's head.
-    Program(actix_web::http::Uri, Duration),
+    Program(ProgramUrl, Duration),
 }
 
 pub(super) fn start(listener: TcpListener, name: &str, target: Target, parts: Parts) -> Result<Running, ServeError> {

@@ -72,6 +72,15 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It answers and refuses this write as a whole; a part of it may pass.
+    #[error("trace store at `{address}` refuses the whole write")]
+    Rejected {
+        /// Where.
+        address: String,
+        /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Does not work as it is configured, as with a wrong password; a batch may be written again once it is mended.
     #[error("trace store at `{address}` cannot be used: {hint}")]
     Setting {
@@ -162,6 +171,7 @@ pub trait TraceStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] or [`StoreError::Setting`] when nothing is known of the batch; it may be written again.
+    /// [`StoreError::Rejected`] when the store says that it takes no such batch; parts of it may be written.
     async fn write(&self, batch: &[Document]) -> Result<Vec<Outcome>, StoreError>;
 
     /// Finds events; filters first, then orders over the whole range, then cuts the page.

@@ -75,8 +75,11 @@ impl OpenBatch {
 
     /// What was collected, if anything.
     pub fn seal(&mut self) -> Option<Batch> {
-        let OpenBatch { mut json, spans, born } = std::mem::take(self);
-        let born = born?;
+        let born = self.born.take()?;
+        // the next one will be about as long: it is not to grow, and so be copied, again and again
+        let (bytes, events) = (self.json.len(), self.spans.len());
+        let mut json = std::mem::replace(&mut self.json, Vec::with_capacity((bytes + bytes / 16).min(BATCH_BYTES)));
+        let spans = std::mem::replace(&mut self.spans, Vec::with_capacity(events));
         json.push(b']');
         Some(Batch { json: Bytes::from(json), events: spans.len(), born, spans: Some(spans) })
     }

@@ -6,6 +6,7 @@
 //!  "eventId","traceId","spanId","parentId","status","node","durationNs","timeMs"[,"action"],"caller"}
 //! ```
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +16,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::context::TraceContext;
-use super::go_form::{duration_text, push_local_time, push_string};
+use super::go_form::{push_digits, push_duration, push_local_time, push_string};
 pub use super::parse::{Fields, ParseError, Parsed, Received, parse};
 
 /// Now, in milliseconds of Unix time.
@@ -24,7 +25,7 @@ pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Which of the four events of a request.
+/// Which of the four events of a request, or that of another program's span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum EventKind {
     /// The gateway took the request.
@@ -39,6 +40,9 @@ pub enum EventKind {
     /// The service answered it.
     #[serde(rename = "service.end")]
     ServiceEnd,
+    /// Another program did something that is no answer to a request, as a call or a query.
+    #[serde(rename = "span.end")]
+    SpanEnd,
 }
 
 /// The request as the events of one node show it; shared by its start and end event.
@@ -78,7 +82,7 @@ pub struct Origin {
 /// One event, as cheap to make as it can be; serialised off the request path.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Which of the four.
+    /// Which.
     pub kind: EventKind,
     /// The request it belongs to.
     pub context: TraceContext,
@@ -105,6 +109,7 @@ impl EventKind {
             Self::RequestEnd => "request.end",
             Self::ServiceStart => "service.start",
             Self::ServiceEnd => "service.end",
+            Self::SpanEnd => "span.end",
         }
     }
 }
@@ -134,18 +139,12 @@ impl Event {
         out.extend_from_slice(b"\",\"time\":\"");
         push_local_time(out, self.time_ms);
         out.push(b'"');
-        for (key, value) in [
-            ("serviceName", &self.origin.service_name),
-            ("serviceId", &self.origin.service_id),
-            ("projectName", &self.origin.project_name),
-        ] {
-            push_text_field(out, key, value);
-        }
+        with_fields(&self.origin, |fields| out.extend_from_slice(&fields.service));
         match self.duration {
             None => out.extend_from_slice(b",\"trace\":null"),
             Some(duration) => {
                 out.extend_from_slice(b",\"trace\":{\"timing\":\"");
-                out.extend_from_slice(duration_text(nanos(duration)).as_bytes());
+                push_duration(out, nanos(duration));
                 out.extend_from_slice(b"\"}");
             }
         }
@@ -158,20 +157,21 @@ impl Event {
         push_uuid(out, self.id);
         let context = &self.context;
         out.extend_from_slice(b"\",\"traceId\":\"");
-        push_hex(out, context.trace_id, 32);
+        push_hex(out, (context.trace_id >> 64) as u64);
+        push_hex(out, context.trace_id as u64);
         out.extend_from_slice(b"\",\"spanId\":\"");
-        push_hex(out, u128::from(context.span_id), 16);
+        push_hex(out, context.span_id);
         out.extend_from_slice(b"\",\"parentId\":");
         match context.parent_id {
             Some(parent) => {
                 out.push(b'"');
-                push_hex(out, u128::from(parent), 16);
+                push_hex(out, parent);
                 out.push(b'"');
             }
             None => out.extend_from_slice(b"null"),
         }
         push_number_field(out, "status", self.status.map(u64::from));
-        push_text_field(out, "node", &self.origin.node);
+        with_fields(&self.origin, |fields| out.extend_from_slice(&fields.node));
         push_number_field(out, "durationNs", self.duration.map(nanos));
         out.extend_from_slice(b",\"timeMs\":");
         if self.time_ms < 0 {
@@ -186,6 +186,36 @@ impl Event {
             None => out.extend_from_slice(b",\"caller\":null"),
         }
     }
+}
+
+/// An origin's fields as they stand in each of its events.
+struct OriginFields {
+    of: Arc<Origin>,
+    service: Vec<u8>,
+    node: Vec<u8>,
+}
+
+impl OriginFields {
+    fn new(origin: &Arc<Origin>) -> Self {
+        let (mut service, mut node) = (Vec::new(), Vec::new());
+        push_text_field(&mut service, "serviceName", &origin.service_name);
+        push_text_field(&mut service, "serviceId", &origin.service_id);
+        push_text_field(&mut service, "projectName", &origin.project_name);
+        push_text_field(&mut node, "node", &origin.node);
+        Self { of: origin.clone(), service, node }
+    }
+}
+
+thread_local! {
+    /// Those written last: most processes are one node, so they are written once.
+    static LAST_ORIGIN: RefCell<Option<OriginFields>> = const { RefCell::new(None) };
+}
+
+fn with_fields(origin: &Arc<Origin>, write: impl FnOnce(&OriginFields)) {
+    LAST_ORIGIN.with_borrow_mut(|last| match last {
+        Some(fields) if Arc::ptr_eq(&fields.of, origin) => write(fields),
+        _ => write(last.insert(OriginFields::new(origin))),
+    });
 }
 
 impl RequestInfo {
@@ -236,24 +266,12 @@ fn push_number_field(out: &mut Vec<u8>, key: &str, value: Option<u64>) {
     }
 }
 
-/// Decimal digits, without the machinery of `format!`.
-fn push_digits(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [b'0'; 20]; // u64::MAX has as many
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] += (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-/// The low `digits` hexadecimal digits, lower case, with zeros in front.
-fn push_hex(out: &mut Vec<u8>, value: u128, digits: u32) {
-    out.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[(value >> (4 * digit) & 15) as usize]));
+/// 16 hexadecimal digits, lower case, with zeros in front.
+fn push_hex(out: &mut Vec<u8>, value: u64) {
+    let digits = value
+        .to_be_bytes()
+        .map(|byte| [b"0123456789abcdef"[usize::from(byte >> 4)], b"0123456789abcdef"[usize::from(byte & 15)]]);
+    out.extend_from_slice(digits.as_flattened());
 }
 
 fn push_uuid(out: &mut Vec<u8>, id: Uuid) {
@@ -320,6 +338,25 @@ mod tests {
     }
 
     #[test]
+    fn each_origin_shows_its_own_fields() {
+        let one = event();
+        let mut other = event();
+        other.origin = Arc::new(Origin {
+            service_name: "user".into(),
+            service_id: "i\"d".into(),
+            project_name: "p".into(),
+            node: "n".into(),
+        });
+        for _ in 0..2 {
+            let json = String::from_utf8(other.to_json()).unwrap();
+            assert!(json.contains(r#""serviceName":"user","serviceId":"i\"d","projectName":"p""#), "{json}");
+            assert!(json.contains(r#""node":"n""#), "{json}");
+            let json = String::from_utf8(one.to_json()).unwrap();
+            assert!(json.contains(r#""serviceName":"gateway""#) && !json.contains(r#""node":"n""#), "{json}");
+        }
+    }
+
+    #[test]
     fn a_start_event_has_no_timing() {
         let mut start = event();
         (start.kind, start.duration, start.status) = (EventKind::RequestStart, None, None);
@@ -338,13 +375,10 @@ mod tests {
         for value in [0, 7, 10, 200, 1_795_247_767_123, u64::MAX] {
             let (mut digits, mut hex) = (Vec::new(), Vec::new());
             push_digits(&mut digits, value);
-            push_hex(&mut hex, u128::from(value), 16);
+            push_hex(&mut hex, value);
             assert_eq!(String::from_utf8(digits).unwrap(), value.to_string());
             assert_eq!(String::from_utf8(hex).unwrap(), format!("{value:016x}"));
         }
-        let mut hex = Vec::new();
-        push_hex(&mut hex, u128::MAX - 1, 32);
-        assert_eq!(String::from_utf8(hex).unwrap(), format!("{:032x}", u128::MAX - 1));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub mod transport;
 
 pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
-pub use export::OtlpSettings;
+pub use export::{OtlpSettings, TlsError};
 pub use recorder::{Recorder, TraceBody, header_form};
 pub use redact::{BodyPath, REDACTED, Redact};
 pub use sample::Decision;
@@ -119,6 +119,9 @@ pub enum TraceError {
     /// The operating system gives no thread.
     #[error("cannot start the thread of the trace spool")]
     Thread(#[source] std::io::Error),
+    /// The OTLP collector cannot be spoken to by TLS.
+    #[error("cannot export spans by TLS")]
+    Otlp(#[from] TlsError),
     /// RabbitMQ's settings make no sense.
     #[error(transparent)]
     Amqp(#[from] transport::connection::SettingsError),

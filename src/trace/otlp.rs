@@ -4,16 +4,26 @@
 //! that goms neither writes nor reads are left out, which protobuf allows. They stand here by hand, as a dozen small
 //! structs: `opentelemetry-proto` brings the OpenTelemetry API and SDK with it.
 //!
+//! They are read from protobuf and from OTLP's JSON (`json`); `weight` tells what a body will take before it is read.
+//!
 //! ```text
 //! ExportTraceServiceRequest ─► ResourceSpans (one a process) ─► ScopeSpans (one a library) ─► Span
 //! ```
 
+mod json;
+mod weight;
+
+pub(crate) use weight::{json_weight, protobuf_weight};
+
 use prost::{Message, Oneof};
+use serde::Deserialize;
 
 /// What is posted to `/v1/traces`.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct ExportTraceServiceRequest {
     #[prost(message, repeated, tag = "1")]
+    #[serde(deserialize_with = "json::or_default")]
     pub resource_spans: Vec<ResourceSpans>,
 }
 
@@ -35,111 +45,147 @@ pub(crate) struct ExportTracePartialSuccess {
 }
 
 /// Spans of one process.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct ResourceSpans {
     #[prost(message, optional, tag = "1")]
     pub resource: Option<Resource>,
     #[prost(message, repeated, tag = "2")]
+    #[serde(deserialize_with = "json::or_default")]
     pub scope_spans: Vec<ScopeSpans>,
 }
 
 /// Who tells: `service.name` and the like.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct Resource {
     #[prost(message, repeated, tag = "1")]
+    #[serde(deserialize_with = "json::or_default")]
     pub attributes: Vec<KeyValue>,
 }
 
 /// Spans of one library.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct ScopeSpans {
     #[prost(message, optional, tag = "1")]
     pub scope: Option<InstrumentationScope>,
     #[prost(message, repeated, tag = "2")]
+    #[serde(deserialize_with = "json::or_default")]
     pub spans: Vec<Span>,
 }
 
 /// The library that made the spans.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct InstrumentationScope {
     #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::or_default")]
     pub name: String,
     #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "json::or_default")]
     pub version: String,
 }
 
 /// One operation.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct Span {
     /// 16 bytes, not all zero.
     #[prost(bytes = "vec", tag = "1")]
+    #[serde(deserialize_with = "json::hex")]
     pub trace_id: Vec<u8>,
     /// 8 bytes, not all zero.
     #[prost(bytes = "vec", tag = "2")]
+    #[serde(deserialize_with = "json::hex")]
     pub span_id: Vec<u8>,
     #[prost(string, tag = "3")]
+    #[serde(deserialize_with = "json::or_default")]
     pub trace_state: String,
     /// 8 bytes; empty for a root.
     #[prost(bytes = "vec", tag = "4")]
+    #[serde(deserialize_with = "json::hex")]
     pub parent_span_id: Vec<u8>,
     /// W3C flags in the low 8 bits.
     #[prost(fixed32, tag = "16")]
+    #[serde(deserialize_with = "json::whole")]
     pub flags: u32,
     #[prost(string, tag = "5")]
+    #[serde(deserialize_with = "json::or_default")]
     pub name: String,
     #[prost(enumeration = "SpanKind", tag = "6")]
+    #[serde(deserialize_with = "json::span_kind")]
     pub kind: i32,
     #[prost(fixed64, tag = "7")]
+    #[serde(deserialize_with = "json::whole")]
     pub start_time_unix_nano: u64,
     #[prost(fixed64, tag = "8")]
+    #[serde(deserialize_with = "json::whole")]
     pub end_time_unix_nano: u64,
     #[prost(message, repeated, tag = "9")]
+    #[serde(deserialize_with = "json::or_default")]
     pub attributes: Vec<KeyValue>,
     #[prost(message, repeated, tag = "11")]
+    #[serde(deserialize_with = "json::or_default")]
     pub events: Vec<Event>,
     #[prost(message, repeated, tag = "13")]
+    #[serde(deserialize_with = "json::or_default")]
     pub links: Vec<Link>,
     #[prost(message, optional, tag = "15")]
     pub status: Option<Status>,
 }
 
 /// Something at one moment of a span.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct Event {
     #[prost(fixed64, tag = "1")]
+    #[serde(deserialize_with = "json::whole")]
     pub time_unix_nano: u64,
     #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "json::or_default")]
     pub name: String,
     #[prost(message, repeated, tag = "3")]
+    #[serde(deserialize_with = "json::or_default")]
     pub attributes: Vec<KeyValue>,
 }
 
 /// A span of this or another trace that a span has to do with.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct Link {
     #[prost(bytes = "vec", tag = "1")]
+    #[serde(deserialize_with = "json::hex")]
     pub trace_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
+    #[serde(deserialize_with = "json::hex")]
     pub span_id: Vec<u8>,
     #[prost(string, tag = "3")]
+    #[serde(deserialize_with = "json::or_default")]
     pub trace_state: String,
     #[prost(message, repeated, tag = "4")]
+    #[serde(deserialize_with = "json::or_default")]
     pub attributes: Vec<KeyValue>,
 }
 
 /// How a span ended.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct Status {
     #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "json::or_default")]
     pub message: String,
     #[prost(enumeration = "StatusCode", tag = "3")]
+    #[serde(deserialize_with = "json::status_code")]
     pub code: i32,
 }
 
 /// An attribute.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct KeyValue {
     #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::or_default")]
     pub key: String,
     #[prost(message, optional, tag = "2")]
     pub value: Option<AnyValue>,
@@ -172,16 +218,20 @@ pub(crate) enum Value {
 }
 
 /// A list.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct ArrayValue {
     #[prost(message, repeated, tag = "1")]
+    #[serde(deserialize_with = "json::or_default")]
     pub values: Vec<AnyValue>,
 }
 
 /// A map.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct KeyValueList {
     #[prost(message, repeated, tag = "1")]
+    #[serde(deserialize_with = "json::or_default")]
     pub values: Vec<KeyValue>,
 }
 

@@ -1,14 +1,19 @@
 //! Reads what comes in as trace events: one JSON object or an array of them, from our nodes or the originals'.
 
+mod known;
+mod missing;
+
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::go_form::{parse_duration, parse_local_time, push_string};
+use super::go_form::{parse_duration, parse_local_time};
+use known::{Known, text, url_of, value};
+use missing::Missing;
 
 /// An event as it goes into a store.
 #[derive(Clone, Debug)]
@@ -110,53 +115,6 @@ impl<'de> Deserialize<'de> for Elements<'de> {
     }
 }
 
-/// What is read of an event. Each part may be missing or of another type, which then counts as missing.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Known<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    request_id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    request: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    event: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    time: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    service_name: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    service_id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    trace: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    event_id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    trace_id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    status: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    node: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    duration_ns: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    time_ms: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    action: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    caller: Option<&'a RawValue>,
-}
-
-/// Tells `null` (a field that is there) from no field.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-#[derive(Deserialize)]
-struct Url {
-    #[serde(default)]
-    url: String,
-}
-
 #[derive(Deserialize)]
 struct Timing {
     timing: String,
@@ -167,45 +125,46 @@ struct Timing {
 /// # Errors
 /// [`ParseError`] when the whole message is no event; single elements of an array are in [`Received::refused`].
 pub fn parse(bytes: &[u8]) -> Result<Received, ParseError> {
-    let whole: &RawValue = serde_json::from_slice(bytes).map_err(ParseError::Json)?;
     let mut received = Received::default();
-    if whole.get().starts_with('[') {
-        let Elements(elements) = serde_json::from_str(whole.get()).map_err(ParseError::Json)?;
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        let Elements(elements) = serde_json::from_slice(bytes).map_err(ParseError::Json)?;
         if elements.len() > MAX_ELEMENTS {
             return Err(ParseError::TooMany);
         }
         for element in elements {
-            match parse_one(element.get()) {
+            match parse_one(element) {
                 Ok(event) => received.events.push(event),
                 Err(error) => received.refused.push((element.get().to_owned(), error)),
             }
         }
     } else {
-        received.events.push(parse_one(whole.get())?);
+        let event: &RawValue = serde_json::from_slice(bytes).map_err(ParseError::Json)?;
+        received.events.push(parse_one(event)?);
     }
     Ok(received)
 }
 
-fn parse_one(json: &str) -> Result<Parsed, ParseError> {
+fn parse_one(raw: &RawValue) -> Result<Parsed, ParseError> {
+    let json = raw.get();
     if !json.starts_with('{') {
         return Err(ParseError::NotAnObject);
     }
     let known: Known<'_> = serde_json::from_str(json).map_err(ParseError::Json)?;
-    let (request_id, event) = (value::<String>(known.request_id), value::<String>(known.event));
+    let (request_id, event) = (text(known.request_id), text(known.event));
     if request_id.is_none() && event.is_none() {
         return Err(ParseError::NotAnEvent);
     }
     let (request_id, event) = (request_id.unwrap_or_default(), event.unwrap_or_default());
     let mut missing = Missing::default();
 
-    let own_id = value::<String>(known.event_id).filter(|id| Uuid::try_parse(id).is_ok());
+    let own_id = text(known.event_id).filter(|id| Uuid::try_parse(id).is_ok());
     let id = own_id.unwrap_or_else(|| missing.text(known.event_id, "eventId", hashed_id(json)));
-    let trace_id = value(known.trace_id).unwrap_or_else(|| {
+    let trace_id = text(known.trace_id).unwrap_or_else(|| {
         let id = Uuid::try_parse(&request_id).map(|id| id.simple().to_string()).unwrap_or_default();
         missing.text(known.trace_id, "traceId", id)
     });
-    let node = value(known.node).unwrap_or_else(|| {
-        let service_id: String = value(known.service_id).unwrap_or_default();
+    let node = text(known.node).unwrap_or_else(|| {
+        let service_id = text(known.service_id).unwrap_or_default();
         missing.text(known.node, "node", node_of(&service_id))
     });
     let duration_ns = value(known.duration_ns).or_else(|| {
@@ -214,23 +173,23 @@ fn parse_one(json: &str) -> Result<Parsed, ParseError> {
         Some(timing)
     });
     let time_ms = value(known.time_ms).unwrap_or_else(|| {
-        let time = value::<String>(known.time).and_then(|time| parse_local_time(&time));
+        let time = text(known.time).and_then(|time| parse_local_time(&time));
         let time = time.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
         missing.number(known.time_ms, "timeMs", time);
         time
     });
-    let service: String = value(known.service_name).unwrap_or_default();
-    let url = value::<Url>(known.request).map(|request| request.url).unwrap_or_default();
+    let service = text(known.service_name).unwrap_or_default();
+    let url = url_of(known.request);
     let action =
-        value(known.action).unwrap_or_else(|| missing.text(known.action, "action", action_of(&event, &service, &url)));
+        text(known.action).unwrap_or_else(|| missing.text(known.action, "action", action_of(&event, &service, &url)));
     let caller = match known.caller {
-        Some(_) => value(known.caller).unwrap_or_default(),
+        Some(_) => text(known.caller).unwrap_or_default(),
         None if event.starts_with("service.") => missing.text(None, "caller", ORIGINAL_CALLER.to_owned()),
         None => String::new(),
     };
     Ok(Parsed {
         id,
-        json: missing.append_to(json).map_err(ParseError::Json)?,
+        json: missing.append_to(raw).map_err(ParseError::Json)?,
         fields: Fields {
             request_id,
             event,
@@ -259,10 +218,6 @@ fn action_of(event: &str, service: &str, url: &str) -> String {
     }
 }
 
-fn value<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
-    serde_json::from_str(raw?.get()).ok()
-}
-
 /// `goms_user_ip:rpc_ip:http` → `ip:rpc_ip:http`.
 fn node_of(service_id: &str) -> String {
     service_id.splitn(3, '_').nth(2).unwrap_or_default().to_owned()
@@ -274,44 +229,6 @@ fn hashed_id(json: &str) -> String {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
-}
-
-/// Fields that an event lacked, as JSON to put behind its last one. A field that is there, even as `null`, stays.
-#[derive(Default)]
-struct Missing(Vec<u8>);
-
-impl Missing {
-    fn text(&mut self, there: Option<&RawValue>, key: &str, value: String) -> String {
-        if there.is_none() && !value.is_empty() {
-            self.key(key);
-            push_string(&mut self.0, &value);
-        }
-        value
-    }
-
-    fn number(&mut self, there: Option<&RawValue>, key: &str, value: impl std::fmt::Display) {
-        if there.is_none() {
-            self.key(key);
-            self.0.extend_from_slice(value.to_string().as_bytes());
-        }
-    }
-
-    fn key(&mut self, key: &str) {
-        self.0.extend_from_slice(b",\"");
-        self.0.extend_from_slice(key.as_bytes());
-        self.0.extend_from_slice(b"\":");
-    }
-
-    /// `json` is an object with at least one field, and ends with its `}`.
-    fn append_to(self, json: &str) -> Result<Box<RawValue>, serde_json::Error> {
-        let mut whole = json.to_owned();
-        if !self.0.is_empty() {
-            whole.pop();
-            whole.push_str(&String::from_utf8_lossy(&self.0));
-            whole.push('}');
-        }
-        RawValue::from_string(whole)
-    }
 }
 
 #[cfg(test)]

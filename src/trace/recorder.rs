@@ -42,6 +42,8 @@ pub enum TraceBody {
 
 /// Events that may wait in memory for the spool, besides the bound of bytes. Past either, events are dropped and counted.
 const QUEUE_EVENTS: usize = 16_384;
+/// A browser sends about a dozen; more are taken all the same.
+const USUAL_HEADERS: usize = 16;
 
 impl Recorder {
     /// Records nothing.
@@ -85,15 +87,16 @@ impl Recorder {
     ) -> RequestInfo {
         let only_the_key = Redact::default();
         let redact = self.shared.as_ref().map_or(&only_the_key, |shared| &shared.redact);
-        let mut shown: Vec<(String, String)> = Vec::new();
+        let mut shown: Vec<(String, String)> =
+            Vec::with_capacity(headers.size_hint().1.unwrap_or(0).min(USUAL_HEADERS));
         for (name, value) in headers {
-            let name = header_form(name);
-            if name == "Host" || shown.iter().any(|(known, _)| *known == name) {
+            let is_known = |(known, _): &(String, String)| known.eq_ignore_ascii_case(name);
+            if name.eq_ignore_ascii_case("host") || shown.iter().any(is_known) {
                 continue;
             }
             let value =
-                if redact.hides_header(&name) { Cow::Borrowed(REDACTED) } else { String::from_utf8_lossy(value) };
-            shown.push((name, value.into_owned()));
+                if redact.hides_header(name) { Cow::Borrowed(REDACTED) } else { String::from_utf8_lossy(value) };
+            shown.push((header_form(name), value.into_owned()));
         }
         let cap = self.shared.as_ref().map_or(0, |shared| shared.body_bytes);
         let body = match body {
@@ -119,7 +122,9 @@ impl Recorder {
         }
     }
 
-    /// Hands an event over. Never waits: when the queue is full the event is dropped and counted.
+    /// Hands an event over. Never waits and takes no lock: when the queue is full the event is dropped and counted.
+    /// It allocates no more than the event's own place in the queue, for 32 events at a time. The first event after a
+    /// pause costs a system call, which wakes the spool; those that follow find it awake.
     pub fn record(&self, event: Event) {
         if let Some(shared) = &self.shared {
             shared.backlog.add(event, |event| shared.queue.try_send(event).is_ok());
@@ -159,13 +164,13 @@ impl Recorder {
 #[must_use]
 pub fn header_form(name: &str) -> String {
     let mut upper = true;
-    name.chars()
-        .map(|letter| {
-            let formed = if upper { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
-            upper = letter == '-';
-            formed
-        })
-        .collect()
+    // byte by byte, so that the length is known; what is not ASCII stays as it is
+    let letters = name.bytes().map(|letter| {
+        let formed = if upper { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
+        upper = letter == b'-';
+        formed
+    });
+    String::from_utf8(letters.collect()).unwrap_or_else(|_| name.to_owned())
 }
 
 fn note(len: u64) -> Bytes {
@@ -175,6 +180,73 @@ fn note(len: u64) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::event::{EventKind, Origin};
+    use crate::trace::{Message, Transport};
+
+    fn settings() -> Settings {
+        Settings {
+            sample: 1.0,
+            slow: std::time::Duration::from_secs(1),
+            body_bytes: 1024,
+            redact: Redact::default(),
+            spool_bytes: 1 << 20,
+            spool_dir: std::path::PathBuf::new(),
+            flush_interval: std::time::Duration::from_millis(100),
+            message: Message::Batch,
+            transport: Transport::Direct { call_key: None },
+            otlp: None,
+        }
+    }
+
+    /// The events of one request.
+    fn events(count: usize) -> Vec<Event> {
+        let headers = [("accept", &b"*/*"[..])].into_iter();
+        let info = Recorder::off().request_info("GET", "/", "", "::1".into(), headers, TraceBody::None);
+        let id = uuid::Uuid::new_v4();
+        let text = String::new;
+        let origin = Origin { service_name: text(), service_id: text(), project_name: text(), node: text() };
+        let event = Event {
+            kind: EventKind::RequestStart,
+            context: TraceContext { request_id: id, trace_id: 1, span_id: 1, parent_id: None, sampled: true },
+            request: Arc::new(info),
+            origin: Arc::new(origin),
+            time_ms: 0,
+            duration: None,
+            status: None,
+            id,
+        };
+        vec![event; count]
+    }
+
+    #[test]
+    fn recording_allocates_no_more_than_the_events_own_place() {
+        let (recorder, mut queue) = Recorder::channel(&settings(), &Metrics::new());
+        let record = |events: Vec<Event>| {
+            allocation_counter::measure(|| events.into_iter().for_each(|event| recorder.record(event)))
+        };
+        let count = 8192;
+        let first = record(events(count));
+        let place = size_of::<Event>() as u64 + 2; // and its share of what binds 32 of them together
+        assert!(first.bytes_total <= count as u64 * place, "{first:?} for {count} times {place}");
+        assert!(first.count_total <= count as u64 / 32, "{first:?} for {count}");
+        while queue.try_recv().is_ok() {}
+        // what was read is used again, if not all of it
+        let again = record(events(count));
+        assert!(again.bytes_total <= first.bytes_total, "{again:?} after {first:?}");
+        record(events(QUEUE_EVENTS));
+        let full = record(events(100));
+        assert_eq!((full.count_total, full.bytes_total), (0, 0), "a full queue");
+    }
+
+    #[test]
+    fn of_a_header_the_first_value_is_shown_in_gos_spelling() {
+        let headers = [("x-request-ID", "1"), ("host", "h"), ("HOST", "h"), ("X-Request-Id", "2"), ("dnt", "ä")];
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let info = Recorder::off().request_info("GET", "/", "", String::new(), headers, TraceBody::None);
+        let shown: Vec<_> = info.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(shown, [("X-Request-Id", "1"), ("Dnt", "ä")]);
+        assert_eq!(header_form("é-x"), "é-X");
+    }
 
     #[test]
     fn the_call_key_shows_under_no_spelling() {

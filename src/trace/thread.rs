@@ -35,7 +35,10 @@ pub(super) fn start(
         let exports = Shutdown::new();
         let open = || {
             let mut spool = Spool::open(&settings, events, Carrier::new(&settings, catalog)?, &metrics)?;
-            spool.otlp = settings.otlp.as_ref().map(|otlp| Exporter::start(otlp, &metrics, &exports));
+            spool.otlp = match &settings.otlp {
+                Some(otlp) => Some(Exporter::start(otlp, &metrics, &exports)?),
+                None => None,
+            };
             Ok(spool)
         };
         // a system has a `LocalSet`, which the HTTP client and the spool's own futures need

@@ -1,22 +1,19 @@
 //! Bodies on their way down and up.
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_web::dev::Payload;
-use awc::error::PayloadError;
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
+use super::http1::{self, HttpError};
 use crate::balance::Permit;
 
 /// What is streamed through.
-pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, Box<dyn std::error::Error>>>>>;
+pub type BodyStream = http1::Parts;
 
 /// How long an answer's body may stand still; nginx's `proxy_read_timeout`.
 const STALL: Duration = Duration::from_secs(60);
@@ -36,54 +33,12 @@ pub enum RequestBody {
     },
 }
 
-/// A streamed body that outlives a try which never took from it.
-#[derive(Clone)]
-pub(super) struct Shared(Rc<Parts>);
-
-struct Parts {
-    stream: RefCell<BodyStream>,
-    touched: Cell<bool>,
-    last: Cell<Instant>,
-}
-
-impl Shared {
-    pub fn new(stream: BodyStream) -> Self {
-        Self(Rc::new(Parts {
-            stream: RefCell::new(stream),
-            touched: Cell::new(false),
-            last: Cell::new(Instant::now()),
-        }))
-    }
-
-    pub fn is_touched(&self) -> bool {
-        self.0.touched.get()
-    }
-
-    /// When its last part came.
-    pub fn last(&self) -> Instant {
-        self.0.last.get()
-    }
-}
-
-impl Stream for Shared {
-    type Item = Result<Bytes, Box<dyn std::error::Error>>;
-
-    fn poll_next(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.touched.set(true);
-        let polled = self.0.stream.borrow_mut().as_mut().poll_next(task);
-        if polled.is_ready() {
-            self.0.last.set(Instant::now());
-        }
-        polled
-    }
-}
-
 /// Why an answer's body did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     /// The connection failed.
     #[error("the service's answer broke off")]
-    Read(#[source] PayloadError),
+    Read(#[source] HttpError),
     /// The connection ended before as many bytes had come as were announced.
     #[error("the service's answer ended {0} bytes early")]
     Short(u64),
@@ -97,22 +52,26 @@ pub enum Broken {
 
 /// An answer's body; the node counts as busy until it is dropped.
 pub struct AnswerBody {
-    parts: Payload,
-    /// Bytes still to come, where the service said how many.
-    left: Option<u64>,
+    parts: http1::Body,
     stall: Option<Pin<Box<Sleep>>>,
     _permit: Permit,
 }
 
 impl AnswerBody {
-    pub(super) fn new(parts: Payload, length: Option<u64>, permit: Permit) -> Self {
-        Self { parts, left: length, stall: None, _permit: permit }
+    pub(super) fn new(parts: http1::Body, permit: Permit) -> Self {
+        Self { parts, stall: None, _permit: permit }
     }
 
     /// How many bytes are still to come, where the service said so.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
-        self.left
+        self.parts.left()
+    }
+
+    /// Its end is marked. One that is not ends with its connection, complete or not.
+    #[must_use]
+    pub fn is_delimited(&self) -> bool {
+        self.parts.is_delimited()
     }
 
     /// All of it in memory.
@@ -149,16 +108,14 @@ impl Stream for AnswerBody {
         match Pin::new(&mut this.parts).poll_next(task) {
             Poll::Ready(Some(Ok(part))) => {
                 this.stall = None;
-                if let Some(left) = &mut this.left {
-                    *left = left.saturating_sub(part.len() as u64);
-                }
                 Poll::Ready(Some(Ok(part)))
             }
+            Poll::Ready(Some(Err(HttpError::Short))) => Poll::Ready(Some(Err(match this.parts.left() {
+                Some(left) => Broken::Short(left),
+                None => Broken::Read(HttpError::Short),
+            }))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Broken::Read(error)))),
-            Poll::Ready(None) => match this.left.take() {
-                Some(left) if left > 0 => Poll::Ready(Some(Err(Broken::Short(left)))),
-                _ => Poll::Ready(None),
-            },
+            Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 let stall = this.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL)));
                 stall.as_mut().poll(task).map(|()| Some(Err(Broken::Stalled(STALL))))

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use awc::error::{ConnectError, SendRequestError};
-
+use super::http1::HttpError;
 use crate::balance::PickError;
 use crate::registry::Node;
 
@@ -21,7 +20,7 @@ pub enum CallError {
         node: Arc<Node>,
         /// What went wrong.
         #[source]
-        source: SendRequestError,
+        source: HttpError,
     },
     /// It was reached, but its answer was cut off or is not HTTP. It may have carried the request out.
     #[error("node `{}` of service `{}` gave no proper answer", node.id, node.id.service)]
@@ -30,7 +29,7 @@ pub enum CallError {
         node: Arc<Node>,
         /// What went wrong.
         #[source]
-        source: SendRequestError,
+        source: HttpError,
     },
     /// It did not answer in time. It may have carried the request out.
     #[error("node `{}` of service `{}` did not answer within {after:?}", node.id, node.id.service)]
@@ -42,21 +41,20 @@ pub enum CallError {
     },
     /// The client's body ended early while it was passed on.
     #[error("the request's body broke off")]
-    Body(#[source] SendRequestError),
+    Body(#[source] HttpError),
     /// Method, path or a header cannot be sent over HTTP.
     #[error("cannot send this request")]
-    Request(#[source] SendRequestError),
+    Request(#[source] HttpError),
 }
 
 impl CallError {
-    /// Sorts what awc reports.
-    pub(super) fn from_send(node: Arc<Node>, source: SendRequestError) -> Self {
+    /// Sorts what became of a try.
+    pub(super) fn from_try(node: Arc<Node>, source: HttpError) -> Self {
         match source {
-            // awc says `Disconnected` when the connection ends before the answer's head is complete
-            SendRequestError::Connect(ConnectError::Disconnected) => Self::Broken { node, source },
-            SendRequestError::Connect(_) => Self::Unreachable { node, source },
-            SendRequestError::Body(_) => Self::Body(source),
-            SendRequestError::Url(_) | SendRequestError::Http(_) => Self::Request(source),
+            HttpError::Body(_) => Self::Body(source),
+            HttpError::Request(_) => Self::Request(source),
+            HttpError::Deadline(after) => Self::Deadline { node, after },
+            _ if source.was_not_sent() => Self::Unreachable { node, source },
             _ => Self::Broken { node, source },
         }
     }

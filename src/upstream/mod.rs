@@ -3,17 +3,18 @@
 //! May import: `balance`, `registry`, `trace` (context, `tracestate` and the call key's name), `backoff`, `metrics`.
 //!
 //! [`Upstream::call`] is that function; one [`Upstream`] a worker, since it is bound to its thread. [`headers`] says
-//! which headers may pass.
+//! which headers may pass, `http1` is the client that carries it (a service's front uses it for the program behind it).
 
 mod body;
 mod call;
-pub(crate) mod connector;
 mod error;
 pub mod headers;
+pub(crate) mod http1;
 
 pub use body::{AnswerBody, BodyStream, Broken, RequestBody};
 pub use call::{Forwarded, Upstream, UpstreamRequest, UpstreamResponse};
 pub use error::CallError;
+pub use http1::{AnswerHead, Field, HttpError};
 
 use std::time::Duration;
 

@@ -183,6 +183,11 @@ fn one_fault_each() {
         // RabbitMQ, a consumer and the spool take 16 MiB at most: a larger event would hold up or spoil all behind it
         ("traces: {bodyBytes: 64MiB}", "traces.bodyBytes: must be at most `1048576` bytes, got `64MiB`"),
         ("traces: {spoolBytes: 10}", "traces.spoolBytes: must be at least `1048576` bytes"),
+        (
+            "consumer: {otlp: here}",
+            "consumer.otlp: `here` is no place to listen; write `on`, `off`, a port, or for example `127.0.0.1:4318`",
+        ),
+        ("consumer: {zipkin: {listen: 9411}}", "consumer.zipkin: must be a single value, got a mapping"),
         ("consumer: {prefetch: 70000}", "consumer.prefetch: must be a number from 1 to 65535, got `70000`"),
     ];
     for (text, part) in cases {
@@ -299,6 +304,23 @@ fn flags_go_over_the_file() {
     assert!(config.registry.register_interval < Duration::from_secs(1));
     let config = load("", &["--etcd-addr", "x:1|y:2"]).expect("good");
     assert!(matches!(&config.registry.backend, Backend::Etcd(etcd) if etcd.endpoints == ["x:1", "y:2"]));
+}
+
+#[test]
+fn spans_are_taken_where_the_flags_say_or_the_file() {
+    let spans = |text: &str, args: &[&str]| {
+        let cli = cli::parse(["goms", "trace-consumer"].iter().chain(args).map(Into::into)).expect("good flags");
+        let cli::Command::TraceConsumer(args) = &cli.command else { panic!("another command") };
+        let config =
+            Config::parse("config.yml", text, &cli.common, &cli.node()).expect("good").with_intake(&args.intake);
+        (config.spans.otlp.to_string(), config.spans.zipkin.to_string())
+    };
+    let both = |otlp: &str, zipkin: &str| (otlp.to_owned(), zipkin.to_owned());
+    assert_eq!(spans("", &[]), both("off", "off"));
+    assert_eq!(spans("", &["--otlp", "--zipkin"]), both("on", "on"));
+    let file = "consumer: {otlp: 127.0.0.1:1, zipkin: on}";
+    assert_eq!(spans(file, &[]), both("127.0.0.1:1", "on"));
+    assert_eq!(spans(file, &["--otlp", "2", "--zipkin=off"]), both("2", "off"));
 }
 
 #[test]

@@ -34,12 +34,32 @@ pub struct Shown {
     pub parent_id: String,
     #[serde(deserialize_with = "text")]
     pub action: String,
+    #[serde(deserialize_with = "text")]
+    pub caller: String,
     #[serde(deserialize_with = "lenient")]
     pub status: Option<u16>,
     #[serde(deserialize_with = "lenient")]
     pub duration_ns: Option<u64>,
     #[serde(deserialize_with = "lenient")]
     pub time_ms: i64,
+    #[serde(deserialize_with = "lenient")]
+    pub span: ShownSpan,
+}
+
+/// What a span of another program has besides.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ShownSpan {
+    /// `server`, `client`, …
+    #[serde(deserialize_with = "text")]
+    pub kind: String,
+    /// To the nanosecond.
+    #[serde(deserialize_with = "lenient")]
+    pub start_ns: Option<u64>,
+    #[serde(deserialize_with = "text")]
+    pub error: String,
+    #[serde(deserialize_with = "lenient")]
+    pub attributes: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What was asked.
@@ -85,9 +105,12 @@ impl Shown {
         self.event.ends_with(".end")
     }
 
-    /// When the span began that this event starts or ends, in nanoseconds of Unix time. What it carries is in
+    /// When the span began that this event starts or ends, in nanoseconds of Unix time. Events of goms are told in
     /// milliseconds, so it is as near as that.
     pub fn began_ns(&self) -> i128 {
+        if let Some(start_ns) = self.span.start_ns {
+            return i128::from(start_ns);
+        }
         let time_ns = i128::from(self.time_ms) * 1_000_000;
         if self.is_end() { time_ns - i128::from(self.duration_ns.unwrap_or(0)) } else { time_ns }
     }
@@ -97,11 +120,23 @@ impl Shown {
         let request = &self.request;
         let line = match (request.method.as_str(), request.url.as_str()) {
             ("", "") if self.name.is_empty() => self.action.clone(),
-            ("", "") => self.name.clone(),
+            ("", "") => self.named(),
             ("", url) => format!("{url}{}", request.url_param),
             (method, url) => format!("{method} {url}{}", request.url_param),
         };
         super::printable(&line)
+    }
+
+    /// The name, which for a call over HTTP may be no more than its method: then with where it went.
+    fn named(&self) -> String {
+        let target = ["url.full", "http.url", "url.path", "http.path", "http.target"];
+        let target = target.iter().find_map(|key| self.span.attributes.get(*key)?.as_str());
+        match target {
+            Some(target) if !self.name.contains(['/', ' ']) => {
+                format!("{} {}", self.name, target.split('?').next().unwrap_or_default())
+            }
+            _ => self.name.clone(),
+        }
     }
 
     pub fn status_text(&self) -> String {
@@ -150,5 +185,20 @@ pub mod tests {
         assert_eq!((shown.request_id.as_str(), shown.event.as_str(), shown.status), ("", "service.end", None));
         assert_eq!(shown.request.body.as_deref().map(RawValue::get), Some("[1.10]"));
         assert_eq!((shown.line().as_str(), shown.began_ns()), ("/a", 3_000_000));
+    }
+
+    #[test]
+    fn a_call_named_by_its_method_says_where_it_went() {
+        for (name, attributes, line) in [
+            ("GET", r#"{"url.full":"http://h/a?b=1"}"#, "GET http://h/a"),
+            ("get", r#"{"http.path":"/a"}"#, "get /a"),
+            ("GET /{id}", r#"{"url.full":"http://h/7"}"#, "GET /{id}"),
+            ("SELECT", "{}", "SELECT"),
+        ] {
+            let json =
+                format!(r#"{{"event":"span.end","name":"{name}","span":{{"startNs":7,"attributes":{attributes}}}}}"#);
+            let shown = Shown::read(&RawValue::from_string(json).expect("JSON"));
+            assert_eq!((shown.line().as_str(), shown.began_ns()), (line, 7));
+        }
     }
 }

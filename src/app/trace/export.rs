@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::{Shown, grouped, now_ms, show, unavailable};
+use super::{Shown, ShownSpan, grouped, now_ms, show, unavailable};
 use crate::app::AppError;
 use crate::cli::{ExportArgs, ExportFormat};
 use crate::store::{MAX_LIMIT, Order, Page, Query, StoreError, TraceStore};
@@ -174,6 +174,8 @@ fn shown(event: &RawValue, format: ExportFormat) -> Shown {
     let mut shown = Shown::read(event);
     if format == ExportFormat::Otlp {
         (shown.request.body, shown.request.headers) = (None, Default::default()); // spans carry neither
+    } else {
+        shown.span = Default::default(); // requests carry none of it
     }
     shown
 }

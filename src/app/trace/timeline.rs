@@ -118,12 +118,12 @@ fn pair(events: &[Shown]) -> Vec<Span<'_>> {
 /// The spans in the order of drawing with their depth: each below its caller, callees in the order of starting. A span
 /// whose caller is not here stands at the left; an original's service, which names none, below its request.
 fn nest(spans: &[Span<'_>]) -> Vec<(usize, usize)> {
-    let mut by_id: HashMap<&str, usize> = HashMap::new();
+    let mut by_id: HashMap<&str, Vec<usize>> = HashMap::new();
     let mut requests: HashMap<&str, usize> = HashMap::new();
     for (at, span) in spans.iter().enumerate() {
         let Some(told) = span.told() else { continue };
         if !told.span_id.is_empty() {
-            by_id.entry(&told.span_id).or_insert(at);
+            by_id.entry(&told.span_id).or_default().push(at);
         }
         if span.is_request() {
             requests.entry(&told.request_id).or_insert(at);
@@ -131,12 +131,15 @@ fn nest(spans: &[Span<'_>]) -> Vec<(usize, usize)> {
     }
     let parent_of = |at: usize| {
         let told = spans[at].told()?;
-        let parent = if told.span_id.is_empty() && !spans[at].is_request() {
-            requests.get(told.request_id.as_str())
-        } else {
-            by_id.get(told.parent_id.as_str())
-        };
-        parent.copied().filter(|parent| *parent != at)
+        if told.span_id.is_empty() && !spans[at].is_request() {
+            return requests.get(told.request_id.as_str()).copied().filter(|parent| *parent != at);
+        }
+        // both halves of a call may have one id, as Zipkin's do: the server's own calls stand below it, and it below its client
+        let halves = by_id.get(told.parent_id.as_str()).map_or(&[][..], Vec::as_slice);
+        let others = || halves.iter().copied().filter(|half| *half != at);
+        let is_service =
+            |half: &usize| spans[*half].told().is_some_and(|other| other.service_name == told.service_name);
+        if told.span_id == told.parent_id { others().next() } else { others().find(is_service).or(others().next()) }
     };
     let mut callees: Vec<Vec<usize>> = vec![Vec::new(); spans.len()];
     let mut roots = Vec::new();
@@ -226,6 +229,21 @@ mod tests {
         assert!(lines[1].starts_with("└ user"), "{text}");
         assert!(lines[2].starts_with("  └ user") && lines[2].ends_with("SELECT"), "{text}");
         assert!(lines[2].contains(&format!("|{}{}{}|", " ".repeat(6), "█".repeat(6), " ".repeat(12))), "{text}");
+    }
+
+    #[test]
+    fn halves_of_a_call_with_one_id_stand_below_each_other() {
+        // the server's clock is behind
+        let text = draw(&[
+            below("s", event("service.start", "back", "s", 1_000, None)),
+            below("s", event("service.end", "back", "s", 1_010, Some(10_000_000))),
+            below("s", event("span.end", "back", "q", 1_009, Some(5_000_000))),
+            event("span.end", "front", "s", 1_020, Some(18_000_000)),
+        ]);
+        let starts: Vec<&str> =
+            text.lines().skip(2).take(3).map(|line| line.split("  |").next().unwrap_or(line)).collect();
+        assert!(starts[0].starts_with("front"), "{text}");
+        assert!(starts[1].starts_with("└ back") && starts[2].starts_with("  └ back"), "{text}");
     }
 
     #[test]

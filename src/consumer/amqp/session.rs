@@ -1,7 +1,8 @@
 //! One connection's work: takes messages, has them parsed and stored, acknowledges what is done.
 //!
 //! ```text
-//! delivery ─► raw (as many as the prefetch) ─► parsed on another thread ─► pipeline ─► verdicts ─► [dead letters] ─► acknowledged
+//! delivery ─► raw (as much as there is room for) ─► parsed on another thread ─► pipeline ─► verdicts ─► [dead letters] ─► acknowledged
+//!     └────► no room: its tag, given back to the queue later
 //! ```
 
 use std::collections::VecDeque;
@@ -11,11 +12,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::Channel;
-use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions};
 use tokio::time::Instant;
 
 use super::Source;
+use super::arrivals::{self, Arrival};
 use super::letters::{Letter, Letters};
 use super::tags::Tags;
 use crate::consumer::pipeline::{Pipeline, Verdict, document};
@@ -34,6 +35,9 @@ const PARSE_BYTES: usize = 256 << 10;
 const MOST_PARSES: usize = 2;
 /// How long what is done may wait for what came before it, to be acknowledged together.
 const ACK_WAIT: Duration = Duration::from_millis(100);
+/// How long the queue has for filling what room there is with other messages, before those that found none go back. From
+/// a long queue they so go back when it is short again, and are sent twice, not over and over.
+const GIVE_BACK_WAIT: Duration = Duration::from_millis(100);
 pub(super) const CONSUMER_TAG: &str = "goms-trace-consumer";
 
 /// A message that is not parsed yet.
@@ -64,6 +68,8 @@ pub(super) struct Session<'a> {
     burials: FuturesUnordered<BoxFuture<'a, Result<u64, BrokerError>>>,
     /// When what is done is acknowledged, whatever came before it.
     ack_at: Option<Instant>,
+    /// When messages are given back for which there was no room.
+    give_back_at: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
@@ -79,11 +85,13 @@ impl<'a> Session<'a> {
             judging: FuturesUnordered::new(),
             burials: FuturesUnordered::new(),
             ack_at: None,
+            give_back_at: None,
         }
     }
 
     /// Works until the connection or the process ends; `Ok` once the end was asked for and all is settled.
-    pub async fn run(mut self, mut deliveries: lapin::Consumer) -> Result<(), BrokerError> {
+    pub async fn run(mut self, deliveries: lapin::Consumer) -> Result<(), BrokerError> {
+        let mut arrivals = arrivals::read(deliveries, self.source.room.clone(), &self.source.shutdown);
         let mut finish_at = None;
         loop {
             let working = !self.parses.is_empty() || !self.judging.is_empty() || !self.burials.is_empty();
@@ -95,8 +103,8 @@ impl<'a> Session<'a> {
             }
             self.measure();
             tokio::select! {
-                delivery = deliveries.next(), if finish_at.is_none() => match delivery {
-                    Some(Ok(delivery)) => self.take(delivery),
+                arrival = arrivals.recv(), if finish_at.is_none() => match arrival {
+                    Some(Ok(arrival)) => self.take(arrival),
                     Some(Err(error)) => return Err(self.broken(Some(error))),
                     None => return Err(self.broken(None)),
                 },
@@ -110,6 +118,7 @@ impl<'a> Session<'a> {
                     self.acknowledge(false).await?;
                 }
                 () = until(self.ack_at) => self.acknowledge(true).await?,
+                () = until(self.give_back_at), if finish_at.is_none() => self.give_back().await?,
                 () = self.source.shutdown.begun(), if finish_at.is_none() => {
                     finish_at = Some(Instant::now() + FINISH_LIMIT);
                     // no new ones; what is not in the pipeline goes back when the connection closes
@@ -126,15 +135,34 @@ impl<'a> Session<'a> {
         while self.parses.len() < MOST_PARSES && !self.raw.is_empty() {
             self.parse_some();
         }
-        let no_more = self.tags.count() >= usize::from(self.source.prefetch);
+        let no_more = self.tags.count() >= usize::from(self.source.prefetch) || self.tags.given_up() > 0;
         if no_more && self.raw.is_empty() && self.parses.is_empty() {
             self.source.pipeline.hurry();
         }
     }
 
-    fn take(&mut self, delivery: Delivery) {
-        self.tags.take(delivery.delivery_tag, delivery.data.len());
-        self.raw.push_back(Raw { tag: delivery.delivery_tag, body: delivery.data });
+    fn take(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Taken(tag, body, held) => {
+                self.tags.take(tag, held);
+                self.raw.push_back(Raw { tag, body });
+            }
+            Arrival::GivenUp(tag, bytes) => {
+                self.tags.give_up(tag, bytes);
+                self.source.instruments.given_up.inc();
+                self.give_back_at.get_or_insert_with(|| Instant::now() + GIVE_BACK_WAIT);
+            }
+        }
+    }
+
+    /// Has the queue send again what there is room for now.
+    async fn give_back(&mut self) -> Result<(), BrokerError> {
+        for tag in self.tags.give_back(&self.source.room) {
+            let again = BasicNackOptions { requeue: true, multiple: false };
+            self.link.step(self.channel.basic_nack(tag, again)).await?;
+        }
+        self.give_back_at = (self.tags.given_up() > 0).then(|| Instant::now() + GIVE_BACK_WAIT);
+        Ok(())
     }
 
     /// Why no more deliveries come.
@@ -193,6 +221,8 @@ impl<'a> Session<'a> {
                     let letters = self.letters;
                     self.burials.push(Box::pin(async move { letters.bury(&taken.dead).await.map(|()| taken.tag) }));
                 }
+            } else if !self.source.shutdown.has_begun() {
+                return Err(self.link.error(std::io::Error::other("the writer failed").into()));
             }
             next = self.judging.next().now_or_never().flatten();
         }
@@ -220,7 +250,7 @@ impl<'a> Session<'a> {
     fn measure(&self) {
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.source.instruments.unacknowledged_messages.set(signed(self.tags.count()));
-        self.source.instruments.unacknowledged_bytes.set(signed(self.tags.bytes()));
+        self.source.instruments.unacknowledged_bytes.set(signed(self.source.room.used()));
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) const WORDS: &str = "gomsWords";
 /// When a document without a usable time arrived, in milliseconds of Unix time, which only the index `…-undated` has: it
 /// is kept as long as others from then on.
 pub(super) const ARRIVED: &str = "gomsArrived";
+/// What a span of another program has beside the fields of every event.
+const SPAN: &str = "span";
 
 /// What a client's headers and body are mapped to, tried in turn: OpenSearch, Elasticsearch, and any server else. (No
 /// server has both of the first two, so their order costs one of them one refused request when it makes the index.)
@@ -108,6 +110,13 @@ fn mappings(open: OpenField) -> Value {
         .insert("time".to_owned(), json!({"type": "date", "format": "yyyy-MM-dd HH:mm:ss", "ignore_malformed": true}));
     properties.insert(ARRIVED.to_owned(), epoch_millis());
     properties.insert("trace".to_owned(), OpenField::Kept.mapping());
+    // of other programs' spans: what they say of themselves is as open as a client's headers
+    properties.insert(
+        SPAN.to_owned(),
+        json!({"dynamic": false, "properties": {
+            "kind": keyword(), "attributes": open.mapping(), "resource": open.mapping(),
+        }}),
+    );
     properties.insert(
         WORDS.to_owned(),
         json!({"type": "text", "analyzer": "whitespace", "norms": false, "index_options": "docs"}),
@@ -126,11 +135,22 @@ fn keyword() -> Value {
     json!({"type": "keyword", "ignore_above": KEYWORD_CHARS})
 }
 
-/// What queries need beside `request.url`.
+/// What queries need beside `request.url`, and the name of a span.
 fn exact_properties() -> Map<String, Value> {
     let mut properties = Map::new();
-    let names =
-        ["requestId", "event", "serviceName", "eventId", "traceId", "spanId", "parentId", "node", "action", "caller"];
+    let names = [
+        "requestId",
+        "event",
+        "serviceName",
+        "eventId",
+        "traceId",
+        "spanId",
+        "parentId",
+        "node",
+        "action",
+        "caller",
+        "name",
+    ];
     for name in names {
         properties.insert(name.to_owned(), keyword());
     }
@@ -151,6 +171,8 @@ pub(super) fn missing(mappings: &Value, is_undated: bool) -> Option<Value> {
     if is_undated {
         properties.insert(ARRIVED.to_owned(), epoch_millis());
     }
+    // an index that maps what it does not know would have a field for each attribute there is
+    properties.insert(SPAN.to_owned(), OpenField::Kept.mapping());
     properties.retain(|name, _| there.get(name).is_none());
     if field(mappings, "request.url").is_none() {
         properties.insert("request".to_owned(), json!({"properties": {"url": keyword()}}));
@@ -231,6 +253,7 @@ mod tests {
         assert_eq!((names.tie.as_str(), names.words), ("_id", false));
         let missing = missing(&mappings, false).expect("it lacks some");
         assert!(missing["properties"]["timeMs"].is_object());
+        assert_eq!(missing["properties"]["span"], json!({"type": "object", "enabled": false}));
         assert!(missing["properties"].get("requestId").is_none());
         assert!(missing["properties"].get("request").is_none());
     }

@@ -98,6 +98,10 @@ impl Elasticsearch {
                 }
                 continue;
             }
+            // not Elasticsearch's own words: something between that does not like what is sent
+            if matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) {
+                return Err(self.server.rejected("POST", path, &reply));
+            }
             let answer: bulk::Answer = self.server.json("POST", path, &reply)?;
             if answer.items.len() != part.len() {
                 return Err(self.server.failed(format!(

@@ -27,6 +27,12 @@ struct Unexpected {
     reason: String,
 }
 
+impl Unexpected {
+    fn new(method: &'static str, path: &str, reply: &Reply<'_>) -> Self {
+        Self { method, path: path.to_owned(), status: reply.status.as_u16(), reason: reason(&reply.body) }
+    }
+}
+
 /// What the server answered.
 pub(super) struct Reply<'s> {
     pub status: StatusCode,
@@ -89,14 +95,18 @@ impl Server {
     }
 
     pub(super) fn unexpected(&self, method: &'static str, path: &str, reply: &Reply<'_>) -> StoreError {
-        let (status, reason) = (reply.status, reason(&reply.body));
-        let unexpected = Unexpected { method, path: path.to_owned(), status: status.as_u16(), reason };
-        if is_denied(status, server_error(&reply.body).as_ref()) {
-            self.denied(reply, status, unexpected)
+        let unexpected = Unexpected::new(method, path, reply);
+        if is_denied(reply.status, server_error(&reply.body).as_ref()) {
+            self.denied(reply, reply.status, unexpected)
         } else {
-            let address = reply.node.address.clone();
-            StoreError::Unavailable { address, source: unexpected.into() }
+            StoreError::Unavailable { address: reply.node.address.clone(), source: unexpected.into() }
         }
+    }
+
+    /// The same of a write of which a part may pass.
+    pub(super) fn rejected(&self, method: &'static str, path: &str, reply: &Reply<'_>) -> StoreError {
+        let source = Unexpected::new(method, path, reply).into();
+        StoreError::Rejected { address: reply.node.address.clone(), source }
     }
 
     /// That we may not do this, and what to set.

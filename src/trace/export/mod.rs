@@ -10,9 +10,11 @@
 
 mod sender;
 mod span;
+mod tls;
 
 use std::cell::Cell;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use prometheus::IntCounter;
@@ -23,17 +25,22 @@ use super::event::{Event, Origin};
 use super::otlp::Span;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+pub use tls::TlsError;
 
 /// Spans that may wait for the collector; at 700 bytes each about 11 MB.
 const QUEUE_SPANS: usize = 16_384;
 
 /// An OpenTelemetry collector, as the standard variables name it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct OtlpSettings {
-    /// Where spans are posted: an absolute `http://` URL without credentials.
+    /// Where spans are posted: an absolute `http://` or `https://` URL without credentials.
     pub url: String,
     /// What is sent with each request; values may be credentials.
     pub headers: Vec<(String, String)>,
+    /// With `https://`: whom to trust, certificates in PEM; `None` is whom this system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// With `https://`: a client certificate and its key in PEM.
+    pub identity_files: Option<(PathBuf, PathBuf)>,
 }
 
 impl fmt::Debug for OtlpSettings {
@@ -64,14 +71,18 @@ pub(super) struct Exporter {
 
 impl Exporter {
     /// Starts the task that sends, on this thread.
-    pub fn start(settings: &OtlpSettings, metrics: &Metrics, shutdown: &Shutdown) -> Self {
+    ///
+    /// # Errors
+    /// [`TlsError`] when a certificate or a key cannot be used.
+    pub fn start(settings: &OtlpSettings, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, TlsError> {
+        let tls = if settings.url.starts_with("https:") { Some(tls::config(settings)?) } else { None };
         let (queue, spans) = mpsc::channel(QUEUE_SPANS);
         let dropped = metrics
             .counter("trace_dropped_total", "trace events lost because a queue was full", &["where"])
             .with_label_values(&["otlp"]);
-        let sender = sender::Sender::new(settings.clone(), spans, dropped.clone(), metrics);
+        let sender = sender::Sender::new(settings.clone(), tls, spans, dropped.clone(), metrics);
         shutdown.spawn_local(sender.run(shutdown.clone()));
-        Self { queue, dropped, full: Cell::new(false) }
+        Ok(Self { queue, dropped, full: Cell::new(false) })
     }
 
     /// Queues the span of an end event; others tell nothing that it does not.
@@ -99,7 +110,8 @@ mod tests {
     #[test]
     fn no_credential_shows() {
         let headers = vec![("authorization".to_owned(), "Bearer s3cret".to_owned())];
-        let settings = OtlpSettings { url: "http://c:4318/v1/traces?key=s3cret".into(), headers };
+        let settings =
+            OtlpSettings { url: "http://c:4318/v1/traces?key=s3cret".into(), headers, ..OtlpSettings::default() };
         let shown = format!("{settings:?}");
         assert!(!shown.contains("s3cret") && shown.contains("authorization"), "{shown}");
     }

@@ -5,6 +5,7 @@
 //! grows, or what `Retry-After` says · anything else: the batch is dropped, counted
 //! ```
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use awc::http::StatusCode;
@@ -13,6 +14,7 @@ use awc::{Client, Connector};
 use bytes::Bytes;
 use prometheus::IntCounter;
 use prost::Message;
+use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -71,9 +73,19 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub fn new(settings: OtlpSettings, spans: mpsc::Receiver<Told>, dropped: IntCounter, metrics: &Metrics) -> Self {
+    pub fn new(
+        settings: OtlpSettings,
+        tls: Option<Arc<ClientConfig>>,
+        spans: mpsc::Receiver<Told>,
+        dropped: IntCounter,
+        metrics: &Metrics,
+    ) -> Self {
+        let connector = Connector::new().timeout(CONNECT_TIMEOUT);
         let client = Client::builder()
-            .connector(Connector::new().timeout(CONNECT_TIMEOUT))
+            .connector(match tls {
+                Some(tls) => connector.rustls_0_23(tls),
+                None => connector,
+            })
             .timeout(POST_TIMEOUT)
             .no_default_headers()
             .disable_redirects()

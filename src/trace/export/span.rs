@@ -71,6 +71,8 @@ fn attributes(event: &Event) -> Vec<KeyValue> {
         text("goms.action", action);
     }
     text("goms.caller", request.caller.as_deref().unwrap_or_default());
+    // so that another goms, which takes spans, knows a gateway's from a service's
+    text("goms.event", event.kind.as_str());
     // not the trace id where the client brought a `traceparent` of its own
     text("goms.request_id", &event.context.request_id.to_string());
     if let Some(status) = event.status {
@@ -180,6 +182,7 @@ mod tests {
             ("http.route", "/login"),
             ("goms.action", "user/login"),
             ("goms.caller", "gateway"),
+            ("goms.event", "service.end"),
             ("goms.request_id", "00000000-0000-0000-0000-000000000007"),
             ("http.response.status_code", "200 (int)"),
         ];

@@ -9,6 +9,20 @@
 //! Invariants: what is before [`Disk::cursor`] is confirmed; the bytes of all segments stay within the cap, else the
 //! oldest segment goes; a segment is on disk in one folder at a time (adoption renames it). Writes are not synced: they
 //! survive the death of the process, not that of the machine.
+//!
+//! Why not a library (looked at in November 2026; what is needed: a checksum a record, a cap at which the oldest goes,
+//! several takes in flight with one confirmation each, other processes' leftovers taken over):
+//! - yaque 0.6 is the nearest: segments, locks, a take that counts when it is committed. But its record has a parity over
+//!   the length and none over the payload, and a wrong one panics; one take borrows the receiver until it is committed, so
+//!   one delivery is in flight; at the cap it refuses the newest; its lock files outlive a killed process (its issue 23)
+//!   until somebody calls `recover`.
+//! - okaywal 0.3 is a log to be checkpointed and no queue, and calls itself not ready for production; qwal 0.1 and
+//!   simple_wal 0.3 rest since their first releases.
+//! - An embedded database (fjall, redb, sled) does all of it, with an index, a compaction and a journal that a queue
+//!   read once from front to back does not need, and writes each event twice or more.
+//! - vector's `disk_v2` has what is needed (its records are like ours) but is part of vector, published as no crate.
+//!
+//! What is left is these two files, `segment.rs` and the tests that cut, damage, fill and kill.
 
 mod adopt;
 mod leftovers;
@@ -38,6 +52,15 @@ struct Segment {
     bytes: u64,
     /// Events in it that are not confirmed.
     events: u64,
+    /// Those of them that are in flight.
+    in_flight: u64,
+}
+
+impl Segment {
+    /// Events that would be lost with the file: what is in flight may still arrive.
+    fn waiting(&self) -> u64 {
+        self.events.saturating_sub(self.in_flight)
+    }
 }
 
 /// What was lost or set aside; the spool counts and logs it.
@@ -58,7 +81,10 @@ pub(super) struct Disk {
     segments: VecDeque<Segment>,
     writer: Option<File>,
     reader: Option<(u64, File)>,
+    /// What is before it is confirmed.
     cursor: Position,
+    /// What is before it and not confirmed is in flight.
+    taken: Position,
     next_number: u64,
     bytes: u64,
     cap: u64,
@@ -89,6 +115,7 @@ impl Disk {
             writer: None,
             reader: None,
             cursor: Position::default(),
+            taken: Position::default(),
             next_number: 1,
             bytes: 0,
             cap,
@@ -116,12 +143,9 @@ impl Disk {
         self.segments.iter().map(|segment| segment.events).sum()
     }
 
-    /// Where the next batch would be written.
-    pub fn end(&self) -> Position {
-        match self.segments.back() {
-            Some(last) => Position { segment: last.number, offset: last.bytes },
-            None => Position { segment: self.next_number, offset: 0 },
-        }
+    /// Whether something is neither confirmed nor in flight.
+    pub fn has_waiting(&self) -> bool {
+        self.segments.iter().any(|segment| segment.waiting() > 0)
     }
 
     /// What was lost since the last call.
@@ -130,7 +154,10 @@ impl Disk {
     }
 
     /// Writes a batch behind all others; drops the oldest segments when the cap would be passed.
-    pub fn push(&mut self, batch: &Batch) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When it cannot be written; then nothing of it stands there.
+    pub fn push(&mut self, batch: &Batch) -> io::Result<Position> {
         self.keep_within_cap(batch.json.len() as u64);
         let full = self.segments.back().is_none_or(|last| last.bytes >= self.segment_bytes());
         if full || self.writer.is_none() {
@@ -144,41 +171,54 @@ impl Disk {
                 last.bytes += written;
                 last.events += batch.events as u64;
                 self.bytes += written;
-                Ok(())
+                Ok(Position { segment: last.number, offset: last.bytes })
             }
             Err(error) => {
                 // half a record may stand there: cut it off, and write no more to this file
                 let cut = writer.set_len(last.bytes);
                 self.writer = None;
+                if last.bytes == FIRST_RECORD {
+                    self.remove_last();
+                }
                 cut.and(Err(error))
             }
         }
     }
 
-    /// The oldest batches that are not confirmed, `max_bytes` at most but one at least, and where they end. None when
-    /// nothing is left that can be read; then the queue is empty. Damaged segments are set aside.
+    /// The same for a batch that is in flight, which only follows others that are: [`Disk::has_waiting`] says no.
+    pub fn push_in_flight(&mut self, batch: &Batch) -> io::Result<Position> {
+        let end = self.push(batch)?;
+        if let Some(last) = self.segments.back_mut() {
+            last.in_flight += batch.events as u64;
+        }
+        self.taken = end;
+        Ok(end)
+    }
+
+    /// The oldest batches that wait, `max_bytes` at most but one at least, each with where it ends: they are in flight
+    /// now. None when nothing is left that can be read. Damaged segments are set aside.
     ///
     /// # Errors
     /// When a file cannot be opened or read now.
-    pub fn peek(&mut self, max_batches: usize, max_bytes: usize) -> io::Result<(Vec<Batch>, Position)> {
-        let (mut batches, mut bytes, mut at) = (Vec::new(), 0, self.cursor);
-        let mut index = 0;
+    pub fn take(&mut self, max_batches: usize, max_bytes: usize) -> io::Result<Vec<(Batch, Position)>> {
+        let (mut batches, mut bytes, mut index) = (Vec::new(), 0, 0);
+        self.taken = self.taken.max(self.cursor);
         while let Some(current) = self.segments.get(index).map(|segment| segment.number) {
-            if at.segment < current || (at.segment == current && at.offset < FIRST_RECORD) {
-                at = Position { segment: current, offset: FIRST_RECORD };
-            }
-            if at.segment > current {
+            let begin = Position { segment: current, offset: FIRST_RECORD };
+            if self.taken.segment > current {
                 index += 1;
                 continue;
             }
             if batches.len() >= max_batches || bytes >= max_bytes {
                 break;
             }
-            match self.read_at(at) {
-                Ok(Next::Batch(batch, next)) => {
+            let from = self.taken.max(begin);
+            match self.read_at(from) {
+                Ok(Next::Batch(batch, offset)) => {
                     bytes += batch.json.len();
-                    at.offset = next;
-                    batches.push(batch);
+                    self.taken = Position { offset, ..from };
+                    self.segments[index].in_flight += batch.events as u64;
+                    batches.push((batch, self.taken));
                 }
                 Ok(Next::End) => index += 1,
                 Ok(Next::Torn | Next::Damaged) if batches.is_empty() => self.set_aside(index),
@@ -187,31 +227,47 @@ impl Disk {
                 Ok(Next::Torn | Next::Damaged) | Err(_) => break,
             }
         }
-        if batches.is_empty() {
+        if batches.is_empty() && self.segments.iter().all(|segment| segment.in_flight == 0) {
             // files that someone cut short: there is nothing to deliver in them
             self.losses.events += self.events();
             while !self.segments.is_empty() {
                 self.remove_first();
             }
         }
-        Ok((batches, at))
+        Ok(batches)
     }
 
-    /// Forgets what stands before `end`, `events` events: they were confirmed.
-    pub fn confirm(&mut self, end: Position, mut events: u64) {
+    /// Forgets a batch that was in flight, by where it ends and its number of events: it was confirmed, and so was all
+    /// before it. Nothing is to be done where the cap took its segment meanwhile: it was not counted as lost then.
+    pub fn confirm(&mut self, end: Position, events: u64) {
         self.cursor = self.cursor.max(end);
-        for segment in self.segments.iter_mut().take_while(|segment| segment.number <= end.segment) {
-            let share = events.min(segment.events);
-            segment.events -= share;
-            events -= share;
+        if let Some(segment) = self.segment(end.segment) {
+            segment.events = segment.events.saturating_sub(events);
+            segment.in_flight = segment.in_flight.saturating_sub(events);
         }
         while let Some(first) = self.segments.front() {
-            let here = Position { segment: first.number, offset: first.bytes };
-            if here > self.cursor {
+            let end = Position { segment: first.number, offset: first.bytes };
+            if end > self.cursor && first.events > 0 {
                 break;
             }
             self.remove_first();
         }
+    }
+
+    /// Everything that was in flight waits again, to be taken in the same order. `flying` are those batches, as in
+    /// [`Disk::confirm`]: those whose segment the cap took meanwhile are lost now.
+    pub fn give_back(&mut self, flying: impl IntoIterator<Item = (Position, u64)>) {
+        for (end, events) in flying {
+            if self.segment(end.segment).is_none() {
+                self.losses.events += events;
+            }
+        }
+        self.segments.iter_mut().for_each(|segment| segment.in_flight = 0);
+        self.taken = self.cursor;
+    }
+
+    fn segment(&mut self, number: u64) -> Option<&mut Segment> {
+        self.segments.iter_mut().find(|segment| segment.number == number)
     }
 
     fn read_at(&mut self, at: Position) -> io::Result<Next> {
@@ -236,14 +292,14 @@ impl Disk {
         let number = self.next_number;
         self.next_number += 1;
         self.writer = Some(segment::create(&self.path(number))?);
-        self.segments.push_back(Segment { number, bytes: FIRST_RECORD, events: 0 });
+        self.segments.push_back(Segment { number, bytes: FIRST_RECORD, events: 0, in_flight: 0 });
         self.bytes += FIRST_RECORD;
         Ok(())
     }
 
     fn keep_within_cap(&mut self, coming: u64) {
         while self.bytes + coming > self.cap && !self.segments.is_empty() {
-            self.losses.events += self.segments.front().map_or(0, |first| first.events);
+            self.losses.events += self.segments.front().map_or(0, Segment::waiting);
             self.remove_first();
         }
     }
@@ -260,6 +316,15 @@ impl Disk {
         }
     }
 
+    /// Of a file that was begun and got nothing, nothing stays.
+    fn remove_last(&mut self) {
+        let Some(last) = self.segments.pop_back() else { return };
+        self.bytes = self.bytes.saturating_sub(last.bytes);
+        if let Err(error) = fs::remove_file(self.path(last.number)) {
+            log::warn!("cannot remove an empty spool file file={} error={error}", self.path(last.number).display());
+        }
+    }
+
     /// Takes a file that cannot be read out of the queue.
     fn set_aside(&mut self, index: usize) {
         let Some(bad) = self.segments.remove(index) else { return };
@@ -269,7 +334,7 @@ impl Disk {
         self.reader = None;
         self.bytes = self.bytes.saturating_sub(bad.bytes);
         self.losses.damaged_files += 1;
-        self.losses.events += bad.events;
+        self.losses.events += bad.waiting();
         self.keep_as_bad(&self.path(bad.number));
     }
 

@@ -2,20 +2,30 @@
 //! not confirmed in time.
 //!
 //! ```text
-//! recorder ──► open batch ──sealed──► memory ──► in flight ──confirmed──► gone
-//!                                       │            │
-//!                                       └─ too old ──┴──► disk ──► in flight ──confirmed──► gone
+//! recorder ──► open batch ──sealed──► memory ──► window ──confirmed──► gone
+//!                                       │           │
+//!                                       └─ too old ─┴──► disk ──► window ──confirmed──► gone
+//!
+//!            confirmed │ in flight: the window          │ waiting
+//! disk       gone      │ d1 d2 d3   (cursor … taken)    │ d4 d5 …   goes on before anything in memory
+//! memory               │         m1 m2 m3               │ m4 m5 …   goes on when no d waits
 //! ```
-//! - A batch is sealed when it is full or half of the flush interval old, and sent at once when nothing is in flight.
+//! - A batch is sealed when it is full or half of the flush interval old, and sent at once when the window has room.
+//! - The window holds deliveries in the order of sending, so those from disk first. The carrier confirms the oldest ones,
+//!   never one before another. When one fails, all fail: each goes back to where it was and is sent again in order.
+//!   That doubles nothing, since events have ids.
 //! - What is three quarters of the flush interval old and not confirmed is written to disk, also when it is in flight or
 //!   not sealed yet. So a killed process loses at most what it recorded in the last flush interval, and nothing is
 //!   written while the transport keeps up.
-//! - What is on disk is delivered first, in order; it goes only when confirmed, or at the cap (counted).
+//! - What is in flight and gets too old is written in its order, and before what waits in memory: so disk stays older
+//!   than memory, and a confirmation of a place on disk covers all that stands before it.
+//! - What is on disk goes only when confirmed, or at the cap (counted).
 //! - A delivery that failed is tried again after a wait that grows; a late confirmation counts.
 
 mod delivery;
 mod disk;
 mod instruments;
+mod intake;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -28,9 +38,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::trace::batch::{BATCH_EVENTS, Batch, OpenBatch};
-use delivery::{InFlight, finished};
+use delivery::Flight;
 use disk::Disk;
 use instruments::Instruments;
+use intake::Intake;
 
 use super::backlog::{Backlog, DropNotice};
 use super::dead_letter::DeadLetters;
@@ -57,7 +68,7 @@ const DEAD_LETTERS: &str = "dead-letters.jsonl";
 
 /// The task's state.
 pub(super) struct Spool {
-    events: mpsc::Receiver<Event>,
+    intake: Intake,
     backlog: Option<Arc<Backlog>>,
     notice: DropNotice,
     open: OpenBatch,
@@ -65,13 +76,17 @@ pub(super) struct Spool {
     memory_bytes: usize,
     disk: Disk,
     disk_broken: Option<Instant>,
-    carrier: Option<Carrier>,
-    in_flight: Option<InFlight>,
+    carrier: Carrier,
+    /// What is in flight, oldest first.
+    window: VecDeque<Flight>,
+    window_bytes: usize,
     dead_letters: DeadLetters,
     backoff: Backoff,
     retry_at: Option<Instant>,
     /// When to look for spools of ended processes; `None` while this one ends.
     adopt_at: Option<Instant>,
+    /// There is one: nothing is sent until the window is empty.
+    adopting: bool,
     away: bool,
     /// That it is away was said.
     told: bool,
@@ -95,7 +110,7 @@ impl Spool {
         let disk = Disk::open(&settings.spool_dir, settings.spool_bytes)
             .map_err(|source| TraceError::Spool { dir: settings.spool_dir.clone(), source })?;
         let mut spool = Self {
-            events,
+            intake: Intake::new(events, settings.flush_interval),
             backlog,
             notice: DropNotice::default(),
             open: OpenBatch::default(),
@@ -103,12 +118,14 @@ impl Spool {
             memory_bytes: 0,
             disk,
             disk_broken: None,
-            carrier: Some(carrier),
-            in_flight: None,
+            carrier,
+            window: VecDeque::new(),
+            window_bytes: 0,
             dead_letters: DeadLetters::new(Some(settings.spool_dir.join(DEAD_LETTERS))),
             backoff: Backoff::seeded(Duration::from_millis(100), Duration::from_secs(3)),
             retry_at: None,
             adopt_at: Some(Instant::now() + ADOPT_INTERVAL),
+            adopting: false,
             away: false,
             told: false,
             full: false,
@@ -126,27 +143,24 @@ impl Spool {
         let mut received = Vec::with_capacity(BATCH_EVENTS);
         let mut give_up_at: Option<Instant> = None;
         loop {
-            self.start_delivery();
+            self.fill_window();
             if give_up_at.is_some_and(|at| self.is_done() || self.away || Instant::now() >= at) {
                 break;
             }
             let wake_at = [self.next_deadline(), give_up_at].into_iter().flatten().min();
             tokio::select! {
-                count = self.events.recv_many(&mut received, BATCH_EVENTS), if !self.events.is_closed() || !self.events.is_empty() => {
-                    self.take(&mut received, count);
-                }
-                (carrier, result) = finished(&mut self.in_flight) => self.finish_delivery(carrier, result),
-                () = until(wake_at) => {}
+                biased; // what is handed over goes out at once, and events that never end do not keep the rest waiting
                 () = shutdown.begun(), if give_up_at.is_none() => {
                     give_up_at = Some(Instant::now() + FLUSH_LIMIT);
-                    self.events.close();
                     // one try now, however long the wait was to be
-                    (self.retry_at, self.adopt_at, self.away) = (None, None, false);
-                    while let Ok(event) = self.events.try_recv() {
-                        self.take(&mut vec![event], 1);
-                    }
+                    (self.retry_at, self.adopt_at, self.adopting, self.away) = (None, None, false, false);
+                    self.intake.close(&mut received);
+                    self.take(&mut received);
                     self.seal();
                 }
+                told = self.carrier.progress(), if !self.window.is_empty() => self.settle(told),
+                () = self.intake.receive(&mut received), if give_up_at.is_none() => self.take(&mut received),
+                () = until(wake_at) => {}
             }
             self.tick();
         }
@@ -159,9 +173,9 @@ impl Spool {
         self.instruments.spooled_bytes.sub(self.gauge_shown);
     }
 
-    fn take(&mut self, received: &mut Vec<Event>, count: usize) {
+    fn take(&mut self, received: &mut Vec<Event>) {
         let now = Instant::now();
-        self.instruments.recorded.inc_by(count as u64);
+        self.instruments.recorded.inc_by(received.len() as u64);
         if let Some(backlog) = &self.backlog {
             backlog.taken(received);
         }
@@ -181,7 +195,7 @@ impl Spool {
     }
 
     fn is_done(&self) -> bool {
-        self.in_flight.is_none() && self.memory.is_empty() && self.open.born().is_none() && self.disk.is_empty()
+        self.window.is_empty() && self.memory.is_empty() && self.open.born().is_none() && self.disk.is_empty()
     }
 
     fn seal_age(&self) -> Duration {
@@ -194,8 +208,9 @@ impl Spool {
 
     /// The oldest event that is neither confirmed nor on disk.
     fn oldest(&self) -> Option<Instant> {
-        let in_flight = self.in_flight.as_ref().filter(|flight| flight.on_disk.is_none());
-        let sealed = in_flight.and_then(|flight| flight.batches.first()).or(self.memory.front());
+        let mut loads = self.window.iter().flat_map(|flight| &flight.loads);
+        let in_flight = loads.find(|load| load.on_disk.is_none()).map(|load| &load.batch);
+        let sealed = in_flight.or(self.memory.front());
         sealed.map(|batch| batch.born).or(self.open.born())
     }
 
@@ -206,7 +221,7 @@ impl Spool {
             Some(failed) => persist.map(|at| at.max(failed + DISK_RETRY)),
             None => persist,
         };
-        let (retry, adopt) = if self.in_flight.is_none() { (self.retry_at, self.adopt_at) } else { (None, None) };
+        let (retry, adopt) = if self.window.is_empty() { (self.retry_at, self.adopt_at) } else { (None, None) };
         [seal, persist, retry, adopt, self.notice.deadline()].into_iter().flatten().min()
     }
 
@@ -255,12 +270,11 @@ impl Spool {
     }
 
     fn write_all(&mut self) -> io::Result<()> {
-        if let Some(flight) = self.in_flight.as_mut().filter(|flight| flight.on_disk.is_none()) {
-            // nothing unconfirmed stands on disk before these: deliveries from memory begin only when the disk is empty
-            for batch in &flight.batches {
-                self.disk.push(batch)?;
+        // nothing waits on disk when one of these is not there: deliveries from memory begin only then
+        for load in self.window.iter_mut().flat_map(|flight| &mut flight.loads) {
+            if load.on_disk.is_none() {
+                load.on_disk = Some(self.disk.push_in_flight(&load.batch)?);
             }
-            flight.on_disk = Some(self.disk.end());
         }
         while let Some(batch) = self.memory.front() {
             self.disk.push(batch)?;
@@ -268,20 +282,6 @@ impl Spool {
             self.memory.pop_front();
         }
         Ok(())
-    }
-
-    /// Takes over what processes left that ended since the start. Only while nothing is in flight: what is delivered
-    /// from memory is written behind what is on disk, and its confirmation covers all before it.
-    fn adopt(&mut self) {
-        let now = Instant::now();
-        if self.adopt_at.is_none_or(|at| now < at) {
-            return;
-        }
-        let more = self.disk.adopt_one().unwrap_or_else(|error| {
-            log::debug!("cannot look for spools of ended processes: {error}");
-            false
-        });
-        self.adopt_at = Some(if more { now } else { now + ADOPT_INTERVAL });
     }
 
     fn account(&mut self) {

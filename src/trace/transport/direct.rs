@@ -12,8 +12,9 @@ use std::time::Duration;
 use awc::http::StatusCode;
 use awc::{Client, Connector};
 use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 
-use super::{Away, CONSUMER_SERVICE, EVENTS_PATH, Refused};
+use super::{Away, CONSUMER_SERVICE, EVENTS_PATH, Limits, Progress, Refused};
 use crate::registry::{CatalogWatch, NodeState};
 use crate::trace::CALL_KEY_HEADER;
 use crate::trace::batch::Batch;
@@ -24,6 +25,42 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between tries while the registry knows no consumer: looking costs nothing.
 const NO_CONSUMER_RETRY: Duration = Duration::from_millis(200);
+
+/// What a consumer takes in one request: one at a time, since it answers after storing and other nodes send to it too.
+const LIMITS: Limits = Limits { flights: 1, flight_batches: 16, flight_bytes: 4 << 20, bytes: usize::MAX };
+
+/// The sender, and the one delivery that it is at.
+pub(in crate::trace) struct Courier {
+    /// Here while nothing is in flight.
+    sender: Option<Sender>,
+    flight: Option<LocalBoxFuture<'static, (Sender, Result<Vec<Refused>, Away>)>>,
+}
+
+impl Courier {
+    pub fn new(sender: Sender) -> Self {
+        Self { sender: Some(sender), flight: None }
+    }
+
+    pub fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    pub fn send(&mut self, batches: Vec<Batch>) {
+        if let Some(mut sender) = self.sender.take() {
+            self.flight = Some(Box::pin(async move {
+                let result = sender.deliver(&batches).await;
+                (sender, result)
+            }));
+        }
+    }
+
+    pub async fn progress(&mut self) -> Result<Progress, Away> {
+        let Some(flight) = &mut self.flight else { return std::future::pending().await };
+        let (sender, result) = flight.await;
+        (self.sender, self.flight) = (Some(sender), None);
+        result.map(|refused| Progress { delivered: 1, refused })
+    }
+}
 
 /// Posts batches to one consumer, and to the next one when it fails.
 pub(in crate::trace) struct Sender {

@@ -6,6 +6,7 @@ mod hostile;
 mod processes;
 mod rpc;
 mod servers;
+mod spans;
 mod trace_commands;
 mod traces;
 mod up;

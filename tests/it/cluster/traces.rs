@@ -11,7 +11,7 @@ use super::{consumer, gateway, service, until};
 use crate::support::goms::{Folder, Goms, run};
 use crate::support::http::{post, wait_for_status};
 use crate::support::proxy::Proxy;
-use crate::support::rabbitmq::RabbitMq;
+use crate::support::rabbitmq::{Client, RabbitMq};
 use crate::support::servers;
 
 const SERVICES: &str = "services: {user: {login: /login}}\n";
@@ -29,15 +29,19 @@ type Answered = (Instant, String, u16);
 struct Posts {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
+    /// Requests without an answer.
+    unanswered: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Vec<Answered>>>,
 }
 
 impl Posts {
     fn start(address: &str) -> Self {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let unanswered = Arc::new(AtomicUsize::new(0));
         let threads = (0..THREADS)
             .map(|_| {
                 let (address, stop, count) = (address.to_owned(), Arc::clone(&stop), Arc::clone(&count));
+                let unanswered = Arc::clone(&unanswered);
                 std::thread::spawn(move || {
                     let mut answered = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
@@ -47,6 +51,8 @@ impl Posts {
                             let id = answer.header("x-request-id").expect("an id").to_owned();
                             answered.push((Instant::now(), id, answer.status));
                             count.fetch_add(1, Ordering::Relaxed);
+                        } else {
+                            unanswered.fetch_add(1, Ordering::Relaxed);
                         }
                         std::thread::sleep(PACE.saturating_sub(began.elapsed()));
                     }
@@ -54,13 +60,17 @@ impl Posts {
                 })
             })
             .collect();
-        Self { stop, count, threads }
+        Self { stop, count, unanswered, threads }
     }
 
     /// Waits until so many more were answered.
     fn wait_for(&self, more: usize) {
         let goal = self.count.load(Ordering::Relaxed) + more;
         until("the load goes on", || (self.count.load(Ordering::Relaxed) >= goal).then_some(()));
+    }
+
+    fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     fn stop(self) -> Vec<Answered> {
@@ -71,14 +81,21 @@ impl Posts {
 
 /// What is stored: event ids and kinds of each request, every document counted. `None` while nothing can be read.
 fn stored(folder: &Folder, with: &[&str]) -> Option<BTreeMap<String, Vec<(String, String)>>> {
-    let mut args = vec!["trace", "search", "--limit", "10000", "--output", "json"];
-    args.extend(with);
-    let page: serde_json::Value = serde_json::from_slice(&run(folder.path(), &args).stdout).ok()?;
-    assert!(page["total"].as_u64()? < 10_000, "more than a page: {}", page["total"]);
     let mut requests: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
-    for event in page["events"].as_array()? {
-        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        requests.entry(text("requestId")).or_default().push((text("event"), text("eventId")));
+    let mut after: Option<String> = None;
+    loop {
+        let mut args = vec!["trace", "search", "--limit", "10000", "--output", "json"];
+        args.extend(after.iter().flat_map(|after| ["--after", after.as_str()]));
+        args.extend(with);
+        let page: serde_json::Value = serde_json::from_slice(&run(folder.path(), &args).stdout).ok()?;
+        for event in page["events"].as_array()? {
+            let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            requests.entry(text("requestId")).or_default().push((text("event"), text("eventId")));
+        }
+        match page["next"].as_str() {
+            Some(next) => after = Some(next.to_owned()),
+            None => break,
+        }
     }
     requests.values_mut().for_each(|events| events.sort_unstable());
     Some(requests)
@@ -138,6 +155,81 @@ fn kill_9_loses_only_the_last_flush_interval_and_a_living_process_delivers_the_r
     assert_each_once(&folder, &["--config", config.as_str()], &old);
 }
 
+/// How late a busy machine wakes who sleeps: the worst case until [`Lateness::stop`].
+struct Lateness {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Lateness {
+    fn start() -> Self {
+        const NAP: Duration = Duration::from_millis(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut worst = Duration::ZERO;
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                std::thread::sleep(NAP);
+                worst = worst.max(began.elapsed() - NAP);
+            }
+            worst
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it only sleeps")
+    }
+}
+
+/// The bound that the README states, with the default interval: all that the broker got and did not confirm is taken away
+/// from it, so that only what was on disk in time is left.
+#[test]
+fn kill_9_with_nothing_confirmed_loses_only_the_default_flush_interval() {
+    let Some(amqp) = servers::amqp() else { return };
+    let target = amqp.rsplit_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let (proxy, folder, queue) = (Proxy::start(&target), Folder::new(), servers::unique("trace-"));
+    let write = |name: &str, url: &str| {
+        folder.write(name, &format!("{SERVICES}amqpAddr: \"{url}\"\namqp: {{queue: {queue}}}\n"))
+    };
+    let through = write("through.yml", &amqp.replace(&target, &proxy.address));
+    let (gateway, address) = gateway(&folder, &["--config", &through]);
+    let (user, _) = service(&folder, "user", &["--config", &through]);
+    wait_for_status(&address, "/api/user/login", 200);
+    let load = Posts::start(&address);
+    load.wait_for(50);
+    proxy.mute(); // messages arrive, confirmations do not
+    let (muted, lateness) = (Instant::now(), Lateness::start());
+    load.wait_for(150);
+    let (killed, killed_ms) = (Instant::now(), jiff::Timestamp::now().as_millisecond());
+    gateway.kill();
+    user.kill();
+    let bound = Duration::from_millis(100) + lateness.stop();
+    let answered = load.stop();
+    proxy.away(true);
+    actix_web::rt::System::new().block_on(async { Client::connect(&amqp).await.delete(&queue).await });
+
+    // an event is recorded before its request is answered, or, the last of a gateway, right then
+    let is_old = |at: &Instant| *at > muted && *at + bound < killed;
+    let old: BTreeSet<&str> = answered.iter().filter(|(at, _, _)| is_old(at)).map(|(_, id, _)| id.as_str()).collect();
+    assert!(old.len() > 20, "{} requests, {bound:?}", old.len());
+    let direct = write("direct.yml", &amqp);
+    let with = ["--config", direct.as_str()];
+    let (heir, _) = service(&folder, "user", &with);
+    heir.wait_for_count("took over the spool of an ended process", 2, PATIENCE);
+    let _consumer = consumer(&folder, &with);
+    assert_each_once(&folder, &with, &old);
+    let newest = run(folder.path(), &["trace", "search", "--limit", "1", "--output", "json", "--config", &direct]);
+    let newest: serde_json::Value = serde_json::from_slice(&newest.stdout).expect("JSON");
+    let age = killed_ms - newest["events"][0]["timeMs"].as_i64().expect("a time");
+    assert!(
+        age <= i64::try_from(bound.as_millis()).unwrap(),
+        "the newest event was {age} ms old at the kill, {bound:?}"
+    );
+}
+
 #[test]
 fn rabbitmq_away_under_load_costs_no_request_and_no_event() {
     let Some(mut rabbit) = RabbitMq::start() else { return };
@@ -162,6 +254,66 @@ fn rabbitmq_away_under_load_costs_no_request_and_no_event() {
     for (goms, text) in [(&gateway, "trace events wait on disk"), (&consumer, "trace consumer cannot read")] {
         assert_eq!(goms.log().matches(text).count(), 1, "said once a change: {}", goms.log());
     }
+}
+
+#[test]
+fn no_request_waits_for_a_broker_that_is_stopped() {
+    let Some(rabbit) = RabbitMq::start() else { return };
+    let folder = Folder::new();
+    let config = folder.write("config.yml", &format!("{SERVICES}amqpAddr: \"{}\"\n", rabbit.url()));
+    let with = ["--config", config.as_str()];
+    let consumer = consumer(&folder, &with);
+    let (_gateway, address) = gateway(&folder, &with);
+    let (_user, _) = service(&folder, "user", &with);
+    wait_for_status(&address, "/api/user/login", 200);
+    let load = Posts::start(&address);
+    consumer.wait_for("amqp trace consumer success count=");
+    rabbit.freeze(true);
+    load.wait_for(300); // each within the client's patience, or it counts as unanswered
+    rabbit.freeze(false);
+    let unanswered = load.unanswered();
+    let answered = load.stop();
+    assert_eq!(unanswered, 0);
+    assert_each_once(&folder, &with, &all_ok(&answered));
+}
+
+#[test]
+fn a_consumer_with_a_wrong_password_says_so_and_reads_once_it_is_right() {
+    let Some(rabbit) = RabbitMq::start() else { return };
+    let folder = Folder::new();
+    let url = rabbit.url().replacen("guest:guest", "tracer:secret", 1);
+    let config = folder.write("config.yml", &format!("{SERVICES}amqpAddr: \"{url}\"\n"));
+    let with = ["--config", config.as_str()];
+    let admin = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("an address")
+    };
+    let (port, admin) = (admin.port().to_string(), admin.to_string());
+    let args = ["trace-consumer", "--bind", "127.0.0.1", "--admin-port", &port, "--config", &config];
+    let goms = Goms::start_in(folder.path(), &args);
+    let line = goms.wait_for("trace consumer cannot read");
+    assert!(line.contains("refuses user `tracer`; check user, password and permissions in `amqpAddr`"), "{line}");
+    let answer = wait_for_status(&admin, "/readyz", 503);
+    assert!(
+        answer.text().contains("cannot read trace events") && answer.text().contains("`tracer`"),
+        "{}",
+        answer.text()
+    );
+    let (_gateway, address) = gateway(&folder, &with);
+    let (_user, _) = service(&folder, "user", &with);
+    wait_for_status(&address, "/api/user/login", 200);
+    let load = Posts::start(&address);
+    load.wait_for(50);
+    rabbit.ctl(&["add_user", "tracer", "secret"]);
+    rabbit.ctl(&["set_permissions", "tracer", ".*", ".*", ".*"]);
+    goms.wait_for("trace consumer reads again");
+    wait_for_status(&admin, "/readyz", 200);
+    load.wait_for(50);
+    let answered = load.stop();
+    assert_each_once(&folder, &with, &all_ok(&answered));
+    let log = goms.log();
+    assert!(!log.contains("secret"), "{log}");
+    assert_eq!(log.matches("trace consumer cannot read").count(), 1, "said once: {log}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The trace consumer: RabbitMQ and HTTP in, acknowledged only when stored.
 
 mod intake;
+mod large;
+mod spans;
 
 use std::time::Duration;
 
@@ -123,6 +125,35 @@ fn junk_goes_to_the_dead_letter_queue_with_its_reason() {
         assert!(reasons[3].1.starts_with("not JSON: expected"), "{reasons:?}");
         assert_eq!(reasons[4], ((16 << 20) + 1, "message of 16777217 bytes is over 16777216"));
         until("all are counted", || bench.metrics.render().contains("goms_consumer_refused_total 5")).await;
+        bench.end(running).await;
+    });
+}
+
+#[test]
+fn a_dead_letter_queue_that_takes_nothing_holds_up_no_other_message() {
+    run(async {
+        let Some(bench) = Bench::new(Mood::Works).await else { return };
+        let dead = format!("{}.dead", bench.queue);
+        bench.client.declare_full(&dead).await;
+        let running = bench.start();
+        let junk = [b"[".to_vec(), json(0), b",7,8]".to_vec()].concat();
+        bench.client.publish(&bench.queue, &junk).await;
+        for number in 1..100 {
+            bench.client.publish(&bench.queue, &json(number)).await;
+        }
+        until("all others are stored and acknowledged", || {
+            bench.store.count() == 100 && bench.metrics.render().contains("goms_consumer_unacknowledged_messages 1\n")
+        })
+        .await;
+        assert_eq!(bench.store.again(), 0);
+        // somebody makes room
+        bench.client.delete(&dead).await;
+        for expected in [&b"7"[..], b"8"] {
+            assert_eq!(bench.client.letter(&dead).await.0, expected);
+        }
+        bench.until_ready(0).await;
+        until("nothing waits", || bench.metrics.render().contains("goms_consumer_unacknowledged_messages 0\n")).await;
+        assert!(bench.client.get(&dead).await.is_none(), "each once");
         bench.end(running).await;
     });
 }

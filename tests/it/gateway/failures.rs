@@ -150,35 +150,6 @@ async fn the_service_may_close_after_each_answer() {
 }
 
 #[tokio::test]
-async fn nobody_gets_the_answer_that_follows_an_interim_one() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, tasks) = (listener.local_addr().unwrap(), Shutdown::new());
-    let serving = tasks.clone();
-    tasks.spawn(async move {
-        let mut is_first = true;
-        while let Ok((socket, _)) = listener.accept().await {
-            let early = std::mem::replace(&mut is_first, false);
-            serving.spawn(async move {
-                let mut client = Reader::new(socket);
-                if early {
-                    client.request().await;
-                    client.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await;
-                    client.request().await;
-                    client.send(json(r#"{"of":"the first"}"#)).await;
-                }
-                while client.request().await.is_some() {
-                    client.send(json(r#"{"of":"this"}"#)).await;
-                }
-            });
-        }
-    });
-    let door = Door::open(&[address]).await;
-    let mut client = door.connect().await;
-    assert_eq!(client.ask("GET", "/api/user/login", "", "").await.status, 502);
-    assert_eq!(client.ask("GET", "/api/user/login", "", "").await.text(), r#"{"of":"this","status":true}"#);
-}
-
-#[tokio::test]
 async fn a_chunked_answer_that_breaks_off_does_not_look_whole() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (body, is_whole) in [("3\r\nabc\r\n", false), ("3\r\nabc\r\n0\r\n\r\n", true)] {

@@ -5,6 +5,7 @@ mod answers;
 mod bodies;
 mod drain;
 mod failures;
+mod framing;
 mod headers;
 mod limits;
 mod routes;

@@ -7,6 +7,7 @@ use goms::registry::{Backend, NodeState, RegistryError};
 use super::{HERE, TempDir, etcd_settings, expected, handle, node, node_at, ready, simple, told};
 use super::{wait_for, wait_told, wait_until};
 use crate::support::etcd::Etcd;
+use crate::support::tls::Identity;
 
 const LIMIT: Duration = Duration::from_secs(8);
 /// Everything is registered again this soon after etcd's return.
@@ -314,21 +315,7 @@ async fn the_end_of_the_process_waits_for_no_etcd_and_still_deregisters() {
 #[tokio::test]
 async fn tls_is_spoken_and_the_server_must_be_vouched_for() {
     let dir = TempDir::new();
-    let (key, certificate) = (dir.path().join("key.pem"), dir.path().join("ca.pem"));
-    let made = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=etcd", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .stderr(std::process::Stdio::null())
-        .status();
-    if !made.is_ok_and(|status| status.success()) {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no openssl to make a certificate with");
-        eprintln!("SKIPPED: no openssl to make a certificate with");
-        return;
-    }
+    let Some(Identity { certificate, key }) = Identity::make(dir.path()) else { return };
     let Some(etcd) = Etcd::start_tls(&certificate, &key) else { return };
     let with = |endpoint: &str, ca_file| {
         let mut settings = etcd_settings(endpoint, NAMESPACE);

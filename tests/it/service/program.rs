@@ -329,16 +329,19 @@ async fn before(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (Running, 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn odd_framings_of_a_program_are_understood() {
+async fn odd_framings_of_a_program_are_understood_and_ambiguous_ones_refused() {
     let get = |running: &Running| ask(running.address(), "GET", "/", &[KEY], "");
-    // the length beside a transfer coding means nothing
+    // RFC 9112 section 6.3: a length beside a transfer coding ought to be handled as an error
     let both = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n";
     let (running, _origin) = before(|| Reply::Bytes(both.into())).await;
-    assert_eq!(get(&running).body, "abcde");
+    assert_eq!(get(&running).status, 502);
+    let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let (running, _origin) = before(|| Reply::Bytes(interim.into())).await;
+    assert_eq!(get(&running).body, "ok");
     // a body that ends with its connection
     let (running, _origin) = before(|| Reply::Close("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc".into())).await;
     assert_eq!(get(&running).body, "abc");
-    let (running, _origin) = before(|| Reply::Bytes("HTTP/1.1 103 Early Hints\r\n\r\n".into())).await;
+    let (running, _origin) = before(|| Reply::Close("HTTP/1.1 103 Early Hints\r\n\r\n".into())).await;
     assert_eq!(get(&running).status, 502);
     let (running, _origin) = before(|| Reply::Close(Vec::new())).await;
     let broken = get(&running);

@@ -303,7 +303,7 @@ async fn a_page_of_a_proxy_refuses_nothing() {
         let store = open(&settings(&format!("http://{}", origin.address), "trace_logs"));
         let result = store.write(&[sample.document(), sample.document()]).await;
         match (result, refused) {
-            (Err(StoreError::Unavailable { .. }), None) => {}
+            (Err(StoreError::Unavailable { .. } | StoreError::Rejected { .. }), None) => {}
             (Ok(outcomes), Some(true)) if matches!(outcomes[..], [Outcome::Refused(_), Outcome::Refused(_)]) => {}
             (Ok(outcomes), Some(false)) if matches!(outcomes[..], [Outcome::Later(_), Outcome::Later(_)]) => {}
             (result, _) => panic!("{status} {body}: {result:?}"),

@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code)] // each room's tests use a part of it
 
+pub mod elasticsearch;
 pub mod etcd;
 pub mod events;
 pub mod gate;
@@ -8,9 +9,11 @@ pub mod goms;
 pub mod http;
 pub mod load;
 pub mod origin;
+pub mod otlp;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod servers;
+pub mod tls;
 pub mod wire;
 
 /// Whether the tests that take over half a minute run too (`scripts/test --all`); prints a line when they do not.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 /// A client that does what no part of goms does for it.
@@ -27,6 +27,15 @@ impl Client {
 
     pub async fn declare(&self, queue: &str, options: QueueDeclareOptions) {
         self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.expect("queue is declared");
+    }
+
+    /// A queue that refuses every message.
+    pub async fn declare_full(&self, queue: &str) {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(0));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        let options = QueueDeclareOptions::durable();
+        self.channel.queue_declare(queue.into(), options, arguments).await.expect("queue is declared");
     }
 
     pub async fn publish(&self, queue: &str, body: &[u8]) {
@@ -50,6 +59,27 @@ impl Client {
     pub async fn get(&self, queue: &str) -> Option<lapin::message::Delivery> {
         let options = BasicGetOptions { no_ack: true };
         Some(self.channel.basic_get(queue.into(), options).await.expect("get")?.delivery)
+    }
+
+    pub async fn unbind(&self, queue: &str, exchange: &str, key: &str) {
+        let unbind = self.channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default());
+        unbind.await.expect("queue is unbound");
+    }
+
+    /// The next message of a dead-letter queue, which may not be there yet: its body and the reason.
+    pub async fn letter(&self, queue: &str) -> (Vec<u8>, String) {
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            if self.look(queue).await.is_some_and(|(messages, _)| messages > 0)
+                && let Some(letter) = self.get(queue).await
+            {
+                let headers = letter.properties.headers().clone().expect("headers");
+                let reason = headers.inner()["reason"].as_long_string().expect("a reason").to_string();
+                return (letter.data, reason);
+            }
+            assert!(Instant::now() < give_up, "no letter in {queue}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub async fn delete(&self, queue: &str) {
@@ -139,13 +169,15 @@ impl RabbitMq {
     /// Sets off the memory alarm, or ends it: from then on it blocks who publishes.
     pub fn memory_alarm(&self, on: bool) {
         let watermark = if on { "0.000001" } else { "0.6" };
+        self.ctl(&["set_vm_memory_high_watermark", watermark]);
+    }
+
+    /// Runs `rabbitmqctl` on it.
+    pub fn ctl(&self, args: &[&str]) {
         let mut command = Command::new(format!("{BIN}/rabbitmqctl"));
         self.environment(&mut command);
-        let done = command
-            .args(["-n", &self.node(), "set_vm_memory_high_watermark", watermark])
-            .stdin(Stdio::null())
-            .output()
-            .expect("rabbitmqctl runs");
+        let done =
+            command.args(["-n", &self.node()]).args(args).stdin(Stdio::null()).output().expect("rabbitmqctl runs");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 

@@ -146,7 +146,8 @@ impl Reader {
         }
     }
 
-    async fn head(&mut self) -> Option<Head> {
+    /// The first line and the fields of the next message; `None` when the connection ends before.
+    pub async fn head(&mut self) -> Option<Head> {
         let end = loop {
             if let Some(at) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break at;
@@ -172,24 +173,31 @@ impl Reader {
         Some(self.buffer.drain(..length).collect())
     }
 
+    /// The next chunk; the last one is empty. `None` when the connection ends before it.
+    pub async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let end = loop {
+            if let Some(at) = self.buffer.windows(2).position(|bytes| bytes == b"\r\n") {
+                break at;
+            }
+            if !self.fill().await {
+                return None;
+            }
+        };
+        let size = usize::from_str_radix(std::str::from_utf8(&self.buffer[..end]).ok()?.trim(), 16).ok()?;
+        self.buffer.drain(..end + 2);
+        let chunk = self.exactly(size).await?;
+        self.exactly(2).await?;
+        Some(chunk)
+    }
+
     async fn chunks(&mut self) -> Option<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let end = loop {
-                if let Some(at) = self.buffer.windows(2).position(|bytes| bytes == b"\r\n") {
-                    break at;
-                }
-                if !self.fill().await {
-                    return None;
-                }
-            };
-            let size = usize::from_str_radix(std::str::from_utf8(&self.buffer[..end]).ok()?.trim(), 16).ok()?;
-            self.buffer.drain(..end + 2);
-            body.extend_from_slice(&self.exactly(size).await?);
-            self.exactly(2).await?;
-            if size == 0 {
+            let chunk = self.chunk().await?;
+            if chunk.is_empty() {
                 return Some(body);
             }
+            body.extend_from_slice(&chunk);
         }
     }
 }

@@ -3,23 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use goms::consumer::{self, Running};
-use goms::metrics::Metrics;
-use goms::shutdown::Shutdown;
-use goms::trace::{AmqpSettings, Message, TraceBody, Transport};
+use goms::trace::{Message, TraceBody, Transport};
 use lapin::options::QueueDeclareOptions;
 
-use super::Node;
-use crate::support::events::{
-    Mood, MoodyStore, amqp_settings, consumer_settings, consumers_at, event, run, trace_settings, until,
-};
+use super::{Node, consumer};
+use crate::support::events::{Mood, MoodyStore, amqp_settings, consumers_at, event, run, trace_settings, until};
 use crate::support::rabbitmq::{Client, RabbitMq};
 use crate::support::servers;
-
-fn consumer(amqp: AmqpSettings, store: &Arc<MoodyStore>) -> Running {
-    let settings = consumer_settings(Some(amqp));
-    consumer::start(&settings, store.clone(), None, &Metrics::new(), &Shutdown::new()).expect("a consumer")
-}
 
 #[test]
 fn events_come_through_as_batches_and_as_single_messages() {
@@ -28,12 +18,8 @@ fn events_come_through_as_batches_and_as_single_messages() {
         let client = Client::connect(&url).await;
         for (message, messages, kind) in [(Message::Batch, 1, "application/json"), (Message::Single, 20, "text/plain")]
         {
-            let folder = tempfile::tempdir().unwrap();
-            let (_publisher, catalog) = consumers_at(&[]);
             let queue = servers::unique("trace");
-            let mut settings = trace_settings(folder.path(), Transport::Amqp(amqp_settings(&url, &queue)));
-            settings.message = message;
-            let node = Node::start(&settings, catalog);
+            let node = Node::into_amqp_as(amqp_settings(&url, &queue), |settings| settings.message = message);
             let events = node.record(20);
             until("all are confirmed", || node.metric("goms_trace_delivered_total") == 20).await;
             assert_eq!(client.look(&queue).await, Some((messages, 0)));
@@ -67,14 +53,12 @@ fn an_existing_queue_with_other_flags_is_used_as_it_is() {
     run(async {
         let Some(url) = servers::amqp() else { return };
         let client = Client::connect(&url).await;
-        let folder = tempfile::tempdir().unwrap();
-        let (_publisher, catalog) = consumers_at(&[]);
         let queue = servers::unique("trace");
         client.declare(&queue, QueueDeclareOptions::default()).await; // not durable, as the originals declare it
         let settings = amqp_settings(&url, &queue);
         let store = MoodyStore::new(Mood::Works);
         let running = consumer(settings.clone(), &store);
-        let node = Node::start(&trace_settings(folder.path(), Transport::Amqp(settings)), catalog);
+        let node = Node::into_amqp(settings);
         node.record(10);
         until("all are stored", || store.count() == 10).await;
         node.stop().await;
@@ -93,9 +77,7 @@ fn a_named_exchange_is_declared_and_bound_and_another_ones_exclusive_queue_publi
         (settings.exchange, settings.routing_key) = (servers::unique("exchange"), "goms".into());
         let store = MoodyStore::new(Mood::Works);
         let running = consumer(settings.clone(), &store);
-        let folder = tempfile::tempdir().unwrap();
-        let (_publisher, catalog) = consumers_at(&[]);
-        let node = Node::start(&trace_settings(folder.path(), Transport::Amqp(settings)), catalog.clone());
+        let node = Node::into_amqp(settings);
         node.record(10);
         until("all are stored", || store.count() == 10).await;
         node.stop().await;
@@ -103,7 +85,7 @@ fn a_named_exchange_is_declared_and_bound_and_another_ones_exclusive_queue_publi
         client.delete(&queue).await;
 
         client.declare(&queue, QueueDeclareOptions::exclusive()).await;
-        let node = Node::start(&trace_settings(folder.path(), Transport::Amqp(amqp_settings(&url, &queue))), catalog);
+        let node = Node::into_amqp(amqp_settings(&url, &queue));
         node.record(3);
         until("all are confirmed", || node.metric("goms_trace_delivered_total") == 3).await;
         assert_eq!(Client::connect(&url).await.look(&queue).await, None, "it is another connection's");
@@ -117,10 +99,8 @@ fn a_queue_deleted_under_the_publisher_is_made_again() {
     run(async {
         let Some(url) = servers::amqp() else { return };
         let client = Client::connect(&url).await;
-        let folder = tempfile::tempdir().unwrap();
-        let (_publisher, catalog) = consumers_at(&[]);
         let queue = servers::unique("trace");
-        let node = Node::start(&trace_settings(folder.path(), Transport::Amqp(amqp_settings(&url, &queue))), catalog);
+        let node = Node::into_amqp(amqp_settings(&url, &queue));
         node.record(1);
         until("the first is confirmed", || node.metric("goms_trace_delivered_total") == 1).await;
         client.delete(&queue).await;
@@ -161,10 +141,8 @@ fn defect_11_call_key_never_in_trace() {
     run(async {
         let Some(url) = servers::amqp() else { return };
         let client = Client::connect(&url).await;
-        let folder = tempfile::tempdir().unwrap();
-        let (_publisher, catalog) = consumers_at(&[]);
         let queue = servers::unique("trace");
-        let node = Node::start(&trace_settings(folder.path(), Transport::Amqp(amqp_settings(&url, &queue))), catalog);
+        let node = Node::into_amqp(amqp_settings(&url, &queue));
         let headers: [(&str, &[u8]); 2] = [("call-service-key", b"hunter2"), ("accept", b"*/*")];
         let ip = "127.0.0.1".to_owned();
         let info = node.recorder.request_info("GET", "/login", "", ip, headers.into_iter(), TraceBody::None);
@@ -184,12 +162,10 @@ fn defect_11_call_key_never_in_trace() {
 fn defect_04_rabbitmq_down_loses_nothing() {
     run(async {
         let Some(mut server) = RabbitMq::start() else { return };
-        let folder = tempfile::tempdir().unwrap();
-        let (_publisher, catalog) = consumers_at(&[]);
         let settings = amqp_settings(&server.url(), "trace");
         let store = MoodyStore::new(Mood::Works);
         let running = consumer(settings.clone(), &store);
-        let node = Node::start(&trace_settings(folder.path(), Transport::Amqp(settings)), catalog);
+        let node = Node::into_amqp(settings);
         let mut events = node.record(500);
         until("what was recorded before is stored", || store.count() == 500).await;
 
@@ -217,11 +193,9 @@ fn defect_04_rabbitmq_down_loses_nothing() {
 fn defect_04_memory_alarm_does_not_block() {
     run(async {
         let Some(server) = RabbitMq::start() else { return };
-        let folder = tempfile::tempdir().unwrap();
-        let (_publisher, catalog) = consumers_at(&[]);
         let client = Client::connect(&server.url()).await;
         let settings = amqp_settings(&server.url(), "trace");
-        let node = Node::start(&trace_settings(folder.path(), Transport::Amqp(settings.clone())), catalog);
+        let node = Node::into_amqp(settings.clone());
         node.record(10);
         until("the first are confirmed", || node.metric("goms_trace_delivered_total") == 10).await;
 
@@ -259,12 +233,10 @@ fn defect_04_a_long_alarm_and_a_freeze_lose_nothing() {
     }
     run(async {
         let Some(server) = RabbitMq::start() else { return };
-        let folder = tempfile::tempdir().unwrap();
-        let (_publisher, catalog) = consumers_at(&[]);
         let settings = amqp_settings(&server.url(), "trace");
         let store = MoodyStore::new(Mood::Works);
         let running = consumer(settings.clone(), &store);
-        let node = Node::start(&trace_settings(folder.path(), Transport::Amqp(settings)), catalog);
+        let node = Node::into_amqp(settings);
         let mut events = node.record(100);
         until("the first are stored", || store.count() == 100).await;
 

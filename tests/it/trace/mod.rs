@@ -2,16 +2,21 @@
 
 mod amqp;
 mod direct;
+mod elasticsearch;
 mod faults;
 mod otlp;
+mod window;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use goms::consumer::{self, Running};
 use goms::metrics::Metrics;
-use goms::registry::CatalogWatch;
+use goms::registry::{CatalogWatch, Publisher};
 use goms::shutdown::Shutdown;
-use goms::trace::{self, Event, Recorder, Settings, Transport};
+use goms::store::TraceStore;
+use goms::trace::{self, AmqpSettings, Event, Recorder, Settings, Transport};
 
 use crate::support::events::{
     Mood, MoodyStore, amqp_settings, consumer_settings, consumers_at, event, publish_consumers, run, trace_settings,
@@ -23,19 +28,46 @@ struct Node {
     recorder: Recorder,
     metrics: Metrics,
     shutdown: Shutdown,
+    /// What it needs as long as it runs, where it was made for it alone.
+    _own: Option<(tempfile::TempDir, Publisher)>,
 }
 
 impl Node {
     fn start(settings: &Settings, catalog: CatalogWatch) -> Self {
         let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
         let recorder = trace::start(settings, catalog, &metrics, &shutdown).expect("tracing starts");
-        Self { recorder, metrics, shutdown }
+        Self { recorder, metrics, shutdown, _own: None }
+    }
+
+    /// One with a folder of its own whose events go to a broker.
+    fn into_amqp(settings: AmqpSettings) -> Self {
+        Self::into_amqp_as(settings, |_| {})
+    }
+
+    /// The same with other settings.
+    fn into_amqp_as(settings: AmqpSettings, change: impl FnOnce(&mut Settings)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (publisher, catalog) = consumers_at(&[]);
+        let mut settings = trace_settings(folder.path(), Transport::Amqp(settings));
+        change(&mut settings);
+        Self { _own: Some((folder, publisher)), ..Self::start(&settings, catalog) }
     }
 
     /// Records events; gives them back for a look into the store.
     fn record(&self, count: u64) -> Vec<Event> {
         let events: Vec<_> = (0..count).map(event).collect();
         events.iter().for_each(|event| self.recorder.record(event.clone()));
+        events
+    }
+
+    /// The same in portions that the queue to the spool has room for.
+    async fn record_many(&self, portions: u64) -> Vec<Event> {
+        let mut events = Vec::new();
+        for _ in 0..portions {
+            let before = self.metric("goms_trace_recorded_total");
+            events.extend(self.record(5000));
+            until("they are taken", || self.metric("goms_trace_recorded_total") >= before + 5000).await;
+        }
         events
     }
 
@@ -50,6 +82,15 @@ impl Node {
         self.shutdown.begin();
         assert!(self.shutdown.finished(Duration::from_secs(5)).await, "the spool ends within its bound");
     }
+}
+
+/// A consumer from a broker into a store.
+fn consumer(amqp: AmqpSettings, store: &Arc<MoodyStore>) -> Running {
+    consumer_into(&consumer_settings(Some(amqp)), store.clone(), &Metrics::new())
+}
+
+fn consumer_into(settings: &consumer::Settings, store: Arc<dyn TraceStore>, metrics: &Metrics) -> Running {
+    consumer::start(settings, store, None, metrics, &Shutdown::new()).expect("a consumer starts")
 }
 
 /// A broker that nobody runs.
@@ -160,8 +201,7 @@ fn when_the_disk_fails_events_wait_in_memory() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let settings = consumer_settings(None);
-        let running =
-            goms::consumer::start(&settings, store.clone(), Some(listener), &Metrics::new(), &Shutdown::new());
+        let running = consumer::start(&settings, store.clone(), Some(listener), &Metrics::new(), &Shutdown::new());
         publish_consumers(&publisher, &[address]);
         until("all are stored", || events.iter().all(|event| store.has(event))).await;
         assert_eq!(node.metric("goms_trace_dropped_total"), 0);

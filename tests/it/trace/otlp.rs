@@ -11,6 +11,7 @@ use super::*;
 use crate::support::goms::{Folder, Goms, command, run as run_goms};
 use crate::support::http::{post, wait_for_status};
 use crate::support::origin::{Origin, Reply, answer, dead};
+use crate::support::tls::{Identity, TlsFront};
 use crate::support::wire::Seen;
 
 /// What a collector reads of a request; field numbers as in opentelemetry-proto.
@@ -118,7 +119,8 @@ impl Exporting {
             goms::consumer::start(&consumer_settings(None), store.clone(), Some(listener), &metrics, &shutdown);
         let mut settings = trace_settings(folder, Transport::Direct { call_key: None });
         let headers = vec![("authorization".to_owned(), "Bearer t".to_owned())];
-        settings.otlp = Some(OtlpSettings { url: format!("http://{collector}/v1/traces"), headers });
+        settings.otlp =
+            Some(OtlpSettings { url: format!("http://{collector}/v1/traces"), headers, ..OtlpSettings::default() });
         Self {
             node: Node::start(&settings, catalog),
             store,
@@ -271,4 +273,38 @@ fn config_print_shows_the_collector_without_its_key() {
     goms.wait_for("# spans go to: http://c:4318/v1/traces (headers: api-key)");
     assert_eq!(goms.exit_code(), 0);
     assert!(!goms.log().contains("s3cret"), "{}", goms.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_tls_the_collector_must_be_vouched_for() {
+    let folder = Folder::new();
+    let Some(identity) = Identity::make(folder.path()) else { return };
+    let collector = Origin::start(|_, _| ok(b"")).await;
+    let front = TlsFront::start(&identity, collector.address).await;
+    let up = |certificate: Option<&Path>| {
+        let mut up = command(folder.path(), &["up", "--http-port", "0", "--rpc-port", "0"]);
+        up.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("https://{}", front.address));
+        if let Some(path) = certificate {
+            up.env("OTEL_EXPORTER_OTLP_CERTIFICATE", path);
+        }
+        Goms::spawn(up)
+    };
+    let ask = |up: &Goms| {
+        let address = up.wait_for("  gateway         http://").rsplit('/').next().expect("an address").to_owned();
+        wait_for_status(&address, "/api/user/login", 200);
+    };
+    let unknown = up(None);
+    ask(&unknown);
+    unknown.wait_for("takes no spans, they wait in memory: Failed to connect to host");
+    assert_eq!(unknown.terminate(), 0);
+    assert_eq!(collector.seen().len(), 0);
+
+    let trusting = up(Some(&identity.certificate));
+    ask(&trusting);
+    assert_eq!(trusting.terminate(), 0);
+    assert!(collector.seen().iter().flat_map(spans).any(|(service, _)| service == "gateway"));
+
+    let mut faulty = up(Some(&folder.path().join("absent.pem")));
+    faulty.wait_for("OTEL_EXPORTER_OTLP_CERTIFICATE: cannot use `");
+    assert_ne!(faulty.exit_code(), 0);
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{Shown, Writer};
+use super::{Shown, ShownSpan, Writer};
 use crate::store::FIRST_ERROR;
 
 #[derive(Default)]
@@ -63,24 +63,52 @@ fn span(shown: &Shown) -> Option<Value> {
         _ => return None,
     };
     let (span_id, parent_id) = ids(shown);
-    let is_server = !shown.event.starts_with("span.");
-    let request = &shown.request;
-    let name = match (shown.name.as_str(), request.method.as_str()) {
+    let name = match (shown.name.as_str(), shown.request.method.as_str()) {
         ("", "") => shown.line(),
-        ("", method) if shown.action.is_empty() => format!("{method} {}", request.url),
+        ("", method) if shown.action.is_empty() => format!("{method} {}", shown.request.url),
         ("", method) => format!("{method} {}", shown.action),
         (name, _) => name.to_owned(),
     };
+    let kind = match (shown.span.kind.as_str(), shown.event.starts_with("span.")) {
+        ("client", _) => 3,
+        ("producer", _) => 4,
+        ("consumer", _) => 5,
+        (_, true) => 1,
+        (_, false) => 2,
+    };
     let began_ns = shown.began_ns().max(0);
     let ended_ns = began_ns + i128::from(shown.duration_ns.unwrap_or(0));
+    let mut attributes = if shown.span.kind.is_empty() { of_goms(shown) } else { of_another(&shown.span) };
+    if shown.is_start() {
+        attributes.push(json!({"key": "goms.unfinished", "value": {"boolValue": true}}));
+    }
+    let is_error = shown.status.is_some_and(|status| status >= FIRST_ERROR);
+    let mut span = json!({
+        "traceId": trace_id, "spanId": span_id, "name": name, "kind": kind,
+        "startTimeUnixNano": began_ns.to_string(), "endTimeUnixNano": ended_ns.to_string(),
+        "attributes": attributes, "status": if is_error { json!({"code": 2}) } else { json!({}) },
+    });
+    if is_error && !shown.span.error.is_empty() {
+        span["status"]["message"] = json!(shown.span.error);
+    }
+    if let Some(parent_id) = parent_id {
+        span["parentSpanId"] = json!(parent_id);
+    }
+    Some(span)
+}
+
+/// What an event of goms tells, by the names that `trace::export` gives it too.
+fn of_goms(shown: &Shown) -> Vec<Value> {
+    let request = &shown.request;
     let mut attributes = vec![text("goms.request_id", &shown.request_id)];
-    let query = request.url_param.trim_start_matches('?');
     for (key, value) in [
         ("http.request.method", request.method.as_str()),
         ("url.path", &request.url),
-        ("url.query", query),
+        ("url.query", request.url_param.trim_start_matches('?')),
         ("client.address", &request.client_ip),
         ("goms.action", &shown.action),
+        ("goms.caller", &shown.caller),
+        ("goms.event", &shown.event),
     ] {
         if !value.is_empty() {
             attributes.push(text(key, value));
@@ -89,19 +117,28 @@ fn span(shown: &Shown) -> Option<Value> {
     if let Some(status) = shown.status {
         attributes.push(json!({"key": "http.response.status_code", "value": {"intValue": status.to_string()}}));
     }
-    if shown.is_start() {
-        attributes.push(json!({"key": "goms.unfinished", "value": {"boolValue": true}}));
+    attributes
+}
+
+/// What another program said of its span, which is all that its events were made of.
+fn of_another(span: &ShownSpan) -> Vec<Value> {
+    span.attributes.iter().map(|(key, value)| json!({"key": key, "value": any(value)})).collect()
+}
+
+/// A JSON value as OTLP has it.
+fn any(value: &Value) -> Value {
+    match value {
+        Value::Null => json!({}),
+        Value::Bool(is) => json!({"boolValue": is}),
+        Value::Number(number) if number.is_f64() => json!({"doubleValue": number}),
+        Value::Number(number) => json!({"intValue": number.to_string()}),
+        Value::String(text) => json!({"stringValue": text}),
+        Value::Array(list) => json!({"arrayValue": {"values": list.iter().map(any).collect::<Vec<_>>()}}),
+        Value::Object(map) => {
+            let pairs: Vec<_> = map.iter().map(|(key, value)| json!({"key": key, "value": any(value)})).collect();
+            json!({"kvlistValue": {"values": pairs}})
+        }
     }
-    let is_error = shown.status.is_some_and(|status| status >= FIRST_ERROR);
-    let mut span = json!({
-        "traceId": trace_id, "spanId": span_id, "name": name, "kind": if is_server { 2 } else { 1 },
-        "startTimeUnixNano": began_ns.to_string(), "endTimeUnixNano": ended_ns.to_string(),
-        "attributes": attributes, "status": if is_error { json!({"code": 2}) } else { json!({}) },
-    });
-    if let Some(parent_id) = parent_id {
-        span["parentSpanId"] = json!(parent_id);
-    }
-    Some(span)
 }
 
 /// The span's own id and its caller's.

@@ -205,3 +205,30 @@ fn starts_that_never_end_do_not_fill_the_memory() {
     assert!(open.order.len() <= 2 * MAX_OPEN);
     assert_eq!(open.rest().count(), 0);
 }
+
+#[test]
+fn a_span_of_another_program_is_exported_as_it_came() {
+    let text = export_of(
+        ExportFormat::Otlp,
+        vec![json!({
+            "eventId": "e", "requestId": "0af76519-16cd-43dd-8448-eb211c80319c", "traceId": "0af7651916cd43dd8448eb211c80319c",
+            "spanId": "00f067aa0ba902b7", "event": "span.end", "serviceName": "shop", "name": "SELECT stock", "status": 500,
+            "action": "shop/SELECT stock", "timeMs": 9, "durationNs": 4_000_001,
+            "span": {"kind": "client", "startNs": 5_000_007, "error": "gone",
+                     "attributes": {"n": 1, "d": 1.5, "b": true, "l": ["x", null], "m": {"k": "v"}}},
+        })],
+    );
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    let span = &document["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
+    assert_eq!((&span["name"], &span["kind"]), (&json!("SELECT stock"), &json!(3)));
+    assert_eq!((&span["startTimeUnixNano"], &span["endTimeUnixNano"]), (&json!("5000007"), &json!("9000008")));
+    assert_eq!(span["status"], json!({"code": 2, "message": "gone"}));
+    let expected = json!([
+        {"key": "b", "value": {"boolValue": true}},
+        {"key": "d", "value": {"doubleValue": 1.5}},
+        {"key": "l", "value": {"arrayValue": {"values": [{"stringValue": "x"}, {}]}}},
+        {"key": "m", "value": {"kvlistValue": {"values": [{"key": "k", "value": {"stringValue": "v"}}]}}},
+        {"key": "n", "value": {"intValue": "1"}},
+    ]);
+    assert_eq!(span["attributes"], expected);
+}

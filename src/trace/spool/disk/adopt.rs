@@ -20,7 +20,8 @@ impl Disk {
     /// Takes over one file, which takes a few milliseconds, unless the cap forbids it. Says whether it did, so there may
     /// be more.
     ///
-    /// Not to be called while something is in flight that does not stand in this queue yet: it would get in behind.
+    /// Not to be called while something is in flight that does not stand in this queue yet: it would get in behind, and
+    /// a confirmation covers all that stands before it.
     ///
     /// # Errors
     /// When the folder of all spools cannot be read.
@@ -31,6 +32,15 @@ impl Disk {
             }
         }
         Ok(false)
+    }
+
+    /// Whether an ended process left something, as far as a glance tells.
+    pub fn has_orphan(&self) -> bool {
+        let is_orphan = |folder: &PathBuf| {
+            let lock = File::options().write(true).open(folder.join("lock"));
+            !self.stuck.contains(folder) && lock.is_ok_and(|lock| lock.try_lock().is_ok())
+        };
+        self.other_folders().is_ok_and(|folders| folders.iter().any(is_orphan))
     }
 
     fn other_folders(&self) -> io::Result<Vec<PathBuf>> {
@@ -118,7 +128,7 @@ impl Disk {
         fs::rename(path, self.path(number))?;
         // the next batch stands behind these, so not in the file that was written to until now
         self.writer = None;
-        self.segments.push_back(Segment { number, bytes: found.good_bytes, events: found.events });
+        self.segments.push_back(Segment { number, bytes: found.good_bytes, events: found.events, in_flight: 0 });
         self.bytes += found.good_bytes;
         Ok(())
     }

@@ -14,8 +14,19 @@ fn open(root: &Path) -> Disk {
 
 /// Everything that is not confirmed, oldest first.
 fn contents(disk: &mut Disk) -> Vec<String> {
-    let (batches, _) = disk.peek(usize::MAX, usize::MAX).unwrap();
-    batches.iter().map(|batch| String::from_utf8_lossy(&batch.json).into_owned()).collect()
+    disk.give_back([]);
+    let texts = texts(&disk.take(usize::MAX, usize::MAX).unwrap());
+    disk.give_back([]);
+    texts
+}
+
+fn texts(batches: &[(Batch, Position)]) -> Vec<String> {
+    batches.iter().map(|(batch, _)| String::from_utf8_lossy(&batch.json).into_owned()).collect()
+}
+
+/// All these were delivered.
+fn confirm(disk: &mut Disk, batches: &[(Batch, Position)]) {
+    batches.iter().for_each(|(batch, end)| disk.confirm(*end, batch.events as u64));
 }
 
 fn expected(numbers: std::ops::Range<usize>) -> Vec<String> {
@@ -48,17 +59,19 @@ fn it_is_a_queue_and_forgets_only_what_was_confirmed() {
     for number in 0..5 {
         disk.push(&batch(number)).unwrap();
     }
-    let (batches, end) = disk.peek(2, usize::MAX).unwrap();
-    assert_eq!(batches.len(), 2);
+    let batches = disk.take(2, usize::MAX).unwrap();
+    assert_eq!(texts(&batches), expected(0..2));
     assert_eq!(contents(&mut disk), expected(0..5));
-    disk.confirm(end, 2);
+    let batches = disk.take(2, usize::MAX).unwrap();
+    confirm(&mut disk, &batches);
     assert_eq!((contents(&mut disk), disk.events()), (expected(2..5), 3));
-    let (batches, end) = disk.peek(9, 1).unwrap();
+    let batches = disk.take(9, 1).unwrap();
     assert_eq!(batches.len(), 1, "one at least, however small the byte limit");
-    disk.confirm(end, 1);
+    confirm(&mut disk, &batches);
     disk.push(&batch(5)).unwrap();
-    let (_, end) = disk.peek(9, usize::MAX).unwrap();
-    disk.confirm(end, 3);
+    let batches = disk.take(9, usize::MAX).unwrap();
+    assert_eq!(batches.len(), 3);
+    confirm(&mut disk, &batches);
     assert!(disk.is_empty());
     assert_eq!((disk.bytes(), disk.events()), (0, 0));
     let dir = disk.dir.clone();
@@ -75,9 +88,9 @@ fn it_spreads_over_segments_and_deletes_them_one_by_one() {
     }
     assert!(segment_files(&disk.dir).len() > 2);
     for number in 0..100 {
-        let (batches, end) = disk.peek(1, usize::MAX).unwrap();
-        assert_eq!(batches[0].json, batch(number).json);
-        disk.confirm(end, 1);
+        let batches = disk.take(1, usize::MAX).unwrap();
+        assert_eq!(batches[0].0.json, batch(number).json);
+        confirm(&mut disk, &batches);
     }
     assert!(disk.is_empty());
     assert_eq!(segment_files(&disk.dir).len(), 0);
@@ -100,19 +113,92 @@ fn at_the_cap_the_oldest_go_and_are_counted() {
 }
 
 #[test]
-fn a_confirmation_of_what_the_cap_took_meanwhile_does_no_harm() {
+fn several_deliveries_are_in_flight_and_a_failure_gives_all_back_in_order() {
+    let root = tempfile::tempdir().unwrap();
+    let mut disk = Disk::open(root.path(), 1024).unwrap(); // a segment takes a few of them
+    for number in 0..20 {
+        disk.push(&batch(number)).unwrap();
+    }
+    assert!(segment_files(&disk.dir).len() > 2);
+    let first = disk.take(3, usize::MAX).unwrap();
+    let second = disk.take(9, usize::MAX).unwrap();
+    assert_eq!([texts(&first), texts(&second)].concat(), expected(0..12));
+    confirm(&mut disk, &first);
+    let third = disk.take(99, usize::MAX).unwrap();
+    assert_eq!(texts(&third), expected(12..20));
+    assert!(!disk.has_waiting() && disk.take(1, 1).unwrap().is_empty() && !disk.is_empty());
+    // written because it got old in flight, and what waits goes behind it
+    disk.push_in_flight(&batch(20)).unwrap();
+    disk.push(&batch(21)).unwrap();
+    let fourth = disk.take(99, usize::MAX).unwrap();
+    assert_eq!(texts(&fourth), expected(21..22));
+    disk.give_back([&second, &third, &fourth].into_iter().flatten().map(|(batch, end)| (*end, batch.events as u64)));
+    assert_eq!((disk.events(), contents(&mut disk)), (19, expected(3..22)));
+    assert_eq!(disk.take_losses(), Losses::default());
+}
+
+/// Fills a small queue, takes some, and lets the cap take their segments.
+fn overrun() -> (tempfile::TempDir, Disk, Vec<(Batch, Position)>) {
     let root = tempfile::tempdir().unwrap();
     let mut disk = Disk::open(root.path(), 2048).unwrap();
     for number in 0..50 {
         disk.push(&batch(number)).unwrap();
     }
-    let (batches, end) = disk.peek(3, usize::MAX).unwrap();
+    let batches = disk.take(15, usize::MAX).unwrap();
     for number in 50..500 {
         disk.push(&batch(number)).unwrap();
     }
+    (root, disk, batches)
+}
+
+#[test]
+fn what_is_confirmed_after_the_cap_took_it_is_delivered_and_not_lost() {
+    let (_root, mut disk, batches) = overrun();
     let before = contents(&mut disk);
-    disk.confirm(end, batches.len() as u64);
+    confirm(&mut disk, &batches);
     assert_eq!(contents(&mut disk), before);
+    assert_eq!(disk.events(), before.len() as u64);
+    assert_eq!(disk.take_losses().events, 500 - 15 - before.len() as u64);
+}
+
+#[test]
+fn what_fails_after_the_cap_took_it_is_lost_once() {
+    let (_root, mut disk, batches) = overrun();
+    let losses = disk.take_losses().events;
+    disk.give_back(batches.iter().map(|(batch, end)| (*end, batch.events as u64)));
+    assert_eq!(disk.take_losses().events, 15);
+    let left = contents(&mut disk);
+    assert_eq!(left, expected(500 - left.len()..500));
+    assert_eq!(losses + 15 + left.len() as u64, 500);
+}
+
+#[test]
+fn a_delivery_that_the_cap_took_half_of_counts_right_either_way() {
+    for confirmed in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let mut disk = Disk::open(root.path(), 2048).unwrap();
+        let mut number = 0;
+        while segment_files(&disk.dir).len() < 4 {
+            disk.push(&batch(number)).unwrap();
+            number += 1;
+        }
+        let batches = disk.take(number, usize::MAX).unwrap(); // over all segments
+        while segment_files(&disk.dir)[0].ends_with("0000000000000001.seg") {
+            disk.push(&batch(number)).unwrap();
+            number += 1;
+        }
+        if confirmed {
+            confirm(&mut disk, &batches);
+            assert_eq!(disk.take_losses(), Losses::default(), "all of it was delivered");
+            assert_eq!(contents(&mut disk), expected(batches.len()..number));
+        } else {
+            disk.give_back(batches.iter().map(|(batch, end)| (*end, batch.events as u64)));
+            let left = contents(&mut disk);
+            assert_eq!(left, expected(number - left.len()..number));
+            assert_eq!(disk.take_losses().events, (number - left.len()) as u64);
+        }
+        assert_eq!(disk.events(), contents(&mut disk).len() as u64);
+    }
 }
 
 #[test]

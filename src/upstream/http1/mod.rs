@@ -1,0 +1,26 @@
+//! A lean HTTP/1.1 client for the data path (RFC 9110, RFC 9112): what a proxy needs of one, and strict in what it takes.
+//!
+//! ```text
+//! Pool::send: a kept connection that still stands, or a new one
+//!   Exchange: writes RequestHead and body │ reads AnswerHead, while the body may still flow
+//!     Answer: head, Body (decodes what its framing says, part by part) ─ at its end the connection goes back to the Pool
+//! ```
+//! One connection carries one exchange at a time, without pipelining. All of it is bound to its thread: a worker has its
+//! own connections, and no lock or wake-up across threads stands between a request and its answer. Nothing is read from a
+//! connection before somebody asks for the next part, so a slow client slows the service down and fills no memory.
+
+mod answer;
+mod connection;
+mod error;
+mod exchange;
+mod framing;
+mod outgoing;
+mod pool;
+mod request;
+
+pub use answer::{AnswerHead, Body, Field};
+pub use error::HttpError;
+pub use exchange::Answer;
+pub use outgoing::{Outgoing, Parts, Shared};
+pub use pool::{Pool, Target};
+pub use request::{RequestHead, is_idempotent};

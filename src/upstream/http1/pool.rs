@@ -1,0 +1,197 @@
+//! Connections between exchanges: kept for the next request to the same place.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+use super::connection::{Connection, stands, surely_stands};
+use super::exchange::Exchange;
+use super::outgoing::Sending;
+use super::{Answer, HttpError, Outgoing, RequestHead};
+
+/// How often connections that are idle for too long are looked for; they stay open at most so much longer.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Buffers that wait for the next exchange: as many as one worker's requests begin and end in one turn of its loop.
+const SPARE_BUFFERS: usize = 64;
+/// A longer head's buffer is not kept.
+const SPARE_BYTES: usize = 16 << 10;
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// An address.
+    Socket(SocketAddr),
+    /// `host:port`; the name is looked up for each new connection.
+    Named(Arc<str>),
+}
+
+/// The connections of one worker.
+#[derive(Debug)]
+pub struct Pool {
+    connect_timeout: Duration,
+    idle: Duration,
+    kept: RefCell<HashMap<Target, Vec<Kept>>>,
+    inputs: RefCell<Vec<BytesMut>>,
+    heads: RefCell<Vec<Vec<u8>>>,
+}
+
+/// A connection between two exchanges.
+#[derive(Debug)]
+struct Kept {
+    socket: TcpStream,
+    since: Instant,
+}
+
+impl Pool {
+    /// An empty pool: a new connection may take `connect_timeout`, an unused one is kept for `idle`. Must be called within a
+    /// `LocalSet`, as on actix's threads.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "it ends with its pool, and no end of a process has to wait for it")]
+    pub fn new(connect_timeout: Duration, idle: Duration) -> Rc<Self> {
+        let pool = Rc::new(Self {
+            connect_timeout,
+            idle,
+            kept: RefCell::default(),
+            inputs: RefCell::default(),
+            heads: RefCell::default(),
+        });
+        tokio::task::spawn_local(sweep(Rc::downgrade(&pool)));
+        pool
+    }
+
+    /// Sends a request and gives its answer as soon as the head is there. Where a kept connection turns out to have ended,
+    /// and the request was surely not taken or may be sent twice, a new one takes over.
+    ///
+    /// `timeout` is for the answer's head; while a streamed body flows it counts from the last part of it.
+    ///
+    /// # Errors
+    /// [`HttpError`]; [`HttpError::was_not_sent`] says whether it may be sent again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; the other side may have carried the request out.
+    pub async fn send(
+        self: &Rc<Self>,
+        target: &Target,
+        head: &RequestHead,
+        body: &Outgoing,
+        timeout: Duration,
+    ) -> Result<Answer, HttpError> {
+        let parts = match body {
+            Outgoing::Stream(parts, _) => Some(parts),
+            Outgoing::NoBody | Outgoing::Whole(_) => None,
+        };
+        let started = tokio::time::Instant::now();
+        let mut sending = std::pin::pin!(self.send_any_time(target, head, body));
+        loop {
+            let since = parts.map_or(started, |parts| parts.last().max(started));
+            match tokio::time::timeout_at(since + timeout, &mut sending).await {
+                Ok(sent) => return sent,
+                Err(_) if parts.is_some_and(|parts| parts.last() > since) => {} // the body still flows
+                Err(_) => return Err(HttpError::Deadline(timeout)),
+            }
+        }
+    }
+
+    async fn send_any_time(
+        self: &Rc<Self>,
+        target: &Target,
+        head: &RequestHead,
+        body: &Outgoing,
+    ) -> Result<Answer, HttpError> {
+        // asking the kernel costs a system call, which a request that may be sent again can save
+        if let Some(connection) = self.take(target, !head.is_repeatable() || !body.is_replayable()) {
+            match self.exchange(connection, head, body).await {
+                Err(HttpError::Stale) if body.is_replayable() => {}
+                Err(error) if error.had_no_answer() && head.is_repeatable() && body.is_replayable() => {}
+                done => return done,
+            }
+        }
+        let connection = self.connect(target).await?;
+        self.exchange(connection, head, body).await
+    }
+
+    /// An empty buffer for a head.
+    pub fn buffer(&self) -> Vec<u8> {
+        self.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives a buffer back.
+    pub fn recycle(&self, buffer: Vec<u8>) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < SPARE_BUFFERS && buffer.capacity() <= SPARE_BYTES {
+            heads.push(buffer);
+        }
+    }
+
+    /// Keeps a connection for the next request, unless it brought something that nobody asked for.
+    pub(super) fn keep(&self, connection: Connection) {
+        let Some((socket, target, input)) = connection.into_parts() else { return };
+        let mut inputs = self.inputs.borrow_mut();
+        if inputs.len() < SPARE_BUFFERS {
+            inputs.push(input);
+        }
+        let kept = Kept { socket, since: Instant::now() };
+        self.kept.borrow_mut().entry(target).or_default().push(kept);
+    }
+
+    async fn exchange(
+        self: &Rc<Self>,
+        connection: Connection,
+        head: &RequestHead,
+        body: &Outgoing,
+    ) -> Result<Answer, HttpError> {
+        let sending = Sending::new(head.finish(self.buffer(), body.length()), body);
+        Exchange::new(connection, sending, head.is_head(), self.clone()).await
+    }
+
+    /// The connection that was used last: the others may go idle and be closed.
+    fn take(&self, target: &Target, must_be_sure: bool) -> Option<Connection> {
+        let mut all = self.kept.borrow_mut();
+        let kept = all.get_mut(target)?;
+        while let Some(Kept { socket, since }) = kept.pop() {
+            if since.elapsed() < self.idle && stands(&socket) && (!must_be_sure || surely_stands(&socket)) {
+                return Some(Connection::new(socket, target.clone(), self.input(), true));
+            }
+        }
+        None
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Connection, HttpError> {
+        let connecting = async {
+            match target {
+                Target::Socket(address) => TcpStream::connect(address).await,
+                Target::Named(name) => TcpStream::connect(&**name).await,
+            }
+        };
+        let socket = tokio::time::timeout(self.connect_timeout, connecting)
+            .await
+            .map_err(|_| HttpError::ConnectTimeout(self.connect_timeout))?
+            .map_err(HttpError::Connect)?;
+        if let Err(error) = socket.set_nodelay(true) {
+            log::debug!("cannot turn off Nagle's algorithm: {error}");
+        }
+        Ok(Connection::new(socket, target.clone(), self.input(), false))
+    }
+
+    fn input(&self) -> BytesMut {
+        self.inputs.borrow_mut().pop().unwrap_or_default()
+    }
+}
+
+/// Closes connections that nobody used for long, until the pool is gone.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.kept.borrow_mut().retain(|_, kept| {
+            kept.retain(|kept| kept.since.elapsed() < pool.idle && stands(&kept.socket));
+            !kept.is_empty()
+        });
+    }
+}
