@@ -27,7 +27,6 @@ const PIECE_BYTES: usize = 30_000;
 pub(super) struct Lines {
     buffer: Vec<u8>,
     ends: Vec<usize>,
-    words: text::WordsOfJson,
 }
 
 /// The lines of some documents, as a body of a request.
@@ -82,7 +81,7 @@ impl Lines {
             push_quoted(out, WORDS);
             out.push(b':');
             // words hold letters and digits only
-            push_quoted(out, self.words.of(document.json.get()));
+            push_quoted(out, &text::words_of_json(document.json.get()));
             out.push(b'}');
         }
         out.push(b'\n');

@@ -42,7 +42,9 @@ impl Connection {
 
     /// Reads once behind what is there; 0 is the end.
     pub fn poll_read(&mut self, task: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.input.reserve(self.read_bytes);
+        if self.input.capacity() - self.input.len() < self.read_bytes / 2 {
+            self.input.reserve(self.read_bytes);
+        }
         let room = self.input.capacity() - self.input.len();
         let read = poll_read_buf(Pin::new(&mut self.socket), task, &mut self.input);
         if let Poll::Ready(Ok(bytes)) = read

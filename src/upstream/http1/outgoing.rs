@@ -1,6 +1,7 @@
 //! A request's body on its way out, and what of a request is still to be written.
 
 use std::cell::{Cell, RefCell};
+use std::io::Write;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -172,7 +173,8 @@ impl Rest {
     fn frame(&mut self, part: Option<&Bytes>, before: &mut Vec<u8>) -> Result<&'static [u8], HttpError> {
         let bytes = part.map_or(0, Bytes::len);
         let Some(left) = &mut self.left else {
-            before.extend_from_slice(format!("{bytes:x}\r\n").as_bytes());
+            // writing into a vector never fails
+            drop(write!(before, "{bytes:x}\r\n"));
             return Ok(b"\r\n");
         };
         *left = left.checked_sub(bytes as u64).ok_or_else(|| HttpError::Body("it is longer than announced".into()))?;

@@ -1,6 +1,6 @@
 //! Connections between exchanges: kept for the next request to the same place.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -87,12 +87,14 @@ impl Pool {
             Outgoing::NoBody | Outgoing::Whole(_) => None,
         };
         let started = tokio::time::Instant::now();
-        let mut sending = std::pin::pin!(self.send_any_time(target, head, body));
+        let is_connecting = Cell::new(false);
+        let mut sending = std::pin::pin!(self.send_any_time(target, head, body, &is_connecting));
         loop {
             let since = parts.map_or(started, |parts| parts.last().max(started));
             match tokio::time::timeout_at(since + timeout, &mut sending).await {
                 Ok(sent) => return sent,
                 Err(_) if parts.is_some_and(|parts| parts.last() > since) => {} // the body still flows
+                Err(_) if is_connecting.get() => return Err(HttpError::ConnectTimeout(timeout)),
                 Err(_) => return Err(HttpError::Deadline(timeout)),
             }
         }
@@ -103,6 +105,7 @@ impl Pool {
         target: &Target,
         head: &RequestHead,
         body: &Outgoing,
+        is_connecting: &Cell<bool>,
     ) -> Result<Answer, HttpError> {
         // asking the kernel costs a system call, which a request that may be sent again can save
         if let Some(connection) = self.take(target, !head.is_repeatable() || !body.is_replayable()) {
@@ -112,7 +115,9 @@ impl Pool {
                 done => return done,
             }
         }
+        is_connecting.set(true);
         let connection = self.connect(target).await?;
+        is_connecting.set(false);
         self.exchange(connection, head, body).await
     }
 
