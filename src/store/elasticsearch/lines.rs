@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::super::{Document, text};
+use super::super::Document;
+use super::super::text::WordsOfJson;
 use super::mapping::{ARRIVED, WORDS};
 
 /// How much of a client's headers and body is sent as it is.
@@ -27,6 +28,7 @@ const PIECE_BYTES: usize = 30_000;
 pub(super) struct Lines {
     buffer: Vec<u8>,
     ends: Vec<usize>,
+    words: WordsOfJson,
 }
 
 /// The lines of some documents, as a body of a request.
@@ -81,7 +83,7 @@ impl Lines {
             push_quoted(out, WORDS);
             out.push(b':');
             // words hold letters and digits only
-            push_quoted(out, &text::words_of_json(document.json.get()));
+            push_quoted(out, self.words.of(document.json.get()));
             out.push(b'}');
         }
         out.push(b'\n');
