@@ -43,7 +43,7 @@
 //! | [`admin`] | the back door: health, metrics, the process's nodes |
 //! | [`app`] | the composition root: roles, and the commands that read |
 //! | [`drain`] | how an HTTP server ends without failing a request |
-//! | [`shutdown`], [`backoff`], [`metrics`] | what every room may use |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`] | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -64,6 +64,7 @@ pub mod admin;
 pub mod app;
 pub mod backoff;
 pub mod balance;
+pub mod causes;
 pub mod cli;
 pub mod config;
 pub mod consumer;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use crate::causes::chain;
 use crate::cli::{EXIT_CONFIG, EXIT_UNAVAILABLE, EXIT_USAGE};
 use crate::config::ConfigErrors;
 use crate::registry::RegistryError;
@@ -68,22 +69,6 @@ impl AppError {
 
     /// Prints the error with its causes on stderr.
     pub fn print(&self) {
-        eprintln!("goms: {}", with_causes(self));
+        eprintln!("goms: {}", chain(self));
     }
-}
-
-/// An error and its causes in one line. Causes that their effect already told are not repeated.
-#[must_use]
-pub fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let told = inner.to_string();
-        if !text.ends_with(&told) {
-            text.push_str(": ");
-            text.push_str(&told);
-        }
-        cause = inner.source();
-    }
-    text
 }

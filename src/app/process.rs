@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::error::with_causes;
 use super::{AppError, ports};
 use crate::admin::Admin;
 use crate::backoff::Backoff;
+use crate::causes::chain;
 use crate::config::Config;
 use crate::metrics::{Load, Metrics};
 use crate::registry::{self, Backend, Catalog, HostPort, Node, NodeId, NodeMeta, Registry, RegistryError};
@@ -133,7 +133,7 @@ impl Process {
                 }
                 Err(error @ RegistryError::Unavailable { .. }) if tokio::time::Instant::now() < deadline => {
                     let wait = backoff.next_wait();
-                    log::warn!("cannot register, trying again in {wait:?}: {}", with_causes(&error));
+                    log::warn!("cannot register, trying again in {wait:?}: {}", chain(&error));
                     tokio::time::sleep(wait).await;
                 }
                 Err(error) => return Err(AppError::Registry(error)),
@@ -182,7 +182,7 @@ impl Process {
             // it was out already: its program died, or it never got in
             Ok(()) | Err(RegistryError::Unknown(_)) => true,
             Err(error) => {
-                log::warn!("cannot deregister, the lease will end it: {}", with_causes(&error));
+                log::warn!("cannot deregister, the lease will end it: {}", chain(&error));
                 false
             }
         }
@@ -198,7 +198,7 @@ impl Process {
                 true
             }
             Err(error) => {
-                log::warn!("cannot register again: {}", with_causes(&error));
+                log::warn!("cannot register again: {}", chain(&error));
                 false
             }
         }

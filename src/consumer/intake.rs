@@ -24,12 +24,13 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::ConsumerError;
 use super::pipeline::{Pipeline, Verdict, document};
+use crate::causes::chain;
 use crate::shutdown::Shutdown;
 use crate::store::{Query, SEARCH_PATH, STATS_PATH, StatsQuery, StoreError, TraceStore};
 use crate::trace::CALL_KEY_HEADER;
 use crate::trace::dead_letter::DeadLetters;
 use crate::trace::event::parse;
-use crate::trace::transport::{EVENTS_PATH, chain};
+use crate::trace::transport::EVENTS_PATH;
 
 /// Of one request; senders of ours stay under 12 MiB.
 pub(super) const MAX_BODY_BYTES: usize = 16 << 20;

@@ -29,9 +29,9 @@ use super::health::Health;
 use super::instruments::Instruments;
 use super::pipeline::{Submission, weight};
 use crate::backoff::Backoff;
+use crate::causes::chain;
 use crate::shutdown::Shutdown;
 use crate::store::{Outcome, StoreError, TraceStore};
-use crate::trace::transport::chain;
 use aside::{Aside, Tries};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);

@@ -49,10 +49,7 @@ pub async fn run(config: &Config, mut store: Arc<dyn TraceStore>, args: &TailArg
             }
             Err(error @ StoreError::Unavailable { .. }) => {
                 let since = *away_since.get_or_insert_with(|| {
-                    eprintln!(
-                        "goms: the trace store is away, waiting for it: {}",
-                        crate::app::error::with_causes(&error)
-                    );
+                    eprintln!("goms: the trace store is away, waiting for it: {}", crate::causes::chain(&error));
                     tokio::time::Instant::now()
                 });
                 if since.elapsed() > PATIENCE {

@@ -12,7 +12,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Mutex;
 
-use crate::trace::transport::chain;
+use crate::causes::chain;
 use crate::trace::transport::connection::{Broker, BrokerError, Link};
 
 /// A message of the broker's largest size over a slow network.

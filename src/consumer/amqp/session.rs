@@ -19,10 +19,10 @@ use super::Source;
 use super::arrivals::{self, Arrival};
 use super::letters::{Letter, Letters};
 use super::tags::Tags;
+use crate::causes::chain;
 use crate::consumer::pipeline::{Pipeline, Verdict, document};
 use crate::store::Document;
 use crate::trace::event::parse;
-use crate::trace::transport::chain;
 use crate::trace::transport::connection::{BrokerError, Link};
 
 /// A longer message is dead-lettered unread: no sender of ours makes one over 8 MiB.

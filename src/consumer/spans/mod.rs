@@ -35,10 +35,10 @@ use super::instruments::Instruments;
 use super::intake::{self, AWAY_TIMEOUT, MAX_BODY_BYTES, STORE_TIMEOUT};
 use super::pipeline::{Pipeline, Reply, Verdict, document, weight};
 use super::{ConsumerError, Settings};
+use crate::causes::chain;
 use crate::shutdown::Shutdown;
 use crate::store::Document;
 use crate::trace::dead_letter::DeadLetters;
-use crate::trace::transport::chain;
 use callers::Callers;
 use span::Span;
 

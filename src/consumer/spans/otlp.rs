@@ -19,12 +19,12 @@ use super::attributes::{Attributes, sound_key};
 use super::callers::Callers;
 use super::span::{Kind, Process, Span};
 use super::{Door, Fault, Kept, Refusal};
+use crate::causes::chain;
 use crate::trace::otlp::{
     self, AnyValue, ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse, KeyValue,
     SpanKind, StatusCode as SpanStatus, json_weight, protobuf_weight,
 };
 use crate::trace::tracestate;
-use crate::trace::transport::chain;
 
 const PATH: &str = "/v1/traces";
 

@@ -9,6 +9,7 @@ use super::super::StoreError;
 use super::access::{is_denied, tls_hint};
 use super::bulk;
 use super::nodes::{Node, Nodes, is_gateway_failure};
+use crate::causes::chain;
 
 /// A cluster and the name that is used there.
 pub(super) struct Server {
@@ -54,7 +55,7 @@ impl Server {
         let mut last = None;
         for node in self.nodes.in_turn() {
             if several && let Err(error) = node.answers().await {
-                node.failed(&causes(&error));
+                node.failed(&chain(&error));
                 last = Some(Err(unreachable(node, error)));
                 continue;
             }
@@ -69,7 +70,7 @@ impl Server {
                 }
                 Err(error) => {
                     if several {
-                        node.failed(&causes(&error));
+                        node.failed(&chain(&error));
                     }
                     let stuck = error.is_timeout();
                     last = Some(Err(unreachable(node, error)));
@@ -144,24 +145,10 @@ async fn exchange<'s>(
 
 fn unreachable(node: &Node, error: ::elasticsearch::Error) -> StoreError {
     let address = node.address.clone();
-    match tls_hint(&causes(&error)) {
+    match tls_hint(&chain(&error)) {
         Some(hint) => StoreError::Setting { address, hint: hint.to_owned(), source: Some(error.into()) },
         None => StoreError::Unavailable { address, source: error.into() },
     }
-}
-
-/// An error with what is behind it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut at = error.source();
-    while let Some(cause) = at {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        at = cause.source();
-    }
-    text
 }
 
 /// The error that Elasticsearch itself reports; `None` where the answer is another's, as a proxy's page.

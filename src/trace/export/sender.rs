@@ -20,10 +20,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{OtlpSettings, Told, span};
 use crate::backoff::Backoff;
+use crate::causes::chain;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::trace::otlp::{ExportTracePartialSuccess, ExportTraceServiceResponse};
-use crate::trace::transport::chain;
 
 /// As OpenTelemetry's SDKs send by default.
 const BATCH_SPANS: usize = 512;

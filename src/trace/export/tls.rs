@@ -105,7 +105,7 @@ fn certificates(variable: &'static str, path: &Path) -> Result<Vec<CertificateDe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::transport::chain;
+    use crate::causes::chain;
 
     #[test]
     fn a_file_that_cannot_be_used_is_named_with_its_variable() {

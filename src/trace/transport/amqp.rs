@@ -19,7 +19,8 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
 
 use super::connection::{Broker, BrokerError, Link};
-use super::{Away, CONSUMER_SERVICE, Limits, chain};
+use super::{Away, CONSUMER_SERVICE, Limits};
+use crate::causes::chain;
 use crate::registry::CatalogWatch;
 use crate::trace::batch::Batch;
 use crate::trace::{AmqpSettings, Message, TraceError};

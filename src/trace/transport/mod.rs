@@ -51,20 +51,6 @@ pub(super) struct Refused {
     pub reason: String,
 }
 
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let inner = error.to_string();
-        if !text.ends_with(&inner) {
-            text = format!("{text}: {inner}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 /// How much a transport takes at a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {

@@ -315,8 +315,8 @@ async fn the_end_of_the_process_waits_for_no_etcd_and_still_deregisters() {
 #[tokio::test]
 async fn tls_is_spoken_and_the_server_must_be_vouched_for() {
     let dir = TempDir::new();
-    let Some(Identity { certificate, key }) = Identity::make(dir.path()) else { return };
-    let Some(etcd) = Etcd::start_tls(&certificate, &key) else { return };
+    let files = Identity::new().files(dir.path());
+    let Some(etcd) = Etcd::start_tls(&files.certificate, &files.key) else { return };
     let with = |endpoint: &str, ca_file| {
         let mut settings = etcd_settings(endpoint, NAMESPACE);
         if let Backend::Etcd(etcd) = &mut settings.backend {
@@ -332,7 +332,7 @@ async fn tls_is_spoken_and_the_server_must_be_vouched_for() {
         assert!(matches!(result, Err(RegistryError::Unavailable { .. })), "{result:?}");
         assert!(refused.catalog().borrow().is_none());
     }
-    let registry = with(&etcd.address(), Some(certificate));
+    let registry = with(&etcd.address(), Some(files.ca));
     registry.register(node.clone()).await.expect("registered");
     wait_told(&mut registry.catalog(), LIMIT, &ready(&[&node])).await;
 }

@@ -11,9 +11,10 @@ use lapin::options::QueueDeclareOptions;
 use super::elasticsearch::{TestIndex, open};
 use super::{Sample, all, put, until};
 use crate::support::events::{amqp_settings, consumer_settings, event, run, until as until_true};
-use crate::support::gate::{Gate, Rules, certified};
+use crate::support::gate::{Gate, Rules};
 use crate::support::rabbitmq::Client;
 use crate::support::servers;
+use crate::support::tls::Identity;
 
 /// `user:pass`, as `printf user:pass | base64` says.
 const BASIC: &str = "Basic dXNlcjpwYXNz";
@@ -139,7 +140,7 @@ async fn a_server_that_cannot_be_trusted_is_not_spoken_to() {
     let settings = behind.settings(user("pass"));
     let without = ElasticsearchSettings { ca_file: None, ..settings.clone() };
     let other = behind.folder.path().join("other.pem");
-    std::fs::write(&other, certified().0).expect("written");
+    std::fs::write(&other, Identity::new().ca).expect("written");
     let other = ElasticsearchSettings { ca_file: Some(other), ..settings.clone() };
     for settings in [without, other] {
         let error = write(&settings).await;

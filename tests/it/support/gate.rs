@@ -4,14 +4,8 @@
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 
-use goms::shutdown::Shutdown;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-
 use super::origin::{Origin, Reply, answer};
+use super::tls::{Identity, TlsFront};
 use super::wire::Seen;
 
 /// Who may do what.
@@ -31,7 +25,7 @@ pub struct Gate {
     pub ca: String,
     pub rules: Arc<Mutex<Rules>>,
     inner: Origin,
-    shutdown: Shutdown,
+    _front: TlsFront,
 }
 
 impl Gate {
@@ -51,43 +45,14 @@ impl Gate {
             Reply::Close(forward(&host, seen))
         })
         .await;
-        let (ca, acceptor) = certified();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
-        let (shutdown, behind) = (Shutdown::new(), inner.address);
-        let tasks = shutdown.clone();
-        shutdown.spawn(async move {
-            loop {
-                let socket = tokio::select! {
-                    () = tasks.begun() => return,
-                    accepted = listener.accept() => accepted.unwrap().0,
-                };
-                let (acceptor, ending) = (acceptor.clone(), tasks.clone());
-                tasks.spawn(async move {
-                    let pipe = async {
-                        let mut outer = acceptor.accept(socket).await?; // not when the client trusts nobody
-                        let mut inner = TcpStream::connect(behind).await?;
-                        tokio::io::copy_bidirectional(&mut outer, &mut inner).await
-                    };
-                    tokio::select! {
-                        () = ending.begun() => {}
-                        ended = pipe => drop(ended),
-                    }
-                });
-            }
-        });
-        Self { url, ca, rules, inner, shutdown }
+        let identity = Identity::new();
+        let front = TlsFront::start(&identity, inner.address).await;
+        Self { url: format!("https://{}", front.address), ca: identity.ca, rules, inner, _front: front }
     }
 
     /// Every request so far, let in or not.
     pub fn seen(&self) -> Vec<Seen> {
         self.inner.seen()
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        self.shutdown.begin();
     }
 }
 
@@ -110,22 +75,4 @@ fn forward(host: &str, seen: &Seen) -> Vec<u8> {
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).unwrap();
     answer
-}
-
-/// A CA and what serves 127.0.0.1 with a certificate of it.
-pub fn certified() -> (String, TlsAcceptor) {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .unwrap();
-    (ca.pem(), TlsAcceptor::from(Arc::new(config)))
 }

@@ -1,51 +1,55 @@
-//! TLS in front of a server without: a certificate that vouches for itself, and a listener that takes TLS off.
+//! TLS in front of a server without: a CA of a test's own, and a listener that takes TLS off.
 #![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use goms::shutdown::Shutdown;
-use rustls::ServerConfig;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A certificate for 127.0.0.1 and its key, in PEM; it is its own authority.
+/// A certificate for 127.0.0.1, its key, and the CA that vouches for it; each as PEM.
 pub struct Identity {
+    pub ca: String,
+    pub certificate: String,
+    pub key: String,
+}
+
+/// An [`Identity`] as files.
+pub struct IdentityFiles {
+    pub ca: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
 impl Identity {
-    /// Made with `openssl`; without it `None` and a line that the test is skipped, except in CI.
-    pub fn make(dir: &Path) -> Option<Self> {
-        let (key, certificate) = (dir.join("key.pem"), dir.join("ca.pem"));
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-            .args([
-                "-subj",
-                "/CN=goms",
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-                "-addext",
-                "basicConstraints=CA:FALSE",
-            ])
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .stderr(Stdio::null())
-            .status();
-        if !made.is_ok_and(|status| status.success()) {
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no openssl to make a certificate with");
-            eprintln!("SKIPPED: no openssl to make a certificate with");
-            return None;
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+        Self { ca: ca.pem(), certificate: leaf.pem(), key: key.serialize_pem() }
+    }
+
+    /// Writes it into a folder.
+    pub fn files(&self, folder: &Path) -> IdentityFiles {
+        let file = |name: &str, pem: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, pem).unwrap();
+            path
+        };
+        IdentityFiles {
+            ca: file("ca.pem", &self.ca),
+            certificate: file("certificate.pem", &self.certificate),
+            key: file("key.pem", &self.key),
         }
-        Some(Self { certificate, key })
     }
 }
 
@@ -57,8 +61,8 @@ pub struct TlsFront {
 
 impl TlsFront {
     pub async fn start(identity: &Identity, server: SocketAddr) -> Self {
-        let chain = vec![CertificateDer::from_pem_file(&identity.certificate).unwrap()];
-        let key = PrivateKeyDer::from_pem_file(&identity.key).unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()

@@ -278,7 +278,8 @@ fn config_print_shows_the_collector_without_its_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn by_tls_the_collector_must_be_vouched_for() {
     let folder = Folder::new();
-    let Some(identity) = Identity::make(folder.path()) else { return };
+    let identity = Identity::new();
+    let files = identity.files(folder.path());
     let collector = Origin::start(|_, _| ok(b"")).await;
     let front = TlsFront::start(&identity, collector.address).await;
     let up = |certificate: Option<&Path>| {
@@ -299,7 +300,7 @@ async fn by_tls_the_collector_must_be_vouched_for() {
     assert_eq!(unknown.terminate(), 0);
     assert_eq!(collector.seen().len(), 0);
 
-    let trusting = up(Some(&identity.certificate));
+    let trusting = up(Some(&files.ca));
     ask(&trusting);
     assert_eq!(trusting.terminate(), 0);
     assert!(collector.seen().iter().flat_map(spans).any(|(service, _)| service == "gateway"));
