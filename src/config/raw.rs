@@ -7,10 +7,13 @@ use std::time::Duration;
 use super::address::{self, Listen};
 use super::decode::{At, Decoder, Field, boolean, number, size, word};
 use super::flags::{LogFormat, RegistryWord, registry_word};
-use super::names::{self, shown};
+use super::names;
 use super::policy::{self, Overrides, RawAction};
 use super::units::{parse_duration, parse_positive_duration};
-use crate::trace::{BodyPath, Message, Redact};
+use super::values::{
+    body_path, es_index, header_name, parameter_name, queue_name, retain, retain_bytes, share, short_name,
+};
+use crate::trace::{Message, Redact};
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -113,8 +116,6 @@ const MOST_AT_ONCE: usize = 10_000_000;
 const MOST_TRACED_BODY: u64 = 1 << 20;
 /// A spool smaller than this could not hold one batch.
 const LEAST_SPOOL: u64 = 1 << 20;
-/// Less than some seconds of a busy cluster's events helps nobody.
-const LEAST_RETAINED: u64 = 16 << 20;
 /// A message of RabbitMQ holds at most 256 events; a bulk write of more than this would be refused by size.
 const MOST_BATCH_EVENTS: usize = 100_000;
 /// A body of 16 MiB that a sender may bring at once must find room in half of it.
@@ -342,66 +343,3 @@ impl Decoder {
 
 /// Log levels as steps from info.
 pub(super) const LEVELS: [(&str, i8); 5] = [("error", -2), ("warn", -1), ("info", 0), ("debug", 1), ("trace", 2)];
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err(format!("must be a number from 0 (none) to 1 (all), got `{}`", shown(text))),
-    }
-}
-
-fn retain(text: &str) -> Result<Option<Duration>, String> {
-    if text == "forever" { Ok(None) } else { parse_positive_duration(text).map(Some) }
-}
-
-fn retain_bytes(text: &str) -> Result<Option<u64>, String> {
-    if text == "unlimited" { Ok(None) } else { size(LEAST_RETAINED, u64::MAX)(text).map(Some) }
-}
-
-/// A name in AMQP: a short string, at most 255 bytes.
-fn short_name(text: &str) -> Result<String, String> {
-    match text.len() {
-        0..=255 => Ok(text.to_owned()),
-        bytes => Err(format!("must have at most 255 bytes, this one has {bytes}")),
-    }
-}
-
-fn queue_name(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("must not be empty".to_owned()) } else { short_name(text) }
-}
-
-/// A token of RFC 9110, in lower case.
-fn header_name(text: &str) -> Result<String, String> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if !text.is_empty() && text.bytes().all(token) {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err(format!("`{}` is no header name; write for example `x-api-key`", shown(text)))
-    }
-}
-
-/// As a program sees it, decoded.
-fn parameter_name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.contains(['&', '=', '?', '[']) {
-        Err(format!("`{}` is no name of a query parameter; write for example `token`", shown(text)))
-    } else {
-        Ok(text.to_owned())
-    }
-}
-
-fn body_path(text: &str) -> Result<BodyPath, String> {
-    BodyPath::parse(text).map_err(|message| format!("`{}` {message}", shown(text)))
-}
-
-/// What the store takes as the name of an index: stricter than Elasticsearch, since the name stands in paths.
-fn es_index(text: &str) -> Result<String, String> {
-    let good = !text.is_empty()
-        && text.len() <= 255
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte));
-    if good {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("`{}` is no name of an index; use lower case letters, digits, `-` and `_`", shown(text)))
-    }
-}
