@@ -233,7 +233,6 @@ fn what_is_no_span_is_refused_alone() {
 fn values_are_plain_json() {
     let value = |value| plain(AnyValue { value: Some(value) });
     assert_eq!(value(otlp::Value::Bytes(b"goms!".to_vec())), json!("Z29tcyE="));
-    assert_eq!([b"".as_slice(), b"f", b"fo", b"foo"].map(base64), ["", "Zg==", "Zm8=", "Zm9v"]);
     assert_eq!(value(otlp::Value::Double(f64::NAN)), json!("NaN"));
     let list =
         otlp::KeyValueList { values: vec![KeyValue::int("a\u{0}", 1), KeyValue { key: "b".into(), value: None }] };
