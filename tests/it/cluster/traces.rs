@@ -1,6 +1,8 @@
 //! No event is lost and none is stored twice, whoever dies: counted by request id on one side and by event id on the
 //! other, with the built binary.
 
+mod broker_away;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -228,53 +230,6 @@ fn kill_9_with_nothing_confirmed_loses_only_the_default_flush_interval() {
         age <= i64::try_from(bound.as_millis()).unwrap(),
         "the newest event was {age} ms old at the kill, {bound:?}"
     );
-}
-
-#[test]
-fn rabbitmq_away_under_load_costs_no_request_and_no_event() {
-    let Some(mut rabbit) = RabbitMq::start() else { return };
-    let folder = Folder::new();
-    let config = folder.write("config.yml", &format!("{SERVICES}amqpAddr: \"{}\"\n", rabbit.url()));
-    let with = ["--config", config.as_str()];
-    let consumer = consumer(&folder, &with);
-    let (gateway, address) = gateway(&folder, &with);
-    let (_user, _) = service(&folder, "user", &with);
-    wait_for_status(&address, "/api/user/login", 200);
-    let load = Posts::start(&address);
-    consumer.wait_for("amqp trace consumer success count=");
-    rabbit.kill();
-    gateway.wait_for("trace events wait on disk");
-    load.wait_for(200);
-    rabbit.up();
-    gateway.wait_for("trace events are delivered again");
-    consumer.wait_for("trace consumer reads again");
-    load.wait_for(50);
-    let answered = load.stop();
-    assert_each_once(&folder, &with, &all_ok(&answered));
-    for (goms, text) in [(&gateway, "trace events wait on disk"), (&consumer, "trace consumer cannot read")] {
-        assert_eq!(goms.log().matches(text).count(), 1, "said once a change: {}", goms.log());
-    }
-}
-
-#[test]
-fn no_request_waits_for_a_broker_that_is_stopped() {
-    let Some(rabbit) = RabbitMq::start() else { return };
-    let folder = Folder::new();
-    let config = folder.write("config.yml", &format!("{SERVICES}amqpAddr: \"{}\"\n", rabbit.url()));
-    let with = ["--config", config.as_str()];
-    let consumer = consumer(&folder, &with);
-    let (_gateway, address) = gateway(&folder, &with);
-    let (_user, _) = service(&folder, "user", &with);
-    wait_for_status(&address, "/api/user/login", 200);
-    let load = Posts::start(&address);
-    consumer.wait_for("amqp trace consumer success count=");
-    rabbit.freeze(true);
-    load.wait_for(300); // each within the client's patience, or it counts as unanswered
-    rabbit.freeze(false);
-    let unanswered = load.unanswered();
-    let answered = load.stop();
-    assert_eq!(unanswered, 0);
-    assert_each_once(&folder, &with, &all_ok(&answered));
 }
 
 #[test]
