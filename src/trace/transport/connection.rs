@@ -82,6 +82,8 @@ impl BrokerError {
 pub struct QueueState {
     /// Who reads it; `None` where that cannot be seen (an exclusive queue of another connection).
     pub consumers: Option<u32>,
+    /// There was none.
+    made: bool,
 }
 
 /// Addresses and names that are known to be well formed.
@@ -97,6 +99,8 @@ pub struct Broker {
     /// The routing key; the queue's name on the default exchange.
     pub routing_key: ShortString,
     durable: bool,
+    /// The queue was there once.
+    seen: bool,
 }
 
 impl Broker {
@@ -124,7 +128,7 @@ impl Broker {
         let routing_key =
             if settings.exchange.is_empty() { queue.clone() } else { short("routingKey", &settings.routing_key)? };
         let exchange = short("exchange", &settings.exchange)?;
-        Ok(Self { addresses, turn: 0, exchange, queue, routing_key, durable: settings.durable })
+        Ok(Self { addresses, turn: 0, exchange, queue, routing_key, durable: settings.durable, seen: false })
     }
 
     /// Connects to the first address that takes us, beginning with the one that did last.
@@ -149,11 +153,12 @@ impl Broker {
         }
     }
 
-    /// Sees to exchange, queue and binding. What exists is used as it is, whatever its flags.
+    /// Sees to exchange, queue and binding. What exists is used as it is, whatever its flags. Says it where a queue that
+    /// was there before is gone (deleted, or not durable and the broker died).
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn declare(&self, link: &Link) -> Result<QueueState, BrokerError> {
+    pub async fn declare(&mut self, link: &Link) -> Result<QueueState, BrokerError> {
         if !self.exchange.as_str().is_empty() {
             let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
             let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
@@ -162,6 +167,13 @@ impl Broker {
             }
         }
         let state = self.declare_queue(link, &self.queue).await?;
+        if std::mem::replace(&mut self.seen, true) && state.made {
+            log::error!(
+                "a queue of rabbitmq was gone and is made again; trace events that waited in it are lost queue={} address={}",
+                self.queue,
+                link.address()
+            );
+        }
         if !self.exchange.as_str().is_empty() && state.consumers.is_some() {
             let channel = link.channel().await?;
             let bind = channel.queue_bind(
@@ -189,19 +201,21 @@ impl Broker {
             match link.bounded(channel.queue_declare(queue.clone(), options, FieldTable::default())).await? {
                 Ok(found) => {
                     link.close_channel(&channel).await;
-                    return Ok(QueueState { consumers: Some(found.consumer_count()) });
+                    return Ok(QueueState { consumers: Some(found.consumer_count()), made: !options.passive });
                 }
                 Err(error) => match soft_error(&error) {
                     // there, but another connection's: one can publish to it all the same
-                    Some(AMQPSoftError::RESOURCELOCKED) => return Ok(QueueState { consumers: None }),
+                    Some(AMQPSoftError::RESOURCELOCKED) => return Ok(QueueState { consumers: None, made: false }),
                     // made by someone else in between, with other flags: as it is, then
-                    Some(AMQPSoftError::PRECONDITIONFAILED) => return Ok(QueueState { consumers: Some(0) }),
+                    Some(AMQPSoftError::PRECONDITIONFAILED) => {
+                        return Ok(QueueState { consumers: Some(0), made: false });
+                    }
                     Some(AMQPSoftError::NOTFOUND) if options.passive => {}
                     _ => return Err(link.error(error)),
                 },
             }
         }
-        Ok(QueueState { consumers: Some(0) })
+        Ok(QueueState { consumers: Some(0), made: true })
     }
 
     async fn declare_exchange(&self, link: &Link, options: ExchangeDeclareOptions) -> Result<(), BrokerError> {

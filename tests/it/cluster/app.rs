@@ -3,6 +3,7 @@
 use super::{consumer, four_events, gateway, until};
 use crate::support::goms::{Folder, Goms};
 use crate::support::http::{get, post, wait_for_status};
+use crate::support::ports::free_port;
 
 /// The README's program, on a port of its own.
 const HELLO: &str = r#"
@@ -22,10 +23,6 @@ class Hello(BaseHTTPRequestHandler):
 
 HTTPServer(("127.0.0.1", int(sys.argv[1])), Hello).serve_forever()
 "#;
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
-}
 
 #[test]
 fn a_python_program_is_served_guarded_traced_and_restarted() {

@@ -1,9 +1,10 @@
 //! An etcd of a test's own, which it may stop, kill, freeze and restart.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::ports::free_port;
 
 /// A running (or stopped) etcd in a temporary folder on ports of its own. Ends with its owner.
 pub struct Etcd {
@@ -160,9 +161,4 @@ pub fn ctl(address: &str, arguments: &[&str]) -> (bool, String) {
         .expect("etcdctl runs");
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
 }

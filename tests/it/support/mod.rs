@@ -10,6 +10,7 @@ pub mod http;
 pub mod load;
 pub mod origin;
 pub mod otlp;
+pub mod ports;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod servers;

@@ -1,6 +1,7 @@
 //! RabbitMQ away while requests are answered.
 
 use super::*;
+use crate::support::events::run as block_on;
 
 /// A gateway, a service and a consumer whose events go through RabbitMQ.
 struct OnRabbit {
@@ -37,6 +38,7 @@ fn rabbitmq_away_under_load_costs_no_request_and_no_event() {
     let cluster = OnRabbit::start(&rabbit);
     let load = Posts::start(&cluster.address);
     cluster.consumer.wait_for("amqp trace consumer success count=");
+    rabbit.settle();
     rabbit.kill();
     cluster.gateway.wait_for("trace events wait on disk");
     load.wait_for(200);
@@ -66,4 +68,20 @@ fn no_request_waits_for_a_broker_that_is_stopped() {
     let answered = load.stop();
     assert_eq!(unanswered, 0);
     assert_each_once(&cluster.folder, &cluster.with(), &all_ok(&answered));
+}
+
+#[test]
+fn a_queue_that_vanishes_is_made_again_and_said() {
+    let Some(amqp) = servers::amqp() else { return };
+    let (folder, queue) = (Folder::new(), servers::unique("trace-"));
+    let config = folder.write("config.yml", &format!("amqpAddr: \"{amqp}\"\namqp: {{queue: {queue}}}\n"));
+    let consumer = consumer(&folder, &["--config", &config]);
+    assert!(!consumer.log().contains("are lost"), "the first time nothing is lost: {}", consumer.log());
+    let delete = || block_on(async { Client::connect(&amqp).await.delete(&queue).await });
+    delete();
+    let said = consumer.wait_for("trace events that waited in it are lost");
+    assert!(said.contains(&format!("queue={queue}")), "{said}");
+    consumer.wait_for("trace consumer reads again");
+    drop(consumer);
+    delete();
 }
