@@ -12,7 +12,11 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 pub fn config(config: &Config) -> Result<(), AppError> {
     let from = config.file.as_ref().map_or_else(|| "the built-in config".to_owned(), |file| file.display().to_string());
     let actions: usize = config.gateway.services.values().map(|service| service.actions.len()).sum();
-    output::line(&format!("{from} is good: {} services, {actions} actions", config.gateway.services.len()));
+    let routes = match config.gateway.routes.len() {
+        0 => String::new(),
+        routes => format!(", {routes} routes"),
+    };
+    output::line(&format!("{from} is good: {} services, {actions} actions{routes}", config.gateway.services.len()));
     Ok(())
 }
 

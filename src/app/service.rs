@@ -34,10 +34,11 @@ impl Served {
     /// # Errors
     /// [`AppError::Usage`] when the config has no such service.
     pub fn demo(config: &Config, name: &str) -> Result<Self, AppError> {
-        let Some(known) = config.gateway.services.get(name) else {
-            let names: Vec<&str> = config.gateway.services.keys().map(String::as_str).collect();
+        let services = config.gateway.services.iter().filter(|(_, known)| !known.actions.is_empty());
+        let Some((_, known)) = services.clone().find(|(known, _)| *known == name) else {
+            let names: Vec<&str> = services.map(|(name, _)| name.as_str()).collect();
             return Err(AppError::Usage(format!(
-                "no service `{name}` in the config, which has {}; add it there, or give a program with `--app`",
+                "no actions of a service `{name}` in the config, which has {}; add some there, or give a program with `--app`",
                 names.join(", ")
             )));
         };

@@ -15,6 +15,7 @@ mod policy;
 mod print;
 mod raw;
 mod resolve;
+mod routes;
 mod units;
 mod values;
 mod yaml;
@@ -188,10 +189,11 @@ impl Config {
     /// That there is not, and what to write.
     pub fn for_gateway(&self) -> Result<(), ConfigErrors> {
         match &self.file {
-            Some(path) if self.gateway.services.is_empty() => Err(ConfigErrors::one(
+            Some(path) if self.gateway.services.is_empty() && self.gateway.routes.is_empty() => Err(ConfigErrors::one(
                 &path.display().to_string(),
                 None,
-                "a gateway needs `services`; write for example `services: { user: { login: /login } }`".to_owned(),
+                "a gateway needs `services` or `routes`; write for example `services: { user: { login: /login } }`"
+                    .to_owned(),
             )),
             _ => Ok(()),
         }

@@ -1,7 +1,7 @@
 //! Services and upstreams: actions, and how they are called. What an action says goes over what its upstream says, and
 //! that over the default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::decode::{At, Decoder, Field, Table, boolean, number, word};
@@ -98,7 +98,7 @@ pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<St
     upstreams
 }
 
-fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
+pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
     let mut overrides = Overrides {
         timeout: table.get("timeout").and_then(|field| decoder.read(&field, parse_positive_duration)),
         encode: table.get("encode").and_then(|field| decoder.read(&field, word("word", &ENCODES))),
@@ -132,7 +132,8 @@ fn retry_word(text: &str) -> Result<Option<u16>, String> {
     }
 }
 
-fn method(text: &str) -> Result<String, String> {
+/// Reads a method, in any case.
+pub(super) fn method(text: &str) -> Result<String, String> {
     let upper = text.to_uppercase();
     if METHODS.contains(&upper.as_str()) { Ok(upper) } else { Err(unknown("method", text, &METHODS)) }
 }
@@ -147,17 +148,22 @@ fn path(text: &str) -> Result<String, String> {
     }
 }
 
-/// Looks every policy up. An upstream of a service that is not there is a fault.
+/// Looks every policy up. `routed` are services that routes call, with or without actions. An upstream of a service that is
+/// not there is a fault.
 pub(super) fn resolve(
     decoder: &mut Decoder,
-    services: BTreeMap<String, BTreeMap<String, RawAction>>,
+    mut services: BTreeMap<String, BTreeMap<String, RawAction>>,
+    routed: BTreeSet<String>,
     upstreams: &BTreeMap<String, At<Overrides>>,
     selector: Selector,
 ) -> BTreeMap<String, Service> {
+    for service in routed {
+        services.entry(service).or_default();
+    }
     for (name, upstream) in upstreams.iter().filter(|(name, _)| !services.contains_key(*name)) {
         let near = nearest(name, services.keys().map(String::as_str));
         let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        decoder.fault(&upstream.place, format!("no service `{name}` stands under `services`{near}"));
+        decoder.fault(&upstream.place, format!("no service `{name}` stands under `services` or in `routes`{near}"));
     }
     let none = Overrides::default();
     let resolve_one = |(name, actions): (String, BTreeMap<String, RawAction>)| {
@@ -169,23 +175,27 @@ pub(super) fn resolve(
 }
 
 fn resolve_action(raw: RawAction, upstream: &Overrides) -> Action {
-    let default = Policy::default();
-    let own = raw.overrides;
-    let retry_status = own.retry_status.or_else(|| upstream.retry_status.clone());
-    Action {
-        path: raw.path,
-        methods: raw.methods,
-        policy: Policy {
-            timeout: own.timeout.or(upstream.timeout).unwrap_or(default.timeout),
-            attempts: own.attempts.or(upstream.attempts).unwrap_or(default.attempts),
-            retry_non_idempotent: own
-                .retry_non_idempotent
-                .or(upstream.retry_non_idempotent)
-                .unwrap_or(default.retry_non_idempotent),
-            retry_status: retry_status.unwrap_or(default.retry_status),
-            backoff: own.backoff.or(upstream.backoff).unwrap_or(default.backoff),
-        },
-        encode: own.encode.or(upstream.encode).unwrap_or_default(),
-        answer: own.answer.or(upstream.answer).unwrap_or_default(),
+    let (encode, answer) = raw.overrides.forms(upstream, (Encode::default(), AnswerForm::default()));
+    Action { policy: raw.overrides.policy(upstream), path: raw.path, methods: raw.methods, encode, answer }
+}
+
+impl Overrides {
+    /// What applies: this over what the upstream says over the default.
+    pub(super) fn policy(&self, upstream: &Self) -> Policy {
+        let default = Policy::default();
+        let retry_status = self.retry_status.as_ref().or(upstream.retry_status.as_ref());
+        let non_idempotent = self.retry_non_idempotent.or(upstream.retry_non_idempotent);
+        Policy {
+            timeout: self.timeout.or(upstream.timeout).unwrap_or(default.timeout),
+            attempts: self.attempts.or(upstream.attempts).unwrap_or(default.attempts),
+            retry_non_idempotent: non_idempotent.unwrap_or(default.retry_non_idempotent),
+            retry_status: retry_status.cloned().unwrap_or(default.retry_status),
+            backoff: self.backoff.or(upstream.backoff).unwrap_or(default.backoff),
+        }
+    }
+
+    /// The same for what the service gets and what becomes of its answer.
+    pub(super) fn forms(&self, upstream: &Self, default: (Encode, AnswerForm)) -> (Encode, AnswerForm) {
+        (self.encode.or(upstream.encode).unwrap_or(default.0), self.answer.or(upstream.answer).unwrap_or(default.1))
     }
 }

@@ -11,10 +11,11 @@ use super::policy::{ANSWERS, ENCODES};
 use super::raw::LEVELS;
 use super::units::format_duration;
 use super::{Config, LogFormat};
-use crate::gateway::{Action, Service};
+use crate::gateway::{Action, FieldCondition, Outcome, Rule, Service, Share};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
+use crate::upstream::Policy;
 
 /// What stands for a secret.
 const REDACTED: &str = "redacted";
@@ -36,6 +37,13 @@ impl Config {
         let services = &self.gateway.services;
         put(&mut root, "services", named(services.iter().map(|(name, service)| (name, actions(service)))));
         put(&mut root, "upstreams", named(services.iter().map(|(name, service)| (name, upstream(service)))));
+        if !self.gateway.routes.is_empty() {
+            put(
+                &mut root,
+                "routes",
+                self.gateway.routes.iter().map(|rule| Value::from(route(rule))).collect::<Vec<_>>(),
+            );
+        }
         self.put_traces(&mut root);
         self.put_rest(&mut root);
         let yaml = serde_yaml::to_string(&root)?;
@@ -190,21 +198,72 @@ fn actions(service: &Service) -> Mapping {
 }
 
 fn action(settings: &Action) -> Mapping {
-    let policy = &settings.policy;
     let mut action = Mapping::new();
     put(&mut action, "path", settings.path.as_str());
     put(&mut action, "methods", texts(settings.methods.iter()));
-    put(&mut action, "timeout", duration(policy.timeout));
+    put_policy(&mut action, &settings.policy);
+    put(&mut action, "encode", name_of(&ENCODES, settings.encode));
+    put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
+    action
+}
+
+fn put_policy(mapping: &mut Mapping, policy: &Policy) {
+    put(mapping, "timeout", duration(policy.timeout));
     let mut retry = Mapping::new();
     put(&mut retry, "attempts", policy.attempts);
     let on = std::iter::once(Value::from("connect")).chain(policy.retry_status.iter().map(|code| Value::from(*code)));
     put(&mut retry, "on", on.collect::<Vec<_>>());
     put(&mut retry, "nonIdempotent", policy.retry_non_idempotent);
     put(&mut retry, "backoff", duration(policy.backoff));
-    put(&mut action, "retry", retry);
-    put(&mut action, "encode", name_of(&ENCODES, settings.encode));
-    put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
-    action
+    put(mapping, "retry", retry);
+}
+
+fn route(rule: &Rule) -> Mapping {
+    let fields = |fields: &[FieldCondition]| -> Mapping {
+        let pair = |field: &FieldCondition| {
+            (Value::from(field.name.as_str()), Value::from(field.value.as_deref().unwrap_or("*")))
+        };
+        fields.iter().map(pair).collect()
+    };
+    let mut when = Mapping::new();
+    if let Some(host) = &rule.when.host {
+        put(&mut when, "host", host.to_string());
+    }
+    put(&mut when, "path", rule.when.path.as_str());
+    put(&mut when, "methods", texts(rule.when.methods.iter()));
+    put(&mut when, "headers", fields(&rule.when.headers));
+    put(&mut when, "query", fields(&rule.when.query));
+    let mut route = Mapping::new();
+    if rule.name != rule.when.path.as_str() {
+        put(&mut route, "name", rule.name.as_str());
+    }
+    put(&mut route, "match", when);
+    match &rule.then {
+        Outcome::Call(call) => {
+            let weight = |share: &Share| (Value::from(share.service.as_str()), Value::from(share.weight));
+            put(&mut route, "services", call.services.iter().map(weight).collect::<Mapping>());
+            if let Some(rewrite) = &call.rewrite {
+                put(&mut route, "rewrite", if rewrite.as_str().is_empty() { "/" } else { rewrite.as_str() });
+            }
+            put_policy(&mut route, &call.policy);
+            put(&mut route, "encode", name_of(&ENCODES, call.encode));
+            put(&mut route, "answer", name_of(&ANSWERS, call.answer));
+        }
+        Outcome::Redirect(redirect) => {
+            let mut to = Mapping::new();
+            put(&mut to, "to", redirect.to.as_str());
+            put(&mut to, "status", redirect.status);
+            put(&mut route, "redirect", to);
+        }
+        Outcome::Respond(respond) => {
+            let mut answer = Mapping::new();
+            put(&mut answer, "status", respond.status);
+            put(&mut answer, "body", String::from_utf8_lossy(&respond.body).into_owned());
+            put(&mut answer, "type", respond.content_type.as_str());
+            put(&mut route, "respond", answer);
+        }
+    }
+    route
 }
 
 fn upstream(service: &Service) -> Mapping {

@@ -9,6 +9,7 @@ use super::decode::{At, Decoder, Field, boolean, number, size, word};
 use super::flags::{LogFormat, RegistryWord, registry_word};
 use super::names;
 use super::policy::{self, Overrides, RawAction};
+use super::routes::{self, RawRoute};
 use super::units::{parse_duration, parse_positive_duration};
 use super::values::{
     body_path, es_index, header_name, parameter_name, queue_name, retain, retain_bytes, share, short_name,
@@ -27,6 +28,7 @@ pub(super) struct Raw {
     pub(super) es_index: Option<String>,
     pub(super) services: BTreeMap<String, BTreeMap<String, RawAction>>,
     pub(super) upstreams: BTreeMap<String, At<Overrides>>,
+    pub(super) routes: Vec<At<RawRoute>>,
     pub(super) amqp: RawAmqp,
     pub(super) traces: RawTraces,
     pub(super) consumer: RawConsumer,
@@ -138,6 +140,7 @@ impl Decoder {
             "esIndex",
             "services",
             "upstreams",
+            "routes",
             "amqp",
             "traces",
             "consumer",
@@ -174,6 +177,7 @@ impl Decoder {
         if let Some(field) = table.get("upstreams") {
             raw.upstreams = policy::upstreams(self, &field);
         }
+        raw.routes = table.get("routes").map(|field| routes::read(self, &field)).unwrap_or_default();
         raw.etcd = table.get("etcd").map(|field| self.etcd(&field)).unwrap_or_default();
         raw.amqp = table.get("amqp").map(|field| self.amqp(&field)).unwrap_or_default();
         raw.traces = table.get("traces").map(|field| self.traces(&field)).unwrap_or_default();

@@ -10,7 +10,7 @@ use super::environment::Folders;
 use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces};
 use super::units::format_duration;
-use super::{Config, LogSettings, NodeSettings, SpanSettings, policy};
+use super::{Config, LogSettings, NodeSettings, SpanSettings, policy, routes};
 use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
 use crate::{consumer, gateway, registry, store, trace};
 
@@ -59,7 +59,15 @@ pub(super) fn resolve(
     let registry = registry(decoder, raw.registry, raw.etcd_addr, raw.etcd, common, &runtime_dir);
     let amqp = amqp(decoder, raw.amqp_addr, raw.amqp);
     let selector = common.selector.unwrap_or_default();
-    let services = policy::resolve(decoder, raw.services, &raw.upstreams, selector);
+    let services = policy::resolve(decoder, raw.services, routes::services(&raw.routes), &raw.upstreams, selector);
+    let mut gateway = gateway::Settings {
+        services,
+        routes: Vec::new(),
+        call_keys: raw.call_keys.clone(),
+        limits: limits(&raw.limits),
+        access_log: node.access_log.unwrap_or(false),
+    };
+    gateway.routes = routes::resolve(decoder, raw.routes, &raw.upstreams, gateway.rules());
     let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
     let store = if raw.es_addr.is_empty() {
         let retain_bytes = raw.traces.retain_bytes.unwrap_or(Some(DEFAULT_RETAIN_BYTES));
@@ -90,12 +98,7 @@ pub(super) fn resolve(
             otlp: raw.consumer.otlp.unwrap_or_default(),
             zipkin: raw.consumer.zipkin.unwrap_or_default(),
         },
-        gateway: gateway::Settings {
-            services,
-            call_keys: raw.call_keys.clone(),
-            limits: limits(&raw.limits),
-            access_log: node.access_log.unwrap_or(false),
-        },
+        gateway,
         call_keys: raw.call_keys,
         selector,
         node: node_settings(node),

@@ -6,13 +6,15 @@
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::AnswerForm;
+use super::pattern::Found;
 use super::respond::Failure;
+use super::rule::{Redirect, Respond};
 use crate::upstream::{AnswerBody, AnswerHead, UpstreamResponse, headers};
 
 /// An answer that is longer passes as it is, without `status`: it does not belong in memory.
@@ -78,6 +80,33 @@ pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: 
         AnswerForm::Untouched => body,
     };
     Ok(Answer { head, body: Body::Whole(body) })
+}
+
+/// The answer that sends a client elsewhere.
+///
+/// # Errors
+/// 400 where the path makes no URL.
+pub(super) fn redirect(redirect: &Redirect, found: &Found<'_>, query: &str) -> Result<Answer, Failure> {
+    let mut to = redirect.to.fill(found).into_owned();
+    if !query.is_empty() && !to.contains('?') {
+        to.push('?');
+        to.push_str(query);
+    }
+    let to = if to.is_empty() { "/".to_owned() } else { to };
+    let location = HeaderValue::from_str(&to)
+        .map_err(|_| Failure::BadRequest("the path cannot be part of a redirect".to_owned()))?;
+    let mut head = HttpResponse::new(StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND)); // never: the config checks
+    head.headers_mut().insert(LOCATION, location);
+    Ok(Answer { head, body: Body::Whole(Bytes::new()) })
+}
+
+/// An answer that stands in the config.
+pub(super) fn fixed(respond: &Respond) -> Answer {
+    let mut head = HttpResponse::new(StatusCode::from_u16(respond.status).unwrap_or(StatusCode::OK));
+    if let Ok(content_type) = HeaderValue::from_str(&respond.content_type) {
+        head.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    Answer { head, body: Body::Whole(respond.body.clone()) }
 }
 
 fn is_json(head: &AnswerHead) -> bool {

@@ -3,21 +3,30 @@
 //! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
-//! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `cluster` is the page that
-//! shows the nodes.
+//! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that
+//! takes a request (by `host` and `pattern`; a `template` makes the path that is called). `cluster` is the page that shows the
+//! nodes.
 
 mod answer;
 mod body;
 mod cluster;
 mod form;
+mod host;
 mod journal;
 mod limit;
+mod pattern;
 mod pipeline;
 mod respond;
 mod route;
+mod rule;
 mod server;
+mod template;
 
+pub use host::HostPattern;
+pub use pattern::PathPattern;
+pub use rule::{Call, Condition, FieldCondition, Outcome, Redirect, Respond, Rule, Share};
 pub use server::{GatewayError, Parts, serve};
+pub use template::Template;
 
 pub use crate::drain::Running;
 
@@ -32,6 +41,8 @@ use crate::upstream::Policy;
 pub struct Settings {
     /// `/api/<service>/<action>` → where it goes, with all policies already looked up (action, upstream, default).
     pub services: BTreeMap<String, Service>,
+    /// Anything else. No two may conflict ([`Condition::conflicts`]).
+    pub routes: Vec<Rule>,
     /// The first signs calls, all are accepted from callers (rotation); empty: no guard.
     pub call_keys: Vec<String>,
     /// What one request may use.
@@ -45,7 +56,7 @@ pub struct Settings {
 pub struct Service {
     /// How a node is chosen.
     pub selector: Selector,
-    /// Its actions by name.
+    /// Its actions by name; empty where only a route names it.
     pub actions: BTreeMap<String, Action>,
 }
 

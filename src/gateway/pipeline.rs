@@ -1,5 +1,6 @@
 //! A request's way through the gateway: one function, steps in reading order.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use futures_util::Stream;
 use super::answer::{self, Answer, Body};
 use super::journal::{Journal, client_ip};
 use super::respond::Failure;
-use super::route::Routes;
-use super::{Settings, body, cluster, limit};
+use super::route::{Asked, Routes};
+use super::rule::Outcome;
+use super::{Settings, body, cluster, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
@@ -53,11 +55,15 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let in_flight = worker.traffic.load.enter();
         let mut journal = Journal::begin(&worker, &request, &mut context);
         match steps(&worker, &request, payload, &context, &mut journal).await {
-            Ok(answer) => deliver(answer, journal, in_flight),
+            Ok(answer) => {
+                journal.answered(answer.head.status().as_u16());
+                deliver(answer, journal, in_flight)
+            }
             Err(failure) => {
                 note(&failure, &request, id);
                 journal.answered(failure.status().as_u16());
-                failure.answer(worker.routes.form(request.path()), wants_problem(&request), id)
+                let path = pattern::normal(request.path()).unwrap_or_default();
+                failure.answer(worker.routes.form(&Asked::new(&request, &path)), wants_problem(&request), id)
             }
         }
     };
@@ -80,22 +86,30 @@ async fn steps(
     let limits = &worker.settings.limits;
 
     // where to
-    let route = worker.routes.find(request.method().as_str(), request.path())?;
+    let path = pattern::normal(request.path()).map_err(|why| Failure::BadRequest(format!("the path {why}")))?;
+    let (route, found) = worker.routes.find(&Asked::new(request, &path))?;
     journal.routed(route);
 
     // whether it may
     limit::check_headers(request.headers(), limits)?;
     limit::check_flow(&worker.traffic.load, limits)?;
 
+    let call = match &route.then {
+        Outcome::Call(call) => call,
+        Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, request.query_string()),
+        Outcome::Respond(respond) => return Ok(answer::fixed(respond)),
+    };
+
     // with what
-    let prepared = body::prepare(request, payload, route.action.encode, limits).await?;
+    let prepared = body::prepare(request, payload, call.encode, limits).await?;
     journal.started(prepared.shown);
 
     // the call
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let call = UpstreamRequest {
+    let target = call.rewrite.as_ref().map_or(Cow::Borrowed(&*path), |rewrite| rewrite.fill(&found));
+    let sent = UpstreamRequest {
         method: request.method().as_str(),
-        path: &route.action.path,
+        path: if target.is_empty() { "/" } else { &target },
         query: request.query_string(),
         headers: request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         content_type: prepared.content_type,
@@ -103,16 +117,14 @@ async fn steps(
         context,
         forwarded: Some(Forwarded { client: client_ip(request), proto: "http", host }),
     };
-    let upstream = worker.upstream.call(&route.service, call, &route.action.policy).await;
+    let upstream = worker.upstream.call(route.service(&call.services), sent, &call.policy).await;
     let upstream = upstream.map_err(|error| match error {
         CallError::NoNode(_) if worker.catalog.borrow().is_none() => Failure::NotKnownYet,
         error => Failure::Call(error),
     })?;
 
     // the answer
-    let answer = answer::make(upstream, route.action.answer, request.method() == Method::HEAD).await?;
-    journal.answered(answer.head.status().as_u16());
-    Ok(answer)
+    answer::make(upstream, call.answer, request.method() == Method::HEAD).await
 }
 
 /// A whole body ends the journal now, a passing one with its last part.

@@ -1,5 +1,7 @@
 //! What a user writes into a config file, and what is said about it.
 
+mod routes;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,7 +49,7 @@ fn the_examples_in_comments_are_good_and_are_the_defaults() {
     let text = std::fs::read_to_string(ours("config.yml")).expect("config.yml");
     let plain = load(&text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
     let is_key = |line: &str| {
-        let word = line.split(':').next().unwrap_or_default();
+        let word = line.split(':').next().unwrap_or_default().trim_start_matches("- ");
         line.contains(':') && !word.is_empty() && word.chars().all(char::is_alphanumeric)
     };
     let uncommented: String = text
@@ -63,9 +65,12 @@ fn the_examples_in_comments_are_good_and_are_the_defaults() {
         })
         .collect();
     let full = load(&uncommented, &[]).unwrap_or_else(|errors| panic!("{errors}\n{uncommented}"));
-    for key in ["callServiceKey", "etcdAddr", "amqpAddr", "esAddr", "upstreams", "cancel"] {
+    for key in
+        ["callServiceKey", "etcdAddr", "amqpAddr", "esAddr", "upstreams", "cancel", "- match", "rewrite", "respond"]
+    {
         assert!(uncommented.lines().any(|line| line.trim_start().starts_with(key)), "{key} in\n{uncommented}");
     }
+    assert_eq!(full.gateway.routes.len(), 4);
     assert_eq!(full.gateway.services["order"].actions["cancel"].policy.retry_status, [502, 503]);
     // What stands there is what applies without it.
     let bare = load("services: {user: {register: /register, login: /login}, order: {submit: /order/submit}}", &[]);
@@ -104,7 +109,7 @@ config.yml:8: services.user.register: stands here a second time; the first is on
 config.yml:9: services: service name `my_order` must not contain `_`; use letters, digits, `-`, `.`
 config.yml:11: upstreams.usr.encode: must be a single value, got a list
 config.yml:11: upstreams.usr.selector: unknown selector `round-robbin`; did you mean `round-robin`?
-config.yml:11: upstreams.usr: no service `usr` stands under `services`; did you mean `user`?
+config.yml:11: upstreams.usr: no service `usr` stands under `services` or in `routes`; did you mean `user`?
 config.yml:12: traces.message: unknown word `batched`; did you mean `batch`?
 config.yml:12: traces.sample: must be a number from 0 (none) to 1 (all), got `2`
 config.yml:12: traces.spoolBytes: `10 apples` is no size; write bytes, or for example `64KiB` or `10MiB`

@@ -9,6 +9,7 @@ mod framing;
 mod headers;
 mod limits;
 mod routes;
+mod rules;
 mod sampling;
 mod traces;
 mod turns;

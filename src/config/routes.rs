@@ -1,0 +1,268 @@
+//! `routes`: what a gateway takes besides `/api/<service>/<action>`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::decode::{At, Decoder, Field, Place, Table, number, word};
+use super::names;
+use super::policy::{self, Overrides};
+use super::values::header_name;
+use crate::gateway::{
+    AnswerForm, Call, Condition, Encode, FieldCondition, HostPattern, Outcome, PathPattern, Redirect, Respond, Rule,
+    Share, Template,
+};
+
+/// A route as written, but for what an upstream may say of it.
+#[derive(Clone, Debug)]
+pub(super) struct RawRoute {
+    name: Option<At<String>>,
+    when: Condition,
+    then: RawOutcome,
+}
+
+#[derive(Clone, Debug)]
+enum RawOutcome {
+    Call { services: Vec<Share>, rewrite: Option<Template>, overrides: Box<Overrides> },
+    Done(Outcome),
+}
+
+/// What says what becomes of a request; one of them.
+const OUTCOMES: [&str; 4] = ["service", "services", "redirect", "respond"];
+/// What is said of a call only.
+const OF_CALLS: [&str; 6] = ["rewrite", "strip", "timeout", "retry", "encode", "answer"];
+/// A share in a thousand is the finest that is asked for.
+const MOST_WEIGHT: u16 = 1000;
+/// A round of turns has at most the sum of the weights.
+const MOST_SHARES: usize = 16;
+/// The statuses that send a client elsewhere (RFC 9110 section 15.4).
+const REDIRECTS: [(&str, u16); 5] = [("301", 301), ("302", 302), ("303", 303), ("307", 307), ("308", 308)];
+/// What a reader of `Location` keeps method and body for, and remembers.
+const DEFAULT_REDIRECT: u16 = 308;
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
+/// Reads `routes`.
+pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> Vec<At<RawRoute>> {
+    let list = decoder.list(field);
+    let route = |field: &Field<'_>| route(decoder, field).map(|value| At { value, place: field.place.clone() });
+    list.iter().filter_map(route).collect()
+}
+
+fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
+    let known: Vec<&str> = ["name", "match"].into_iter().chain(OUTCOMES).chain(OF_CALLS).collect();
+    let table = decoder.table(field, &known);
+    let name = table.get("name").and_then(|field| decoder.read_at(&field, names::action_name));
+    let when = match table.get("match") {
+        Some(field) => condition(decoder, &field),
+        None => {
+            decoder.fault(&field.place, "has no `match`; write for example `match: { path: \"/files/*\" }`");
+            None
+        }
+    };
+    let given: Vec<&str> = OUTCOMES.into_iter().filter(|key| table.get(key).is_some()).collect();
+    let [outcome] = given.as_slice() else {
+        let found = if given.is_empty() { "none".to_owned() } else { names::list(&given) };
+        decoder.fault(&field.place, format!("needs one of {}, has {found}", names::list(&OUTCOMES)));
+        return None;
+    };
+    if !outcome.starts_with("service")
+        && let Some((key, field)) = OF_CALLS.into_iter().find_map(|key| table.get(key).map(|field| (key, field)))
+    {
+        decoder.fault(&field.place, format!("`{key}` is for routes to a service, this one has `{outcome}`"));
+    }
+    let when = when?;
+    let then = match *outcome {
+        "redirect" => RawOutcome::Done(redirect(decoder, &table.get("redirect")?, &when.path)?),
+        "respond" => RawOutcome::Done(respond(decoder, &table.get("respond")?)),
+        _ => RawOutcome::Call {
+            services: shares(decoder, &table)?,
+            rewrite: rewrite(decoder, &table, &when.path),
+            overrides: Box::new(policy::overrides(decoder, &table)),
+        },
+    };
+    Some(RawRoute { name, when, then })
+}
+
+fn condition(decoder: &mut Decoder, field: &Field<'_>) -> Option<Condition> {
+    let table = decoder.table(field, &["host", "path", "methods", "headers", "query"]);
+    let host = table.get("host").map(|field| decoder.read(&field, HostPattern::parse));
+    let path = table.get("path").map(|field| decoder.read(&field, PathPattern::parse));
+    let methods = table.get("methods").map(|field| decoder.list(&field)).unwrap_or_default();
+    let methods = methods.iter().filter_map(|field| decoder.read(field, policy::method)).collect();
+    let headers = fields(decoder, table.get("headers"), header_name);
+    let query = fields(decoder, table.get("query"), |name| Ok(name.to_owned()));
+    let Some(path) = path else {
+        decoder.fault(&field.place, "has no `path`; write `path: \"/*\"` for every path");
+        return None;
+    };
+    match (host, path) {
+        (Some(None), _) | (_, None) => None, // given, but wrong
+        (host, Some(path)) => Some(Condition { host: host.flatten(), path, methods, headers, query }),
+    }
+}
+
+/// `name: value`; `*` is any value.
+fn fields(
+    decoder: &mut Decoder,
+    field: Option<Field<'_>>,
+    name: fn(&str) -> Result<String, String>,
+) -> Vec<FieldCondition> {
+    let Some(field) = field else { return Vec::new() };
+    let table = decoder.names(&field, name);
+    let condition = |(name, field): (&str, &Field<'_>)| {
+        let value = decoder.read(field, |text| Ok(text.to_owned()))?;
+        Some(FieldCondition { name: name.to_owned(), value: (value != "*").then_some(value) })
+    };
+    table.iter().filter_map(condition).collect()
+}
+
+fn shares(decoder: &mut Decoder, table: &Table<'_>) -> Option<Vec<Share>> {
+    if let Some(field) = table.get("service") {
+        let service = decoder.read(&field, names::service_name)?;
+        return Some(vec![Share { service, weight: 1 }]);
+    }
+    let field = table.get("services")?;
+    let weights = decoder.names(&field, names::service_name);
+    let share = |(service, field): (&str, &Field<'_>)| {
+        let weight = decoder.read(field, number(0, MOST_WEIGHT))?;
+        Some(Share { service: service.to_owned(), weight })
+    };
+    let shares: Vec<Share> = weights.iter().filter_map(share).collect();
+    if shares.len() > MOST_SHARES {
+        decoder.fault(&field.place, format!("names {} services, at most {MOST_SHARES} share a route", shares.len()));
+    }
+    if shares.iter().all(|share| share.weight == 0) {
+        if shares.len() < weights.iter().count() {
+            return None; // one of them is told already
+        }
+        decoder.fault(&field.place, "gives no service a weight; write for example `{ shop: 90, shop-next: 10 }`");
+        return None;
+    }
+    Some(shares)
+}
+
+fn rewrite(decoder: &mut Decoder, table: &Table<'_>, path: &PathPattern) -> Option<Template> {
+    let (rewrite, strip) = (table.get("rewrite"), table.get("strip"));
+    if let (Some(_), Some(field)) = (&rewrite, &strip) {
+        decoder.fault(&field.place, "stands beside `rewrite`; leave one out");
+    }
+    if let Some(field) = rewrite {
+        return decoder.read(&field, |text| match text.starts_with('/') {
+            true => Template::parse(text, path),
+            false => Err(format!("must begin with `/`, got `{text}`")),
+        });
+    }
+    decoder.read(&strip?, |text| {
+        let left = path.as_str().strip_prefix(text).filter(|left| left.is_empty() || left.starts_with('/'));
+        match left {
+            Some(left) => Template::parse(left, path),
+            None => Err(format!("`{text}` is no beginning of the path `{}`", path.as_str())),
+        }
+    })
+}
+
+fn redirect(decoder: &mut Decoder, field: &Field<'_>, path: &PathPattern) -> Option<Outcome> {
+    let to = |decoder: &mut Decoder, field: &Field<'_>| {
+        decoder.read(field, |text| {
+            let is_good = ["/", "http://", "https://"].iter().any(|begin| text.starts_with(begin));
+            if is_good && text.is_ascii() {
+                Template::parse(text, path)
+            } else {
+                Err(format!("must be a path or an address like `https://example.com/*`, got `{}`", names::shown(text)))
+            }
+        })
+    };
+    if field.is_scalar() {
+        return Some(Outcome::Redirect(Redirect { to: to(decoder, field)?, status: DEFAULT_REDIRECT }));
+    }
+    let table = decoder.table(field, &["to", "status"]);
+    let status =
+        table.get("status").map_or(Some(DEFAULT_REDIRECT), |field| decoder.read(&field, word("redirect", &REDIRECTS)));
+    match table.get("to") {
+        Some(field) => Some(Outcome::Redirect(Redirect { to: to(decoder, &field)?, status: status? })),
+        None => {
+            decoder.fault(&field.place, "has no `to`; write for example `to: \"https://example.com/*\"`");
+            None
+        }
+    }
+}
+
+fn respond(decoder: &mut Decoder, field: &Field<'_>) -> Outcome {
+    let table = decoder.table(field, &["status", "body", "type"]);
+    let status = table.get("status").and_then(|field| decoder.read(&field, number(200, 599))).unwrap_or(200);
+    let body = table.get("body").and_then(|field| decoder.read(&field, |text| Ok(text.to_owned()))).unwrap_or_default();
+    let content_type = table.get("type").and_then(|field| {
+        decoder.read(&field, |text| match text.contains('/') && text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+            true => Ok(text.to_owned()),
+            false => Err(format!("must be a media type like `text/html`, got `{}`", names::shown(text))),
+        })
+    });
+    let content_type = content_type.unwrap_or_else(|| PLAIN_TEXT.to_owned());
+    Outcome::Respond(Respond { status, content_type, body: body.into() })
+}
+
+/// The services that routes call.
+pub(super) fn services(routes: &[At<RawRoute>]) -> BTreeSet<String> {
+    let called = routes.iter().flat_map(|route| match &route.value.then {
+        RawOutcome::Call { services, .. } => services.as_slice(),
+        RawOutcome::Done(_) => &[],
+    });
+    called.map(|share| share.service.clone()).collect()
+}
+
+/// Looks every policy up, and checks that no two routes take the same requests.
+///
+/// `taken` are the routes that stand elsewhere.
+pub(super) fn resolve(
+    decoder: &mut Decoder,
+    routes: Vec<At<RawRoute>>,
+    upstreams: &BTreeMap<String, At<Overrides>>,
+    taken: Vec<Rule>,
+) -> Vec<Rule> {
+    let elsewhere = taken.len();
+    let mut rules = taken;
+    let mut places: Vec<Place> = Vec::new();
+    for At { value: RawRoute { name, when, then }, place } in routes {
+        if when.host.is_none() && when.path.as_str() == "/cluster" {
+            decoder.fault(&place, "the path `/cluster` is the gateway's own page");
+        }
+        if let Some(name) = &name
+            && let Some(other) = rules.iter().position(|rule| rule.name == name.value)
+        {
+            let message =
+                format!("the name `{}` is {}'s already", name.value, called(other, elsewhere, &rules, &places));
+            decoder.fault(&name.place, message);
+        }
+        if let Some(other) = rules.iter().position(|rule| rule.when.conflicts(&when)) {
+            let message = format!(
+                "takes the same requests as {}; add a method, header or query parameter to one of them",
+                called(other, elsewhere, &rules, &places)
+            );
+            decoder.fault(&place, message);
+        }
+        let name = name.map_or_else(|| when.path.as_str().to_owned(), |name| name.value);
+        rules.push(Rule { name, when, then: outcome(then, upstreams) });
+        places.push(place);
+    }
+    rules.split_off(elsewhere)
+}
+
+/// Names a route for a message.
+fn called(index: usize, elsewhere: usize, rules: &[Rule], places: &[Place]) -> String {
+    match index.checked_sub(elsewhere).and_then(|index| places.get(index)) {
+        Some(place) => format!("`{}` on line {}", place.path, place.line),
+        None => format!("the action `{}`", rules[index].name),
+    }
+}
+
+fn outcome(raw: RawOutcome, upstreams: &BTreeMap<String, At<Overrides>>) -> Outcome {
+    match raw {
+        RawOutcome::Done(outcome) => outcome,
+        RawOutcome::Call { services, rewrite, overrides } => {
+            let none = Overrides::default();
+            let upstream = services.first().and_then(|share| upstreams.get(&share.service));
+            let upstream = upstream.map_or(&none, |at| &at.value);
+            // what is no action of the originals passes as it is
+            let (encode, answer) = overrides.forms(upstream, (Encode::None, AnswerForm::Untouched));
+            Outcome::Call(Call { policy: overrides.policy(upstream), encode, answer, services, rewrite })
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Patterns of hosts.
+
+use std::cmp::Ordering;
+
+/// Which hosts are meant: `shop.example.com`, or `*.example.com` for all below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPattern {
+    /// In lower case, without the `*.`.
+    name: String,
+    below: bool,
+}
+
+impl HostPattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, below) = match text.strip_prefix("*.") {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        if name.contains(':') && !name.starts_with('[') {
+            return Err(format!("must be a host without a port, got `{text}`"));
+        }
+        let is_good = |c: char| c.is_ascii_alphanumeric() || ".-_[]:".contains(c);
+        if name.is_empty() || !name.chars().all(is_good) {
+            return Err(format!("must be a host like `shop.example.com` or `*.example.com`, got `{text}`"));
+        }
+        Ok(Self { name: name.trim_end_matches('.').to_ascii_lowercase(), below })
+    }
+
+    /// Whether the `Host` of a request is meant, with or without a port.
+    #[must_use]
+    pub fn matches(&self, host: &str) -> bool {
+        let host = without_port(host);
+        if !self.below {
+            return host.eq_ignore_ascii_case(&self.name);
+        }
+        let Some(label) = host.len().checked_sub(self.name.len() + 1).filter(|label| *label > 0) else { return false };
+        host.is_char_boundary(label)
+            && host.as_bytes()[label] == b'.'
+            && host[label + 1..].eq_ignore_ascii_case(&self.name)
+    }
+
+    /// A name goes before all below one, a longer name before a shorter.
+    #[must_use]
+    pub fn precedence(&self, other: &Self) -> Ordering {
+        (self.below, other.name.len()).cmp(&(other.below, self.name.len()))
+    }
+}
+
+impl std::fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", if self.below { "*." } else { "" }, self.name)
+    }
+}
+
+/// The host of a `Host` field, without its port and final dot.
+fn without_port(host: &str) -> &str {
+    let end = if host.starts_with('[') {
+        host.find(']').map_or(host.len(), |end| end + 1) // an IPv6 address has colons of its own
+    } else {
+        host.find(':').unwrap_or(host.len())
+    };
+    host[..end].trim_end_matches('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_compared_without_case_port_and_final_dot() {
+        let matches = |pattern: &str, host: &str| HostPattern::parse(pattern).unwrap().matches(host);
+        assert!(
+            matches("Shop.example.com", "shop.EXAMPLE.com:8080") && matches("shop.example.com.", "shop.example.com")
+        );
+        assert!(!matches("shop.example.com", "ashop.example.com") && !matches("example.com", "shop.example.com"));
+        assert!(matches("*.example.com", "a.example.com") && matches("*.example.com", "a.b.example.com."));
+        assert!(!matches("*.example.com", "example.com") && !matches("*.example.com", ".example.com"));
+        assert!(!matches("*.example.com", "aexample.com") && !matches("*.example.com", "äexample.com"));
+        assert!(matches("[::1]", "[::1]:8080") && matches("127.0.0.1", "127.0.0.1:1"));
+        for bad in ["", "*", "a b", "example.com:80", "*.", "a/b"] {
+            assert!(HostPattern::parse(bad).is_err(), "{bad}");
+        }
+        let sorted = |one: &str, two: &str| {
+            HostPattern::parse(one).unwrap().precedence(&HostPattern::parse(two).unwrap()) == Ordering::Less
+        };
+        assert!(sorted("a.b", "*.aa.bb.cc") && sorted("*.b.c", "*.c"));
+    }
+}

@@ -1,0 +1,224 @@
+//! Routes as the config says them: which requests are meant, and what becomes of them.
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+
+use super::{AnswerForm, Encode, HostPattern, PathPattern, Settings, Template};
+use crate::upstream::Policy;
+
+/// A route.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// What metrics, events and messages call it.
+    pub name: String,
+    /// Which requests it takes.
+    pub when: Condition,
+    /// What becomes of them.
+    pub then: Outcome,
+}
+
+/// Which requests a route takes; all of it must hold.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// The host; `None`: any.
+    pub host: Option<HostPattern>,
+    /// The path.
+    pub path: PathPattern,
+    /// The methods; empty: any.
+    pub methods: Vec<String>,
+    /// Header fields that must be there.
+    pub headers: Vec<FieldCondition>,
+    /// Query parameters that must be there.
+    pub query: Vec<FieldCondition>,
+}
+
+/// A header field or query parameter that must be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldCondition {
+    /// Its name; of a header in lower case.
+    pub name: String,
+    /// What it must be; `None`: anything.
+    pub value: Option<String>,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// A service answers it.
+    Call(Call),
+    /// The client is sent elsewhere.
+    Redirect(Redirect),
+    /// It is answered here.
+    Respond(Respond),
+}
+
+/// A call of a service.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The services that share the requests; at least one, and one with a weight.
+    pub services: Vec<Share>,
+    /// The path that is called; `None`: the one that the client named.
+    pub rewrite: Option<Template>,
+    /// Deadline and retries.
+    pub policy: Policy,
+    /// What the service gets as a body.
+    pub encode: Encode,
+    /// What is made of its answer.
+    pub answer: AnswerForm,
+}
+
+/// A service's part of a route's requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The service.
+    pub service: String,
+    /// Its weight among the others; 0: none.
+    pub weight: u16,
+}
+
+/// Sends the client elsewhere.
+#[derive(Clone, Debug)]
+pub struct Redirect {
+    /// Where; the client's query is put behind it unless it has one.
+    pub to: Template,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// A fixed answer.
+#[derive(Clone, Debug)]
+pub struct Respond {
+    /// Its status, from 200 to 599.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: String,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Settings {
+    /// All routes, those of `services` among them, in the order in which they are tried: what says more of a request goes
+    /// first. Host before path before the number of other conditions.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Rule> {
+        let mut rules: Vec<Rule> = self.services.iter().flat_map(|(service, known)| known.rules(service)).collect();
+        rules.extend(self.routes.iter().cloned());
+        rules.sort_by(|one, other| one.when.precedence(&other.when));
+        rules
+    }
+}
+
+impl super::Service {
+    /// `/api/<service>/<action>` for each action.
+    fn rules(&self, service: &str) -> impl Iterator<Item = Rule> {
+        self.actions.iter().filter_map(move |(name, action)| {
+            let path = PathPattern::parse(&format!("/api/{service}/{name}")).ok()?; // names have no other characters
+            let call = Call {
+                services: vec![Share { service: service.to_owned(), weight: 1 }],
+                rewrite: Some(Template::fixed(&action.path)),
+                policy: action.policy.clone(),
+                encode: action.encode,
+                answer: action.answer,
+            };
+            let methods = action.methods.clone();
+            let when = Condition { host: None, path, methods, headers: Vec::new(), query: Vec::new() };
+            Some(Rule { name: format!("{service}/{name}"), when, then: Outcome::Call(call) })
+        })
+    }
+}
+
+impl Condition {
+    /// Which of two goes first where both hold.
+    fn precedence(&self, other: &Self) -> Ordering {
+        let host = match (&self.host, &other.host) {
+            (Some(one), Some(two)) => one.precedence(two),
+            (one, two) => one.is_none().cmp(&two.is_none()),
+        };
+        host.then_with(|| self.path.precedence(&other.path)).then_with(|| other.more().cmp(&self.more()))
+    }
+
+    /// How much it asks besides host and path.
+    fn more(&self) -> usize {
+        usize::from(!self.methods.is_empty()) + self.headers.len() + self.query.len()
+    }
+
+    /// Whether a request could be meant by both and nothing says by which more.
+    #[must_use]
+    pub fn conflicts(&self, other: &Self) -> bool {
+        let methods = self.methods.is_empty()
+            || other.methods.is_empty()
+            || self.methods.iter().any(|method| other.methods.contains(method));
+        self.host == other.host
+            && self.path.is_like(&other.path)
+            && self.more() == other.more()
+            && methods
+            && !exclude_each_other(&self.headers, &other.headers)
+            && !exclude_each_other(&self.query, &other.query)
+    }
+}
+
+/// Whether some field would have to have two values.
+fn exclude_each_other(one: &[FieldCondition], two: &[FieldCondition]) -> bool {
+    one.iter().any(|one| {
+        two.iter()
+            .any(|two| one.name == two.name && one.value.is_some() && two.value.is_some() && one.value != two.value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(host: &str, path: &str, methods: &[&str], headers: &[(&str, &str)]) -> Condition {
+        let field = |(name, value): &(&str, &str)| FieldCondition {
+            name: (*name).to_owned(),
+            value: (*value != "*").then(|| (*value).to_owned()),
+        };
+        Condition {
+            host: (!host.is_empty()).then(|| HostPattern::parse(host).unwrap()),
+            path: PathPattern::parse(path).unwrap(),
+            methods: methods.iter().map(|method| (*method).to_owned()).collect(),
+            headers: headers.iter().map(field).collect(),
+            query: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_says_more_goes_first() {
+        let one = |host, path, methods: &[&str], headers: &[(&str, &str)]| condition(host, path, methods, headers);
+        let ordered = [
+            one("a.example.com", "/*", &[], &[]),
+            one("*.example.com", "/a", &[], &[]),
+            one("", "/a", &["GET"], &[("x", "1")]),
+            one("", "/a", &[], &[("x", "1")]),
+            one("", "/a", &[], &[]),
+            one("", "/{name}", &["GET"], &[]),
+            one("", "/*", &[], &[]),
+        ];
+        for (index, first) in ordered.iter().enumerate() {
+            for later in &ordered[index + 1..] {
+                assert_eq!(first.precedence(later), Ordering::Less, "{first:?} {later:?}");
+                assert!(!first.conflicts(later));
+            }
+        }
+    }
+
+    #[test]
+    fn two_that_nothing_tells_apart_conflict() {
+        let base = condition("", "/u/{id}", &["GET"], &[("x", "1")]);
+        for (other, conflicts) in [
+            (condition("", "/u/{name}", &["GET", "PUT"], &[("x", "1")]), true),
+            (condition("", "/u/{name}", &["GET"], &[("y", "1")]), true), // a request may have both headers
+            (condition("", "/u/{name}", &["GET"], &[("x", "*")]), true),
+            (condition("", "/u/{name}", &["GET"], &[("x", "2")]), false),
+            (condition("", "/u/{name}", &["PUT"], &[("x", "1")]), false),
+            (condition("", "/u/{name}", &["GET"], &[]), false), // the other says more
+            (condition("a.b", "/u/{name}", &["GET"], &[("x", "1")]), false),
+            (condition("", "/u/*", &["GET"], &[("x", "1")]), false),
+        ] {
+            assert_eq!(base.conflicts(&other), conflicts, "{other:?}");
+            assert_eq!(other.conflicts(&base), conflicts, "{other:?}");
+        }
+    }
+}
