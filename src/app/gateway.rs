@@ -1,12 +1,11 @@
 //! The gateway role.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use super::AppError;
 use super::ports::Ports;
 use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
+use super::{AppError, reload};
 use crate::balance::Balancer;
 use crate::gateway;
 
@@ -25,8 +24,9 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
         process.config.gateway.services.iter().map(|(name, service)| (name.clone(), service.selector)).collect();
     let balancer = Balancer::start(process.registry.catalog(), selectors, &process.background);
     let load = crate::metrics::Load::default();
+    let live = gateway::Live::new(process.config.gateway.clone(), &process.metrics);
     let parts = gateway::Parts {
-        settings: Arc::new(process.config.gateway.clone()),
+        live: live.clone(),
         balancer,
         catalog: process.registry.catalog(),
         recorder: process.recorder.clone(),
@@ -36,6 +36,7 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
         workers: process.config.node.workers,
     };
     let running = gateway::serve(ports.http, parts).map_err(|error| AppError::Part(Box::new(error)))?;
+    reload::follow(process, live)?;
     let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     Ok((RunningNode { id, rpc, server: Server::Http(running) }, load))

@@ -10,6 +10,7 @@ mod logging;
 mod output;
 mod ports;
 mod process;
+mod reload;
 mod roles;
 mod rpc;
 mod service;
@@ -21,7 +22,9 @@ mod up;
 pub use error::AppError;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use self::reload::Reload;
 use self::roles::Role;
 use self::service::Served;
 use crate::cli::{Cli, Command, ConfigCommand, NodeFlags, ServiceArgs, ServiceCommand};
@@ -48,7 +51,7 @@ impl Service {
         finish(
             Config::load(&args.common, &args.node)
                 .map_err(AppError::from)
-                .and_then(|config| start(config, vec![Role::Service(Box::new(Served::Handlers(self)))])),
+                .and_then(|config| start(config, vec![Role::Service(Box::new(Served::Handlers(self)))], None)),
         )
     }
 }
@@ -77,18 +80,27 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
         Command::Up(args) => {
             let config = load(&args.node)?.with_intake(&args.intake);
             config.for_gateway()?;
-            start(config, roles::of_up())
+            let (common, intake) = (cli.common.clone(), args.intake);
+            let load = move || Config::load(&common, &args.node).map(|config| config.with_intake(&intake));
+            // the terminal's end is the end, and its services keep their keys
+            let reload = Reload { load: Arc::new(load), on_hangup: false, with_keys: false };
+            start(config, roles::of_up(), Some(reload))
         }
         Command::Gateway(args) => {
             let config = load(&args.node)?;
             config.for_gateway()?;
-            start(config, vec![Role::Gateway])
+            let common = cli.common.clone();
+            let load = move || Config::load(&common, &args.node);
+            let reload = Reload { load: Arc::new(load), on_hangup: true, with_keys: true };
+            start(config, vec![Role::Gateway], Some(reload))
         }
-        Command::TraceConsumer(args) => start(load(&args.node)?.with_intake(&args.intake), vec![Role::TraceConsumer]),
+        Command::TraceConsumer(args) => {
+            start(load(&args.node)?.with_intake(&args.intake), vec![Role::TraceConsumer], None)
+        }
         Command::Service(args) => {
             let config = load(&args.node)?;
             let served = served(&config, args)?;
-            start(config, vec![Role::Service(Box::new(served))])
+            start(config, vec![Role::Service(Box::new(served))], None)
         }
         Command::Cluster { command } => {
             let config = load(&NodeFlags::default())?;
@@ -130,9 +142,9 @@ fn served(config: &Config, args: ServiceCommand) -> Result<Served, AppError> {
     Ok(Served::Program { name: args.name, settings })
 }
 
-fn start(config: Config, roles: Vec<Role>) -> Result<(), AppError> {
+fn start(config: Config, roles: Vec<Role>, reload: Option<Reload>) -> Result<(), AppError> {
     logging::start(&config.log);
-    in_system(roles::run(config, roles))
+    in_system(roles::run(config, roles, reload))
 }
 
 /// Runs a command on this thread; awc needs what actix's system has.

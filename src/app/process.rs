@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::reload::Reload;
 use super::{AppError, ports};
 use crate::admin::Admin;
 use crate::backoff::Backoff;
@@ -31,6 +32,8 @@ const SPOOL_LIMIT: Duration = Duration::from_secs(5);
 pub struct Process {
     /// What the user said.
     pub config: Config,
+    /// How it is read again; `None` where nobody follows it.
+    pub reload: Option<Reload>,
     /// The process's instruments.
     pub metrics: Metrics,
     /// Where nodes find each other.
@@ -49,7 +52,7 @@ impl Process {
     ///
     /// # Errors
     /// When a setting cannot work or the data folder cannot be used.
-    pub fn open(config: Config) -> Result<Self, AppError> {
+    pub fn open(config: Config, reload: Option<Reload>) -> Result<Self, AppError> {
         let metrics = Metrics::new();
         let background = Shutdown::new();
         let registry = registry::open(&config.registry, &background, &metrics).map_err(AppError::Registry)?;
@@ -57,7 +60,7 @@ impl Process {
         let recorder = trace::start(&config.trace, registry.catalog(), &metrics, &spool)
             .map_err(|error| AppError::Part(Box::new(error)))?;
         let admin = Admin::new(metrics.clone(), registry.catalog());
-        Ok(Self { config, metrics, registry, recorder, admin, background, spool })
+        Ok(Self { config, reload, metrics, registry, recorder, admin, background, spool })
     }
 
     /// The address that a node of this process tells others.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::ports::{self, Ports};
 use super::process::{LOOPBACK, Process, RunningNode, Server, known_catalog, termination};
+use super::reload::Reload;
 use super::service::{Listening, Served};
 use super::{AppError, gateway, service, trace_consumer, up};
 use crate::backoff::Backoff;
@@ -45,7 +46,7 @@ struct Started {
 ///
 /// # Errors
 /// When a port is taken, the registry is away for too long, or a part cannot start; what had started is ended again.
-pub async fn run(mut config: Config, roles: Vec<Role>) -> Result<(), AppError> {
+pub async fn run(mut config: Config, roles: Vec<Role>, reload: Option<Reload>) -> Result<(), AppError> {
     let whole_cluster = roles.len() > 1;
     if whole_cluster && !config.node.bind_given {
         config.node.bind = LOOPBACK;
@@ -61,7 +62,7 @@ pub async fn run(mut config: Config, roles: Vec<Role>) -> Result<(), AppError> {
             config.trace.otlp = None;
         }
     }
-    let process = Process::open(config)?;
+    let process = Process::open(config, reload)?;
     let mut spans = Vec::new();
     for (_, ports) in &bound {
         spans.extend(ports.spans(process.advertised_ip())?);

@@ -27,6 +27,22 @@ impl Config {
     /// # Errors
     /// None is known; what the YAML writer says.
     pub fn to_yaml(&self) -> Result<String, serde_yaml::Error> {
+        Ok(self.head() + &serde_yaml::to_string(&self.mapping())?)
+    }
+
+    /// What another config says otherwise that a running gateway does not follow: the keys. Secrets are not compared.
+    #[must_use]
+    pub fn differences_that_need_a_restart(&self, other: &Self) -> Vec<String> {
+        let followed = ["services", "upstreams", "routes", "callServiceKey", "limits"];
+        let (one, two) = (self.mapping(), other.mapping());
+        let differs = |key: &&Value| one.get(*key) != two.get(*key);
+        let keys = one.keys().chain(two.keys().filter(|key| !one.contains_key(*key)));
+        let keys = keys.filter(differs).filter_map(Value::as_str).filter(|key| !followed.contains(key));
+        let limits = self.gateway.needs_restart(&other.gateway);
+        keys.chain(limits).map(str::to_owned).collect()
+    }
+
+    fn mapping(&self) -> Mapping {
         let mut root = Mapping::new();
         match self.call_keys.len() {
             0 => {}
@@ -46,8 +62,7 @@ impl Config {
         }
         self.put_traces(&mut root);
         self.put_rest(&mut root);
-        let yaml = serde_yaml::to_string(&root)?;
-        Ok(self.head() + &yaml)
+        root
     }
 
     fn head(&self) -> String {

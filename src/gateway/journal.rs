@@ -9,6 +9,7 @@ use std::time::Instant;
 use actix_web::HttpRequest;
 use uuid::Uuid;
 
+use super::live::Table;
 use super::pipeline::Worker;
 use super::route::{Meters, Route};
 use crate::trace::event::now_ms;
@@ -31,11 +32,13 @@ pub(super) struct Journal {
     info: Option<Arc<RequestInfo>>,
     held: Option<Event>,
     status: u16,
+    /// In the access log.
+    is_logged: bool,
 }
 
 impl Journal {
     /// Marks the context with whether callees shall record the request.
-    pub fn begin(worker: &Rc<Worker>, request: &HttpRequest, context: &mut TraceContext) -> Self {
+    pub fn begin(worker: &Rc<Worker>, table: &Table, request: &HttpRequest, context: &mut TraceContext) -> Self {
         let decision = worker.recorder.decide(context);
         Self {
             worker: worker.clone(),
@@ -43,7 +46,8 @@ impl Journal {
             context: *context,
             arrived: Instant::now(),
             arrived_ms: now_ms(),
-            meters: worker.routes.stray.clone(),
+            meters: table.routes.stray.clone(),
+            is_logged: table.settings.access_log,
             action: None,
             decision,
             info: None,
@@ -131,7 +135,7 @@ impl Drop for Journal {
             let end = self.event(EventKind::RequestEnd, info, now_ms(), Some(took));
             self.worker.recorder.record_end(self.decision, self.held.take(), end);
         }
-        if self.worker.settings.access_log {
+        if self.is_logged {
             self.log(took);
         }
     }

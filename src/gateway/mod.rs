@@ -4,7 +4,7 @@
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that
-//! takes a request (by `host` and `pattern`; a `template` makes the path that is called). `cluster` is the page that shows the
+//! takes a request (by `host` and `pattern`; a `template` makes the path that is called); `live` puts others in force. `cluster` is the page that shows the
 //! nodes.
 
 mod answer;
@@ -14,6 +14,7 @@ mod form;
 mod host;
 mod journal;
 mod limit;
+mod live;
 mod pattern;
 mod pipeline;
 mod respond;
@@ -23,6 +24,7 @@ mod server;
 mod template;
 
 pub use host::HostPattern;
+pub use live::Live;
 pub use pattern::PathPattern;
 pub use rule::{Call, Condition, FieldCondition, Outcome, Redirect, Respond, Rule, Share};
 pub use server::{GatewayError, Parts, serve};

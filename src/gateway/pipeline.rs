@@ -16,10 +16,11 @@ use futures_util::Stream;
 
 use super::answer::{self, Answer, Body};
 use super::journal::{Journal, client_ip};
+use super::live::{Table, View};
 use super::respond::Failure;
-use super::route::{Asked, Routes};
+use super::route::Asked;
 use super::rule::Outcome;
-use super::{Settings, body, cluster, limit, pattern};
+use super::{body, cluster, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
@@ -29,8 +30,7 @@ use crate::upstream::{AnswerBody, Broken, CallError, Forwarded, Upstream, Upstre
 
 /// What a worker thread has at hand.
 pub(super) struct Worker {
-    pub settings: Arc<Settings>,
-    pub routes: Arc<Routes>,
+    pub view: View,
     pub balancer: Arc<Balancer>,
     pub upstream: Upstream,
     pub recorder: Recorder,
@@ -53,8 +53,9 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(page)
     } else {
         let in_flight = worker.traffic.load.enter();
-        let mut journal = Journal::begin(&worker, &request, &mut context);
-        match steps(&worker, &request, payload, &context, &mut journal).await {
+        let table = worker.view.table();
+        let mut journal = Journal::begin(&worker, &table, &request, &mut context);
+        match steps(&worker, &table, &request, payload, &context, &mut journal).await {
             Ok(answer) => {
                 journal.answered(answer.head.status().as_u16());
                 deliver(answer, journal, in_flight)
@@ -63,7 +64,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
                 note(&failure, &request, id);
                 journal.answered(failure.status().as_u16());
                 let path = pattern::normal(request.path()).unwrap_or_default();
-                failure.answer(worker.routes.form(&Asked::new(&request, &path)), wants_problem(&request), id)
+                failure.answer(table.routes.form(&Asked::new(&request, &path)), wants_problem(&request), id)
             }
         }
     };
@@ -78,16 +79,17 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
 
 async fn steps(
     worker: &Worker,
+    table: &Table,
     request: &HttpRequest,
     payload: Payload,
     context: &TraceContext,
     journal: &mut Journal,
 ) -> Result<Answer, Failure> {
-    let limits = &worker.settings.limits;
+    let limits = &table.settings.limits;
 
     // where to
     let path = pattern::normal(request.path()).map_err(|why| Failure::BadRequest(format!("the path {why}")))?;
-    let (route, found) = worker.routes.find(&Asked::new(request, &path))?;
+    let (route, found) = table.routes.find(&Asked::new(request, &path))?;
     journal.routed(route);
 
     // whether it may
@@ -115,6 +117,7 @@ async fn steps(
         content_type: prepared.content_type,
         body: prepared.body,
         context,
+        call_key: table.settings.call_keys.first().map(String::as_str),
         forwarded: Some(Forwarded { client: client_ip(request), proto: "http", host }),
     };
     let upstream = worker.upstream.call(route.service(&call.services), sent, &call.policy).await;

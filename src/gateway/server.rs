@@ -9,9 +9,8 @@ use std::time::Duration;
 use actix_web::dev::Extensions;
 use actix_web::{App, HttpRequest, HttpServer, web};
 
-use super::Settings;
+use super::live::Live;
 use super::pipeline::{self, Worker};
-use super::route::Routes;
 use crate::balance::Balancer;
 use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
 use crate::metrics::{Load, Metrics};
@@ -24,7 +23,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// What a gateway is made of.
 pub struct Parts {
     /// Routes, keys, limits.
-    pub settings: Arc<Settings>,
+    pub live: Live,
     /// Chooses nodes, and tells `/cluster`.
     pub balancer: Arc<Balancer>,
     /// Tells "no node" from "not known yet".
@@ -55,22 +54,15 @@ pub enum GatewayError {
 /// [`GatewayError::Listen`] when the socket cannot be used.
 pub fn serve(listener: TcpListener, parts: Parts) -> Result<Running, GatewayError> {
     let kept = listener.try_clone().map_err(GatewayError::Listen)?;
-    let Parts { settings, balancer, catalog, recorder, origin, metrics, load, workers } = parts;
-    let routes = Arc::new(Routes::new(&settings, &metrics));
-    let limits = settings.limits.clone();
+    let Parts { live, balancer, catalog, recorder, origin, metrics, load, workers } = parts;
+    let limits = live.settings().limits;
     let traffic = Traffic::new(load);
     let (name, shared, counted) = (origin.service_name.clone(), traffic.clone(), traffic.clone());
     let server = HttpServer::new(move || {
         let worker = Rc::new(Worker {
-            settings: settings.clone(),
-            routes: routes.clone(),
+            view: live.view(),
             balancer: balancer.clone(),
-            upstream: Upstream::new(
-                balancer.clone(),
-                &origin.service_name,
-                settings.call_keys.first().map(String::as_str),
-                &metrics,
-            ),
+            upstream: Upstream::new(balancer.clone(), &origin.service_name, &metrics),
             recorder: recorder.clone(),
             origin: origin.clone(),
             catalog: catalog.clone(),

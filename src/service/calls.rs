@@ -119,6 +119,8 @@ impl From<CallError> for ServiceError {
 pub(super) struct Calls {
     upstream: Upstream,
     table: CallTable,
+    /// What signs the calls.
+    call_key: Option<String>,
 }
 
 impl std::fmt::Debug for Calls {
@@ -136,7 +138,8 @@ struct Message {
 impl Calls {
     /// `service` is who calls.
     pub(super) fn new(table: CallTable, service: &str, call_key: Option<&str>, metrics: &Metrics) -> Self {
-        Self { upstream: Upstream::new(table.balancer.clone(), service, call_key, metrics), table }
+        let upstream = Upstream::new(table.balancer.clone(), service, metrics);
+        Self { upstream, table, call_key: call_key.map(str::to_owned) }
     }
 
     /// `tracestate` are the lines that came with the request for which this call is made.
@@ -159,6 +162,7 @@ impl Calls {
             content_type: Some("application/json"),
             body: RequestBody::Whole(Bytes::from(body)),
             context: trace,
+            call_key: self.call_key.as_deref(),
             forwarded: None,
         };
         let answer = self

@@ -36,7 +36,6 @@ const HTTP_PORT: u16 = 80;
 pub struct Upstream {
     pool: Rc<Pool>,
     balancer: Arc<Balancer>,
-    call_key: Option<String>,
     /// `goms=<service>`, what callees read as their caller.
     caller: Option<String>,
     retries: IntCounterVec,
@@ -59,6 +58,8 @@ pub struct UpstreamRequest<'a> {
     /// Whose request it is: becomes `X-Request-Id` and `traceparent`; where it continues a caller's trace, `tracestate` goes
     /// on too.
     pub context: &'a TraceContext,
+    /// What signs the call.
+    pub call_key: Option<&'a str>,
     /// Who asked, for `X-Forwarded-*` and the source-hash picker.
     pub forwarded: Option<Forwarded<'a>>,
 }
@@ -96,17 +97,11 @@ impl UpstreamResponse {
 }
 
 impl Upstream {
-    /// A client with its own connections. `caller` is the service that calls, `call_key` what signs its calls. Must run on an actix (or `LocalSet`) thread.
+    /// A client with its own connections. `caller` is the service that calls. Must run on an actix (or `LocalSet`) thread.
     #[must_use]
-    pub fn new(balancer: Arc<Balancer>, caller: &str, call_key: Option<&str>, metrics: &Metrics) -> Self {
+    pub fn new(balancer: Arc<Balancer>, caller: &str, metrics: &Metrics) -> Self {
         let retries = metrics.counter("upstream_retries_total", "tries after the first one", &["service"]);
-        Self {
-            pool: Pool::new(CONNECT, IDLE),
-            balancer,
-            call_key: call_key.map(str::to_owned),
-            caller: tracestate::member(caller),
-            retries,
-        }
+        Self { pool: Pool::new(CONNECT, IDLE), balancer, caller: tracestate::member(caller), retries }
     }
 
     /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete.
@@ -194,7 +189,7 @@ impl Upstream {
         if let Some(content_type) = request.content_type {
             head.field("content-type", content_type.as_bytes())?;
         }
-        if let Some(key) = &self.call_key {
+        if let Some(key) = request.call_key {
             head.field(crate::trace::CALL_KEY_HEADER, key.as_bytes())?;
         }
         let mut id = uuid::Uuid::encode_buffer();

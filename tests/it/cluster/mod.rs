@@ -4,6 +4,7 @@ mod app;
 mod cli;
 mod hostile;
 mod processes;
+mod reload;
 mod rpc;
 mod servers;
 mod spans;

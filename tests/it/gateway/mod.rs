@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goms::balance::Balancer;
-use goms::gateway::{self, Action, AnswerForm, Encode, Parts, Running, Settings};
+use goms::gateway::{self, Action, AnswerForm, Encode, Live, Parts, Running, Settings};
 use goms::metrics::{Load, Metrics};
 use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
 use goms::shutdown::Shutdown;
@@ -40,6 +40,7 @@ struct Door {
     publisher: Publisher,
     balancer: Arc<Balancer>,
     events: mpsc::Receiver<Event>,
+    live: Live,
     metrics: Metrics,
     running: Option<Running>,
     background: Shutdown,
@@ -71,8 +72,9 @@ impl Door {
         let (background, metrics) = (Shutdown::new(), Metrics::new());
         let balancer = Balancer::start(publisher.subscribe(), HashMap::new(), &background);
         let (recorder, events) = Recorder::channel(traces, &metrics);
+        let live = Live::new(settings, &metrics);
         let parts = Parts {
-            settings: Arc::new(settings),
+            live: live.clone(),
             balancer: balancer.clone(),
             catalog: publisher.subscribe(),
             recorder,
@@ -89,7 +91,7 @@ impl Door {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let running = gateway::serve(listener, parts).unwrap();
         let address = running.address();
-        Self { address, publisher, balancer, events, metrics, running: Some(running), background }
+        Self { address, publisher, balancer, events, live, metrics, running: Some(running), background }
     }
 
     /// Makes these the nodes of `user` and waits until the balancer knows.

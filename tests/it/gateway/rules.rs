@@ -4,7 +4,7 @@ use goms::cli;
 use goms::config::Config;
 
 use super::*;
-use crate::support::origin::Origin;
+use crate::support::origin::{Origin, Reply};
 
 /// A gateway with what the text says; `nodes` are services with where each has a node.
 fn door(text: &str, nodes: &[(&str, SocketAddr)]) -> Door {
@@ -154,4 +154,21 @@ async fn what_is_no_action_passes_as_it_is() {
         (seen.text().as_str(), seen.header("content-type")),
         ("a=1&b", Some("application/x-www-form-urlencoded"))
     );
+}
+
+#[tokio::test]
+async fn a_request_keeps_the_settings_with_which_it_began() {
+    let origin = Origin::start(|seen, _| {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
+        if seen.target == "/slow" { Reply::Late(Duration::from_millis(300), answer) } else { Reply::Bytes(answer) }
+    })
+    .await;
+    let door = door("routes: [{ match: { path: '/*' }, service: s }]", &[("s", origin.address)]);
+    let (mut slow, mut kept) = (door.connect().await, door.connect().await);
+    assert_eq!(kept.ask("GET", "/fast", "", "").await.status, 200);
+    slow.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    wait_for("the slow request to reach the service", || origin.seen().len() == 2).await;
+    door.live.replace(Settings::default());
+    assert_eq!(kept.ask("GET", "/fast", "", "").await.status, 404, "a connection from before");
+    assert_eq!(slow.answer(false).await.unwrap().status, 200);
 }

@@ -1,0 +1,155 @@
+//! Takes over a changed config file while a gateway runs; a bad one is told and changes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use prometheus::{IntCounterVec, IntGauge};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+
+use super::AppError;
+use super::process::Process;
+use crate::config::{Config, ConfigErrors};
+use crate::gateway::Live;
+
+/// Reads the config again, with the flags and variables of the start.
+pub type Load = Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
+
+/// An editor writes in several steps, a deployment tool several files.
+const SETTLE: Duration = Duration::from_millis(200);
+/// A safety net: on some file systems (of a network, of a virtual machine's host) nobody tells of a change.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How a process reads its config again.
+#[derive(Clone)]
+pub struct Reload {
+    /// Reads it.
+    pub load: Load,
+    /// Whether SIGHUP asks for it. Not where a terminal that is closed shall end the process.
+    pub on_hangup: bool,
+    /// Whether other call keys may be taken over: not where services of the same process keep theirs.
+    pub with_keys: bool,
+}
+
+struct Follower {
+    how: Reload,
+    file: PathBuf,
+    live: Live,
+    /// In force, but for what needs a restart.
+    config: Config,
+    /// The text that was read last.
+    text: Option<Vec<u8>>,
+    reloads: IntCounterVec,
+    is_good: IntGauge,
+}
+
+/// Follows the file of a process's config for its gateway, until the process ends.
+///
+/// # Errors
+/// When the process cannot listen to SIGHUP.
+pub fn follow(process: &Process, live: Live) -> Result<(), AppError> {
+    let (Some(how), Some(file)) = (process.reload.clone(), process.config.file.clone()) else { return Ok(()) };
+    let mut hangup = match how.on_hangup {
+        true => Some(signal(SignalKind::hangup()).map_err(AppError::Start)?),
+        false => None,
+    };
+    let metrics = &process.metrics;
+    let reloads = metrics.counter("config_reloads_total", "configs that were read again", &["result"]);
+    let is_good = metrics.gauge("config_last_reload_successful", "whether the last one read is in force", &[]);
+    let is_good = is_good.with_label_values::<&str>(&[]);
+    is_good.set(1);
+    let text = std::fs::read(&file).ok();
+    let mut follower = Follower { how, file, live, config: process.config.clone(), text, reloads, is_good };
+    let changed = Arc::new(Notify::new());
+    let watcher = watch(&follower.file, &changed);
+    let ending = process.background.clone();
+    process.background.spawn(async move {
+        let _watcher = watcher;
+        loop {
+            let asked = tokio::select! {
+                () = ending.begun() => return,
+                () = changed.notified() => {
+                    tokio::time::sleep(SETTLE).await;
+                    false
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => false,
+                () = asked(&mut hangup) => true,
+            };
+            follower.look(asked);
+        }
+    });
+    Ok(())
+}
+
+/// The folder is watched, not the file: editors and deployment tools put another file in its place.
+fn watch(file: &Path, changed: &Arc<Notify>) -> Option<RecommendedWatcher> {
+    let notice = changed.clone();
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let tell = move |event: notify::Result<Event>| {
+        // whoever only reads changes nothing, and this reads itself
+        let only_read = |event: &Event| matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
+        if !event.as_ref().is_ok_and(only_read) {
+            notice.notify_one();
+        }
+    };
+    let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    watcher.map_err(|error| log::debug!("nobody tells of changes of the config, it is looked at instead: {error}")).ok()
+}
+
+async fn asked(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+impl Follower {
+    /// Reads the file again if it is another, or if somebody asked for it.
+    fn look(&mut self, asked: bool) {
+        let text = std::fs::read(&self.file).ok();
+        if text == self.text && !asked {
+            return;
+        }
+        self.text = text;
+        let loaded = (self.how.load)().and_then(|config| config.for_gateway().map(|()| config));
+        match loaded {
+            Ok(config) => self.take(config),
+            Err(errors) => {
+                self.is_good.set(0);
+                self.reloads.with_label_values(&["refused"]).inc();
+                log::error!("config not reloaded, the one before stays in force file={}", self.file.display());
+                for fault in errors.to_string().lines() {
+                    log::error!("{fault}");
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, mut config: Config) {
+        let mut restart = self.config.differences_that_need_a_restart(&config);
+        if !self.how.with_keys && config.gateway.call_keys != self.config.gateway.call_keys {
+            config.gateway.call_keys.clone_from(&self.config.gateway.call_keys);
+            restart.push("callServiceKey".to_owned());
+        }
+        self.live.replace(config.gateway.clone());
+        self.is_good.set(1);
+        self.reloads.with_label_values(&["taken"]).inc();
+        let actions: usize = config.gateway.services.values().map(|service| service.actions.len()).sum();
+        log::info!(
+            "config reloaded file={} actions={actions} routes={}",
+            self.file.display(),
+            config.gateway.routes.len()
+        );
+        if !restart.is_empty() {
+            log::warn!("a restart is needed for {}", restart.join(", "));
+        }
+        // what needs a restart is compared with what the process runs with, each time
+        self.config.gateway = config.gateway;
+    }
+}

@@ -1,0 +1,86 @@
+//! What is in force, and what takes its place while requests go on.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Settings;
+use super::route::Routes;
+use crate::metrics::Metrics;
+
+/// The settings in force with the table of their routes. A request keeps those with which it began to its end.
+pub(super) struct Table {
+    pub settings: Settings,
+    pub routes: Routes,
+}
+
+/// Takes new settings for a running gateway. Every clone is the same.
+#[derive(Clone)]
+pub struct Live {
+    table: watch::Sender<Arc<Table>>,
+    metrics: Metrics,
+}
+
+impl Live {
+    /// With what a gateway begins.
+    #[must_use]
+    pub fn new(settings: Settings, metrics: &Metrics) -> Self {
+        let table = Table { routes: Routes::new(&settings, metrics), settings };
+        Self { table: watch::Sender::new(Arc::new(table)), metrics: metrics.clone() }
+    }
+
+    /// Puts these in force for every request from now on. What the listening socket was made with stays: see
+    /// [`Settings::needs_restart`].
+    pub fn replace(&self, settings: Settings) {
+        let table = Table { routes: Routes::new(&settings, &self.metrics), settings };
+        self.table.send_replace(Arc::new(table));
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.table.borrow().settings.clone()
+    }
+
+    pub(super) fn view(&self) -> View {
+        let mut receiver = self.table.subscribe();
+        let current = Rc::new(Arc::clone(&receiver.borrow_and_update()));
+        View { shared: RefCell::new(receiver), current: RefCell::new(current) }
+    }
+}
+
+/// A table with a count of this thread's own: each request counts, and threads that share a counter slow each other down.
+type Counted = Rc<Arc<Table>>;
+
+/// A worker thread's look at the table: while nothing changes, a look costs no lock and no shared counter.
+pub(super) struct View {
+    shared: RefCell<watch::Receiver<Arc<Table>>>,
+    current: RefCell<Counted>,
+}
+
+impl View {
+    /// What is in force now.
+    pub fn table(&self) -> Counted {
+        let mut shared = self.shared.borrow_mut();
+        if shared.has_changed().unwrap_or(false) {
+            self.current.replace(Rc::new(Arc::clone(&shared.borrow_and_update())));
+        }
+        Rc::clone(&self.current.borrow())
+    }
+}
+
+impl Settings {
+    /// The keys whose change a running gateway does not follow.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let (old, new) = (&self.limits, &new.limits);
+        let fixed = [
+            ("limits.headerTimeout", old.header_timeout != new.header_timeout),
+            ("limits.idleTimeout", old.idle_timeout != new.idle_timeout),
+            ("limits.connections", old.connections != new.connections),
+        ];
+        fixed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+    }
+}

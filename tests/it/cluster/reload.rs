@@ -1,0 +1,84 @@
+//! A changed config file is taken over while requests go on.
+
+use super::{gateway, service};
+use crate::support::goms::{Folder, Goms};
+use crate::support::http::{get, wait_for_status};
+use crate::support::load::Load;
+
+const CONFIG: &str = "services: {user: {login: /login}}\n";
+
+fn metric(goms: &Goms, name: &str) -> String {
+    let admin = goms.wait_for("admin port address=");
+    let admin = admin.rsplit('=').next().expect("an address");
+    let metrics = get(admin, "/metrics").expect("the admin port answers").text();
+    let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in\n{metrics}"));
+    line.rsplit(' ').next().expect("a value").to_owned()
+}
+
+#[test]
+fn a_good_config_is_taken_over_and_a_bad_one_is_told_and_changes_nothing() {
+    let folder = Folder::new();
+    let config = folder.write("config.yml", CONFIG);
+    let with = ["--config", config.as_str(), "-v"];
+    let (_user, _) = service(&folder, "user", &with);
+    let (gateway, address) = gateway(&folder, &with);
+    wait_for_status(&address, "/api/user/login", 200);
+    assert_eq!(get(&address, "/hello").expect("an answer").status, 404);
+    let load = Load::start(&address, "GET", "/api/user/login", 4);
+    load.wait_for(100);
+
+    folder
+        .write("config.yml", &format!("{CONFIG}routes: [{{ match: {{ path: /hello }}, respond: {{ body: one }} }}]\n"));
+    gateway.wait_for("config reloaded");
+    wait_for_status(&address, "/hello", 200);
+    assert_eq!(metric(&gateway, "goms_config_last_reload_successful"), "1");
+
+    let bad = format!("{CONFIG}routes: [{{ match: {{ path: hello }}, respond: {{ body: two }} }}]\n");
+    folder.write("config.yml", &bad);
+    gateway.wait_for("config not reloaded, the one before stays in force");
+    let fault = gateway.wait_for("routes[0].match.path: must begin with `/`, got `hello`");
+    assert!(fault.contains("config.yml:2"), "{fault}");
+    assert_eq!(get(&address, "/hello").expect("an answer").text(), "one");
+    assert_eq!(metric(&gateway, "goms_config_last_reload_successful"), "0");
+
+    // another file in its place, as editors and deployment tools do it, that also says what cannot be followed
+    let next = format!(
+        "{CONFIG}routes: [{{ match: {{ path: /hello }}, respond: {{ body: three }} }}]\ntraces: {{ sample: 0 }}\nlimits: {{ idleTimeout: 5s, bodyBytes: 4 }}\n"
+    );
+    let beside = folder.write("next.yml", &next);
+    std::fs::rename(beside, &config).expect("renamed");
+    gateway.wait_for_count("config reloaded", 2, crate::support::goms::PATIENCE);
+    let warning = gateway.wait_for("a restart is needed for");
+    assert!(warning.contains("traces, limits.idleTimeout"), "{warning}");
+    assert_eq!(get(&address, "/hello").expect("an answer").text(), "three");
+    let got = crate::support::http::post(&address, "/api/user/login", "{\"a\":1}").expect("an answer");
+    assert_eq!(got.status, 413, "the new limit holds");
+
+    gateway.signal("HUP");
+    gateway.wait_for_count("config reloaded", 3, crate::support::goms::PATIENCE);
+    load.wait_for(100);
+    let outcomes = load.stop();
+    assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["200"], "{outcomes:?}");
+    assert_eq!(gateway.terminate(), 0);
+}
+
+#[test]
+fn a_call_key_is_rotated_without_a_failed_request() {
+    let folder = Folder::new();
+    let both = folder.write("both.yml", &format!("callServiceKey: [old, new]\n{CONFIG}"));
+    let config = folder.write("config.yml", &format!("callServiceKey: old\n{CONFIG}"));
+    let (_user, _) = service(&folder, "user", &["--config", &both]);
+    let (gateway, address) = gateway(&folder, &["--config", &config]);
+    wait_for_status(&address, "/api/user/login", 200);
+    let load = Load::start(&address, "GET", "/api/user/login", 2);
+    load.wait_for(50);
+    folder.write("config.yml", &format!("callServiceKey: new\n{CONFIG}"));
+    gateway.wait_for("config reloaded");
+    load.wait_for(50);
+    let outcomes = load.stop();
+    assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["200"], "{outcomes:?}");
+    // and it is the new one that signs: the service refuses any third
+    folder.write("config.yml", &format!("callServiceKey: third\n{CONFIG}"));
+    gateway.wait_for_count("config reloaded", 2, crate::support::goms::PATIENCE);
+    wait_for_status(&address, "/api/user/login", 403);
+}
