@@ -17,14 +17,14 @@ fn node(port: u16) -> Node {
 
 struct Cluster {
     publisher: Publisher,
-    balancer: Balancer,
+    balancer: Arc<Balancer>,
 }
 
 impl Cluster {
     fn new(selector: Selector, ports: &[u16]) -> Self {
         let cluster = Self {
             publisher: Publisher::new(),
-            balancer: Balancer::new(HashMap::from([("user".to_owned(), selector)]), 7),
+            balancer: Arc::new(Balancer::new(HashMap::from([("user".to_owned(), selector)]), 7)),
         };
         cluster.set(ports.iter().map(|&port| node(port)).collect());
         cluster
@@ -36,8 +36,8 @@ impl Cluster {
     }
 
     fn pick(&self, tried: &[u16]) -> Result<Permit, PickError> {
-        let tried: Vec<NodeId> = tried.iter().map(|&port| id(port)).collect();
-        self.balancer.pick("user", None, &tried)
+        let tried: Vec<Arc<Node>> = tried.iter().map(|&port| Arc::new(node(port))).collect();
+        self.balancer.local().pick("user", None, &tried)
     }
 
     fn ports(&self, count: usize) -> Vec<u16> {
@@ -159,7 +159,7 @@ fn a_client_keeps_its_node_when_another_leaves() {
     let cluster = Cluster::new(Selector::SourceHash, &[1, 2, 3]);
     let of = |last| {
         let client = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
-        port(&cluster.balancer.pick("user", client, &[]).unwrap())
+        port(&cluster.balancer.local().pick("user", client, &[]).unwrap())
     };
     let before: Vec<u16> = (0..60).map(of).collect();
     assert_eq!(before, (0..60).map(of).collect::<Vec<u16>>());
@@ -173,5 +173,35 @@ fn a_client_keeps_its_node_when_another_leaves() {
 #[test]
 fn an_unknown_service_is_told_apart() {
     let cluster = Cluster::new(Selector::RoundRobin, &[1]);
-    assert_eq!(cluster.balancer.pick("order", None, &[]).err(), Some(PickError::UnknownService("order".into())));
+    assert_eq!(
+        cluster.balancer.local().pick("order", None, &[]).err(),
+        Some(PickError::UnknownService("order".into()))
+    );
+}
+
+#[test]
+fn a_worker_sees_each_change_at_its_next_pick() {
+    let cluster = Cluster::new(Selector::RoundRobin, &[1, 2]);
+    let local = cluster.balancer.local();
+    let pick = || local.pick("user", None, &[]).map(|permit| port(&permit));
+    assert_eq!((pick(), pick()), (Ok(1), Ok(2)));
+    let held = local.pick("user", None, &[]).unwrap();
+    cluster.set(vec![node(2)]);
+    assert_eq!((pick(), pick()), (Ok(2), Ok(2)));
+    cluster.set(vec![node(2), node(1)]);
+    assert_eq!((pick(), pick()), (Ok(2), Ok(1)), "who left and came back is another node");
+    assert_eq!(cluster.balancer.view()[0].nodes.iter().map(|node| node.in_flight).collect::<Vec<_>>(), [0, 0]);
+    drop(held);
+    assert_eq!(cluster.balancer.view()[0].request_finish, 7);
+}
+
+#[test]
+fn a_pick_allocates_nothing() {
+    let cluster = Cluster::new(Selector::RoundRobin, &[1, 2, 3]);
+    let local = cluster.balancer.local();
+    let counted = allocation_counter::measure(|| {
+        let first = local.pick("user", None, &[]).unwrap();
+        drop(local.pick("user", None, std::slice::from_ref(first.node())).unwrap());
+    });
+    assert_eq!(counted.count_total, 0);
 }

@@ -15,7 +15,7 @@ use super::body::{AnswerBody, RequestBody};
 use super::http1::{Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Shared, Target, is_idempotent};
 use super::{CallError, Policy, headers};
 use crate::backoff::Backoff;
-use crate::balance::Balancer;
+use crate::balance::{Balancer, LocalBalancer};
 use crate::metrics::Metrics;
 use crate::registry::Node;
 use crate::trace::context::TraceContext;
@@ -35,7 +35,7 @@ const HTTP_PORT: u16 = 80;
 #[derive(Clone)]
 pub struct Upstream {
     pool: Rc<Pool>,
-    balancer: Arc<Balancer>,
+    balancer: Rc<LocalBalancer>,
     call_key: Option<String>,
     /// `goms=<service>`, what callees read as their caller.
     caller: Option<String>,
@@ -102,7 +102,7 @@ impl Upstream {
         let retries = metrics.counter("upstream_retries_total", "tries after the first one", &["service"]);
         Self {
             pool: Pool::new(CONNECT, IDLE),
-            balancer,
+            balancer: Rc::new(balancer.local()),
             call_key: call_key.map(str::to_owned),
             caller: tracestate::member(caller),
             retries,
@@ -159,7 +159,7 @@ impl Upstream {
             log::debug!("try failed service={service} node={} attempt={attempt} error={failure:?}", node.id);
             drop(permit);
             self.retries.with_label_values(&[service]).inc();
-            tried.push(node.id.clone());
+            tried.push(node);
             attempt += 1;
             let waits = backoff.get_or_insert_with(|| Backoff::seeded(policy.backoff, BACKOFF_CAP));
             tokio::time::sleep(waits.next_wait()).await;
