@@ -5,17 +5,24 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::Selector;
+use prometheus::IntCounterVec;
+
+use super::clock::Clock;
 use super::permit::Permit;
 use super::service::Service;
+use super::settings::Settings;
+use crate::metrics::Metrics;
 use crate::registry::{Catalog, CatalogWatch, Node};
 use crate::shutdown::Shutdown;
 
 /// Chooses nodes for a whole process; each worker does so through a [`LocalBalancer`] of its own.
 #[derive(Debug)]
 pub struct Balancer {
-    selectors: HashMap<String, Selector>,
+    settings: HashMap<String, Settings>,
+    clock: Clock,
+    ejections: IntCounterVec,
     newest: Mutex<Snapshot>,
     /// That of `newest`, for readers to see without the lock that there is a newer one.
     version: AtomicU64,
@@ -71,14 +78,22 @@ pub struct NodeView {
     pub answered: u64,
     /// Tries that found nobody listening.
     pub refused: u64,
+    /// How long it still gets no requests because it failed; zero while it is on trial.
+    pub ejected_for: Option<Duration>,
 }
 
 impl Balancer {
-    /// A balancer that follows `catalog` until `shutdown` begins. `selectors` says how a service's nodes are chosen
-    /// (round robin where it says nothing). What is known already is there when it returns.
+    /// A balancer that follows `catalog` until `shutdown` begins. `settings` says how a service's nodes are chosen and
+    /// watched (by the defaults where it says nothing). What is known already is there when it returns.
     #[must_use]
-    pub fn start(mut catalog: CatalogWatch, selectors: HashMap<String, Selector>, shutdown: &Shutdown) -> Arc<Self> {
-        let balancer = Arc::new(Self::new(selectors, uuid::Uuid::new_v4().as_u64_pair().0));
+    pub fn start(
+        mut catalog: CatalogWatch,
+        settings: HashMap<String, Settings>,
+        metrics: &Metrics,
+        shutdown: &Shutdown,
+    ) -> Arc<Self> {
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let balancer = Arc::new(Self::new(settings, metrics, Clock::new(Instant::now), seed));
         if let Some(known) = catalog.borrow_and_update().clone() {
             balancer.apply(&known);
         }
@@ -101,9 +116,11 @@ impl Balancer {
     }
 
     /// An empty balancer; `seed` steers the random pickers.
-    pub(super) fn new(selectors: HashMap<String, Selector>, seed: u64) -> Self {
-        let (newest, version) = (Mutex::default(), AtomicU64::new(0));
-        Self { selectors, newest, version, random: AtomicU64::new(seed) }
+    pub(super) fn new(settings: HashMap<String, Settings>, metrics: &Metrics, clock: Clock, seed: u64) -> Self {
+        let ejections =
+            metrics.counter("ejections_total", "nodes left out for a while because they failed", &["service"]);
+        let (newest, version, random) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(seed));
+        Self { settings, clock, ejections, newest, version, random }
     }
 
     /// A worker's way to this balancer.
@@ -130,8 +147,9 @@ impl Balancer {
             let service = match newest.services.get(name) {
                 Some(known) => known.with_nodes(nodes),
                 None => {
-                    let selector = self.selectors.get(name).copied().unwrap_or_default();
-                    Arc::new(Service::new(name, selector, nodes))
+                    let settings = self.settings.get(name).cloned().unwrap_or_default();
+                    let ejections = self.ejections.with_label_values(&[name]);
+                    Arc::new(Service::new(name, settings, self.clock.clone(), ejections, nodes))
                 }
             };
             services.insert(name.to_owned(), service);

@@ -1,8 +1,10 @@
 //! An endpoint: a node plus what this process measures of it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::outlier::Health;
 use crate::registry::{Node, NodeState};
 
 /// A node as this process sees it. The counters live as long as the node is known, whatever state it goes through.
@@ -14,6 +16,7 @@ pub(super) struct Endpoint {
     pub hash: u64,
     /// A stale node that refused a connection is gone.
     given_up: AtomicBool,
+    health: Arc<Health>,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +32,15 @@ impl Endpoint {
     pub fn new(node: Arc<Node>, before: Option<&Endpoint>) -> Self {
         let hash = super::pick::hash_bytes(node.id.to_string().as_bytes());
         let load = before.map(|before| before.load.clone()).unwrap_or_default();
-        Self { node, load, hash, given_up: AtomicBool::new(false) }
+        // under the same addresses another process may have started, which did nothing wrong yet
+        let same = before.filter(|before| before.node.meta.started_ms == node.meta.started_ms);
+        let health = same.map(|before| before.health.clone()).unwrap_or_default();
+        Self { node, load, hash, given_up: AtomicBool::new(false), health }
+    }
+
+    /// How it did of late.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// The node.
@@ -60,6 +71,11 @@ impl Endpoint {
                 NodeState::Draining => false,
                 NodeState::Stale => !self.given_up.load(Ordering::Relaxed),
             }
+    }
+
+    /// Whether it may and is not ejected.
+    pub fn is_in(&self, now_ms: &impl Deref<Target = u64>) -> bool {
+        self.is_pickable() && !self.health.is_out(now_ms)
     }
 
     /// One more request is in flight.

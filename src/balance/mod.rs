@@ -7,15 +7,19 @@
 //! the answer's body ends, so the number in flight is true at any moment.
 
 mod balancer;
+mod clock;
 mod endpoint;
+mod outlier;
 mod permit;
 mod pick;
 mod service;
+mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use balancer::{Balancer, LocalBalancer, NodeView, PickError, ServiceView};
 pub use permit::Permit;
+pub use settings::{Ejection, Settings};
 
 /// How a node is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

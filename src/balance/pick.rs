@@ -1,6 +1,7 @@
 //! The pickers: which of a service's endpoints gets the next try.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -35,29 +36,35 @@ impl Ring {
     }
 
     /// The index that the next request uses.
-    pub fn poll_next(&self) -> usize {
+    pub fn poll_next(&self, now_ms: &impl Deref<Target = u64>) -> usize {
         let turn = self.turn.load(Ordering::Relaxed);
-        self.first_from(turn, |endpoint| endpoint.is_pickable()).unwrap_or(turn)
+        self.first_from(turn, |endpoint| endpoint.is_in(now_ms))
+            .or_else(|| self.first_from(turn, Endpoint::is_pickable))
+            .unwrap_or(turn)
     }
 
-    /// Chooses an endpoint and gives its index; one that was tried only if no other can be called. `None`: there is none at all.
+    /// Chooses an endpoint and gives its index; one that is ejected only if no other is left, and one that was tried only
+    /// if no other can be called at all. `None`: there is none.
     pub fn pick(
         &self,
         selector: Selector,
         client: Option<IpAddr>,
         tried: &[Arc<Node>],
         random: &AtomicU64,
+        now_ms: &impl Deref<Target = u64>,
     ) -> Option<usize> {
+        let is_in = |endpoint: &Endpoint| endpoint.is_in(now_ms);
         if !tried.is_empty() {
-            let fresh = |endpoint: &Endpoint| {
-                endpoint.is_pickable() && tried.iter().all(|tried| tried.id != endpoint.node().id)
-            };
-            let picked = self.select(selector, client, random, fresh);
+            let is_fresh = |endpoint: &Endpoint| tried.iter().all(|tried| tried.id != endpoint.node().id);
+            let picked = self
+                .select(selector, client, random, |endpoint| is_in(endpoint) && is_fresh(endpoint))
+                .or_else(|| self.select(selector, client, random, |node| node.is_pickable() && is_fresh(node)));
             if picked.is_some() {
                 return picked;
             }
         }
-        self.select(selector, client, random, Endpoint::is_pickable)
+        let picked = self.select(selector, client, random, is_in);
+        picked.or_else(|| self.select(selector, client, random, Endpoint::is_pickable))
     }
 
     fn select(

@@ -1,14 +1,19 @@
 //! A service: its nodes as one catalog tells them, with what outlives a change of the catalog.
 
+use std::cell::LazyCell;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Selector;
+use prometheus::IntCounter;
+
 use super::balancer::{NodeView, PickError, ServiceView};
+use super::clock::Clock;
 use super::endpoint::Endpoint;
+use super::outlier::Reason;
 use super::permit::Permit;
 use super::pick::Ring;
+use super::settings::{Ejection, Settings};
 use crate::registry::Node;
 
 /// A service with its nodes, which never change: another catalog makes another `Service` around the same [`Lasting`].
@@ -22,14 +27,19 @@ pub(super) struct Service {
 #[derive(Debug)]
 struct Lasting {
     name: String,
-    selector: Selector,
+    settings: Settings,
+    clock: Clock,
     handed: AtomicU64,
+    /// One node at a time is ejected, so that two workers together leave as many in as one would.
+    ejecting: Mutex<()>,
+    ejections: IntCounter,
 }
 
 impl Service {
-    pub fn new(name: &str, selector: Selector, nodes: &[Arc<Node>]) -> Self {
+    pub fn new(name: &str, settings: Settings, clock: Clock, ejections: IntCounter, nodes: &[Arc<Node>]) -> Self {
         let endpoints = nodes.iter().map(|node| endpoint(node, &[])).collect();
-        let lasting = Lasting { name: name.to_owned(), selector, handed: AtomicU64::new(0) };
+        let (name, handed) = (name.to_owned(), AtomicU64::new(0));
+        let lasting = Lasting { name, settings, clock, handed, ejecting: Mutex::default(), ejections };
         Self { lasting: Arc::new(lasting), ring: Ring::new(endpoints) }
     }
 
@@ -53,14 +63,67 @@ impl Service {
         random: &AtomicU64,
     ) -> Result<Permit, PickError> {
         let lasting = &*self.lasting;
+        let now_ms = LazyCell::new(|| lasting.clock.now_ms());
         let index = self
             .ring
-            .pick(lasting.selector, client, tried, random)
+            .pick(lasting.settings.selector, client, tried, random, &now_ms)
             .ok_or_else(|| PickError::NoNode(lasting.name.clone()))?;
         if tried.is_empty() {
             lasting.handed.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Permit::new(self.clone(), index))
+        let is_trial = self.endpoint(index).health().begin_trial(&now_ms);
+        Ok(Permit::new(self.clone(), index, is_trial))
+    }
+
+    /// Whether an answer with this status counts as a failure.
+    pub fn is_failure(&self, status: u16) -> bool {
+        self.lasting.settings.ejection.as_ref().is_some_and(|ejection| ejection.is_failure(status))
+    }
+
+    /// A success there is news that should not wait for the end of the answer's body.
+    pub fn waits_for(&self, index: usize) -> bool {
+        self.endpoint(index).health().is_ejected()
+    }
+
+    /// A try on this endpoint went well.
+    pub fn succeeded(&self, index: usize) {
+        let (lasting, endpoint) = (&*self.lasting, self.endpoint(index));
+        if let Some(ejection) = &lasting.settings.ejection
+            && endpoint.health().succeeded(ejection, || lasting.clock.now_ms())
+        {
+            log::info!("node is back after its ejection service={} node={}", lasting.name, endpoint.node().id);
+        }
+    }
+
+    /// A try on this endpoint failed.
+    pub fn failed(&self, index: usize) {
+        let Some(ejection) = &self.lasting.settings.ejection else { return };
+        let now_ms = self.lasting.clock.now_ms();
+        if let Some(reason) = self.endpoint(index).health().failed(ejection, now_ms) {
+            self.eject(index, ejection, reason, now_ms);
+        }
+    }
+
+    /// Ejects a node, unless too many are out already.
+    fn eject(&self, index: usize, ejection: &Ejection, reason: Reason, now_ms: u64) {
+        let (lasting, endpoint) = (&*self.lasting, self.endpoint(index));
+        let _one_at_a_time = lasting.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let health = endpoint.health();
+        if health.out_for(now_ms).is_some_and(|left| reason != Reason::Trial || !left.is_zero()) {
+            return; // another worker was faster
+        }
+        let pickable = || self.ring.endpoints.iter().filter(|endpoint| endpoint.is_pickable());
+        let others_out =
+            pickable().filter(|other| other.node().id != endpoint.node().id && other.health().is_ejected());
+        if others_out.count() >= ejection.most_out(pickable().count()) {
+            return;
+        }
+        let duration = health.eject(ejection, now_ms);
+        lasting.ejections.inc();
+        let (name, id) = (&lasting.name, &endpoint.node().id);
+        log::warn!(
+            "node ejected, its calls go to the others service={name} node={id} for={duration:?} reason=\"{reason}\""
+        );
     }
 
     /// The endpoint at an index that a pick gave.
@@ -73,15 +136,17 @@ impl Service {
     }
 
     pub fn view(&self) -> ServiceView {
+        let now_ms = LazyCell::new(|| self.lasting.clock.now_ms());
         let nodes = self.ring.endpoints.iter().map(|endpoint| NodeView {
             node: endpoint.node().clone(),
             in_flight: endpoint.in_flight(),
             answered: endpoint.answered(),
             refused: endpoint.refused(),
+            ejected_for: endpoint.health().out_for(*now_ms),
         });
         ServiceView {
             name: self.lasting.name.clone(),
-            poll_next: self.ring.poll_next(),
+            poll_next: self.ring.poll_next(&now_ms),
             nodes: nodes.collect(),
             request_finish: self.lasting.handed.load(Ordering::Relaxed),
         }

@@ -1,9 +1,15 @@
+mod ejection;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::balancer::{Balancer, PickError};
-use super::{Permit, Selector};
+use super::clock::Clock;
+use super::{Permit, Selector, Settings};
+use crate::metrics::Metrics;
 use crate::registry::{HostPort, Node, NodeId, NodeMeta, NodeState, Publisher};
 
 fn id(port: u16) -> NodeId {
@@ -18,16 +24,30 @@ fn node(port: u16) -> Node {
 struct Cluster {
     publisher: Publisher,
     balancer: Arc<Balancer>,
+    metrics: Metrics,
+    /// What the clock shows.
+    now_ms: Arc<AtomicU64>,
 }
 
 impl Cluster {
     fn new(selector: Selector, ports: &[u16]) -> Self {
-        let cluster = Self {
-            publisher: Publisher::new(),
-            balancer: Arc::new(Balancer::new(HashMap::from([("user".to_owned(), selector)]), 7)),
-        };
+        Self::with(Settings { selector, ..Settings::default() }, ports)
+    }
+
+    fn with(settings: Settings, ports: &[u16]) -> Self {
+        let (metrics, now_ms, began) = (Metrics::new(), Arc::new(AtomicU64::new(0)), Instant::now());
+        let shown = now_ms.clone();
+        let clock = Clock::new(move || began + Duration::from_millis(shown.load(Ordering::Relaxed)));
+        let settings = HashMap::from([("user".to_owned(), settings)]);
+        let balancer = Arc::new(Balancer::new(settings, &metrics, clock, 7));
+        let cluster = Self { publisher: Publisher::new(), balancer, metrics, now_ms };
         cluster.set(ports.iter().map(|&port| node(port)).collect());
         cluster
+    }
+
+    /// Time passes.
+    fn wait_ms(&self, ms: u64) {
+        self.now_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
     fn set(&self, nodes: Vec<Node>) {
@@ -138,7 +158,7 @@ fn a_permit_counts_in_flight_until_it_goes() {
     assert_eq!(cluster.balancer.view()[0].nodes.iter().map(|node| node.in_flight).collect::<Vec<_>>(), [1, 1, 0]);
     let three = cluster.pick(&[]).unwrap();
     assert_eq!(port(&three), 3);
-    two.answered();
+    two.answered(200);
     drop(two);
     assert_eq!(cluster.ports(3), [2, 2, 2], "the only one that has none");
     assert_eq!(cluster.balancer.view()[0].nodes[1].answered, 1);

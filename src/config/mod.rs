@@ -16,6 +16,7 @@ mod print;
 mod raw;
 mod resolve;
 mod units;
+mod upstream;
 mod values;
 mod yaml;
 

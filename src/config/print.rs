@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use super::address::redacted;
-use super::names::SELECTORS;
 use super::policy::{ANSWERS, ENCODES};
 use super::raw::LEVELS;
 use super::units::format_duration;
+use super::upstream;
 use super::{Config, LogFormat};
 use crate::gateway::{Action, Service};
 use crate::registry::Backend;
@@ -35,7 +35,11 @@ impl Config {
         self.put_servers(&mut root);
         let services = &self.gateway.services;
         put(&mut root, "services", named(services.iter().map(|(name, service)| (name, actions(service)))));
-        put(&mut root, "upstreams", named(services.iter().map(|(name, service)| (name, upstream(service)))));
+        put(
+            &mut root,
+            "upstreams",
+            named(services.iter().map(|(name, service)| (name, upstream::shown(&service.balance)))),
+        );
         self.put_traces(&mut root);
         self.put_rest(&mut root);
         let yaml = serde_yaml::to_string(&root)?;
@@ -207,13 +211,7 @@ fn action(settings: &Action) -> Mapping {
     action
 }
 
-fn upstream(service: &Service) -> Mapping {
-    let mut upstream = Mapping::new();
-    put(&mut upstream, "selector", name_of(&SELECTORS, service.selector));
-    upstream
-}
-
-fn put(mapping: &mut Mapping, key: &str, value: impl Into<Value>) {
+pub(super) fn put(mapping: &mut Mapping, key: &str, value: impl Into<Value>) {
     mapping.insert(Value::from(key), value.into());
 }
 
@@ -229,6 +227,6 @@ fn duration(duration: Duration) -> String {
     format_duration(duration)
 }
 
-fn name_of<T: PartialEq>(words: &'static [(&'static str, T)], value: T) -> &'static str {
+pub(super) fn name_of<T: PartialEq>(words: &'static [(&'static str, T)], value: T) -> &'static str {
     words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
 }

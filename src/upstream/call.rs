@@ -132,8 +132,8 @@ impl Upstream {
             let last = attempt >= policy.attempts.max(1);
             let failure = match self.try_once(&request, &body, &node, policy.timeout).await {
                 Ok(answer) => {
-                    permit.answered();
                     let status = answer.head.status();
+                    permit.answered(status);
                     if last || !may_repeat || !body.is_replayable() || !policy.retry_status.contains(&status) {
                         let Answer { head, body } = answer;
                         return Ok(UpstreamResponse {
@@ -147,8 +147,10 @@ impl Upstream {
                     None
                 }
                 Err(error) => {
-                    if matches!(error, CallError::Unreachable { .. }) {
-                        permit.refused();
+                    match &error {
+                        CallError::Unreachable { .. } => permit.refused(),
+                        CallError::Broken { .. } | CallError::Deadline { .. } => permit.failed(),
+                        _ => {} // the client's fault
                     }
                     if last || !body.is_replayable() || !(error.was_not_sent() || may_repeat) {
                         return Err(error);
