@@ -11,7 +11,7 @@ use prometheus::IntCounterVec;
 
 use super::clock::Clock;
 use super::permit::Permit;
-use super::service::Service;
+use super::service::{Counters, Service};
 use super::settings::Settings;
 use crate::metrics::Metrics;
 use crate::registry::{Catalog, CatalogWatch, Node};
@@ -23,6 +23,7 @@ pub struct Balancer {
     settings: HashMap<String, Settings>,
     clock: Clock,
     ejections: IntCounterVec,
+    breaks: IntCounterVec,
     newest: Mutex<Snapshot>,
     /// That of `newest`, for readers to see without the lock that there is a newer one.
     version: AtomicU64,
@@ -52,6 +53,14 @@ pub enum PickError {
     /// It is known, but each of its nodes leaves or is gone.
     #[error("service `{0}` has no node that takes requests now")]
     NoNode(String),
+    /// Each of its nodes failed of late, and its breaker is open.
+    #[error("service `{service}` fails on all its nodes and gets no requests for now")]
+    Open {
+        /// The service.
+        service: String,
+        /// When to ask again; at least a second.
+        retry_after: Duration,
+    },
 }
 
 /// A service as `/cluster` and `goms cluster` show it.
@@ -65,6 +74,8 @@ pub struct ServiceView {
     pub nodes: Vec<NodeView>,
     /// Requests that this process handed to the service; a retried one counts once.
     pub request_finish: u64,
+    /// How long its breaker is still open; zero while it lets one request through at a time, `None` when it is closed.
+    pub breaker_open_for: Option<Duration>,
 }
 
 /// A node with what this process measured of it.
@@ -119,8 +130,13 @@ impl Balancer {
     pub(super) fn new(settings: HashMap<String, Settings>, metrics: &Metrics, clock: Clock, seed: u64) -> Self {
         let ejections =
             metrics.counter("ejections_total", "nodes left out for a while because they failed", &["service"]);
+        let breaks = metrics.counter(
+            "breaker_opened_total",
+            "services left alone for a while because they failed",
+            &["service"],
+        );
         let (newest, version, random) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(seed));
-        Self { settings, clock, ejections, newest, version, random }
+        Self { settings, clock, ejections, breaks, newest, version, random }
     }
 
     /// A worker's way to this balancer.
@@ -149,7 +165,9 @@ impl Balancer {
                 None => {
                     let settings = self.settings.get(name).cloned().unwrap_or_default();
                     let ejections = self.ejections.with_label_values(&[name]);
-                    Arc::new(Service::new(name, settings, self.clock.clone(), ejections, nodes))
+                    let breaks = self.breaks.with_label_values(&[name]);
+                    let counters = Counters { ejections, breaks };
+                    Arc::new(Service::new(name, settings, self.clock.clone(), counters, nodes))
                 }
             };
             services.insert(name.to_owned(), service);

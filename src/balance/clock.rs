@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Tells milliseconds since the balancer began; tests give it a time of their own.
 #[derive(Clone)]
@@ -17,8 +17,7 @@ impl Clock {
     }
 
     pub fn now_ms(&self) -> u64 {
-        let since = (self.now)().saturating_duration_since(self.began);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        millis((self.now)().saturating_duration_since(self.began))
     }
 }
 
@@ -26,4 +25,9 @@ impl fmt::Debug for Clock {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Clock").field("began", &self.began).finish_non_exhaustive()
     }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -7,6 +7,7 @@
 //! the answer's body ends, so the number in flight is true at any moment.
 
 mod balancer;
+mod breaker;
 mod clock;
 mod endpoint;
 mod outlier;
@@ -19,7 +20,7 @@ mod tests;
 
 pub use balancer::{Balancer, LocalBalancer, NodeView, PickError, ServiceView};
 pub use permit::Permit;
-pub use settings::{Ejection, Settings};
+pub use settings::{Breaker, Ejection, Settings};
 
 /// How a node is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::clock::millis;
 use super::settings::Ejection;
 
 /// A rate over fewer tries than this says nothing; as Hystrix's `requestVolumeThreshold`.
@@ -68,6 +69,11 @@ impl Health {
         self.until_ms.load(Ordering::Relaxed) != 0
     }
 
+    /// Its last try failed.
+    pub fn is_failing(&self) -> bool {
+        self.failures_in_a_row.load(Ordering::Relaxed) != 0
+    }
+
     /// It gets no request now. Looks at the time only where the node is ejected.
     pub fn is_out(&self, now_ms: &impl Deref<Target = u64>) -> bool {
         let until = self.until_ms.load(Ordering::Relaxed);
@@ -91,11 +97,11 @@ impl Health {
     }
 
     /// Notes a success; whether that put the node in again.
-    pub fn succeeded(&self, settings: &Ejection, now_ms: impl Fn() -> u64) -> bool {
+    pub fn succeeded(&self, settings: Option<&Ejection>, now_ms: impl Fn() -> u64) -> bool {
         if self.failures_in_a_row.load(Ordering::Relaxed) != 0 {
             self.failures_in_a_row.store(0, Ordering::Relaxed);
         }
-        if settings.error_percent.is_some() {
+        if settings.is_some_and(|settings| settings.error_percent.is_some()) {
             self.successes.fetch_add(1, Ordering::Relaxed);
         }
         let until = self.until_ms.load(Ordering::Relaxed);
@@ -104,8 +110,9 @@ impl Health {
     }
 
     /// Notes a failure; why the node is to be ejected now, if so.
-    pub fn failed(&self, settings: &Ejection, now_ms: u64) -> Option<Reason> {
+    pub fn failed(&self, settings: Option<&Ejection>, now_ms: u64) -> Option<Reason> {
         let in_a_row = self.failures_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let settings = settings?;
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         let rate = self.rate(&mut history, settings, now_ms);
         match self.until_ms.load(Ordering::Relaxed) {
@@ -140,8 +147,4 @@ impl Health {
         self.until_ms.store(until, Ordering::Relaxed);
         duration
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::breaker::Passage;
 use super::endpoint::Endpoint;
 use super::service::Service;
 use crate::registry::Node;
@@ -13,6 +14,8 @@ pub struct Permit {
     service: Arc<Service>,
     /// Which of the service's endpoints.
     index: usize,
+    /// How it passed the service's breaker.
+    passage: Passage,
     /// It is the one request that a node on trial gets.
     is_trial: bool,
     outcome: Cell<Outcome>,
@@ -29,9 +32,9 @@ enum Outcome {
 }
 
 impl Permit {
-    pub(super) fn new(service: Arc<Service>, index: usize, is_trial: bool) -> Self {
+    pub(super) fn new(service: Arc<Service>, index: usize, passage: Passage, is_trial: bool) -> Self {
         service.endpoint(index).enter();
-        Self { service, index, is_trial, outcome: Cell::new(Outcome::Unknown) }
+        Self { service, index, passage, is_trial, outcome: Cell::new(Outcome::Unknown) }
     }
 
     fn endpoint(&self) -> &Endpoint {
@@ -79,6 +82,7 @@ impl Drop for Permit {
         if self.is_trial {
             self.endpoint().health().end_trial();
         }
+        self.service.end_probe(self.passage);
         self.endpoint().leave();
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::IntCounter;
 
 use super::balancer::{NodeView, PickError, ServiceView};
+use super::breaker::{Circuit, Passage};
 use super::clock::Clock;
 use super::endpoint::Endpoint;
 use super::outlier::Reason;
@@ -32,14 +33,29 @@ struct Lasting {
     handed: AtomicU64,
     /// One node at a time is ejected, so that two workers together leave as many in as one would.
     ejecting: Mutex<()>,
-    ejections: IntCounter,
+    circuit: Circuit,
+    counters: Counters,
+}
+
+/// What a service counts for `/metrics`.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub ejections: IntCounter,
+    pub breaks: IntCounter,
 }
 
 impl Service {
-    pub fn new(name: &str, settings: Settings, clock: Clock, ejections: IntCounter, nodes: &[Arc<Node>]) -> Self {
+    pub fn new(name: &str, settings: Settings, clock: Clock, counters: Counters, nodes: &[Arc<Node>]) -> Self {
         let endpoints = nodes.iter().map(|node| endpoint(node, &[])).collect();
-        let (name, handed) = (name.to_owned(), AtomicU64::new(0));
-        let lasting = Lasting { name, settings, clock, handed, ejecting: Mutex::default(), ejections };
+        let lasting = Lasting {
+            name: name.to_owned(),
+            settings,
+            clock,
+            handed: AtomicU64::new(0),
+            ejecting: Mutex::default(),
+            circuit: Circuit::default(),
+            counters,
+        };
         Self { lasting: Arc::new(lasting), ring: Ring::new(endpoints) }
     }
 
@@ -64,15 +80,26 @@ impl Service {
     ) -> Result<Permit, PickError> {
         let lasting = &*self.lasting;
         let now_ms = LazyCell::new(|| lasting.clock.now_ms());
-        let index = self
-            .ring
-            .pick(lasting.settings.selector, client, tried, random, &now_ms)
-            .ok_or_else(|| PickError::NoNode(lasting.name.clone()))?;
+        let passage = lasting.circuit.enter(|| *now_ms);
+        if let Passage::Refused { retry_after } = passage {
+            return Err(PickError::Open { service: lasting.name.clone(), retry_after });
+        }
+        let Some(index) = self.ring.pick(lasting.settings.selector, client, tried, random, &now_ms) else {
+            self.end_probe(passage);
+            return Err(PickError::NoNode(lasting.name.clone()));
+        };
         if tried.is_empty() {
             lasting.handed.fetch_add(1, Ordering::Relaxed);
         }
         let is_trial = self.endpoint(index).health().begin_trial(&now_ms);
-        Ok(Permit::new(self.clone(), index, is_trial))
+        Ok(Permit::new(self.clone(), index, passage, is_trial))
+    }
+
+    /// A request that passed the breaker has come to its end.
+    pub fn end_probe(&self, passage: Passage) {
+        if passage == Passage::Probe {
+            self.lasting.circuit.end_probe();
+        }
     }
 
     /// Whether an answer with this status counts as a failure.
@@ -82,26 +109,41 @@ impl Service {
 
     /// A success there is news that should not wait for the end of the answer's body.
     pub fn waits_for(&self, index: usize) -> bool {
-        self.endpoint(index).health().is_ejected()
+        self.endpoint(index).health().is_ejected() || self.lasting.circuit.open_for(|| 0).is_some()
     }
 
     /// A try on this endpoint went well.
     pub fn succeeded(&self, index: usize) {
         let (lasting, endpoint) = (&*self.lasting, self.endpoint(index));
-        if let Some(ejection) = &lasting.settings.ejection
-            && endpoint.health().succeeded(ejection, || lasting.clock.now_ms())
-        {
+        let now_ms = || lasting.clock.now_ms();
+        if endpoint.health().succeeded(lasting.settings.ejection.as_ref(), now_ms) {
             log::info!("node is back after its ejection service={} node={}", lasting.name, endpoint.node().id);
+        }
+        if lasting.settings.breaker.is_some() && lasting.circuit.succeeded(now_ms) {
+            log::info!("breaker closed, the service answers again service={}", lasting.name);
         }
     }
 
     /// A try on this endpoint failed.
     pub fn failed(&self, index: usize) {
-        let Some(ejection) = &self.lasting.settings.ejection else { return };
-        let now_ms = self.lasting.clock.now_ms();
-        if let Some(reason) = self.endpoint(index).health().failed(ejection, now_ms) {
+        let (lasting, now_ms) = (&*self.lasting, self.lasting.clock.now_ms());
+        let ejection = lasting.settings.ejection.as_ref();
+        let reason = self.endpoint(index).health().failed(ejection, now_ms);
+        if let (Some(ejection), Some(reason)) = (ejection, reason) {
             self.eject(index, ejection, reason, now_ms);
         }
+        let every_node_fails = || self.pickable().all(|endpoint| endpoint.health().is_failing());
+        if let Some(breaker) = &lasting.settings.breaker
+            && lasting.circuit.failed(breaker, now_ms, every_node_fails)
+        {
+            lasting.counters.breaks.inc();
+            let (name, open) = (&lasting.name, breaker.open);
+            log::warn!("breaker opened, every node of the service fails service={name} for={open:?}");
+        }
+    }
+
+    fn pickable(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.ring.endpoints.iter().filter(|endpoint| endpoint.is_pickable())
     }
 
     /// Ejects a node, unless too many are out already.
@@ -112,15 +154,14 @@ impl Service {
         if health.out_for(now_ms).is_some_and(|left| reason != Reason::Trial || !left.is_zero()) {
             return; // another worker was faster
         }
-        let pickable = || self.ring.endpoints.iter().filter(|endpoint| endpoint.is_pickable());
-        let others_out =
-            pickable().filter(|other| other.node().id != endpoint.node().id && other.health().is_ejected());
-        if others_out.count() >= ejection.most_out(pickable().count()) {
+        let id = &endpoint.node().id;
+        let others_out = self.pickable().filter(|other| other.node().id != *id && other.health().is_ejected());
+        if others_out.count() >= ejection.most_out(self.pickable().count()) {
             return;
         }
         let duration = health.eject(ejection, now_ms);
-        lasting.ejections.inc();
-        let (name, id) = (&lasting.name, &endpoint.node().id);
+        lasting.counters.ejections.inc();
+        let name = &lasting.name;
         log::warn!(
             "node ejected, its calls go to the others service={name} node={id} for={duration:?} reason=\"{reason}\""
         );
@@ -149,6 +190,7 @@ impl Service {
             poll_next: self.ring.poll_next(&now_ms),
             nodes: nodes.collect(),
             request_finish: self.lasting.handed.load(Ordering::Relaxed),
+            breaker_open_for: self.lasting.circuit.open_for(|| *now_ms),
         }
     }
 }

@@ -12,11 +12,13 @@ pub struct Settings {
     pub selector: Selector,
     /// When one that fails is left out for a while; `None`: never.
     pub ejection: Option<Ejection>,
+    /// When the whole service gets no requests for a while; `None`: never.
+    pub breaker: Option<Breaker>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { selector: Selector::default(), ejection: Some(Ejection::default()) }
+        Self { selector: Selector::default(), ejection: Some(Ejection::default()), breaker: None }
     }
 }
 
@@ -37,6 +39,21 @@ pub struct Ejection {
     pub max_percent: u32,
     /// Answers that are failures too.
     pub statuses: Vec<RangeInclusive<u16>>,
+}
+
+/// When a service gets no requests for a while, so that callers get an answer at once and it can come to its senses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// After so many failed tries in a row, on whichever nodes, where the last try on each node failed.
+    pub failures: u32,
+    /// For how long. Then one request at a time may pass, until one is answered.
+    pub open: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, open: Duration::from_secs(10) }
+    }
 }
 
 impl Default for Ejection {

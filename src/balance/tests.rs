@@ -1,3 +1,4 @@
+mod breaker;
 mod ejection;
 
 use std::collections::HashMap;

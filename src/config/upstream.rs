@@ -9,10 +9,10 @@ use super::decode::{Decoder, Field, Table, number};
 use super::names::{self, SELECTORS, shown as quoted};
 use super::print::{name_of, put};
 use super::units::{format_duration, parse_positive_duration};
-use crate::balance::{Ejection, Selector, Settings};
+use crate::balance::{Breaker, Ejection, Selector, Settings};
 
 /// The keys.
-pub(super) const KEYS: &[&str] = &["selector", "ejection"];
+pub(super) const KEYS: &[&str] = &["selector", "ejection", "breaker"];
 
 /// More failures in a row than this are no threshold any more.
 const MOST_FAILURES: u32 = 10_000;
@@ -24,6 +24,7 @@ const SERVER_ERRORS: (&str, RangeInclusive<u16>) = ("5xx", 500..=599);
 pub(super) struct RawBalance {
     selector: Option<Selector>,
     ejection: RawEjection,
+    breaker: Option<Breaker>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -42,11 +43,16 @@ impl RawBalance {
         Self {
             selector: table.get("selector").and_then(|field| decoder.read(&field, names::selector)),
             ejection: table.get("ejection").map(|field| RawEjection::read(decoder, &field)).unwrap_or_default(),
+            breaker: table.get("breaker").and_then(|field| breaker(decoder, &field)),
         }
     }
 
     pub(super) fn resolve(&self, selector: Selector) -> Settings {
-        Settings { selector: self.selector.unwrap_or(selector), ejection: self.ejection.resolve() }
+        Settings {
+            selector: self.selector.unwrap_or(selector),
+            ejection: self.ejection.resolve(),
+            breaker: self.breaker.clone(),
+        }
     }
 }
 
@@ -82,6 +88,19 @@ impl RawEjection {
     }
 }
 
+/// `off` and a mapping; the mapping's defaults apply to what it leaves out.
+fn breaker(decoder: &mut Decoder, field: &Field<'_>) -> Option<Breaker> {
+    if field.is_scalar() {
+        decoder.read(field, off);
+        return None;
+    }
+    let table = decoder.table(field, &["failures", "open"]);
+    let default = Breaker::default();
+    let failures = table.get("failures").and_then(|field| decoder.read(&field, number(1, MOST_FAILURES)));
+    let open = table.get("open").and_then(|field| decoder.read(&field, parse_positive_duration));
+    Some(Breaker { failures: failures.unwrap_or(default.failures), open: open.unwrap_or(default.open) })
+}
+
 /// The settings as an upstream's mapping.
 pub(super) fn shown(settings: &Settings) -> Mapping {
     let mut upstream = Mapping::new();
@@ -89,6 +108,15 @@ pub(super) fn shown(settings: &Settings) -> Mapping {
     match &settings.ejection {
         Some(ejection) => put(&mut upstream, "ejection", shown_ejection(ejection)),
         None => put(&mut upstream, "ejection", "off"),
+    }
+    match &settings.breaker {
+        Some(breaker) => {
+            let mut shown = Mapping::new();
+            put(&mut shown, "failures", breaker.failures);
+            put(&mut shown, "open", format_duration(breaker.open));
+            put(&mut upstream, "breaker", shown);
+        }
+        None => put(&mut upstream, "breaker", "off"),
     }
     upstream
 }

@@ -125,9 +125,12 @@ impl Upstream {
         let may_repeat = policy.retry_non_idempotent || is_idempotent(request.method);
         let client_ip = request.forwarded.map(|forwarded| forwarded.client);
         let body = Outgoing::from(std::mem::replace(&mut request.body, RequestBody::Empty));
-        let (mut tried, mut backoff, mut attempt) = (Vec::new(), None, 1);
+        let (mut tried, mut backoff, mut attempt, mut before) = (Vec::new(), None, 1, None);
         loop {
-            let permit = self.balancer.pick(service, client_ip, &tried)?;
+            let permit = match self.balancer.pick(service, client_ip, &tried) {
+                Ok(permit) => permit,
+                Err(error) => return Err(before.unwrap_or_else(|| error.into())),
+            };
             let node = permit.node().clone();
             let last = attempt >= policy.attempts.max(1);
             let failure = match self.try_once(&request, &body, &node, policy.timeout).await {
@@ -160,6 +163,7 @@ impl Upstream {
             };
             log::debug!("try failed service={service} node={} attempt={attempt} error={failure:?}", node.id);
             drop(permit);
+            before = failure;
             self.retries.with_label_values(&[service]).inc();
             tried.push(node);
             attempt += 1;

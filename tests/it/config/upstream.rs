@@ -1,4 +1,4 @@
-use goms::balance::{Ejection, Settings};
+use goms::balance::{Breaker, Ejection, Settings};
 
 use super::*;
 
@@ -36,6 +36,16 @@ fn ejection_is_on_unless_it_is_off() {
     };
     assert_eq!(settings(all).ejection, Some(expected));
     assert_eq!(settings("ejection: { on: 5xx }").ejection.unwrap_or_default().statuses, [500..=599]);
+}
+
+#[test]
+fn a_breaker_is_there_where_it_is_named() {
+    assert_eq!((settings("timeout: 1s").breaker, settings("breaker: off").breaker), (None, None));
+    let expected = Breaker { failures: 5, open: Duration::from_secs(30) };
+    assert_eq!(settings("breaker: { open: 30s }").breaker, Some(expected));
+    refused("breaker: { failures: none }", "upstreams.user.breaker.failures: must be a number from 1 to 10000");
+    refused("breaker: { open: 0 }", "upstreams.user.breaker.open: must be greater than 0");
+    refused("breaker: 5", "upstreams.user.breaker: must be `off` or a mapping");
 }
 
 #[test]
