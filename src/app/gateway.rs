@@ -20,9 +20,9 @@ pub const DEFAULT_PORTS: (u16, u16) = (8080, 8180);
 /// When a listener cannot be used.
 pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, crate::metrics::Load), AppError> {
     let id = process.identity(SERVICE, &ports)?;
-    let selectors: HashMap<_, _> =
-        process.config.gateway.services.iter().map(|(name, service)| (name.clone(), service.selector)).collect();
-    let balancer = Balancer::start(process.registry.catalog(), selectors, &process.background);
+    let services = process.config.gateway.services.iter();
+    let settings: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
+    let balancer = Balancer::start(process.registry.catalog(), settings, &process.metrics, &process.background);
     let load = crate::metrics::Load::default();
     let live = gateway::Live::new(process.config.gateway.clone(), &process.metrics);
     let parts = gateway::Parts {

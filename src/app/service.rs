@@ -123,7 +123,7 @@ pub fn program_settings(
 
 fn call_table(process: &Process) -> CallTable {
     let services = &process.config.gateway.services;
-    let selectors = services.iter().map(|(name, service)| (name.clone(), service.selector)).collect();
+    let settings = services.iter().map(|(name, service)| (name.clone(), service.balance.clone())).collect();
     let actions: BTreeMap<String, BTreeMap<String, CalledAction>> = services
         .iter()
         .map(|(name, service)| {
@@ -134,7 +134,7 @@ fn call_table(process: &Process) -> CallTable {
         })
         .collect();
     CallTable {
-        balancer: Balancer::start(process.registry.catalog(), selectors, &process.background),
+        balancer: Balancer::start(process.registry.catalog(), settings, &process.metrics, &process.background),
         actions: Arc::new(actions),
         answer_bytes: CALLED_ANSWER_BYTES,
     }

@@ -1,31 +1,47 @@
-//! The balancer: every service's ring of endpoints, kept up with the catalog.
+//! The balancer: every service with its nodes, kept up with the catalog.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::Selector;
-use super::endpoint::{Endpoint, Permit};
-use super::pick::Ring;
-use crate::registry::{Catalog, CatalogWatch, Node, NodeId};
+use prometheus::IntCounterVec;
+
+use super::clock::Clock;
+use super::permit::Permit;
+use super::service::{Counters, Service};
+use super::settings::Settings;
+use crate::metrics::Metrics;
+use crate::registry::{Catalog, CatalogWatch, Node};
 use crate::shutdown::Shutdown;
 
-/// Chooses nodes for a whole process.
-///
-/// A reader holds a service's lock only while it looks at a few counters; a writer comes only when the catalog changes.
+/// Chooses nodes for a whole process; each worker does so through a [`LocalBalancer`] of its own.
 #[derive(Debug)]
 pub struct Balancer {
-    selectors: HashMap<String, Selector>,
-    services: RwLock<BTreeMap<String, Arc<Service>>>,
+    settings: HashMap<String, Settings>,
+    clock: Clock,
+    ejections: IntCounterVec,
+    breaks: IntCounterVec,
+    newest: Mutex<Snapshot>,
+    /// That of `newest`, for readers to see without the lock that there is a newer one.
+    version: AtomicU64,
     random: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Service {
-    selector: Selector,
-    ring: RwLock<Ring>,
-    handed: AtomicU64,
+/// Every service as one catalog tells it. Never changed: a new catalog makes a new one.
+#[derive(Clone, Debug, Default)]
+struct Snapshot {
+    version: u64,
+    services: Arc<BTreeMap<String, Arc<Service>>>,
+}
+
+/// A worker's way to the [`Balancer`]: a pick takes no lock but the first after a change of the catalog.
+#[derive(Debug)]
+pub struct LocalBalancer {
+    shared: Arc<Balancer>,
+    seen: RefCell<Snapshot>,
 }
 
 /// Why there is no node to call.
@@ -37,6 +53,14 @@ pub enum PickError {
     /// It is known, but each of its nodes leaves or is gone.
     #[error("service `{0}` has no node that takes requests now")]
     NoNode(String),
+    /// Each of its nodes failed of late, and its breaker is open.
+    #[error("service `{service}` fails on all its nodes and gets no requests for now")]
+    Open {
+        /// The service.
+        service: String,
+        /// When to ask again; at least a second.
+        retry_after: Duration,
+    },
 }
 
 /// A service as `/cluster` and `goms cluster` show it.
@@ -50,6 +74,8 @@ pub struct ServiceView {
     pub nodes: Vec<NodeView>,
     /// Requests that this process handed to the service; a retried one counts once.
     pub request_finish: u64,
+    /// How long its breaker is still open; zero while it lets one request through at a time, `None` when it is closed.
+    pub breaker_open_for: Option<Duration>,
 }
 
 /// A node with what this process measured of it.
@@ -63,14 +89,22 @@ pub struct NodeView {
     pub answered: u64,
     /// Tries that found nobody listening.
     pub refused: u64,
+    /// How long it still gets no requests because it failed; zero while it is on trial.
+    pub ejected_for: Option<Duration>,
 }
 
 impl Balancer {
-    /// A balancer that follows `catalog` until `shutdown` begins. `selectors` says how a service's nodes are chosen
-    /// (round robin where it says nothing). What is known already is there when it returns.
+    /// A balancer that follows `catalog` until `shutdown` begins. `settings` says how a service's nodes are chosen and
+    /// watched (by the defaults where it says nothing). What is known already is there when it returns.
     #[must_use]
-    pub fn start(mut catalog: CatalogWatch, selectors: HashMap<String, Selector>, shutdown: &Shutdown) -> Arc<Self> {
-        let balancer = Arc::new(Self::new(selectors, uuid::Uuid::new_v4().as_u64_pair().0));
+    pub fn start(
+        mut catalog: CatalogWatch,
+        settings: HashMap<String, Settings>,
+        metrics: &Metrics,
+        shutdown: &Shutdown,
+    ) -> Arc<Self> {
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let balancer = Arc::new(Self::new(settings, metrics, Clock::new(Instant::now), seed));
         if let Some(known) = catalog.borrow_and_update().clone() {
             balancer.apply(&known);
         }
@@ -93,77 +127,74 @@ impl Balancer {
     }
 
     /// An empty balancer; `seed` steers the random pickers.
-    pub(super) fn new(selectors: HashMap<String, Selector>, seed: u64) -> Self {
-        Self { selectors, services: RwLock::default(), random: AtomicU64::new(seed) }
+    pub(super) fn new(settings: HashMap<String, Settings>, metrics: &Metrics, clock: Clock, seed: u64) -> Self {
+        let ejections =
+            metrics.counter("ejections_total", "nodes left out for a while because they failed", &["service"]);
+        let breaks = metrics.counter(
+            "breaker_opened_total",
+            "services left alone for a while because they failed",
+            &["service"],
+        );
+        let (newest, version, random) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(seed));
+        Self { settings, clock, ejections, breaks, newest, version, random }
     }
 
+    /// A worker's way to this balancer.
+    #[must_use]
+    pub fn local(self: &Arc<Self>) -> LocalBalancer {
+        LocalBalancer { shared: self.clone(), seen: RefCell::new(self.newest()) }
+    }
+
+    /// Every service with its nodes and numbers, in order of name.
+    #[must_use]
+    pub fn view(&self) -> Vec<ServiceView> {
+        self.newest().services.values().map(|service| service.view()).collect()
+    }
+
+    fn newest(&self) -> Snapshot {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over a new catalog: endpoints keep their counters, a service that was called stays known without nodes.
+    pub(super) fn apply(&self, catalog: &Catalog) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut services: BTreeMap<String, Arc<Service>> = BTreeMap::new();
+        for (name, nodes) in catalog.services() {
+            let service = match newest.services.get(name) {
+                Some(known) => known.with_nodes(nodes),
+                None => {
+                    let settings = self.settings.get(name).cloned().unwrap_or_default();
+                    let ejections = self.ejections.with_label_values(&[name]);
+                    let breaks = self.breaks.with_label_values(&[name]);
+                    let counters = Counters { ejections, breaks };
+                    Arc::new(Service::new(name, settings, self.clock.clone(), counters, nodes))
+                }
+            };
+            services.insert(name.to_owned(), service);
+        }
+        for (name, service) in newest.services.iter() {
+            if !services.contains_key(name) && service.was_called() {
+                services.insert(name.clone(), service.with_nodes(&[]));
+            }
+        }
+        *newest = Snapshot { version: newest.version + 1, services: Arc::new(services) };
+        self.version.store(newest.version, Ordering::Release);
+    }
+}
+
+impl LocalBalancer {
     /// Chooses a node of `service` for one try: never one of `tried` while another can be called. An empty `tried`
     /// means a new request, which counts in [`ServiceView::request_finish`]. `client` is whom a source-hash picker
     /// looks at.
     ///
     /// # Errors
     /// [`PickError`] when there is nobody to call.
-    pub fn pick(&self, service: &str, client: Option<IpAddr>, tried: &[NodeId]) -> Result<Permit, PickError> {
-        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
-        let known = services.get(service).ok_or_else(|| PickError::UnknownService(service.to_owned()))?;
-        let ring = known.ring.read().unwrap_or_else(PoisonError::into_inner);
-        let endpoint = ring
-            .pick(known.selector, client, tried, &self.random)
-            .ok_or_else(|| PickError::NoNode(service.to_owned()))?;
-        if tried.is_empty() {
-            known.handed.fetch_add(1, Ordering::Relaxed);
+    pub fn pick(&self, service: &str, client: Option<IpAddr>, tried: &[Arc<Node>]) -> Result<Permit, PickError> {
+        let mut seen = self.seen.borrow_mut();
+        if seen.version != self.shared.version.load(Ordering::Acquire) {
+            *seen = self.shared.newest();
         }
-        Ok(Permit::new(endpoint.clone()))
-    }
-
-    /// Every service with its nodes and numbers, in order of name.
-    #[must_use]
-    pub fn view(&self) -> Vec<ServiceView> {
-        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
-        let view = |(name, service): (&String, &Arc<Service>)| {
-            let ring = service.ring.read().unwrap_or_else(PoisonError::into_inner);
-            let nodes = ring.endpoints.iter().map(|endpoint| NodeView {
-                node: endpoint.node().clone(),
-                in_flight: endpoint.in_flight(),
-                answered: endpoint.answered(),
-                refused: endpoint.refused(),
-            });
-            ServiceView {
-                name: name.clone(),
-                poll_next: ring.poll_next(),
-                nodes: nodes.collect(),
-                request_finish: service.handed.load(Ordering::Relaxed),
-            }
-        };
-        services.iter().map(view).collect()
-    }
-
-    /// Takes over a new catalog: endpoints keep their counters, a service that was called stays known without nodes.
-    pub(super) fn apply(&self, catalog: &Catalog) {
-        let mut services = self.services.write().unwrap_or_else(PoisonError::into_inner);
-        for (name, _) in catalog.services() {
-            if !services.contains_key(name) {
-                let selector = self.selectors.get(name).copied().unwrap_or_default();
-                services.insert(name.to_owned(), Arc::new(Service { selector, ..Service::default() }));
-            }
-        }
-        services.retain(|name, service| {
-            let nodes = catalog.nodes(name);
-            let mut ring = service.ring.write().unwrap_or_else(PoisonError::into_inner);
-            let unchanged = nodes.len() == ring.endpoints.len()
-                && nodes.iter().zip(&ring.endpoints).all(|(node, known)| Arc::ptr_eq(node, known.node()));
-            if !unchanged {
-                let endpoints = nodes.iter().map(|node| endpoint(node, &ring.endpoints)).collect();
-                *ring = ring.rebuilt(endpoints);
-            }
-            !nodes.is_empty() || service.handed.load(Ordering::Relaxed) > 0
-        });
-    }
-}
-
-fn endpoint(node: &Arc<Node>, known: &[Arc<Endpoint>]) -> Arc<Endpoint> {
-    match known.iter().find(|endpoint| endpoint.node().id == node.id) {
-        Some(same) if **same.node() == **node => same.clone(),
-        before => Arc::new(Endpoint::new(node.clone(), before.map(|before| &**before))),
+        let known = seen.services.get(service).ok_or_else(|| PickError::UnknownService(service.to_owned()))?;
+        known.pick(client, tried, &self.shared.random)
     }
 }

@@ -1,19 +1,22 @@
 //! An endpoint: a node plus what this process measures of it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::outlier::Health;
 use crate::registry::{Node, NodeState};
 
 /// A node as this process sees it. The counters live as long as the node is known, whatever state it goes through.
 #[derive(Debug)]
-pub struct Endpoint {
+pub(super) struct Endpoint {
     node: Arc<Node>,
     load: Arc<Load>,
     /// Identifies the node to the source-hash picker.
-    pub(super) hash: u64,
+    pub hash: u64,
     /// A stale node that refused a connection is gone.
     given_up: AtomicBool,
+    health: Arc<Health>,
 }
 
 #[derive(Debug, Default)]
@@ -26,38 +29,41 @@ struct Load {
 }
 
 impl Endpoint {
-    pub(super) fn new(node: Arc<Node>, before: Option<&Endpoint>) -> Self {
+    pub fn new(node: Arc<Node>, before: Option<&Endpoint>) -> Self {
         let hash = super::pick::hash_bytes(node.id.to_string().as_bytes());
         let load = before.map(|before| before.load.clone()).unwrap_or_default();
-        Self { node, load, hash, given_up: AtomicBool::new(false) }
+        // under the same addresses another process may have started, which did nothing wrong yet
+        let same = before.filter(|before| before.node.meta.started_ms == node.meta.started_ms);
+        let health = same.map(|before| before.health.clone()).unwrap_or_default();
+        Self { node, load, hash, given_up: AtomicBool::new(false), health }
+    }
+
+    /// How it did of late.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// The node.
-    #[must_use]
     pub fn node(&self) -> &Arc<Node> {
         &self.node
     }
 
     /// Requests that have no complete answer yet.
-    #[must_use]
     pub fn in_flight(&self) -> usize {
         self.load.in_flight.load(Ordering::Relaxed)
     }
 
     /// Tries that it answered, whatever the status.
-    #[must_use]
     pub fn answered(&self) -> u64 {
         self.load.answered.load(Ordering::Relaxed)
     }
 
     /// Tries that found nobody listening.
-    #[must_use]
     pub fn refused(&self) -> u64 {
         self.load.refused.load(Ordering::Relaxed)
     }
 
     /// Whether a new request may go there.
-    #[must_use]
     pub fn is_pickable(&self) -> bool {
         self.node.id.http.port.is_some()
             && match self.node.state {
@@ -66,49 +72,37 @@ impl Endpoint {
                 NodeState::Stale => !self.given_up.load(Ordering::Relaxed),
             }
     }
-}
 
-/// The right to send one try to a node; counts as in flight until it is dropped, so it travels with the answer's body.
-#[derive(Debug)]
-pub struct Permit {
-    endpoint: Arc<Endpoint>,
-}
-
-impl Permit {
-    pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.load.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint }
+    /// Whether it may and is not ejected.
+    pub fn is_in(&self, now_ms: &impl Deref<Target = u64>) -> bool {
+        self.is_pickable() && !self.health.is_out(now_ms)
     }
 
-    /// Where to send it.
-    #[must_use]
-    pub fn node(&self) -> &Arc<Node> {
-        &self.endpoint.node
+    /// One more request is in flight.
+    pub fn enter(&self) {
+        self.load.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The node answered.
-    pub fn answered(&self) {
-        let (load, id) = (&self.endpoint.load, &self.endpoint.node.id);
+    /// One less is.
+    pub fn leave(&self) {
+        self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub fn note_answer(&self) {
+        let (load, id) = (&self.load, &self.node.id);
         load.answered.fetch_add(1, Ordering::Relaxed);
         if load.is_away.load(Ordering::Relaxed) && load.is_away.swap(false, Ordering::Relaxed) {
             log::info!("node can be reached again service={} node={id}", id.service);
         }
     }
 
-    /// Nobody listens there: a node that is only `stale` gets nothing more.
-    pub fn refused(&self) {
-        let (load, id) = (&self.endpoint.load, &self.endpoint.node.id);
+    pub fn note_refusal(&self) {
+        let (load, id) = (&self.load, &self.node.id);
         load.refused.fetch_add(1, Ordering::Relaxed);
-        if self.endpoint.node.state == NodeState::Stale && !self.endpoint.given_up.swap(true, Ordering::Relaxed) {
+        if self.node.state == NodeState::Stale && !self.given_up.swap(true, Ordering::Relaxed) {
             log::info!("stale node refused a connection and gets no more calls service={} node={id}", id.service);
         } else if !load.is_away.swap(true, Ordering::Relaxed) {
             log::warn!("node cannot be reached, its calls go to the others service={} node={id}", id.service);
         }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.endpoint.load.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

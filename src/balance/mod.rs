@@ -2,17 +2,25 @@
 //!
 //! May import: `registry`, `shutdown`, `metrics`.
 //!
-//! One [`Balancer`] a process follows the catalog. A request asks it with [`Balancer::pick`] and holds the [`Permit`]
-//! until the answer's body ends, so the number in flight is true at any moment.
+//! One [`Balancer`] a process follows the catalog and makes a snapshot of each: every `service` with its ring of endpoints.
+//! A worker picks from the newest through its [`LocalBalancer`], without a lock, and a request holds the [`Permit`] until
+//! the answer's body ends, so the number in flight is true at any moment.
 
 mod balancer;
+mod breaker;
+mod clock;
 mod endpoint;
+mod outlier;
+mod permit;
 mod pick;
+mod service;
+mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use balancer::{Balancer, NodeView, PickError, ServiceView};
-pub use endpoint::{Endpoint, Permit};
+pub use balancer::{Balancer, LocalBalancer, NodeView, PickError, ServiceView};
+pub use permit::Permit;
+pub use settings::{Breaker, Ejection, Settings};
 
 /// How a node is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

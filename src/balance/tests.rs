@@ -1,9 +1,16 @@
+mod breaker;
+mod ejection;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::balancer::{Balancer, PickError};
-use super::{Permit, Selector};
+use super::clock::Clock;
+use super::{Permit, Selector, Settings};
+use crate::metrics::Metrics;
 use crate::registry::{HostPort, Node, NodeId, NodeMeta, NodeState, Publisher};
 
 fn id(port: u16) -> NodeId {
@@ -17,17 +24,31 @@ fn node(port: u16) -> Node {
 
 struct Cluster {
     publisher: Publisher,
-    balancer: Balancer,
+    balancer: Arc<Balancer>,
+    metrics: Metrics,
+    /// What the clock shows.
+    now_ms: Arc<AtomicU64>,
 }
 
 impl Cluster {
     fn new(selector: Selector, ports: &[u16]) -> Self {
-        let cluster = Self {
-            publisher: Publisher::new(),
-            balancer: Balancer::new(HashMap::from([("user".to_owned(), selector)]), 7),
-        };
+        Self::with(Settings { selector, ..Settings::default() }, ports)
+    }
+
+    fn with(settings: Settings, ports: &[u16]) -> Self {
+        let (metrics, now_ms, began) = (Metrics::new(), Arc::new(AtomicU64::new(0)), Instant::now());
+        let shown = now_ms.clone();
+        let clock = Clock::new(move || began + Duration::from_millis(shown.load(Ordering::Relaxed)));
+        let settings = HashMap::from([("user".to_owned(), settings)]);
+        let balancer = Arc::new(Balancer::new(settings, &metrics, clock, 7));
+        let cluster = Self { publisher: Publisher::new(), balancer, metrics, now_ms };
         cluster.set(ports.iter().map(|&port| node(port)).collect());
         cluster
+    }
+
+    /// Time passes.
+    fn wait_ms(&self, ms: u64) {
+        self.now_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
     fn set(&self, nodes: Vec<Node>) {
@@ -36,8 +57,8 @@ impl Cluster {
     }
 
     fn pick(&self, tried: &[u16]) -> Result<Permit, PickError> {
-        let tried: Vec<NodeId> = tried.iter().map(|&port| id(port)).collect();
-        self.balancer.pick("user", None, &tried)
+        let tried: Vec<Arc<Node>> = tried.iter().map(|&port| Arc::new(node(port))).collect();
+        self.balancer.local().pick("user", None, &tried)
     }
 
     fn ports(&self, count: usize) -> Vec<u16> {
@@ -138,7 +159,7 @@ fn a_permit_counts_in_flight_until_it_goes() {
     assert_eq!(cluster.balancer.view()[0].nodes.iter().map(|node| node.in_flight).collect::<Vec<_>>(), [1, 1, 0]);
     let three = cluster.pick(&[]).unwrap();
     assert_eq!(port(&three), 3);
-    two.answered();
+    two.answered(200);
     drop(two);
     assert_eq!(cluster.ports(3), [2, 2, 2], "the only one that has none");
     assert_eq!(cluster.balancer.view()[0].nodes[1].answered, 1);
@@ -159,7 +180,7 @@ fn a_client_keeps_its_node_when_another_leaves() {
     let cluster = Cluster::new(Selector::SourceHash, &[1, 2, 3]);
     let of = |last| {
         let client = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
-        port(&cluster.balancer.pick("user", client, &[]).unwrap())
+        port(&cluster.balancer.local().pick("user", client, &[]).unwrap())
     };
     let before: Vec<u16> = (0..60).map(of).collect();
     assert_eq!(before, (0..60).map(of).collect::<Vec<u16>>());
@@ -173,5 +194,35 @@ fn a_client_keeps_its_node_when_another_leaves() {
 #[test]
 fn an_unknown_service_is_told_apart() {
     let cluster = Cluster::new(Selector::RoundRobin, &[1]);
-    assert_eq!(cluster.balancer.pick("order", None, &[]).err(), Some(PickError::UnknownService("order".into())));
+    assert_eq!(
+        cluster.balancer.local().pick("order", None, &[]).err(),
+        Some(PickError::UnknownService("order".into()))
+    );
+}
+
+#[test]
+fn a_worker_sees_each_change_at_its_next_pick() {
+    let cluster = Cluster::new(Selector::RoundRobin, &[1, 2]);
+    let local = cluster.balancer.local();
+    let pick = || local.pick("user", None, &[]).map(|permit| port(&permit));
+    assert_eq!((pick(), pick()), (Ok(1), Ok(2)));
+    let held = local.pick("user", None, &[]).unwrap();
+    cluster.set(vec![node(2)]);
+    assert_eq!((pick(), pick()), (Ok(2), Ok(2)));
+    cluster.set(vec![node(2), node(1)]);
+    assert_eq!((pick(), pick()), (Ok(2), Ok(1)), "who left and came back is another node");
+    assert_eq!(cluster.balancer.view()[0].nodes.iter().map(|node| node.in_flight).collect::<Vec<_>>(), [0, 0]);
+    drop(held);
+    assert_eq!(cluster.balancer.view()[0].request_finish, 7);
+}
+
+#[test]
+fn a_pick_allocates_nothing() {
+    let cluster = Cluster::new(Selector::RoundRobin, &[1, 2, 3]);
+    let local = cluster.balancer.local();
+    let counted = allocation_counter::measure(|| {
+        let first = local.pick("user", None, &[]).unwrap();
+        drop(local.pick("user", None, std::slice::from_ref(first.node())).unwrap());
+    });
+    assert_eq!(counted.count_total, 0);
 }

@@ -17,6 +17,7 @@ mod raw;
 mod resolve;
 mod routes;
 mod units;
+mod upstream;
 mod values;
 mod yaml;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::decode::{At, Decoder, Field, Table, boolean, number, word};
 use super::names::{self, nearest, shown, unknown};
 use super::units::{parse_duration, parse_positive_duration};
+use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
 use crate::gateway::{Action, AnswerForm, Encode, Service};
 use crate::upstream::Policy;
@@ -14,7 +15,7 @@ use crate::upstream::Policy;
 /// What an action or an upstream says of calls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Overrides {
-    selector: Option<Selector>,
+    balance: RawBalance,
     timeout: Option<Duration>,
     attempts: Option<u32>,
     retry_status: Option<Vec<u16>>,
@@ -90,9 +91,10 @@ fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
 pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<String, At<Overrides>> {
     let mut upstreams = BTreeMap::new();
     for (name, field) in decoder.names(field, names::service_name).iter() {
-        let table = decoder.table(field, &["selector", "timeout", "retry", "encode", "answer"]);
+        let known = [&["timeout", "retry", "encode", "answer"], upstream::KEYS].concat();
+        let table = decoder.table(field, &known);
         let mut value = overrides(decoder, &table);
-        value.selector = table.get("selector").and_then(|field| decoder.read(&field, names::selector));
+        value.balance = RawBalance::read(decoder, &table);
         upstreams.insert(name.to_owned(), At { value, place: field.place.clone() });
     }
     upstreams
@@ -169,7 +171,7 @@ pub(super) fn resolve(
     let resolve_one = |(name, actions): (String, BTreeMap<String, RawAction>)| {
         let upstream = upstreams.get(&name).map_or(&none, |at| &at.value);
         let actions = actions.into_iter().map(|(action, raw)| (action, resolve_action(raw, upstream))).collect();
-        (name, Service { selector: upstream.selector.unwrap_or(selector), actions })
+        (name, Service { balance: upstream.balance.resolve(selector), actions })
     };
     services.into_iter().map(resolve_one).collect()
 }

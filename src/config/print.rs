@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use super::address::redacted;
-use super::names::SELECTORS;
 use super::policy::{ANSWERS, ENCODES};
 use super::raw::LEVELS;
 use super::units::format_duration;
+use super::upstream;
 use super::{Config, LogFormat};
 use crate::gateway::{Action, FieldCondition, Outcome, Rule, Service, Share};
 use crate::registry::Backend;
@@ -52,7 +52,11 @@ impl Config {
         self.put_servers(&mut root);
         let services = &self.gateway.services;
         put(&mut root, "services", named(services.iter().map(|(name, service)| (name, actions(service)))));
-        put(&mut root, "upstreams", named(services.iter().map(|(name, service)| (name, upstream(service)))));
+        put(
+            &mut root,
+            "upstreams",
+            named(services.iter().map(|(name, service)| (name, upstream::shown(&service.balance)))),
+        );
         if !self.gateway.routes.is_empty() {
             put(
                 &mut root,
@@ -281,13 +285,7 @@ fn route(rule: &Rule) -> Mapping {
     route
 }
 
-fn upstream(service: &Service) -> Mapping {
-    let mut upstream = Mapping::new();
-    put(&mut upstream, "selector", name_of(&SELECTORS, service.selector));
-    upstream
-}
-
-fn put(mapping: &mut Mapping, key: &str, value: impl Into<Value>) {
+pub(super) fn put(mapping: &mut Mapping, key: &str, value: impl Into<Value>) {
     mapping.insert(Value::from(key), value.into());
 }
 
@@ -303,6 +301,6 @@ fn duration(duration: Duration) -> String {
     format_duration(duration)
 }
 
-fn name_of<T: PartialEq>(words: &'static [(&'static str, T)], value: T) -> &'static str {
+pub(super) fn name_of<T: PartialEq>(words: &'static [(&'static str, T)], value: T) -> &'static str {
     words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
 }

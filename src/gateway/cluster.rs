@@ -12,6 +12,20 @@ struct Service {
     poll_next: usize,
     nodes: Vec<String>,
     request_finish: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ejected: Vec<Ejected>,
+    /// Milliseconds until the open breaker lets one request through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker_open_ms: Option<u128>,
+}
+
+/// A node that gets no requests for a while because it failed.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ejected {
+    node: String,
+    /// Milliseconds until it is tried again.
+    left_ms: u128,
 }
 
 #[derive(Serialize)]
@@ -26,15 +40,29 @@ struct GoMs {
 }
 
 /// `{"services":{"user":{"PollNext":0,"Nodes":["ip:rpc_ip:http"],"RequestFinish":0}},"status":true}`; with the query
-/// `form=go-ms` the same under `servers` and without `status`.
+/// `form=go-ms` the same under `servers` and without `status`. Where nodes are ejected, a service also has
+/// `"Ejected":[{"Node":"ip:rpc_ip:http","LeftMs":9000}]`, and while its breaker is not closed `"BreakerOpenMs":9000`;
+/// neither in the older form.
 pub(super) fn page(view: Vec<ServiceView>, query: &str) -> Vec<u8> {
+    let go_ms = query.split('&').any(|pair| pair == "form=go-ms");
     let shown = |service: ServiceView| {
+        let ejected = service.nodes.iter().filter(|_| !go_ms).filter_map(|node| {
+            let left = node.ejected_for?;
+            Some(Ejected { node: node.node.id.to_string(), left_ms: left.as_millis() })
+        });
+        let ejected = ejected.collect();
+        let breaker_open_ms = service.breaker_open_for.filter(|_| !go_ms).map(|left| left.as_millis());
         let nodes = service.nodes.iter().map(|node| node.node.id.to_string()).collect();
-        let shown = Service { poll_next: service.poll_next, nodes, request_finish: service.request_finish };
+        let shown = Service {
+            poll_next: service.poll_next,
+            nodes,
+            request_finish: service.request_finish,
+            ejected,
+            breaker_open_ms,
+        };
         (service.name, shown)
     };
     let services: BTreeMap<String, Service> = view.into_iter().map(shown).collect();
-    let go_ms = query.split('&').any(|pair| pair == "form=go-ms");
     let page = if go_ms {
         serde_json::to_vec(&GoMs { servers: services })
     } else {

@@ -35,7 +35,7 @@ pub use crate::drain::Running;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::balance::Selector;
+use crate::balance;
 use crate::upstream::Policy;
 
 /// What a gateway serves and how.
@@ -56,8 +56,8 @@ pub struct Settings {
 /// A service behind the gateway.
 #[derive(Clone, Debug, Default)]
 pub struct Service {
-    /// How a node is chosen.
-    pub selector: Selector,
+    /// How its nodes are chosen and watched.
+    pub balance: balance::Settings,
     /// Its actions by name; empty where only a route names it.
     pub actions: BTreeMap<String, Action>,
 }

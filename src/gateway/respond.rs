@@ -9,6 +9,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
 use super::AnswerForm;
+use crate::balance::PickError;
 use crate::upstream::{Broken, CallError};
 
 /// Why a request is not answered by a service.
@@ -67,6 +68,9 @@ impl Failure {
     fn message(&self) -> String {
         let advice = |what: &str, service: &str, advice: &str| format!("service `{service}` {what}; {advice}");
         match self {
+            Self::Call(CallError::NoNode(error @ PickError::Open { .. })) => {
+                format!("{error}; try again in {} s", self.retry_after_secs().unwrap_or(1))
+            }
             Self::Call(CallError::NoNode(error)) => format!("{error}; start one or wait until one is back"),
             Self::Call(CallError::Unreachable { node, .. }) => {
                 advice("cannot be reached", &node.id.service, "try again, or see whether its nodes run")
@@ -79,6 +83,17 @@ impl Failure {
                 advice(&what, &node.id.service, "try again, or give this action a longer `timeout`")
             }
             other => other.to_string(),
+        }
+    }
+
+    /// When asking again may help, where that is known.
+    fn retry_after_secs(&self) -> Option<u64> {
+        match self {
+            Self::TooMany { .. } => Some(1),
+            Self::Call(CallError::NoNode(PickError::Open { retry_after, .. })) => {
+                Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
+            }
+            _ => None,
         }
     }
 
@@ -98,10 +113,11 @@ impl Failure {
         };
         let mut response = HttpResponseBuilder::new(status);
         response.insert_header((CONTENT_TYPE, content_type));
-        match self {
-            Self::Method { allow } => drop(response.insert_header((ALLOW, allow.as_str()))),
-            Self::TooMany { .. } => drop(response.insert_header((RETRY_AFTER, "1"))),
-            _ => {}
+        if let Self::Method { allow } = self {
+            response.insert_header((ALLOW, allow.as_str()));
+        }
+        if let Some(seconds) = self.retry_after_secs() {
+            response.insert_header((RETRY_AFTER, seconds));
         }
         response.body(body)
     }

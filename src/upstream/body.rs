@@ -54,12 +54,12 @@ pub enum Broken {
 pub struct AnswerBody {
     parts: http1::Body,
     stall: Option<Pin<Box<Sleep>>>,
-    _permit: Permit,
+    permit: Permit,
 }
 
 impl AnswerBody {
     pub(super) fn new(parts: http1::Body, permit: Permit) -> Self {
-        Self { parts, stall: None, _permit: permit }
+        Self { parts, stall: None, permit }
     }
 
     /// How many bytes are still to come, where the service said so.
@@ -72,6 +72,25 @@ impl AnswerBody {
     #[must_use]
     pub fn is_delimited(&self) -> bool {
         self.parts.is_delimited()
+    }
+
+    fn poll_part(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        match Pin::new(&mut self.parts).poll_next(task) {
+            Poll::Ready(Some(Ok(part))) => {
+                self.stall = None;
+                Poll::Ready(Some(Ok(part)))
+            }
+            Poll::Ready(Some(Err(HttpError::Short))) => Poll::Ready(Some(Err(match self.parts.left() {
+                Some(left) => Broken::Short(left),
+                None => Broken::Read(HttpError::Short),
+            }))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Broken::Read(error)))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL)));
+                stall.as_mut().poll(task).map(|()| Some(Err(Broken::Stalled(STALL))))
+            }
+        }
     }
 
     /// All of it in memory.
@@ -105,21 +124,10 @@ impl Stream for AnswerBody {
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        match Pin::new(&mut this.parts).poll_next(task) {
-            Poll::Ready(Some(Ok(part))) => {
-                this.stall = None;
-                Poll::Ready(Some(Ok(part)))
-            }
-            Poll::Ready(Some(Err(HttpError::Short))) => Poll::Ready(Some(Err(match this.parts.left() {
-                Some(left) => Broken::Short(left),
-                None => Broken::Read(HttpError::Short),
-            }))),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Broken::Read(error)))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => {
-                let stall = this.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL)));
-                stall.as_mut().poll(task).map(|()| Some(Err(Broken::Stalled(STALL))))
-            }
+        let polled = this.poll_part(task);
+        if let Poll::Ready(Some(Err(_))) = &polled {
+            this.permit.failed();
         }
+        polled
     }
 }

@@ -15,7 +15,7 @@ use super::body::{AnswerBody, RequestBody};
 use super::http1::{Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Shared, Target, is_idempotent};
 use super::{CallError, Policy, headers};
 use crate::backoff::Backoff;
-use crate::balance::Balancer;
+use crate::balance::{Balancer, LocalBalancer};
 use crate::metrics::Metrics;
 use crate::registry::Node;
 use crate::trace::context::TraceContext;
@@ -35,7 +35,7 @@ const HTTP_PORT: u16 = 80;
 #[derive(Clone)]
 pub struct Upstream {
     pool: Rc<Pool>,
-    balancer: Arc<Balancer>,
+    balancer: Rc<LocalBalancer>,
     /// `goms=<service>`, what callees read as their caller.
     caller: Option<String>,
     retries: IntCounterVec,
@@ -101,6 +101,7 @@ impl Upstream {
     #[must_use]
     pub fn new(balancer: Arc<Balancer>, caller: &str, metrics: &Metrics) -> Self {
         let retries = metrics.counter("upstream_retries_total", "tries after the first one", &["service"]);
+        let balancer = Rc::new(balancer.local());
         Self { pool: Pool::new(CONNECT, IDLE), balancer, caller: tracestate::member(caller), retries }
     }
 
@@ -120,15 +121,18 @@ impl Upstream {
         let may_repeat = policy.retry_non_idempotent || is_idempotent(request.method);
         let client_ip = request.forwarded.map(|forwarded| forwarded.client);
         let body = Outgoing::from(std::mem::replace(&mut request.body, RequestBody::Empty));
-        let (mut tried, mut backoff, mut attempt) = (Vec::new(), None, 1);
+        let (mut tried, mut backoff, mut attempt, mut before) = (Vec::new(), None, 1, None);
         loop {
-            let permit = self.balancer.pick(service, client_ip, &tried)?;
+            let permit = match self.balancer.pick(service, client_ip, &tried) {
+                Ok(permit) => permit,
+                Err(error) => return Err(before.unwrap_or_else(|| error.into())),
+            };
             let node = permit.node().clone();
             let last = attempt >= policy.attempts.max(1);
             let failure = match self.try_once(&request, &body, &node, policy.timeout).await {
                 Ok(answer) => {
-                    permit.answered();
                     let status = answer.head.status();
+                    permit.answered(status);
                     if last || !may_repeat || !body.is_replayable() || !policy.retry_status.contains(&status) {
                         let Answer { head, body } = answer;
                         return Ok(UpstreamResponse {
@@ -142,8 +146,10 @@ impl Upstream {
                     None
                 }
                 Err(error) => {
-                    if matches!(error, CallError::Unreachable { .. }) {
-                        permit.refused();
+                    match &error {
+                        CallError::Unreachable { .. } => permit.refused(),
+                        CallError::Broken { .. } | CallError::Deadline { .. } => permit.failed(),
+                        _ => {} // the client's fault
                     }
                     if last || !body.is_replayable() || !(error.was_not_sent() || may_repeat) {
                         return Err(error);
@@ -153,8 +159,9 @@ impl Upstream {
             };
             log::debug!("try failed service={service} node={} attempt={attempt} error={failure:?}", node.id);
             drop(permit);
+            before = failure;
             self.retries.with_label_values(&[service]).inc();
-            tried.push(node.id.clone());
+            tried.push(node);
             attempt += 1;
             let waits = backoff.get_or_insert_with(|| Backoff::seeded(policy.backoff, BACKOFF_CAP));
             tokio::time::sleep(waits.next_wait()).await;

@@ -1,6 +1,7 @@
 //! What a user writes into a config file, and what is said about it.
 
 mod routes;
+mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -215,7 +216,7 @@ upstreams:
 ";
     let config = load(text, &["--selector", "random"]).expect("good");
     let (user, order) = (&config.gateway.services["user"], &config.gateway.services["order"]);
-    assert_eq!((user.selector, order.selector), (Selector::P2c, Selector::Random));
+    assert_eq!((user.balance.selector, order.balance.selector), (Selector::P2c, Selector::Random));
     let login = &user.actions["login"];
     assert_eq!(
         (login.encode, login.answer, &*login.methods),

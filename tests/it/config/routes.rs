@@ -38,7 +38,7 @@ fn each_kind_is_read_and_policies_are_looked_up() {
     assert_eq!((canary.encode, canary.answer), (Encode::Form, AnswerForm::Goms), "upstream's, own");
     assert_eq!((canary.policy.timeout.as_secs(), canary.policy.attempts), (7, 2));
     assert_eq!(routes[1].when.methods, ["GET", "POST"]);
-    assert_eq!(config.gateway.services["shop"].selector, goms::balance::Selector::P2c);
+    assert_eq!(config.gateway.services["shop"].balance.selector, goms::balance::Selector::P2c);
     assert!(config.gateway.services["files"].actions.is_empty());
     let Outcome::Redirect(redirect) = &routes[2].then else { panic!("{routes:?}") };
     assert_eq!((redirect.to.as_str(), redirect.status), ("https://new.example.com/*", 308));

@@ -3,7 +3,9 @@
 
 mod answers;
 mod bodies;
+mod breaker;
 mod drain;
+mod ejection;
 mod failures;
 mod framing;
 mod headers;
@@ -70,7 +72,9 @@ impl Door {
 
     fn with_traces(publisher: Publisher, settings: Settings, traces: &trace::Settings) -> Self {
         let (background, metrics) = (Shutdown::new(), Metrics::new());
-        let balancer = Balancer::start(publisher.subscribe(), HashMap::new(), &background);
+        let services = settings.services.iter();
+        let balance: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
+        let balancer = Balancer::start(publisher.subscribe(), balance, &metrics, &background);
         let (recorder, events) = Recorder::channel(traces, &metrics);
         let live = Live::new(settings, &metrics);
         let parts = Parts {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goms::balance::Balancer;
+use goms::metrics::Metrics;
 use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
 use goms::service::{CallTable, CalledAction, Running};
 use goms::shutdown::Shutdown;
@@ -60,7 +61,7 @@ fn pair() -> Pair {
     let registry = Publisher::new();
     registry.publish(vec![node(math.address()), node(dead)]);
     let shutdown = Shutdown::new();
-    let balancer = Balancer::start(registry.subscribe(), HashMap::new(), &shutdown);
+    let balancer = Balancer::start(registry.subscribe(), HashMap::new(), &Metrics::new(), &shutdown);
 
     let action = |path: &str| CalledAction { path: path.to_owned(), policy: Policy::default() };
     let math_actions = BTreeMap::from([("sum".to_owned(), action("/sum")), ("gone".to_owned(), action("/gone"))]);

@@ -1,0 +1,203 @@
+//! A service: its nodes as one catalog tells them, with what outlives a change of the catalog.
+
+use std::cell::LazyCell;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::IntCounter;
+
+use super::balancer::{NodeView, PickError, ServiceView};
+use super::breaker::{Circuit, Passage};
+use super::clock::Clock;
+use super::endpoint::Endpoint;
+use super::outlier::Reason;
+use super::permit::Permit;
+use super::pick::Ring;
+use super::settings::{Ejection, Settings};
+use crate::registry::Node;
+
+/// A service with its nodes, which never change: another catalog makes another `Service` around the same [`Lasting`].
+#[derive(Debug)]
+pub(super) struct Service {
+    lasting: Arc<Lasting>,
+    ring: Ring,
+}
+
+/// What of a service outlives a change of its nodes.
+#[derive(Debug)]
+struct Lasting {
+    name: String,
+    settings: Settings,
+    clock: Clock,
+    handed: AtomicU64,
+    /// One node at a time is ejected, so that two workers together leave as many in as one would.
+    ejecting: Mutex<()>,
+    circuit: Circuit,
+    counters: Counters,
+}
+
+/// What a service counts for `/metrics`.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub ejections: IntCounter,
+    pub breaks: IntCounter,
+}
+
+impl Service {
+    pub fn new(name: &str, settings: Settings, clock: Clock, counters: Counters, nodes: &[Arc<Node>]) -> Self {
+        let endpoints = nodes.iter().map(|node| endpoint(node, &[])).collect();
+        let lasting = Lasting {
+            name: name.to_owned(),
+            settings,
+            clock,
+            handed: AtomicU64::new(0),
+            ejecting: Mutex::default(),
+            circuit: Circuit::default(),
+            counters,
+        };
+        Self { lasting: Arc::new(lasting), ring: Ring::new(endpoints) }
+    }
+
+    /// The service with these nodes; itself where nothing changed.
+    pub fn with_nodes(self: &Arc<Self>, nodes: &[Arc<Node>]) -> Arc<Self> {
+        let known = &self.ring.endpoints;
+        let unchanged = nodes.len() == known.len()
+            && nodes.iter().zip(known).all(|(node, endpoint)| Arc::ptr_eq(node, endpoint.node()));
+        if unchanged {
+            return self.clone();
+        }
+        let endpoints = nodes.iter().map(|node| endpoint(node, known)).collect();
+        Arc::new(Self { lasting: self.lasting.clone(), ring: self.ring.rebuilt(endpoints) })
+    }
+
+    /// As [`super::LocalBalancer::pick`].
+    pub fn pick(
+        self: &Arc<Self>,
+        client: Option<IpAddr>,
+        tried: &[Arc<Node>],
+        random: &AtomicU64,
+    ) -> Result<Permit, PickError> {
+        let lasting = &*self.lasting;
+        let now_ms = LazyCell::new(|| lasting.clock.now_ms());
+        let passage = lasting.circuit.enter(|| *now_ms);
+        if let Passage::Refused { retry_after } = passage {
+            return Err(PickError::Open { service: lasting.name.clone(), retry_after });
+        }
+        let Some(index) = self.ring.pick(lasting.settings.selector, client, tried, random, &now_ms) else {
+            self.end_probe(passage);
+            return Err(PickError::NoNode(lasting.name.clone()));
+        };
+        if tried.is_empty() {
+            lasting.handed.fetch_add(1, Ordering::Relaxed);
+        }
+        let is_trial = self.endpoint(index).health().begin_trial(&now_ms);
+        Ok(Permit::new(self.clone(), index, passage, is_trial))
+    }
+
+    /// A request that passed the breaker has come to its end.
+    pub fn end_probe(&self, passage: Passage) {
+        if passage == Passage::Probe {
+            self.lasting.circuit.end_probe();
+        }
+    }
+
+    /// Whether an answer with this status counts as a failure.
+    pub fn is_failure(&self, status: u16) -> bool {
+        self.lasting.settings.ejection.as_ref().is_some_and(|ejection| ejection.is_failure(status))
+    }
+
+    /// A success there is news that should not wait for the end of the answer's body.
+    pub fn waits_for(&self, index: usize) -> bool {
+        self.endpoint(index).health().is_ejected() || self.lasting.circuit.open_for(|| 0).is_some()
+    }
+
+    /// A try on this endpoint went well.
+    pub fn succeeded(&self, index: usize) {
+        let (lasting, endpoint) = (&*self.lasting, self.endpoint(index));
+        let now_ms = || lasting.clock.now_ms();
+        if endpoint.health().succeeded(lasting.settings.ejection.as_ref(), now_ms) {
+            log::info!("node is back after its ejection service={} node={}", lasting.name, endpoint.node().id);
+        }
+        if lasting.settings.breaker.is_some() && lasting.circuit.succeeded(now_ms) {
+            log::info!("breaker closed, the service answers again service={}", lasting.name);
+        }
+    }
+
+    /// A try on this endpoint failed.
+    pub fn failed(&self, index: usize) {
+        let (lasting, now_ms) = (&*self.lasting, self.lasting.clock.now_ms());
+        let ejection = lasting.settings.ejection.as_ref();
+        let reason = self.endpoint(index).health().failed(ejection, now_ms);
+        if let (Some(ejection), Some(reason)) = (ejection, reason) {
+            self.eject(index, ejection, reason, now_ms);
+        }
+        let every_node_fails = || self.pickable().all(|endpoint| endpoint.health().is_failing());
+        if let Some(breaker) = &lasting.settings.breaker
+            && lasting.circuit.failed(breaker, now_ms, every_node_fails)
+        {
+            lasting.counters.breaks.inc();
+            let (name, open) = (&lasting.name, breaker.open);
+            log::warn!("breaker opened, every node of the service fails service={name} for={open:?}");
+        }
+    }
+
+    fn pickable(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.ring.endpoints.iter().filter(|endpoint| endpoint.is_pickable())
+    }
+
+    /// Ejects a node, unless too many are out already.
+    fn eject(&self, index: usize, ejection: &Ejection, reason: Reason, now_ms: u64) {
+        let (lasting, endpoint) = (&*self.lasting, self.endpoint(index));
+        let _one_at_a_time = lasting.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let health = endpoint.health();
+        if health.out_for(now_ms).is_some_and(|left| reason != Reason::Trial || !left.is_zero()) {
+            return; // another worker was faster
+        }
+        let id = &endpoint.node().id;
+        let others_out = self.pickable().filter(|other| other.node().id != *id && other.health().is_ejected());
+        if others_out.count() >= ejection.most_out(self.pickable().count()) {
+            return;
+        }
+        let duration = health.eject(ejection, now_ms);
+        lasting.counters.ejections.inc();
+        let name = &lasting.name;
+        log::warn!(
+            "node ejected, its calls go to the others service={name} node={id} for={duration:?} reason=\"{reason}\""
+        );
+    }
+
+    /// The endpoint at an index that a pick gave.
+    pub fn endpoint(&self, index: usize) -> &Endpoint {
+        &self.ring.endpoints[index]
+    }
+
+    pub fn was_called(&self) -> bool {
+        self.lasting.handed.load(Ordering::Relaxed) > 0
+    }
+
+    pub fn view(&self) -> ServiceView {
+        let now_ms = LazyCell::new(|| self.lasting.clock.now_ms());
+        let nodes = self.ring.endpoints.iter().map(|endpoint| NodeView {
+            node: endpoint.node().clone(),
+            in_flight: endpoint.in_flight(),
+            answered: endpoint.answered(),
+            refused: endpoint.refused(),
+            ejected_for: endpoint.health().out_for(*now_ms),
+        });
+        ServiceView {
+            name: self.lasting.name.clone(),
+            poll_next: self.ring.poll_next(&now_ms),
+            nodes: nodes.collect(),
+            request_finish: self.lasting.handed.load(Ordering::Relaxed),
+            breaker_open_for: self.lasting.circuit.open_for(|| *now_ms),
+        }
+    }
+}
+
+fn endpoint(node: &Arc<Node>, known: &[Arc<Endpoint>]) -> Arc<Endpoint> {
+    match known.iter().find(|endpoint| endpoint.node().id == node.id) {
+        Some(same) if **same.node() == **node => same.clone(),
+        before => Arc::new(Endpoint::new(node.clone(), before.map(|before| &**before))),
+    }
+}

@@ -1,0 +1,83 @@
+//! How a service's nodes are chosen and watched.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::Selector;
+
+/// How a service's nodes are chosen and watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Which of them gets the next request.
+    pub selector: Selector,
+    /// When one that fails is left out for a while; `None`: never.
+    pub ejection: Option<Ejection>,
+    /// When the whole service gets no requests for a while; `None`: never.
+    pub breaker: Option<Breaker>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { selector: Selector::default(), ejection: Some(Ejection::default()), breaker: None }
+    }
+}
+
+/// When a node is left out for a while. A try fails when no connection comes about, the answer is cut off or is not HTTP,
+/// or the deadline passes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// After so many failures in a row.
+    pub failures: u32,
+    /// Or after this percentage of failures in a window of at least 20 tries; `None`: however many.
+    pub error_percent: Option<u32>,
+    /// How long such a window is.
+    pub window: Duration,
+    /// For how long it is left out the first time; the second time in close succession twice as long, and so on up to ten
+    /// times.
+    pub duration: Duration,
+    /// At most this percentage of a service's nodes is out at once (but one of several may always be, the last one never).
+    pub max_percent: u32,
+    /// Answers that are failures too.
+    pub statuses: Vec<RangeInclusive<u16>>,
+}
+
+/// When a service gets no requests for a while, so that callers get an answer at once and it can come to its senses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// After so many failed tries in a row, on whichever nodes, where the last try on each node failed.
+    pub failures: u32,
+    /// For how long. Then one request at a time may pass, until one is answered.
+    pub open: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, open: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Ejection {
+    fn default() -> Self {
+        Self {
+            failures: 5, // as Envoy's `consecutive_5xx`
+            error_percent: None,
+            window: Duration::from_secs(10),
+            duration: Duration::from_secs(10),
+            max_percent: 50,
+            statuses: Vec::new(),
+        }
+    }
+}
+
+impl Ejection {
+    /// Whether an answer with this status is a failure.
+    pub(super) fn is_failure(&self, status: u16) -> bool {
+        self.statuses.iter().any(|range| range.contains(&status))
+    }
+
+    /// How many nodes may be out at once of so many that could be called.
+    pub(super) fn most_out(&self, nodes: usize) -> usize {
+        let share = nodes.saturating_mul(self.max_percent as usize) / 100; // a percentage fits
+        share.max(1).min(nodes.saturating_sub(1))
+    }
+}

@@ -1,0 +1,161 @@
+//! How the nodes of an upstream are chosen and watched: its keys that no action may have.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde_yaml::{Mapping, Value};
+
+use super::decode::{Decoder, Field, Table, number};
+use super::names::{self, SELECTORS, shown as quoted};
+use super::print::{name_of, put};
+use super::units::{format_duration, parse_positive_duration};
+use crate::balance::{Breaker, Ejection, Selector, Settings};
+
+/// The keys.
+pub(super) const KEYS: &[&str] = &["selector", "ejection", "breaker"];
+
+/// More failures in a row than this are no threshold any more.
+const MOST_FAILURES: u32 = 10_000;
+/// All answers of the class.
+const SERVER_ERRORS: (&str, RangeInclusive<u16>) = ("5xx", 500..=599);
+
+/// As written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RawBalance {
+    selector: Option<Selector>,
+    ejection: RawEjection,
+    breaker: Option<Breaker>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct RawEjection {
+    is_off: bool,
+    failures: Option<u32>,
+    error_percent: Option<u32>,
+    window: Option<Duration>,
+    duration: Option<Duration>,
+    max_percent: Option<u32>,
+    statuses: Vec<RangeInclusive<u16>>,
+}
+
+impl RawBalance {
+    pub(super) fn read(decoder: &mut Decoder, table: &Table<'_>) -> Self {
+        Self {
+            selector: table.get("selector").and_then(|field| decoder.read(&field, names::selector)),
+            ejection: table.get("ejection").map(|field| RawEjection::read(decoder, &field)).unwrap_or_default(),
+            breaker: table.get("breaker").and_then(|field| breaker(decoder, &field)),
+        }
+    }
+
+    pub(super) fn resolve(&self, selector: Selector) -> Settings {
+        Settings {
+            selector: self.selector.unwrap_or(selector),
+            ejection: self.ejection.resolve(),
+            breaker: self.breaker.clone(),
+        }
+    }
+}
+
+impl RawEjection {
+    fn read(decoder: &mut Decoder, field: &Field<'_>) -> Self {
+        if field.is_scalar() {
+            let is_off = decoder.read(field, off).is_some();
+            return Self { is_off, ..Self::default() };
+        }
+        let table = decoder.table(field, &["failures", "errorRate", "window", "for", "max", "on"]);
+        let on = table.get("on").map(|field| decoder.list(&field)).unwrap_or_default();
+        Self {
+            is_off: false,
+            failures: table.get("failures").and_then(|field| decoder.read(&field, number(1, MOST_FAILURES))),
+            error_percent: table.get("errorRate").and_then(|field| decoder.read(&field, percent)),
+            window: table.get("window").and_then(|field| decoder.read(&field, parse_positive_duration)),
+            duration: table.get("for").and_then(|field| decoder.read(&field, parse_positive_duration)),
+            max_percent: table.get("max").and_then(|field| decoder.read(&field, percent)),
+            statuses: on.iter().filter_map(|field| decoder.read(field, status)).collect(),
+        }
+    }
+
+    fn resolve(&self) -> Option<Ejection> {
+        let default = Ejection::default();
+        (!self.is_off).then(|| Ejection {
+            failures: self.failures.unwrap_or(default.failures),
+            error_percent: self.error_percent.or(default.error_percent),
+            window: self.window.unwrap_or(default.window),
+            duration: self.duration.unwrap_or(default.duration),
+            max_percent: self.max_percent.unwrap_or(default.max_percent),
+            statuses: self.statuses.clone(),
+        })
+    }
+}
+
+/// `off` and a mapping; the mapping's defaults apply to what it leaves out.
+fn breaker(decoder: &mut Decoder, field: &Field<'_>) -> Option<Breaker> {
+    if field.is_scalar() {
+        decoder.read(field, off);
+        return None;
+    }
+    let table = decoder.table(field, &["failures", "open"]);
+    let default = Breaker::default();
+    let failures = table.get("failures").and_then(|field| decoder.read(&field, number(1, MOST_FAILURES)));
+    let open = table.get("open").and_then(|field| decoder.read(&field, parse_positive_duration));
+    Some(Breaker { failures: failures.unwrap_or(default.failures), open: open.unwrap_or(default.open) })
+}
+
+/// The settings as an upstream's mapping.
+pub(super) fn shown(settings: &Settings) -> Mapping {
+    let mut upstream = Mapping::new();
+    put(&mut upstream, "selector", name_of(&SELECTORS, settings.selector));
+    match &settings.ejection {
+        Some(ejection) => put(&mut upstream, "ejection", shown_ejection(ejection)),
+        None => put(&mut upstream, "ejection", "off"),
+    }
+    match &settings.breaker {
+        Some(breaker) => {
+            let mut shown = Mapping::new();
+            put(&mut shown, "failures", breaker.failures);
+            put(&mut shown, "open", format_duration(breaker.open));
+            put(&mut upstream, "breaker", shown);
+        }
+        None => put(&mut upstream, "breaker", "off"),
+    }
+    upstream
+}
+
+fn shown_ejection(ejection: &Ejection) -> Mapping {
+    let mut shown = Mapping::new();
+    put(&mut shown, "failures", ejection.failures);
+    if let Some(percent) = ejection.error_percent {
+        put(&mut shown, "errorRate", format!("{percent}%"));
+    }
+    put(&mut shown, "window", format_duration(ejection.window));
+    put(&mut shown, "for", format_duration(ejection.duration));
+    put(&mut shown, "max", format!("{}%", ejection.max_percent));
+    put(&mut shown, "on", ejection.statuses.iter().map(shown_status).collect::<Vec<_>>());
+    shown
+}
+
+fn shown_status(statuses: &RangeInclusive<u16>) -> Value {
+    if *statuses == SERVER_ERRORS.1 { Value::from(SERVER_ERRORS.0) } else { Value::from(*statuses.start()) }
+}
+
+fn off(text: &str) -> Result<(), String> {
+    match text {
+        "off" => Ok(()),
+        _ => Err(format!("must be `off` or a mapping (`failures: 5`), got `{}`", quoted(text))),
+    }
+}
+
+fn percent(text: &str) -> Result<u32, String> {
+    match text.strip_suffix('%').map(|number| number.trim_end().parse::<u32>()) {
+        Some(Ok(percent @ 1..=100)) => Ok(percent),
+        _ => Err(format!("must be a percentage from `1%` to `100%`, got `{}`", quoted(text))),
+    }
+}
+
+fn status(text: &str) -> Result<RangeInclusive<u16>, String> {
+    match text.parse::<u16>() {
+        _ if text == SERVER_ERRORS.0 => Ok(SERVER_ERRORS.1),
+        Ok(status @ 400..=599) => Ok(status..=status),
+        _ => Err(format!("`{}` is neither `5xx` nor a status from 400 to 599", quoted(text))),
+    }
+}

@@ -1,0 +1,66 @@
+use goms::balance::{Breaker, Ejection, Settings};
+
+use super::*;
+
+/// The settings of `user` with these keys of its upstream.
+fn settings(keys: &str) -> Settings {
+    let config = load(&text(keys), &[]).unwrap_or_else(|errors| panic!("{errors}"));
+    let printed = yaml(&config);
+    let again = load(&printed, &[]).unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
+    assert_eq!(again.gateway.services["user"].balance, config.gateway.services["user"].balance, "{printed}");
+    config.gateway.services["user"].balance.clone()
+}
+
+fn text(keys: &str) -> String {
+    format!("services: {{ user: {{ login: /login }} }}\nupstreams: {{ user: {{ {keys} }} }}\n")
+}
+
+fn refused(keys: &str, part: &str) {
+    let said = faults(&text(keys));
+    assert!(said.contains(part), "{keys}\n{said}");
+    assert_eq!(said.lines().count(), 1, "{keys}\n{said}");
+}
+
+#[test]
+fn ejection_is_on_unless_it_is_off() {
+    assert_eq!(settings("timeout: 1s").ejection, Some(Ejection::default()));
+    assert_eq!(settings("ejection: off").ejection, None);
+    let all = "ejection: { failures: 3, errorRate: 25%, window: 1m, for: 500ms, max: 100%, on: [502, 5xx] }";
+    let expected = Ejection {
+        failures: 3,
+        error_percent: Some(25),
+        window: Duration::from_secs(60),
+        duration: Duration::from_millis(500),
+        max_percent: 100,
+        statuses: vec![502..=502, 500..=599],
+    };
+    assert_eq!(settings(all).ejection, Some(expected));
+    assert_eq!(settings("ejection: { on: 5xx }").ejection.unwrap_or_default().statuses, [500..=599]);
+}
+
+#[test]
+fn a_breaker_is_there_where_it_is_named() {
+    assert_eq!((settings("timeout: 1s").breaker, settings("breaker: off").breaker), (None, None));
+    let expected = Breaker { failures: 5, open: Duration::from_secs(30) };
+    assert_eq!(settings("breaker: { open: 30s }").breaker, Some(expected));
+    refused("breaker: { failures: none }", "upstreams.user.breaker.failures: must be a number from 1 to 10000");
+    refused("breaker: { open: 0 }", "upstreams.user.breaker.open: must be greater than 0");
+    refused("breaker: 5", "upstreams.user.breaker: must be `off` or a mapping");
+}
+
+#[test]
+fn what_ejection_may_not_be_is_told() {
+    for (keys, part) in [
+        ("ejection: on", "upstreams.user.ejection: must be `off` or a mapping (`failures: 5`), got `on`"),
+        ("ejection: { failures: 0 }", "upstreams.user.ejection.failures: must be a number from 1 to 10000, got `0`"),
+        ("ejection: { max: 0% }", "upstreams.user.ejection.max: must be a percentage from `1%` to `100%`, got `0%`"),
+        ("ejection: { errorRate: 0.5 }", "ejection.errorRate: must be a percentage from `1%` to `100%`, got `0.5`"),
+        ("ejection: { for: 0s }", "upstreams.user.ejection.for: must be greater than 0"),
+        ("ejection: { on: [connect] }", "ejection.on[0]: `connect` is neither `5xx` nor a status from 400 to 599"),
+        ("ejection: { on: 200 }", "upstreams.user.ejection.on: `200` is neither `5xx` nor a status from 400 to 599"),
+        ("ejection: { failure: 3 }", "unknown key `failure`; did you mean `failures`?"),
+        ("ejektion: { failures: 3 }", "unknown key `ejektion`; did you mean `ejection`?"),
+    ] {
+        refused(keys, part);
+    }
+}
