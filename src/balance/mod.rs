@@ -8,6 +8,7 @@
 
 mod balancer;
 mod breaker;
+mod budget;
 mod clock;
 mod endpoint;
 mod outlier;

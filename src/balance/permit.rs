@@ -47,6 +47,13 @@ impl Permit {
         self.endpoint().node()
     }
 
+    /// Takes a retry out of what the service may get: one for five requests, and some hundreds after a quiet time. `false`:
+    /// there is none left, and the request should fail.
+    #[must_use]
+    pub fn take_retry(&self) -> bool {
+        self.service.take_retry()
+    }
+
     /// The node answered with this status; the body may be still to come.
     pub fn answered(&self, status: u16) {
         self.endpoint().note_answer();

@@ -9,6 +9,7 @@ use prometheus::IntCounter;
 
 use super::balancer::{NodeView, PickError, ServiceView};
 use super::breaker::{Circuit, Passage};
+use super::budget::Budget;
 use super::clock::Clock;
 use super::endpoint::Endpoint;
 use super::outlier::Reason;
@@ -34,6 +35,7 @@ struct Lasting {
     /// One node at a time is ejected, so that two workers together leave as many in as one would.
     ejecting: Mutex<()>,
     circuit: Circuit,
+    budget: Mutex<Budget>,
     counters: Counters,
 }
 
@@ -54,6 +56,7 @@ impl Service {
             handed: AtomicU64::new(0),
             ejecting: Mutex::default(),
             circuit: Circuit::default(),
+            budget: Mutex::default(),
             counters,
         };
         Self { lasting: Arc::new(lasting), ring: Ring::new(endpoints) }
@@ -100,6 +103,12 @@ impl Service {
         if passage == Passage::Probe {
             self.lasting.circuit.end_probe();
         }
+    }
+
+    /// Takes a retry out of what the service may get; `false`: there is none left.
+    pub fn take_retry(&self) -> bool {
+        let requests = self.lasting.handed.load(Ordering::Relaxed);
+        self.lasting.budget.lock().unwrap_or_else(PoisonError::into_inner).take(requests)
     }
 
     /// Whether an answer with this status counts as a failure.

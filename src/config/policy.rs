@@ -17,6 +17,8 @@ use crate::upstream::Policy;
 pub(super) struct Overrides {
     balance: RawBalance,
     timeout: Option<Duration>,
+    /// `Some(None)`: none.
+    deadline: Option<Option<Duration>>,
     attempts: Option<u32>,
     retry_status: Option<Vec<u16>>,
     retry_non_idempotent: Option<bool>,
@@ -72,7 +74,7 @@ fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
         return Some(RawAction { path, methods: Vec::new(), overrides: Overrides::default() });
     }
     let before = decoder.faults.len();
-    let table = decoder.table(field, &["path", "methods", "timeout", "retry", "encode", "answer"]);
+    let table = decoder.table(field, &["path", "methods", "timeout", "deadline", "retry", "encode", "answer"]);
     let methods = table.get("methods").map(|field| decoder.list(&field)).unwrap_or_default();
     let methods = methods.iter().filter_map(|field| decoder.read(field, method)).collect();
     let overrides = overrides(decoder, &table);
@@ -91,7 +93,7 @@ fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
 pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<String, At<Overrides>> {
     let mut upstreams = BTreeMap::new();
     for (name, field) in decoder.names(field, names::service_name).iter() {
-        let known = [&["timeout", "retry", "encode", "answer"], upstream::KEYS].concat();
+        let known = [&["timeout", "deadline", "retry", "encode", "answer"], upstream::KEYS].concat();
         let table = decoder.table(field, &known);
         let mut value = overrides(decoder, &table);
         value.balance = RawBalance::read(decoder, &table);
@@ -103,6 +105,7 @@ pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<St
 pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
     let mut overrides = Overrides {
         timeout: table.get("timeout").and_then(|field| decoder.read(&field, parse_positive_duration)),
+        deadline: table.get("deadline").and_then(|field| decoder.read(&field, deadline)),
         encode: table.get("encode").and_then(|field| decoder.read(&field, word("word", &ENCODES))),
         answer: table.get("answer").and_then(|field| decoder.read(&field, word("word", &ANSWERS))),
         ..Overrides::default()
@@ -122,6 +125,11 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         }
     }
     overrides
+}
+
+/// How long a whole request may take, or `none`.
+fn deadline(text: &str) -> Result<Option<Duration>, String> {
+    if text == "none" { Ok(None) } else { parse_positive_duration(text).map(Some) }
 }
 
 /// A status, or `connect`, which is always retried and so adds nothing.
@@ -188,6 +196,7 @@ impl Overrides {
         let retry_status = self.retry_status.as_ref().or(upstream.retry_status.as_ref());
         let non_idempotent = self.retry_non_idempotent.or(upstream.retry_non_idempotent);
         Policy {
+            deadline: self.deadline.or(upstream.deadline).unwrap_or(default.deadline),
             timeout: self.timeout.or(upstream.timeout).unwrap_or(default.timeout),
             attempts: self.attempts.or(upstream.attempts).unwrap_or(default.attempts),
             retry_non_idempotent: non_idempotent.unwrap_or(default.retry_non_idempotent),

@@ -228,6 +228,7 @@ fn action(settings: &Action) -> Mapping {
 
 fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(mapping, "timeout", duration(policy.timeout));
+    put(mapping, "deadline", policy.deadline.map_or_else(|| "none".to_owned(), duration));
     let mut retry = Mapping::new();
     put(&mut retry, "attempts", policy.attempts);
     let on = std::iter::once(Value::from("connect")).chain(policy.retry_status.iter().map(|code| Value::from(*code)));

@@ -28,7 +28,7 @@ enum RawOutcome {
 /// What says what becomes of a request; one of them.
 const OUTCOMES: [&str; 4] = ["service", "services", "redirect", "respond"];
 /// What is said of a call only.
-const OF_CALLS: [&str; 6] = ["rewrite", "strip", "timeout", "retry", "encode", "answer"];
+const OF_CALLS: [&str; 7] = ["rewrite", "strip", "timeout", "deadline", "retry", "encode", "answer"];
 /// A share in a thousand is the finest that is asked for.
 const MOST_WEIGHT: u16 = 1000;
 /// A round of turns has at most the sum of the weights.

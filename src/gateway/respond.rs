@@ -57,7 +57,9 @@ impl Failure {
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Headers { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotKnownYet | Self::Call(CallError::NoNode(_)) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Call(CallError::Deadline { .. }) | Self::Answer(Broken::Stalled(_)) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Call(CallError::Deadline { .. }) | Self::Answer(Broken::Stalled(_) | Broken::Late(_)) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::Call(CallError::Unreachable { .. } | CallError::Broken { .. }) | Self::NotJson | Self::Answer(_) => {
                 StatusCode::BAD_GATEWAY
             }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
@@ -45,6 +45,9 @@ pub enum Broken {
     /// Nothing more came.
     #[error("the service's answer stood still for {0:?}")]
     Stalled(Duration),
+    /// The whole request's deadline passed.
+    #[error("the service's answer was not complete within {0:?}")]
+    Late(Duration),
     /// It holds more than may be kept in memory.
     #[error("the service's answer has more than {0} bytes")]
     TooLong(usize),
@@ -54,12 +57,21 @@ pub enum Broken {
 pub struct AnswerBody {
     parts: http1::Body,
     stall: Option<Pin<Box<Sleep>>>,
+    end: Option<Deadline>,
     permit: Permit,
 }
 
+/// When a whole request must be over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    pub at: Instant,
+    /// So long after its begin.
+    pub after: Duration,
+}
+
 impl AnswerBody {
-    pub(super) fn new(parts: http1::Body, permit: Permit) -> Self {
-        Self { parts, stall: None, permit }
+    pub(super) fn new(parts: http1::Body, permit: Permit, end: Option<Deadline>) -> Self {
+        Self { parts, stall: None, end, permit }
     }
 
     /// How many bytes are still to come, where the service said so.
@@ -87,8 +99,13 @@ impl AnswerBody {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Broken::Read(error)))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
-                let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL)));
-                stall.as_mut().poll(task).map(|()| Some(Err(Broken::Stalled(STALL))))
+                let stalled = Instant::now() + STALL;
+                let (at, broken) = match self.end {
+                    Some(end) if end.at < stalled => (end.at, Broken::Late(end.after)),
+                    _ => (stalled, Broken::Stalled(STALL)),
+                };
+                let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+                stall.as_mut().poll(task).map(|()| Some(Err(broken)))
             }
         }
     }

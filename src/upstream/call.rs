@@ -4,18 +4,19 @@
 //! twice is harmless: an idempotent method (RFC 9110 section 9.2.2), or a policy that says so.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounterVec;
 
-use super::body::{AnswerBody, RequestBody};
+use super::body::{AnswerBody, Deadline, RequestBody};
 use super::http1::{Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Shared, Target, is_idempotent};
 use super::{CallError, Policy, headers};
 use crate::backoff::Backoff;
-use crate::balance::{Balancer, LocalBalancer};
+use crate::balance::{Balancer, LocalBalancer, Permit};
 use crate::metrics::Metrics;
 use crate::registry::Node;
 use crate::trace::context::TraceContext;
@@ -39,6 +40,8 @@ pub struct Upstream {
     /// `goms=<service>`, what callees read as their caller.
     caller: Option<String>,
     retries: IntCounterVec,
+    /// Requests that failed for want of a retry.
+    unretried: IntCounterVec,
 }
 
 /// A request as it is to reach the service.
@@ -101,8 +104,13 @@ impl Upstream {
     #[must_use]
     pub fn new(balancer: Arc<Balancer>, caller: &str, metrics: &Metrics) -> Self {
         let retries = metrics.counter("upstream_retries_total", "tries after the first one", &["service"]);
+        let unretried = metrics.counter(
+            "upstream_retries_refused_total",
+            "retries that were left out since the service had too many",
+            &["service"],
+        );
         let balancer = Rc::new(balancer.local());
-        Self { pool: Pool::new(CONNECT, IDLE), balancer, caller: tracestate::member(caller), retries }
+        Self { pool: Pool::new(CONNECT, IDLE), balancer, caller: tracestate::member(caller), retries, unretried }
     }
 
     /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete.
@@ -121,29 +129,35 @@ impl Upstream {
         let may_repeat = policy.retry_non_idempotent || is_idempotent(request.method);
         let client_ip = request.forwarded.map(|forwarded| forwarded.client);
         let body = Outgoing::from(std::mem::replace(&mut request.body, RequestBody::Empty));
-        let (mut tried, mut backoff, mut attempt, mut before) = (Vec::new(), None, 1, None);
+        let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
+        let mut waits = LazyCell::new(|| Backoff::seeded(policy.backoff, BACKOFF_CAP));
+        let end = policy.deadline.map(|after| Deadline { at: Instant::now() + after, after });
         loop {
             let permit = match self.balancer.pick(service, client_ip, &tried) {
                 Ok(permit) => permit,
                 Err(error) => return Err(before.unwrap_or_else(|| error.into())),
             };
             let node = permit.node().clone();
-            let last = attempt >= policy.attempts.max(1);
-            let failure = match self.try_once(&request, &body, &node, policy.timeout).await {
+            // the wait before another try, where there may be one
+            let mut again = |costs: bool| {
+                if attempt >= policy.attempts.max(1) || !body.is_replayable() {
+                    return None;
+                }
+                let wait = waits.next_wait();
+                let in_time = end.is_none_or(|end| Instant::now() + wait < end.at);
+                (in_time && (!costs || self.may_retry(service, &permit))).then_some(wait)
+            };
+            let (wait, failure) = match self.try_until(end, &request, &body, &node, policy.timeout).await {
                 Ok(answer) => {
                     let status = answer.head.status();
                     permit.answered(status);
-                    if last || !may_repeat || !body.is_replayable() || !policy.retry_status.contains(&status) {
+                    let is_wanted = !may_repeat || !policy.retry_status.contains(&status);
+                    let Some(wait) = (if is_wanted { None } else { again(true) }) else {
                         let Answer { head, body } = answer;
-                        return Ok(UpstreamResponse {
-                            status,
-                            head,
-                            body: AnswerBody::new(body, permit),
-                            node,
-                            attempt,
-                        });
-                    }
-                    None
+                        let body = AnswerBody::new(body, permit, end);
+                        return Ok(UpstreamResponse { status, head, body, node, attempt });
+                    };
+                    (wait, None)
                 }
                 Err(error) => {
                     match &error {
@@ -151,10 +165,12 @@ impl Upstream {
                         CallError::Broken { .. } | CallError::Deadline { .. } => permit.failed(),
                         _ => {} // the client's fault
                     }
-                    if last || !body.is_replayable() || !(error.was_not_sent() || may_repeat) {
-                        return Err(error);
+                    // what did not reach the service cost it nothing
+                    let costs = !error.was_not_sent();
+                    match if costs && !may_repeat { None } else { again(costs) } {
+                        Some(wait) => (wait, Some(error)),
+                        None => return Err(error),
                     }
-                    Some(error)
                 }
             };
             log::debug!("try failed service={service} node={} attempt={attempt} error={failure:?}", node.id);
@@ -163,8 +179,34 @@ impl Upstream {
             self.retries.with_label_values(&[service]).inc();
             tried.push(node);
             attempt += 1;
-            let waits = backoff.get_or_insert_with(|| Backoff::seeded(policy.backoff, BACKOFF_CAP));
-            tokio::time::sleep(waits.next_wait()).await;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Retries multiply an outage, so a service gets only so many.
+    fn may_retry(&self, service: &str, permit: &Permit) -> bool {
+        let may = permit.take_retry();
+        if !may {
+            self.unretried.with_label_values(&[service]).inc();
+        }
+        may
+    }
+
+    /// A try that ends with the whole request's deadline.
+    async fn try_until(
+        &self,
+        end: Option<Deadline>,
+        request: &UpstreamRequest<'_>,
+        body: &Outgoing,
+        node: &Arc<Node>,
+        timeout: Duration,
+    ) -> Result<Answer, CallError> {
+        let tried = self.try_once(request, body, node, timeout);
+        match end {
+            None => tried.await,
+            Some(Deadline { at, after }) => tokio::time::timeout_at(at.into(), tried)
+                .await
+                .unwrap_or_else(|_| Err(CallError::Deadline { node: node.clone(), after })),
         }
     }
 

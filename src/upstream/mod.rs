@@ -24,6 +24,8 @@ pub struct Policy {
     /// The deadline of each try, from the connection to the end of the answer's head. While a streamed body is being
     /// sent it counts from the last part of it.
     pub timeout: Duration,
+    /// The deadline of all tries together and of the answer's body; `None`: that of the tries alone.
+    pub deadline: Option<Duration>,
     /// How often a request is tried in all, each time on the next node.
     pub attempts: u32,
     /// Also retry what may have been carried out (a POST that was sent).
@@ -38,6 +40,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(10), // the originals' 10 s a try and 3 tries
+            deadline: None,                   // a stream of events may last for ever
             attempts: 3,
             retry_non_idempotent: false,
             retry_status: Vec::new(),

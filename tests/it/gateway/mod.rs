@@ -4,6 +4,7 @@
 mod answers;
 mod bodies;
 mod breaker;
+mod deadlines;
 mod drain;
 mod ejection;
 mod failures;
