@@ -5,6 +5,7 @@
 mod check;
 mod cluster;
 mod error;
+mod explain;
 mod gateway;
 mod logging;
 mod output;
@@ -116,6 +117,7 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
         Command::Config { command: ConfigCommand::Print(args) } => {
             check::print(&load(&args.node)?.with_intake(&args.intake))
         }
+        Command::Explain(args) => explain::run(&load(&NodeFlags::default())?, args),
         Command::Completions { shell } => {
             output::text(&String::from_utf8_lossy(&crate::cli::completions(shell)));
             Ok(())

@@ -38,7 +38,7 @@ impl Served {
         let Some((_, known)) = services.clone().find(|(known, _)| *known == name) else {
             let names: Vec<&str> = services.map(|(name, _)| name.as_str()).collect();
             return Err(AppError::Usage(format!(
-                "no actions of a service `{name}` in the config, which has {}; add some there, or give a program with `--app`",
+                "no service `{name}` with actions in the config, which has {}; add it there, or give a program with `--app`",
                 names.join(", ")
             )));
         };

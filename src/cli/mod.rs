@@ -5,6 +5,7 @@
 //!
 //! May import: `config`, `store` (a search becomes its query), `service`.
 
+mod explain;
 mod normalise;
 mod trace;
 
@@ -13,6 +14,7 @@ use std::ffi::OsString;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use crate::config::{CommonFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
+pub use explain::ExplainArgs;
 pub use normalise::normalise;
 pub use trace::{
     ExportArgs, ExportFormat, FilterArgs, GraphArgs, GraphForm, RangeArgs, SearchArgs, ShowArgs, StatsArgs, TailArgs,
@@ -133,6 +135,18 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+
+    /// Say which route takes a request, and why the others do not
+    #[command(after_help = "Examples:
+  goms explain GET /api/user/login
+  goms explain GET https://shop.example.com/shop/7?v=1 -H 'x-beta: 1'
+  goms explain DELETE /files/a --all --output json
+
+Reads the config alone; nothing is sent. Exit code 69 where no route takes it.
+
+JSON: {tried, outcome, error}. tried is an array of {name, path, refusal}, in the order of trying; refusal is null for the one
+that takes it. outcome is {kind, services, target, status}, error what the client is told; one of them is null.")]
+    Explain(ExplainArgs),
 
     /// Print the completions of a shell
     #[command(after_help = "Examples:

@@ -10,6 +10,7 @@
 mod answer;
 mod body;
 mod cluster;
+mod explain;
 mod form;
 mod host;
 mod journal;
@@ -23,6 +24,7 @@ mod rule;
 mod server;
 mod template;
 
+pub use explain::{Explanation, Question, Taken, Tried, explain};
 pub use host::HostPattern;
 pub use live::Live;
 pub use pattern::PathPattern;

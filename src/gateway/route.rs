@@ -13,7 +13,7 @@ use url::form_urlencoded;
 use super::pattern::Found;
 use super::respond::Failure;
 use super::rule::{Condition, FieldCondition, Outcome, Rule, Share};
-use super::{AnswerForm, Settings};
+use super::{AnswerForm, HostPattern, Settings};
 use crate::metrics::Metrics;
 
 /// All routes.
@@ -32,7 +32,7 @@ pub(super) struct Routes {
 
 /// A route in force.
 pub(super) struct Route {
-    when: Condition,
+    pub when: Condition,
     pub then: Outcome,
     /// `user/login`, as events tell it.
     pub name: Arc<str>,
@@ -54,12 +54,58 @@ pub(super) struct Meters {
 
 /// What a route is chosen by.
 pub(super) struct Asked<'r> {
-    method: &'r str,
-    host: &'r str,
+    pub method: &'r str,
+    pub host: &'r str,
     /// In its one spelling.
-    path: &'r str,
-    headers: &'r HeaderMap,
-    query: &'r str,
+    pub path: &'r str,
+    pub headers: &'r HeaderMap,
+    pub query: &'r str,
+}
+
+/// Why a route does not take a request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Mismatch<'c> {
+    #[error("the path is another")]
+    Path,
+    #[error("the host is not `{0}`")]
+    Host(&'c HostPattern),
+    #[error("the header {0}")]
+    Header(&'c FieldCondition),
+    #[error("the query parameter {0}")]
+    Query(&'c FieldCondition),
+    #[error("the method is not {}", list(.0.iter()))]
+    Method(&'c [String]),
+}
+
+impl Condition {
+    /// What the path finds where all of it holds. The method is looked at last: who asks with another hears which there are.
+    pub(super) fn check<'c, 'p>(&'c self, asked: &Asked<'p>) -> Result<Found<'p>, Mismatch<'c>> {
+        let found = self.path.find(asked.path).ok_or(Mismatch::Path)?;
+        if let Some(host) = self.host.as_ref().filter(|host| !host.matches(asked.host)) {
+            return Err(Mismatch::Host(host));
+        }
+        if let Some(field) = self.headers.iter().find(|field| !has_header(field, asked.headers)) {
+            return Err(Mismatch::Header(field));
+        }
+        if let Some(field) = self.query.iter().find(|field| !has_parameter(field, asked.query)) {
+            return Err(Mismatch::Query(field));
+        }
+        let takes = |known: &String| known.eq_ignore_ascii_case(asked.method);
+        if self.methods.is_empty() || self.methods.iter().any(takes) {
+            Ok(found)
+        } else {
+            Err(Mismatch::Method(&self.methods))
+        }
+    }
+}
+
+impl std::fmt::Display for FieldCondition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "`{}` is not `{value}`", self.name),
+            None => write!(f, "`{}` is missing", self.name),
+        }
+    }
 }
 
 impl<'r> Asked<'r> {
@@ -127,26 +173,27 @@ impl Routes {
         let mut allowed: Vec<&str> = Vec::new();
         for place in in_order(exact, &self.open) {
             let route = &self.routes[place];
-            if let Some(found) = route.when.path.find(asked.path)
-                && route.when.host.as_ref().is_none_or(|host| host.matches(asked.host))
-                && route.when.headers.iter().all(|field| has_header(field, asked.headers))
-                && route.when.query.iter().all(|field| has_parameter(field, asked.query))
-            {
-                let methods = &route.when.methods;
-                if methods.is_empty() || methods.iter().any(|known| known.eq_ignore_ascii_case(asked.method)) {
-                    return Ok((route, found));
-                }
-                for method in methods {
-                    if !allowed.contains(&method.as_str()) {
-                        allowed.push(method);
+            match route.when.check(asked) {
+                Ok(found) => return Ok((route, found)),
+                Err(Mismatch::Method(methods)) => {
+                    for method in methods {
+                        if !allowed.contains(&method.as_str()) {
+                            allowed.push(method);
+                        }
                     }
                 }
+                Err(_) => {}
             }
         }
         if !allowed.is_empty() {
             return Err(Failure::Method { allow: allowed.join(", ") });
         }
         Err(Failure::NotFound(self.nothing(asked)))
+    }
+
+    /// All of them, in the order in which they are tried.
+    pub fn all(&self) -> &[Route] {
+        &self.routes
     }
 
     /// The form in which a failure of this request is told.

@@ -70,3 +70,53 @@ fn the_config_in_force_is_printed_and_good() {
     assert!(shown.contains("2 services, 3 actions"), "{shown}");
     assert_eq!(outcome(&folder, &["completions", "bash"]).0, 0);
 }
+
+const ROUTES: &str = r#"
+services: { user: { login: /login } }
+routes:
+  - { name: beta, match: { host: "*.example.com", path: "/shop/{id}", headers: { x-beta: "1" } }, service: shop-next }
+  - { name: shop, match: { path: "/shop/{id}", methods: [GET, POST] }, services: { shop: 9, shop-next: 1 }, rewrite: "/items/{id}" }
+  - { match: { path: "/old/*" }, redirect: "https://new.example.com/*" }
+"#;
+
+#[test]
+fn explain_says_which_route_takes_a_request_and_why_not_the_others() {
+    let folder = Folder::new();
+    let config = folder.write("config.yml", ROUTES);
+    let explain = |args: &[&str]| outcome(&folder, &[&["explain", "--config", &config], args].concat());
+    let (code, shown, said) = explain(&["get", "/shop/%37?v=1", "-H", "X-Beta: 1"]);
+    let expected = "\
+ROUTE  PATH        TAKES IT
+beta   /shop/{id}  no, the host is not `*.example.com`
+shop   /shop/{id}  yes
+
+service   shop 9, shop-next 1
+path      /items/7
+timeout   10s a try
+tries     3
+";
+    assert_eq!((code, shown.as_str(), said.as_str()), (0, expected, ""));
+    let (code, shown, _) = explain(&["GET", "https://a.example.com/shop/7", "-H", "x-beta: 1", "--output", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!((code, &shown["outcome"]["services"]), (0, &serde_json::json!({"shop-next": 1})));
+    assert_eq!(shown["tried"], serde_json::json!([{"name": "beta", "path": "/shop/{id}", "refusal": null}]));
+    let (code, shown, said) = explain(&["DELETE", "/shop/7", "-H", "Host: b.example.com"]);
+    assert!(shown.contains("no, the header `x-beta` is not `1`"), "{shown}");
+    assert!(shown.contains("no, the method is not GET, POST"), "{shown}");
+    assert_eq!((code, said.contains("it takes GET, POST")), (69, true), "{said}");
+    let (code, shown, _) = explain(&["GET", "/old/a"]);
+    assert!(code == 0 && shown.contains("redirect  308 to https://new.example.com/a"), "{shown}");
+    let (code, shown, said) = explain(&["GET", "/api/user/logn", "--all"]);
+    assert!(shown.contains("user/login") && shown.contains("no, the path is another"), "{shown}");
+    assert_eq!((code, said.contains("no action `logn` in service `user`; it has login")), (69, true), "{said}");
+    let (code, _, said) = explain(&["GET", "/shop/../x"]);
+    assert_eq!((code, said.contains("`.` or `..` segment")), (69, true), "{said}");
+    for (args, why) in [
+        (["GET", "shop/7", "-H", "a: b"], "write for example `/shop/7`"),
+        (["GET", "/", "-H", "nonsense"], "write `name: value`"),
+        (["GET", "/", "-H", "a b: c"], "is no name of a header"),
+    ] {
+        let (code, _, said) = explain(&args);
+        assert_eq!((code, said.contains(why)), (64, true), "{said}");
+    }
+}

@@ -1,0 +1,117 @@
+//! `goms explain`.
+
+use serde_json::json;
+
+use super::{AppError, output, table};
+use crate::cli::ExplainArgs;
+use crate::config::{Config, format_duration};
+use crate::gateway::{self, Explanation, Outcome, Question, Taken};
+
+/// Says which route takes a request.
+///
+/// # Errors
+/// [`AppError::Usage`] for what cannot be a request; [`AppError::Unavailable`] where no route takes it.
+pub fn run(config: &Config, args: ExplainArgs) -> Result<(), AppError> {
+    let question = question(&args)?;
+    let mut explanation = gateway::explain(&config.gateway, &question).map_err(AppError::Usage)?;
+    if !args.all {
+        explanation.tried.retain(|tried| tried.is_near);
+    }
+    if args.form.json() {
+        output::json(&as_json(&explanation));
+    } else {
+        output::text(&as_text(&explanation));
+    }
+    match explanation.outcome {
+        Ok(_) => Ok(()),
+        Err(told) => Err(AppError::Unavailable(told)),
+    }
+}
+
+fn question(args: &ExplainArgs) -> Result<Question, AppError> {
+    let mut headers = Vec::new();
+    for field in &args.headers {
+        let Some((name, value)) = field.split_once(':') else {
+            return Err(AppError::Usage(format!("`{field}` is no header field; write `name: value`")));
+        };
+        headers.push((name.trim().to_owned(), value.trim().to_owned()));
+    }
+    let named = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, host)| host.clone());
+    let (host, target) = match args.url.split_once("://") {
+        _ if args.url.starts_with('/') => (named.unwrap_or_else(|| "localhost".to_owned()), args.url.as_str()),
+        Some((_, rest)) => match rest.find('/') {
+            Some(slash) => (rest[..slash].to_owned(), &rest[slash..]),
+            None => (rest.to_owned(), "/"),
+        },
+        None => {
+            let url = &args.url;
+            return Err(AppError::Usage(format!(
+                "`{url}` is neither a path nor an address; write for example `/{url}`"
+            )));
+        }
+    };
+    let target = target.split('#').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Ok(Question { method: args.method.to_uppercase(), host, path: path.to_owned(), query: query.to_owned(), headers })
+}
+
+fn as_text(explanation: &Explanation) -> String {
+    let row = |tried: &gateway::Tried| {
+        let verdict = tried.refusal.as_ref().map_or_else(|| "yes".to_owned(), |refusal| format!("no, {refusal}"));
+        vec![tried.name.clone(), tried.path.clone(), verdict]
+    };
+    let rows: Vec<_> = explanation.tried.iter().map(row).collect();
+    let mut text = if rows.is_empty() { String::new() } else { table::render(&["ROUTE", "PATH", "TAKES IT"], &rows) };
+    if let Ok(taken) = &explanation.outcome {
+        text.push('\n');
+        for (what, how) in outcome(taken) {
+            text.push_str(&format!("{what:<10}{how}\n"));
+        }
+    }
+    text
+}
+
+/// What becomes of the request, line by line.
+fn outcome(taken: &Taken) -> Vec<(&'static str, String)> {
+    let target = taken.target.clone().unwrap_or_else(|| "/".to_owned());
+    match &taken.outcome {
+        Outcome::Call(call) => {
+            let shares = call.services.iter().map(|share| match call.services.len() {
+                1 => share.service.clone(),
+                _ => format!("{} {}", share.service, share.weight),
+            });
+            let policy = &call.policy;
+            let on: Vec<String> = policy.retry_status.iter().map(u16::to_string).collect();
+            let on = if on.is_empty() { String::new() } else { format!(", also after {}", on.join(", ")) };
+            let deadline = policy.deadline.map(|deadline| format!(", {} in all", format_duration(deadline)));
+            vec![
+                ("service", shares.collect::<Vec<_>>().join(", ")),
+                ("path", target),
+                ("timeout", format_duration(policy.timeout) + " a try" + &deadline.unwrap_or_default()),
+                ("tries", format!("{}{on}", policy.attempts)),
+            ]
+        }
+        Outcome::Redirect(redirect) => vec![("redirect", format!("{} to {target}", redirect.status))],
+        Outcome::Respond(respond) => vec![("answer", format!("{} {}", respond.status, respond.content_type))],
+    }
+}
+
+fn as_json(explanation: &Explanation) -> serde_json::Value {
+    let tried = explanation.tried.iter();
+    let tried: Vec<_> =
+        tried.map(|tried| json!({"name": tried.name, "path": tried.path, "refusal": tried.refusal})).collect();
+    let outcome = explanation.outcome.as_ref().ok().map(|taken| match &taken.outcome {
+        Outcome::Call(call) => {
+            let services = call.services.iter().map(|share| (share.service.clone(), share.weight.into()));
+            let services: serde_json::Map<String, serde_json::Value> = services.collect();
+            json!({"kind": "call", "services": services, "target": taken.target, "status": null})
+        }
+        Outcome::Redirect(redirect) => {
+            json!({"kind": "redirect", "services": null, "target": taken.target, "status": redirect.status})
+        }
+        Outcome::Respond(respond) => {
+            json!({"kind": "respond", "services": null, "target": null, "status": respond.status})
+        }
+    });
+    json!({"tried": tried, "outcome": outcome, "error": explanation.outcome.as_ref().err()})
+}

@@ -1,0 +1,115 @@
+//! Why a request takes the route that it takes.
+
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Settings;
+use super::pattern;
+use super::route::{Asked, Routes};
+use super::rule::Outcome;
+use crate::metrics::Metrics;
+
+/// A request that might come.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// As in `Host`.
+    pub host: String,
+    /// The path; begins with `/`.
+    pub path: String,
+    /// The query without its `?`.
+    pub query: String,
+    /// Name and value of each header field.
+    pub headers: Vec<(String, String)>,
+}
+
+/// What would become of it.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The routes in the order in which they are tried, up to the one that takes it.
+    pub tried: Vec<Tried>,
+    /// What the one that takes it does; or what the client is told.
+    pub outcome: Result<Taken, String>,
+}
+
+/// A route that was looked at.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// Its name.
+    pub name: String,
+    /// Its path.
+    pub path: String,
+    /// Why it does not take the request; `None`: it does.
+    pub refusal: Option<String>,
+    /// Whether the path at least is its.
+    pub is_near: bool,
+}
+
+/// The route that takes it.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// What it does.
+    pub outcome: Outcome,
+    /// The path that is called, or the address to which the client is sent.
+    pub target: Option<String>,
+}
+
+impl Question {
+    fn headers(&self) -> Result<HeaderMap, String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let name = HeaderName::try_from(name.as_str()).map_err(|_| format!("`{name}` is no name of a header"))?;
+            let value = HeaderValue::from_str(value).map_err(|_| format!("the value of `{name}` cannot be sent"))?;
+            headers.append(name, value);
+        }
+        Ok(headers)
+    }
+}
+
+/// Says which route takes a request, and why the ones before it do not: as a gateway with these settings decides.
+///
+/// # Errors
+/// What of the question cannot be a request.
+pub fn explain(settings: &Settings, question: &Question) -> Result<Explanation, String> {
+    let headers = question.headers()?;
+    let routes = Routes::new(settings, &Metrics::new());
+    let path = match pattern::normal(&question.path) {
+        Ok(path) => path,
+        Err(why) => return Ok(Explanation { tried: Vec::new(), outcome: Err(format!("the path {why}")) }),
+    };
+    let asked = Asked {
+        method: &question.method,
+        host: &question.host,
+        path: &path,
+        headers: &headers,
+        query: &question.query,
+    };
+    let mut tried = Vec::new();
+    for route in routes.all() {
+        let refusal = route.when.check(&asked).err();
+        let is_last = refusal.is_none();
+        tried.push(Tried {
+            name: route.name.to_string(),
+            path: route.when.path.as_str().to_owned(),
+            is_near: route.when.path.find(&path).is_some(),
+            refusal: refusal.map(|refusal| refusal.to_string()),
+        });
+        if is_last {
+            break;
+        }
+    }
+    let outcome = match routes.find(&asked) {
+        Ok((route, found)) => {
+            let target = match &route.then {
+                Outcome::Call(call) => {
+                    call.rewrite.as_ref().map_or(path.clone(), |rewrite| rewrite.fill(&found)).into_owned()
+                }
+                Outcome::Redirect(redirect) => redirect.to.fill(&found).into_owned(),
+                Outcome::Respond(_) => String::new(),
+            };
+            Ok(Taken { outcome: route.then.clone(), target: Some(target).filter(|target| !target.is_empty()) })
+        }
+        Err(failure) => Err(failure.to_string()),
+    };
+    Ok(Explanation { tried, outcome })
+}
