@@ -155,6 +155,7 @@ pub(super) fn resolve(
     services: BTreeMap<String, BTreeMap<String, RawAction>>,
     upstreams: &BTreeMap<String, At<Overrides>>,
     selector: Selector,
+    own_zone: &str,
 ) -> BTreeMap<String, Service> {
     for (name, upstream) in upstreams.iter().filter(|(name, _)| !services.contains_key(*name)) {
         let near = nearest(name, services.keys().map(String::as_str));
@@ -165,7 +166,7 @@ pub(super) fn resolve(
     let resolve_one = |(name, actions): (String, BTreeMap<String, RawAction>)| {
         let upstream = upstreams.get(&name).map_or(&none, |at| &at.value);
         let actions = actions.into_iter().map(|(action, raw)| (action, resolve_action(raw, upstream))).collect();
-        (name, Service { balance: upstream.balance.resolve(selector), actions })
+        (name, Service { balance: upstream.balance.resolve(selector, own_zone), actions })
     };
     services.into_iter().map(resolve_one).collect()
 }

@@ -59,7 +59,8 @@ pub(super) fn resolve(
     let registry = registry(decoder, raw.registry, raw.etcd_addr, raw.etcd, common, &runtime_dir);
     let amqp = amqp(decoder, raw.amqp_addr, raw.amqp);
     let selector = common.selector.unwrap_or_default();
-    let services = policy::resolve(decoder, raw.services, &raw.upstreams, selector);
+    let own_zone = node.zone.as_deref().unwrap_or_default();
+    let services = policy::resolve(decoder, raw.services, &raw.upstreams, selector, own_zone);
     let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
     let store = if raw.es_addr.is_empty() {
         let retain_bytes = raw.traces.retain_bytes.unwrap_or(Some(DEFAULT_RETAIN_BYTES));
@@ -323,6 +324,7 @@ fn node_settings(flags: &NodeFlags) -> NodeSettings {
         access_log: flags.access_log,
         version: flags.service_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
         zone: flags.zone.clone().unwrap_or_default(),
+        weight: flags.weight.unwrap_or(1),
     }
 }
 

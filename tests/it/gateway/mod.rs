@@ -10,6 +10,7 @@ mod failures;
 mod framing;
 mod headers;
 mod limits;
+mod pickers;
 mod routes;
 mod sampling;
 mod traces;
