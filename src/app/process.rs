@@ -115,6 +115,7 @@ impl Process {
         NodeMeta {
             version: node.version.clone(),
             zone: node.zone.clone(),
+            weight: node.weight,
             started_ms: jiff::Timestamp::now().as_millisecond(),
             admin: Some(admin),
             ..NodeMeta::default()

@@ -158,23 +158,24 @@ impl Balancer {
     /// Takes over a new catalog: endpoints keep their counters, a service that was called stays known without nodes.
     pub(super) fn apply(&self, catalog: &Catalog) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = newest.version == 0;
         let mut services: BTreeMap<String, Arc<Service>> = BTreeMap::new();
         for (name, nodes) in catalog.services() {
             let service = match newest.services.get(name) {
-                Some(known) => known.with_nodes(nodes),
+                Some(known) => known.clone(),
                 None => {
                     let settings = self.settings.get(name).cloned().unwrap_or_default();
                     let ejections = self.ejections.with_label_values(&[name]);
                     let breaks = self.breaks.with_label_values(&[name]);
                     let counters = Counters { ejections, breaks };
-                    Arc::new(Service::new(name, settings, self.clock.clone(), counters, nodes))
+                    Arc::new(Service::new(name, settings, self.clock.clone(), counters))
                 }
             };
-            services.insert(name.to_owned(), service);
+            services.insert(name.to_owned(), service.with_nodes(nodes, is_first));
         }
         for (name, service) in newest.services.iter() {
             if !services.contains_key(name) && service.was_called() {
-                services.insert(name.clone(), service.with_nodes(&[]));
+                services.insert(name.clone(), service.with_nodes(&[], is_first));
             }
         }
         *newest = Snapshot { version: newest.version + 1, services: Arc::new(services) };

@@ -1,10 +1,12 @@
 //! An endpoint: a node plus what this process measures of it.
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use super::outlier::Health;
+use super::clock::Now;
+use super::latency::Latency;
+use super::outlier::{Health, WARM};
+use super::settings::Settings;
 use crate::registry::{Node, NodeState};
 
 /// A node as this process sees it. The counters live as long as the node is known, whatever state it goes through.
@@ -14,6 +16,12 @@ pub(super) struct Endpoint {
     load: Arc<Load>,
     /// Identifies the node to the source-hash picker.
     pub hash: u64,
+    /// Its share of the requests, as it says itself.
+    pub weight: u32,
+    /// It stands in the zone that is preferred.
+    pub is_near: bool,
+    /// It is of the version and the zone that are wanted.
+    fits: bool,
     /// A stale node that refused a connection is gone.
     given_up: AtomicBool,
     health: Arc<Health>,
@@ -26,16 +34,44 @@ struct Load {
     refused: AtomicU64,
     /// The last try found nobody; for the log, which tells changes.
     is_away: AtomicBool,
+    latency: Latency,
 }
 
+/// A node asks for a thousand times another's share at most: the arithmetic stays exact, whatever it says of itself.
+pub const MOST_WEIGHT: u32 = 1_000;
+
 impl Endpoint {
-    pub fn new(node: Arc<Node>, before: Option<&Endpoint>) -> Self {
-        let hash = super::pick::hash_bytes(node.id.to_string().as_bytes());
-        let load = before.map(|before| before.load.clone()).unwrap_or_default();
+    /// An endpoint for a node that came at `joined_ms` on the balancer's clock (`None`: it was there before the balancer),
+    /// or that is known as `before`.
+    pub fn new(node: Arc<Node>, before: Option<&Endpoint>, settings: &Settings, joined_ms: Option<u64>) -> Self {
         // under the same addresses another process may have started, which did nothing wrong yet
         let same = before.filter(|before| before.node.meta.started_ms == node.meta.started_ms);
-        let health = same.map(|before| before.health.clone()).unwrap_or_default();
-        Self { node, load, hash, given_up: AtomicBool::new(false), health }
+        let health = match same {
+            Some(before) => before.health.clone(),
+            None => Arc::new(joined_ms.map_or_else(Health::default, Health::joined)),
+        };
+        let meta = &node.meta;
+        let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
+        Self {
+            hash: super::pick::hash_bytes(node.id.to_string().as_bytes()),
+            load: before.map(|before| before.load.clone()).unwrap_or_default(),
+            weight: meta.weight.clamp(1, MOST_WEIGHT),
+            is_near: !meta.zone.is_empty() && settings.near_zone.as_ref() == Some(&meta.zone),
+            fits: fits(&settings.version, &meta.version) && fits(&settings.zone, &meta.zone),
+            given_up: AtomicBool::new(false),
+            health,
+            node,
+        }
+    }
+
+    /// How fast it answers, where that is measured.
+    pub fn latency(&self) -> &Latency {
+        &self.load.latency
+    }
+
+    /// How much of its share it gets after it came, in thousandths.
+    pub fn warmth(&self, settings: &Settings, now: &Now<'_>) -> u32 {
+        settings.slow_start.map_or(WARM, |slow_start| self.health.warmth(slow_start, now))
     }
 
     /// How it did of late.
@@ -65,7 +101,8 @@ impl Endpoint {
 
     /// Whether a new request may go there.
     pub fn is_pickable(&self) -> bool {
-        self.node.id.http.port.is_some()
+        self.fits
+            && self.node.id.http.port.is_some()
             && match self.node.state {
                 NodeState::Ready => true,
                 NodeState::Draining => false,
@@ -74,8 +111,8 @@ impl Endpoint {
     }
 
     /// Whether it may and is not ejected.
-    pub fn is_in(&self, now_ms: &impl Deref<Target = u64>) -> bool {
-        self.is_pickable() && !self.health.is_out(now_ms)
+    pub fn is_in(&self, now: &Now<'_>) -> bool {
+        self.is_pickable() && !self.health.is_out(now)
     }
 
     /// One more request is in flight.

@@ -11,6 +11,7 @@ mod breaker;
 mod budget;
 mod clock;
 mod endpoint;
+mod latency;
 mod outlier;
 mod permit;
 mod pick;
@@ -18,23 +19,25 @@ mod service;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use balancer::{Balancer, LocalBalancer, NodeView, PickError, ServiceView};
+pub use endpoint::MOST_WEIGHT;
 pub use permit::Permit;
 pub use settings::{Breaker, Ejection, Settings};
 
-/// How a node is chosen.
+/// How a node is chosen. Weights are those that nodes say of themselves, 1 if they say nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Selector {
-    /// Strictly in turn, per gateway process.
+    /// Strictly in turn, per gateway process; smoothly by weight where weights differ.
     #[default]
     RoundRobin,
-    /// Any.
+    /// Any, by weight.
     Random,
-    /// The one with the fewest requests in flight.
+    /// The one with the fewest requests in flight for its weight.
     LeastConn,
-    /// The better of two taken at random.
+    /// The better of two taken at random: by expected latency and requests in flight, for its weight.
     P2c,
-    /// The same client goes to the same node.
+    /// The same client goes to the same node; heavier ones have more clients.
     SourceHash,
 }

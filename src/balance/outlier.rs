@@ -7,16 +7,19 @@
 //! ```
 //! A node on trial gets one request at a time. After the model of Envoy's outlier detection, which has no trial.
 
-use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::clock::millis;
+use super::clock::{Now, millis};
 use super::settings::Ejection;
 
 /// A rate over fewer tries than this says nothing; as Hystrix's `requestVolumeThreshold`.
 const LEAST_TRIES: u32 = 20;
+/// All of its share, in thousandths.
+pub(super) const WARM: u32 = 1_000;
+/// Who gets nothing never warms up; as Envoy's `min_weight_percent`.
+const LEAST_WARMTH: u32 = 100;
 /// So many times the first ejection is the longest; as Envoy's 30 s and 300 s.
 const MOST_TIMES: u32 = 10;
 
@@ -31,6 +34,8 @@ pub(super) struct Health {
     /// Successes of the window.
     successes: AtomicU32,
     history: Mutex<History>,
+    /// Since when it is there, or back, on the balancer's clock; 0: from of old.
+    since_ms: AtomicU64,
 }
 
 /// What only failures touch.
@@ -64,6 +69,21 @@ impl std::fmt::Display for Reason {
 }
 
 impl Health {
+    /// That of a node which came now.
+    pub fn joined(now_ms: u64) -> Self {
+        Self { since_ms: AtomicU64::new(now_ms.max(1)), ..Self::default() }
+    }
+
+    /// How much of its share it can bear after coming, in thousandths: it grows in a straight line over `slow_start`.
+    pub fn warmth(&self, slow_start: Duration, now: &Now<'_>) -> u32 {
+        let since = self.since_ms.load(Ordering::Relaxed);
+        if since == 0 {
+            return WARM;
+        }
+        let grown = now.ms().saturating_sub(since).saturating_mul(WARM.into()) / millis(slow_start).max(1);
+        u32::try_from(grown).unwrap_or(WARM).clamp(LEAST_WARMTH, WARM)
+    }
+
     /// It was ejected and has not answered since its time passed.
     pub fn is_ejected(&self) -> bool {
         self.until_ms.load(Ordering::Relaxed) != 0
@@ -75,9 +95,9 @@ impl Health {
     }
 
     /// It gets no request now. Looks at the time only where the node is ejected.
-    pub fn is_out(&self, now_ms: &impl Deref<Target = u64>) -> bool {
+    pub fn is_out(&self, now: &Now<'_>) -> bool {
         let until = self.until_ms.load(Ordering::Relaxed);
-        until != 0 && (**now_ms < until || self.is_tried.load(Ordering::Relaxed))
+        until != 0 && (now.ms() < until || self.is_tried.load(Ordering::Relaxed))
     }
 
     /// How long it is still out; zero while on trial, `None` when it is in.
@@ -87,9 +107,9 @@ impl Health {
     }
 
     /// Somebody was given this node; whether that is its trial, which then ends with [`Health::end_trial`].
-    pub fn begin_trial(&self, now_ms: &impl Deref<Target = u64>) -> bool {
+    pub fn begin_trial(&self, now: &Now<'_>) -> bool {
         let until = self.until_ms.load(Ordering::Relaxed);
-        until != 0 && **now_ms >= until && !self.is_tried.swap(true, Ordering::Relaxed)
+        until != 0 && now.ms() >= until && !self.is_tried.swap(true, Ordering::Relaxed)
     }
 
     pub fn end_trial(&self) {
@@ -105,8 +125,16 @@ impl Health {
             self.successes.fetch_add(1, Ordering::Relaxed);
         }
         let until = self.until_ms.load(Ordering::Relaxed);
+        if until == 0 {
+            return false;
+        }
         // an answer to what was sent before it went out says little
-        until != 0 && now_ms() >= until && self.until_ms.swap(0, Ordering::Relaxed) != 0
+        let now_ms = now_ms();
+        let is_back = now_ms >= until && self.until_ms.swap(0, Ordering::Relaxed) != 0;
+        if is_back {
+            self.since_ms.store(now_ms.max(1), Ordering::Relaxed);
+        }
+        is_back
     }
 
     /// Notes a failure; why the node is to be ejected now, if so.

@@ -14,11 +14,19 @@ pub struct Permit {
     service: Arc<Service>,
     /// Which of the service's endpoints.
     index: usize,
-    /// How it passed the service's breaker.
-    passage: Passage,
-    /// It is the one request that a node on trial gets.
-    is_trial: bool,
+    admission: Admission,
     outcome: Cell<Outcome>,
+}
+
+/// How a try was let through.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// By the service's breaker.
+    pub passage: Passage,
+    /// As the one request that a node on trial gets.
+    pub is_trial: bool,
+    /// When, where the picker wants to know how long answers take.
+    pub started_us: Option<u64>,
 }
 
 /// What became of the try.
@@ -32,9 +40,9 @@ enum Outcome {
 }
 
 impl Permit {
-    pub(super) fn new(service: Arc<Service>, index: usize, passage: Passage, is_trial: bool) -> Self {
+    pub(super) fn new(service: Arc<Service>, index: usize, admission: Admission) -> Self {
         service.endpoint(index).enter();
-        Self { service, index, passage, is_trial, outcome: Cell::new(Outcome::Unknown) }
+        Self { service, index, admission, outcome: Cell::new(Outcome::Unknown) }
     }
 
     fn endpoint(&self) -> &Endpoint {
@@ -57,6 +65,9 @@ impl Permit {
     /// The node answered with this status; the body may be still to come.
     pub fn answered(&self, status: u16) {
         self.endpoint().note_answer();
+        if let Some(started_us) = self.admission.started_us {
+            self.service.measure(self.index, started_us, true);
+        }
         if self.service.is_failure(status) {
             self.failed();
         } else if self.service.waits_for(self.index) {
@@ -76,6 +87,9 @@ impl Permit {
     /// The node did not answer in time, or its answer broke off or is none.
     pub fn failed(&self) {
         if self.outcome.replace(Outcome::Failed) != Outcome::Failed {
+            if let Some(started_us) = self.admission.started_us {
+                self.service.measure(self.index, started_us, false);
+            }
             self.service.failed(self.index);
         }
     }
@@ -86,10 +100,10 @@ impl Drop for Permit {
         if self.outcome.get() == Outcome::Begun {
             self.service.succeeded(self.index);
         }
-        if self.is_trial {
+        if self.admission.is_trial {
             self.endpoint().health().end_trial();
         }
-        self.service.end_probe(self.passage);
+        self.service.end_probe(self.admission.passage);
         self.endpoint().leave();
     }
 }

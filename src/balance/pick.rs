@@ -1,136 +1,195 @@
 //! The pickers: which of a service's endpoints gets the next try.
 
 use std::net::IpAddr;
-use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Selector;
+use super::clock::Now;
 use super::endpoint::Endpoint;
+use super::settings::Settings;
+use super::turns::Turns;
 use crate::registry::Node;
 
 /// A service's endpoints in catalog order, and whose turn it is.
 #[derive(Debug)]
 pub(super) struct Ring {
     pub endpoints: Vec<Arc<Endpoint>>,
-    /// Index of the endpoint from which the next search starts; always under `endpoints.len()`, or 0.
-    turn: AtomicUsize,
+    turns: Turns,
+    /// All nodes say the same weight of themselves.
+    is_even: bool,
+}
+
+/// What a pick looks at besides the endpoints.
+pub(super) struct Ask<'a> {
+    pub settings: &'a Settings,
+    pub client: Option<IpAddr>,
+    pub tried: &'a [Arc<Node>],
+    pub random: &'a AtomicU64,
+    pub now: &'a Now<'a>,
+}
+
+impl Ask<'_> {
+    /// What an endpoint weighs now; over 0.
+    fn weight(&self, endpoint: &Endpoint) -> i64 {
+        i64::from(endpoint.weight) * i64::from(endpoint.warmth(self.settings, self.now))
+    }
+
+    /// Its requests in flight for its weight, on any scale.
+    fn load_share(&self, endpoint: &Endpoint) -> u128 {
+        ((endpoint.in_flight() as u128) << 32) / u128::from(self.weight(endpoint).unsigned_abs())
+    }
 }
 
 impl Ring {
     /// The first endpoint has the turn.
     pub fn new(endpoints: Vec<Arc<Endpoint>>) -> Self {
-        Self { endpoints, turn: AtomicUsize::new(0) }
+        Self::with_turns(endpoints, Turns::default())
+    }
+
+    fn with_turns(endpoints: Vec<Arc<Endpoint>>, turns: Turns) -> Self {
+        let is_even = endpoints.windows(2).all(|pair| pair[0].weight == pair[1].weight);
+        Self { endpoints, turns, is_even }
     }
 
     /// The ring after a change of the catalog. The turn stays with the node that had it, or goes to the first node
-    /// after it that is still there.
+    /// after it that is still there; credits stay with their nodes.
     pub fn rebuilt(&self, endpoints: Vec<Arc<Endpoint>>) -> Self {
-        let turn = self.turn.load(Ordering::Relaxed);
-        let old = &self.endpoints;
+        let (turn, old) = (self.turns.next(), &self.endpoints);
         let next = (0..old.len())
             .map(|step| &old[(turn + step) % old.len()].node().id)
             .find_map(|id| endpoints.iter().position(|endpoint| endpoint.node().id == *id));
+        let before = self.turns.credit();
+        let place = |new: &Arc<Endpoint>| old.iter().position(|old| old.node().id == new.node().id);
+        let credit = |new| place(new).and_then(|place| before.get(place)).copied().unwrap_or(0);
+        let credits = endpoints.iter().map(credit).collect();
         // nobody who stood in the old ring from `turn` on is left: begin at the front
-        Self { endpoints, turn: AtomicUsize::new(next.unwrap_or(0)) }
+        Self::with_turns(endpoints, Turns::new(next.unwrap_or(0), credits))
     }
 
     /// The index that the next request uses.
-    pub fn poll_next(&self, now_ms: &impl Deref<Target = u64>) -> usize {
-        let turn = self.turn.load(Ordering::Relaxed);
-        self.first_from(turn, |endpoint| endpoint.is_in(now_ms))
-            .or_else(|| self.first_from(turn, Endpoint::is_pickable))
-            .unwrap_or(turn)
+    pub fn poll_next(&self, ask: &Ask<'_>) -> usize {
+        let peek = |usable: &dyn Fn(&Endpoint) -> bool| {
+            let (len, usable) = (self.endpoints.len(), |index: usize| usable(&self.endpoints[index]));
+            if ask.settings.selector != Selector::RoundRobin || self.weighs_even(ask) {
+                return self.turns.peek(len, usable);
+            }
+            self.turns.peek_weighted(len, |index| usable(index).then(|| ask.weight(&self.endpoints[index])))
+        };
+        let found = peek(&|endpoint| endpoint.is_in(ask.now) && endpoint.is_near);
+        let found = found.or_else(|| peek(&|endpoint| endpoint.is_in(ask.now)));
+        found.or_else(|| peek(&Endpoint::is_pickable)).unwrap_or_else(|| self.turns.next())
     }
 
-    /// Chooses an endpoint and gives its index; one that is ejected only if no other is left, and one that was tried only
-    /// if no other can be called at all. `None`: there is none.
-    pub fn pick(
-        &self,
-        selector: Selector,
-        client: Option<IpAddr>,
-        tried: &[Arc<Node>],
-        random: &AtomicU64,
-        now_ms: &impl Deref<Target = u64>,
-    ) -> Option<usize> {
-        let is_in = |endpoint: &Endpoint| endpoint.is_in(now_ms);
-        if !tried.is_empty() {
-            let is_fresh = |endpoint: &Endpoint| tried.iter().all(|tried| tried.id != endpoint.node().id);
-            let picked = self
-                .select(selector, client, random, |endpoint| is_in(endpoint) && is_fresh(endpoint))
-                .or_else(|| self.select(selector, client, random, |node| node.is_pickable() && is_fresh(node)));
-            if picked.is_some() {
-                return picked;
+    /// Chooses an endpoint and gives its index: a near one if there is one, one that is ejected only if no other is left,
+    /// and one that was tried only if no other can be called at all. `None`: there is none.
+    pub fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
+        let is_fresh = |endpoint: &Endpoint| ask.tried.iter().all(|tried| tried.id != endpoint.node().id);
+        let first = self.pick_among(ask, is_fresh);
+        if ask.tried.is_empty() { first } else { first.or_else(|| self.pick_among(ask, |_| true)) }
+    }
+
+    fn pick_among(&self, ask: &Ask<'_>, wanted: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let is_in = |endpoint: &Endpoint| endpoint.is_in(ask.now) && wanted(endpoint);
+        if ask.settings.near_zone.is_some() {
+            let near = self.select(ask, |endpoint| endpoint.is_near && is_in(endpoint));
+            if near.is_some() {
+                return near;
             }
         }
-        let picked = self.select(selector, client, random, is_in);
-        picked.or_else(|| self.select(selector, client, random, Endpoint::is_pickable))
+        let picked = self.select(ask, is_in);
+        picked.or_else(|| self.select(ask, |endpoint| endpoint.is_pickable() && wanted(endpoint)))
     }
 
-    fn select(
-        &self,
-        selector: Selector,
-        client: Option<IpAddr>,
-        random: &AtomicU64,
-        usable: impl Fn(&Endpoint) -> bool,
-    ) -> Option<usize> {
-        match selector {
-            Selector::RoundRobin => self.take_turn(usable),
-            Selector::Random => self.any(random, usable),
-            Selector::LeastConn => self.least_loaded(usable),
-            Selector::P2c => {
-                let (one, other) = (self.any(random, &usable)?, self.any(random, &usable)?);
-                let load = |index: usize| self.endpoints[index].in_flight();
-                Some(if load(other) < load(one) { other } else { one })
+    fn select(&self, ask: &Ask<'_>, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        match (ask.settings.selector, ask.client) {
+            (Selector::RoundRobin | Selector::SourceHash, None) | (Selector::RoundRobin, _) => {
+                self.take_turn(ask, usable)
             }
-            Selector::SourceHash => match client {
-                Some(client) => self.by_source(client, usable),
-                None => self.take_turn(usable),
-            },
+            (Selector::Random, _) => self.any(ask, usable),
+            (Selector::LeastConn, _) => self.least_loaded(ask, usable),
+            (Selector::P2c, _) => self.better_of_two(ask, usable),
+            (Selector::SourceHash, Some(client)) => self.by_source(ask, client, usable),
         }
     }
 
-    fn take_turn(&self, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
-        let mut turn = self.turn.load(Ordering::Relaxed);
-        loop {
-            let index = self.first_from(turn, &usable)?;
-            let after = (index + 1) % self.endpoints.len();
-            match self.turn.compare_exchange_weak(turn, after, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Some(index),
-                Err(now) => turn = now,
-            }
+    fn take_turn(&self, ask: &Ask<'_>, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let (len, usable) = (self.endpoints.len(), |index: usize| usable(&self.endpoints[index]));
+        if self.weighs_even(ask) {
+            self.turns.take(len, usable)
+        } else {
+            self.turns.take_weighted(len, |index| usable(index).then(|| ask.weight(&self.endpoints[index])))
         }
     }
 
-    fn any(&self, random: &AtomicU64, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+    fn any(&self, ask: &Ask<'_>, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let total: i64 = self.usable(&usable).map(|(_, endpoint)| ask.weight(endpoint)).sum();
+        let mut left = below(next_random(ask.random), total);
+        let mut has_it = |endpoint| {
+            left -= ask.weight(endpoint);
+            left < 0
+        };
+        self.usable(usable).find(|(_, endpoint)| has_it(endpoint)).map(|(index, _)| index)
+    }
+
+    /// Fewest requests in flight for its weight; among equals the one whose turn it is.
+    fn least_loaded(&self, ask: &Ask<'_>, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let load = |endpoint: &Endpoint| ask.load_share(endpoint);
+        let least = self.usable(&usable).map(|(_, endpoint)| load(endpoint)).min();
+        self.take_turn(ask, |endpoint| usable(endpoint) && Some(load(endpoint)) <= least)
+            .or_else(|| self.take_turn(ask, usable)) // the loads moved between the two looks
+    }
+
+    /// Power of two choices (Mitzenmacher, 2001): of two different ones the one with the smaller product of expected
+    /// latency and requests in flight, for its weight. Latency says nothing while that of one is not known.
+    fn better_of_two(&self, ask: &Ask<'_>, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
         let count = self.usable(&usable).count();
-        let nth = (next_random(random) % count.max(1) as u64) as usize;
-        self.usable(usable).nth(nth).map(|(index, _)| index)
+        let nth = |nth: usize| self.usable(&usable).nth(nth);
+        let first = next_random(ask.random) as usize % count.max(1);
+        let (one, first_node) = nth(first)?;
+        if count == 1 {
+            return Some(one);
+        }
+        let second = next_random(ask.random) as usize % (count - 1);
+        let Some((other, second_node)) = nth(if second < first { second } else { second + 1 }) else {
+            return Some(one); // it just became unusable
+        };
+        let latencies =
+            (first_node.latency().expected_us(ask.now.us()), second_node.latency().expected_us(ask.now.us()));
+        let (one_us, other_us) = if let (Some(one), Some(other)) = latencies { (one, other) } else { (1.0, 1.0) };
+        let cost = |endpoint: &Endpoint, us: f64| us * (endpoint.in_flight() + 1) as f64 / ask.weight(endpoint) as f64;
+        Some(if cost(second_node, other_us) < cost(first_node, one_us) { other } else { one })
     }
 
-    /// Among equals the one whose turn it is.
-    fn least_loaded(&self, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
-        let least = self.usable(&usable).map(|(_, endpoint)| endpoint.in_flight()).min();
-        self.take_turn(|endpoint| usable(endpoint) && Some(endpoint.in_flight()) <= least)
-            .or_else(|| self.take_turn(usable)) // the loads moved between the two looks
-    }
-
-    /// Highest random weight (Thaler and Ravishankar, 1998): when a node leaves, only its own clients move.
-    fn by_source(&self, client: IpAddr, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+    /// Highest random weight (Thaler and Ravishankar, 1998): when a node leaves, only its own clients move. With weights
+    /// as Schindelhauer and Schomaker (2005) do; without it is the same order.
+    fn by_source(&self, ask: &Ask<'_>, client: IpAddr, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
         let client = match client {
             IpAddr::V4(ip) => hash_bytes(&ip.octets()),
             IpAddr::V6(ip) => hash_bytes(&ip.octets()),
         };
-        self.usable(usable).max_by_key(|(_, endpoint)| mix(client ^ endpoint.hash)).map(|(index, _)| index)
+        let hash = |endpoint: &Endpoint| mix(client ^ endpoint.hash);
+        if self.weighs_even(ask) {
+            return self.usable(usable).max_by_key(|(_, endpoint)| hash(endpoint)).map(|(index, _)| index);
+        }
+        let score = |endpoint: &Endpoint| {
+            let share = ((hash(endpoint) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64; // between 0 and 1, neither of them
+            -(ask.weight(endpoint) as f64) / share.ln()
+        };
+        let scored = self.usable(usable).map(|(index, endpoint)| (score(endpoint), index));
+        scored.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, index)| index)
     }
 
     fn usable(&self, usable: impl Fn(&Endpoint) -> bool) -> impl Iterator<Item = (usize, &Arc<Endpoint>)> {
         self.endpoints.iter().enumerate().filter(move |(_, endpoint)| usable(endpoint))
     }
 
-    fn first_from(&self, turn: usize, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
-        let len = self.endpoints.len();
-        (0..len).map(|step| (turn + step) % len).find(|&index| usable(&self.endpoints[index]))
+    /// All have the same weight now, so that turns need none.
+    fn weighs_even(&self, ask: &Ask<'_>) -> bool {
+        let warmth = |endpoint: &Arc<Endpoint>| endpoint.warmth(ask.settings, ask.now);
+        self.is_even
+            && (ask.settings.slow_start.is_none()
+                || self.endpoints.windows(2).all(|pair| warmth(&pair[0]) == warmth(&pair[1])))
     }
 }
 
@@ -144,6 +203,11 @@ fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
+}
+
+/// A number from 0 to under `limit`. With weights of at most a million, none is favoured to speak of.
+fn below(random: u64, limit: i64) -> i64 {
+    (random % limit.max(1).unsigned_abs()) as i64 // under `limit`
 }
 
 fn next_random(state: &AtomicU64) -> u64 {

@@ -1,20 +1,20 @@
 //! A service: its nodes as one catalog tells them, with what outlives a change of the catalog.
 
-use std::cell::LazyCell;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntCounter;
 
+use super::Selector;
 use super::balancer::{NodeView, PickError, ServiceView};
 use super::breaker::{Circuit, Passage};
 use super::budget::Budget;
 use super::clock::Clock;
 use super::endpoint::Endpoint;
 use super::outlier::Reason;
-use super::permit::Permit;
-use super::pick::Ring;
+use super::permit::{Admission, Permit};
+use super::pick::{Ask, Ring};
 use super::settings::{Ejection, Settings};
 use crate::registry::Node;
 
@@ -47,8 +47,8 @@ pub(super) struct Counters {
 }
 
 impl Service {
-    pub fn new(name: &str, settings: Settings, clock: Clock, counters: Counters, nodes: &[Arc<Node>]) -> Self {
-        let endpoints = nodes.iter().map(|node| endpoint(node, &[])).collect();
+    /// A service without nodes yet.
+    pub fn new(name: &str, settings: Settings, clock: Clock, counters: Counters) -> Self {
         let lasting = Lasting {
             name: name.to_owned(),
             settings,
@@ -59,18 +59,26 @@ impl Service {
             budget: Mutex::default(),
             counters,
         };
-        Self { lasting: Arc::new(lasting), ring: Ring::new(endpoints) }
+        Self { lasting: Arc::new(lasting), ring: Ring::new(Vec::new()) }
     }
 
-    /// The service with these nodes; itself where nothing changed.
-    pub fn with_nodes(self: &Arc<Self>, nodes: &[Arc<Node>]) -> Arc<Self> {
+    /// The service with these nodes; itself where nothing changed. `were_there`: new ones did not come just now.
+    pub fn with_nodes(self: &Arc<Self>, nodes: &[Arc<Node>], were_there: bool) -> Arc<Self> {
         let known = &self.ring.endpoints;
         let unchanged = nodes.len() == known.len()
             && nodes.iter().zip(known).all(|(node, endpoint)| Arc::ptr_eq(node, endpoint.node()));
         if unchanged {
             return self.clone();
         }
-        let endpoints = nodes.iter().map(|node| endpoint(node, known)).collect();
+        let joined_ms = (!were_there).then(|| self.lasting.clock.now_ms());
+        let endpoint = |node: &Arc<Node>| match known.iter().find(|endpoint| endpoint.node().id == node.id) {
+            Some(same) if **same.node() == **node => same.clone(),
+            before => {
+                let before = before.map(|before| &**before);
+                Arc::new(Endpoint::new(node.clone(), before, &self.lasting.settings, joined_ms))
+            }
+        };
+        let endpoints = nodes.iter().map(endpoint).collect();
         Arc::new(Self { lasting: self.lasting.clone(), ring: self.ring.rebuilt(endpoints) })
     }
 
@@ -81,21 +89,29 @@ impl Service {
         tried: &[Arc<Node>],
         random: &AtomicU64,
     ) -> Result<Permit, PickError> {
-        let lasting = &*self.lasting;
-        let now_ms = LazyCell::new(|| lasting.clock.now_ms());
-        let passage = lasting.circuit.enter(|| *now_ms);
+        let (lasting, now) = (&*self.lasting, self.lasting.clock.now());
+        let passage = lasting.circuit.enter(|| now.ms());
         if let Passage::Refused { retry_after } = passage {
             return Err(PickError::Open { service: lasting.name.clone(), retry_after });
         }
-        let Some(index) = self.ring.pick(lasting.settings.selector, client, tried, random, &now_ms) else {
+        let ask = Ask { settings: &lasting.settings, client, tried, random, now: &now };
+        let Some(index) = self.ring.pick(&ask) else {
             self.end_probe(passage);
             return Err(PickError::NoNode(lasting.name.clone()));
         };
         if tried.is_empty() {
             lasting.handed.fetch_add(1, Ordering::Relaxed);
         }
-        let is_trial = self.endpoint(index).health().begin_trial(&now_ms);
-        Ok(Permit::new(self.clone(), index, passage, is_trial))
+        let is_trial = self.endpoint(index).health().begin_trial(&now);
+        let started_us = (lasting.settings.selector == Selector::P2c).then(|| now.us());
+        Ok(Permit::new(self.clone(), index, Admission { passage, is_trial, started_us }))
+    }
+
+    /// A try on this endpoint that began then was answered, or failed.
+    pub fn measure(&self, index: usize, started_us: u64, is_answered: bool) {
+        let now_us = self.lasting.clock.now().us();
+        let (latency, took_us) = (self.endpoint(index).latency(), now_us.saturating_sub(started_us));
+        if is_answered { latency.answered(took_us, now_us) } else { latency.failed(took_us, now_us) }
     }
 
     /// A request that passed the breaker has come to its end.
@@ -186,27 +202,21 @@ impl Service {
     }
 
     pub fn view(&self) -> ServiceView {
-        let now_ms = LazyCell::new(|| self.lasting.clock.now_ms());
+        let (now, random) = (self.lasting.clock.now(), AtomicU64::new(0)); // what is random cannot be foretold
+        let ask = Ask { settings: &self.lasting.settings, client: None, tried: &[], random: &random, now: &now };
         let nodes = self.ring.endpoints.iter().map(|endpoint| NodeView {
             node: endpoint.node().clone(),
             in_flight: endpoint.in_flight(),
             answered: endpoint.answered(),
             refused: endpoint.refused(),
-            ejected_for: endpoint.health().out_for(*now_ms),
+            ejected_for: endpoint.health().out_for(now.ms()),
         });
         ServiceView {
             name: self.lasting.name.clone(),
-            poll_next: self.ring.poll_next(&now_ms),
+            poll_next: self.ring.poll_next(&ask),
             nodes: nodes.collect(),
             request_finish: self.lasting.handed.load(Ordering::Relaxed),
-            breaker_open_for: self.lasting.circuit.open_for(|| *now_ms),
+            breaker_open_for: self.lasting.circuit.open_for(|| now.ms()),
         }
-    }
-}
-
-fn endpoint(node: &Arc<Node>, known: &[Arc<Endpoint>]) -> Arc<Endpoint> {
-    match known.iter().find(|endpoint| endpoint.node().id == node.id) {
-        Some(same) if **same.node() == **node => same.clone(),
-        before => Arc::new(Endpoint::new(node.clone(), before.map(|before| &**before))),
     }
 }

@@ -10,6 +10,15 @@ use super::Selector;
 pub struct Settings {
     /// Which of them gets the next request.
     pub selector: Selector,
+    /// Only nodes of this version.
+    pub version: Option<String>,
+    /// Only nodes of this zone.
+    pub zone: Option<String>,
+    /// Nodes of this zone as long as one can be called: that of the caller, or empty where it has none.
+    pub near_zone: Option<String>,
+    /// For so long after it came or came back from an ejection, a node's share grows from a tenth to all of it. Nodes that
+    /// were there before the balancer have theirs at once.
+    pub slow_start: Option<Duration>,
     /// When one that fails is left out for a while; `None`: never.
     pub ejection: Option<Ejection>,
     /// When the whole service gets no requests for a while; `None`: never.
@@ -18,7 +27,15 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { selector: Selector::default(), ejection: Some(Ejection::default()), breaker: None }
+        Self {
+            selector: Selector::default(),
+            version: None,
+            zone: None,
+            near_zone: None,
+            slow_start: None,
+            ejection: Some(Ejection::default()),
+            breaker: None,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 mod breaker;
 mod ejection;
+mod pickers;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};

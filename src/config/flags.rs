@@ -140,6 +140,14 @@ pub struct NodeFlags {
     /// Where this node stands, e.g. a rack or a data centre
     #[arg(long, env = "GOMS_ZONE", hide_short_help = true, value_name = "TEXT")]
     pub zone: Option<String>,
+
+    /// Its share of the requests beside the other nodes of its service, 1 to 1000 [default: 1]
+    #[arg(long, env = "GOMS_WEIGHT", hide_short_help = true, value_name = "N", value_parser = weight)]
+    pub weight: Option<u32>,
+}
+
+fn weight(text: &str) -> Result<u32, String> {
+    super::decode::number(1, crate::balance::MOST_WEIGHT)(text)
 }
 
 /// Flags of a command that runs a trace consumer.

@@ -96,6 +96,8 @@ pub struct NodeSettings {
     pub version: String,
     /// Where the node stands; empty: not said.
     pub zone: String,
+    /// Its share of the requests beside the other nodes of its service.
+    pub weight: u32,
 }
 
 /// Where a trace consumer takes spans of other programs.

@@ -166,6 +166,7 @@ pub(super) fn resolve(
     routed: BTreeSet<String>,
     upstreams: &BTreeMap<String, At<Overrides>>,
     selector: Selector,
+    own_zone: &str,
 ) -> BTreeMap<String, Service> {
     for service in routed {
         services.entry(service).or_default();
@@ -179,7 +180,7 @@ pub(super) fn resolve(
     let resolve_one = |(name, actions): (String, BTreeMap<String, RawAction>)| {
         let upstream = upstreams.get(&name).map_or(&none, |at| &at.value);
         let actions = actions.into_iter().map(|(action, raw)| (action, resolve_action(raw, upstream))).collect();
-        (name, Service { balance: upstream.balance.resolve(selector), actions })
+        (name, Service { balance: upstream.balance.resolve(selector, own_zone), actions })
     };
     services.into_iter().map(resolve_one).collect()
 }

@@ -59,7 +59,9 @@ pub(super) fn resolve(
     let registry = registry(decoder, raw.registry, raw.etcd_addr, raw.etcd, common, &runtime_dir);
     let amqp = amqp(decoder, raw.amqp_addr, raw.amqp);
     let selector = common.selector.unwrap_or_default();
-    let services = policy::resolve(decoder, raw.services, routes::services(&raw.routes), &raw.upstreams, selector);
+    let own_zone = node.zone.as_deref().unwrap_or_default();
+    let services =
+        policy::resolve(decoder, raw.services, routes::services(&raw.routes), &raw.upstreams, selector, own_zone);
     let mut gateway = gateway::Settings {
         services,
         routes: Vec::new(),
@@ -326,6 +328,7 @@ fn node_settings(flags: &NodeFlags) -> NodeSettings {
         access_log: flags.access_log,
         version: flags.service_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
         zone: flags.zone.clone().unwrap_or_default(),
+        weight: flags.weight.unwrap_or(1),
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
-use super::decode::{Decoder, Field, Table, number};
+use super::decode::{Decoder, Field, Table, boolean, number};
 use super::names::{self, SELECTORS, shown as quoted};
 use super::print::{name_of, put};
 use super::units::{format_duration, parse_positive_duration};
 use crate::balance::{Breaker, Ejection, Selector, Settings};
 
 /// The keys.
-pub(super) const KEYS: &[&str] = &["selector", "ejection", "breaker"];
+pub(super) const KEYS: &[&str] = &["selector", "filter", "preferZone", "slowStart", "ejection", "breaker"];
 
 /// More failures in a row than this are no threshold any more.
 const MOST_FAILURES: u32 = 10_000;
@@ -23,6 +23,10 @@ const SERVER_ERRORS: (&str, RangeInclusive<u16>) = ("5xx", 500..=599);
 #[derive(Clone, Debug, Default)]
 pub(super) struct RawBalance {
     selector: Option<Selector>,
+    version: Option<String>,
+    zone: Option<String>,
+    prefer_zone: Option<bool>,
+    slow_start: Option<Duration>,
     ejection: RawEjection,
     breaker: Option<Breaker>,
 }
@@ -40,16 +44,26 @@ struct RawEjection {
 
 impl RawBalance {
     pub(super) fn read(decoder: &mut Decoder, table: &Table<'_>) -> Self {
+        let filter = table.get("filter").map(|field| decoder.table(&field, &["version", "zone"])).unwrap_or_default();
         Self {
             selector: table.get("selector").and_then(|field| decoder.read(&field, names::selector)),
+            version: filter.get("version").and_then(|field| decoder.read(&field, some_word)),
+            zone: filter.get("zone").and_then(|field| decoder.read(&field, some_word)),
+            prefer_zone: table.get("preferZone").and_then(|field| decoder.read(&field, boolean)),
+            slow_start: table.get("slowStart").and_then(|field| decoder.read(&field, slow_start)).flatten(),
             ejection: table.get("ejection").map(|field| RawEjection::read(decoder, &field)).unwrap_or_default(),
             breaker: table.get("breaker").and_then(|field| breaker(decoder, &field)),
         }
     }
 
-    pub(super) fn resolve(&self, selector: Selector) -> Settings {
+    /// `selector` is for where nothing is said, `own_zone` where this process stands.
+    pub(super) fn resolve(&self, selector: Selector, own_zone: &str) -> Settings {
         Settings {
             selector: self.selector.unwrap_or(selector),
+            version: self.version.clone(),
+            zone: self.zone.clone(),
+            near_zone: self.prefer_zone.unwrap_or(false).then(|| own_zone.to_owned()),
+            slow_start: self.slow_start,
             ejection: self.ejection.resolve(),
             breaker: self.breaker.clone(),
         }
@@ -105,6 +119,15 @@ fn breaker(decoder: &mut Decoder, field: &Field<'_>) -> Option<Breaker> {
 pub(super) fn shown(settings: &Settings) -> Mapping {
     let mut upstream = Mapping::new();
     put(&mut upstream, "selector", name_of(&SELECTORS, settings.selector));
+    let mut filter = Mapping::new();
+    for (key, wanted) in [("version", &settings.version), ("zone", &settings.zone)] {
+        if let Some(wanted) = wanted {
+            put(&mut filter, key, wanted.as_str());
+        }
+    }
+    put(&mut upstream, "filter", filter);
+    put(&mut upstream, "preferZone", settings.near_zone.is_some());
+    put(&mut upstream, "slowStart", settings.slow_start.map_or_else(|| "off".to_owned(), format_duration));
     match &settings.ejection {
         Some(ejection) => put(&mut upstream, "ejection", shown_ejection(ejection)),
         None => put(&mut upstream, "ejection", "off"),
@@ -143,6 +166,15 @@ fn off(text: &str) -> Result<(), String> {
         "off" => Ok(()),
         _ => Err(format!("must be `off` or a mapping (`failures: 5`), got `{}`", quoted(text))),
     }
+}
+
+fn slow_start(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" { Ok(None) } else { parse_positive_duration(text).map(Some) }
+}
+
+/// A version (`1.10`, which is no number here) or a zone.
+fn some_word(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn percent(text: &str) -> Result<u32, String> {

@@ -221,3 +221,20 @@ fn an_advertised_address_and_the_flags_of_the_originals_are_taken() {
     assert!(node.starts_with("127.0.0.2:") && node.ends_with(&format!("_127.0.0.2:{port}")), "{node}");
     assert_eq!(gateway.terminate(), 0);
 }
+
+#[test]
+fn a_heavier_node_gets_more_requests() {
+    let folder = Folder::new();
+    let (_gateway, address) = gateway(&folder, &[]);
+    let (_heavy, _) = service(&folder, "user", &["--weight", "3"]);
+    let (_light, _) = service(&folder, "user", &[]);
+    wait_for_gateway_to_see(&address, "user", 2);
+    for _ in 0..8 {
+        assert_eq!(post(&address, "/api/user/login", "{}").expect("an answer").status, 200);
+    }
+    let status = run(folder.path(), &["cluster", "status", "user", "--output", "json"]).stdout;
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&status).expect("rows");
+    let mut answered: Vec<u64> = rows.iter().filter_map(|row| row["answered"].as_u64()).collect();
+    answered.sort_unstable();
+    assert_eq!(answered, [2, 6]);
+}

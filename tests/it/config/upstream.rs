@@ -64,3 +64,29 @@ fn what_ejection_may_not_be_is_told() {
         refused(keys, part);
     }
 }
+
+#[test]
+fn nodes_can_be_chosen_by_version_zone_and_age() {
+    let plain = settings("selector: p2c");
+    assert_eq!((plain.version, plain.zone, plain.near_zone, plain.slow_start), (None, None, None, None));
+    let given = settings("filter: { version: 1.10, zone: eu }, preferZone: true, slowStart: 30s");
+    assert_eq!((given.version.as_deref(), given.zone.as_deref()), (Some("1.10"), Some("eu")));
+    assert_eq!((given.near_zone.as_deref(), given.slow_start), (Some(""), Some(Duration::from_secs(30))));
+    assert_eq!(settings("filter: { zone: eu }, slowStart: off").slow_start, None);
+    let here = load(&text("preferZone: true"), &["--zone", "a", "--weight", "5"]).expect("good");
+    assert_eq!(here.gateway.services["user"].balance.near_zone.as_deref(), Some("a"));
+    assert_eq!((here.node.weight, load(&text(""), &[]).expect("good").node.weight), (5, 1));
+    refused("filter: { version: '' }", "upstreams.user.filter.version: must not be empty");
+    refused("filter: { versions: 2 }", "unknown key `versions`; did you mean `version`?");
+    refused("preferZone: a", "upstreams.user.preferZone: must be `true` or `false`");
+    refused("slowStart: 0", "upstreams.user.slowStart: must be greater than 0");
+}
+
+#[test]
+fn a_weight_is_from_1_to_1000() {
+    for bad in ["0", "1001", "heavy"] {
+        let args = ["goms", "service", "user", "--weight", bad];
+        let error = cli::parse(args.iter().map(Into::into)).expect_err(bad).to_string();
+        assert!(error.contains("must be a number from 1 to 1000"), "{error}");
+    }
+}

@@ -11,6 +11,7 @@ mod failures;
 mod framing;
 mod headers;
 mod limits;
+mod pickers;
 mod routes;
 mod rules;
 mod sampling;
