@@ -1,7 +1,7 @@
 //! The consumer, RabbitMQ to a store: into Elasticsearch beside a bare bulk loop of the documents that it stored, into the
 //! embedded store beside that store written to directly, and into none, which leaves what the pipeline itself costs.
 //!
-//! `rabbitmq=URL elasticsearch=URL [events=N] [es_events=N] [only=none|embedded|elasticsearch]`
+//! `rabbitmq=URL elasticsearch=URL [events=N] [es_events=N] [batch=N] [writes=N] [only=none|embedded|elasticsearch]`
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,8 +30,22 @@ const MESSAGE_EVENTS: usize = 256;
 /// As `consumer.batchEvents` and `consumer.writes` are unless someone says otherwise.
 const BATCH_EVENTS: usize = 1_000;
 const WRITES: usize = 2;
+/// The same where the store is the embedded one, and `consumer.batchBytes`.
+const EMBEDDED_EVENTS: usize = 8_000;
+const EMBEDDED_BYTES: usize = 8 << 20;
 /// Documents that the bare loop sends, over and over with other ids: the most that one search gives.
 const SAMPLE: u64 = 10_000;
+
+/// How the consumer writes.
+#[derive(Clone, Copy)]
+struct Writes {
+    events: usize,
+    bytes: usize,
+    at_once: usize,
+}
+
+/// As the configuration has it unless someone says otherwise.
+const USUAL: Writes = Writes { events: BATCH_EVENTS, bytes: 4 << 20, at_once: WRITES };
 
 pub fn run(args: &Args) {
     let url = args.need("rabbitmq").to_owned();
@@ -41,7 +55,7 @@ pub fn run(args: &Args) {
     let system = actix_web::rt::System::new(); // as a process of goms runs
     system.block_on(async {
         if wanted("none") {
-            let run = consume(&url, events, Arc::new(Nothing)).await;
+            let run = consume(&url, events, USUAL, Arc::new(Nothing)).await;
             parsing();
             figure("consumer alone: events/s", run.rate, "events/s", None, "");
             figure("consumer alone: CPU an event", run.cpu_us, "µs", None, "");
@@ -52,8 +66,13 @@ pub fn run(args: &Args) {
                 let store = Embedded::open(&dir.join(name), Retain::default(), &Shutdown::new(), &Metrics::new());
                 Arc::new(store.unwrap_or_else(|error| fail(&error.to_string())))
             };
-            let raw = write(events, open("raw")).await;
-            let run = consume(&url, events, open("consumer")).await;
+            let writes = Writes {
+                events: args.number("batch", EMBEDDED_EVENTS as u64) as usize,
+                bytes: EMBEDDED_BYTES,
+                at_once: args.number("writes", WRITES as u64) as usize,
+            };
+            let raw = write(events, writes, open("raw")).await;
+            let run = consume(&url, events, writes, open("consumer")).await;
             drop(std::fs::remove_dir_all(&dir));
             let raw_of = |value| Some((value, "the store alone"));
             figure("consumer to embedded: events/s", run.rate, "events/s", raw_of(raw.rate), "100,000/s");
@@ -74,10 +93,10 @@ pub fn run(args: &Args) {
                 store.unwrap_or_else(|error| fail(&error.to_string()))
             };
             let server = Transport::single_node(address).unwrap_or_else(|error| fail(&error.to_string()));
-            consume(&url, SAMPLE * 2, open()).await; // makes the index, and warms the server up
+            consume(&url, SAMPLE * 2, USUAL, open()).await; // makes the index, and warms the server up
             let sample = sources(&server, &index).await;
             let before = bare(&server, &sample, events / 2).await;
-            let run = consume(&url, events, open()).await;
+            let run = consume(&url, events, USUAL, open()).await;
             let after = bare(&server, &sample, events / 2).await;
             let raw = (before.0 + after.0) / 2.0;
             let indices = format!("/{index}-*");
@@ -149,7 +168,7 @@ fn parsing() {
 }
 
 /// The time from the start of a consumer before a full queue until all is stored.
-async fn consume(url: &str, events: u64, store: Arc<dyn TraceStore>) -> Run {
+async fn consume(url: &str, events: u64, writes: Writes, store: Arc<dyn TraceStore>) -> Run {
     let queue = format!("goms-bench-{}", Uuid::new_v4().simple());
     let events = events / MESSAGE_EVENTS as u64 * MESSAGE_EVENTS as u64;
     let connection = Connection::connect(url, ConnectionProperties::default()).await;
@@ -166,10 +185,10 @@ async fn consume(url: &str, events: u64, store: Arc<dyn TraceStore>) -> Run {
         }),
         prefetch: 256,
         max_bytes: 128 << 20,
-        batch_events: BATCH_EVENTS,
-        batch_bytes: 4 << 20,
+        batch_events: writes.events,
+        batch_bytes: writes.bytes,
         batch_wait: Duration::from_millis(200),
-        writes: WRITES,
+        writes: writes.at_once,
         call_keys: Vec::new(),
         dead_letters: None,
     };
@@ -213,15 +232,15 @@ async fn fill(connection: &Connection, queue: &str, events: u64) -> lapin::Resul
 }
 
 /// The same writes without anything before them.
-async fn write(events: u64, store: Arc<dyn TraceStore>) -> Run {
+async fn write(events: u64, sizes: Writes, store: Arc<dyn TraceStore>) -> Run {
     let mut made = Events::new();
-    let mut batches: Vec<_> = (0..events / BATCH_EVENTS as u64).map(|_| made.documents(BATCH_EVENTS)).collect();
+    let mut batches: Vec<_> = (0..events / sizes.events as u64).map(|_| made.documents(sizes.events)).collect();
     let (began, before) = (Instant::now(), cpu());
     let mut writes = FuturesUnordered::new();
     while let Some(batch) = batches.pop() {
         let store = store.clone();
         writes.push(async move { store.write(&batch).await });
-        if writes.len() >= WRITES {
+        if writes.len() >= sizes.at_once {
             written(writes.next().await);
         }
     }

@@ -15,10 +15,10 @@ use tantivy::schema::{FAST, INDEXED, STORED, STRING, Schema};
 use super::events::Events;
 use super::{Args, Figure};
 
-/// Events of one write: what the consumer's pipeline takes at once when it is busy.
-const BATCH: usize = 4_000;
-/// Writes that wait at once.
-const WRITES: usize = 3;
+/// Events of one write, as `consumer.batchEvents` is with this store unless someone says otherwise (`batch=`).
+const BATCH: usize = 8_000;
+/// Writes at once, as `consumer.writes` is (`writes=`).
+const WRITES: u64 = 2;
 /// Documents of one commit of bare tantivy.
 const BARE_COMMIT: usize = 20_000;
 
@@ -52,7 +52,8 @@ pub fn run(args: &Args) {
     let raw = bare(events.min(1_000_000), making);
     let folder = Folder::new("embedded");
     runtime.block_on(async {
-        write(&folder.0, events, making, &raw).await;
+        let sizes = (args.number("batch", BATCH as u64) as usize, args.number("writes", WRITES));
+        write(&folder.0, events, sizes, making, &raw).await;
         read(&folder.0, events).await;
     });
 }
@@ -115,20 +116,20 @@ fn bare(events: u64, making: f64) -> Bare {
     }
 }
 
-async fn write(dir: &Path, events: u64, making: f64, raw: &Bare) {
+async fn write(dir: &Path, events: u64, (batch_events, writes): (usize, u64), making: f64, raw: &Bare) {
     let store = open(dir);
     let peak = Peak::start();
-    let left = AtomicU64::new(events / BATCH as u64);
+    let left = AtomicU64::new(events / batch_events as u64);
     let made = std::sync::Mutex::new(Events::new());
     let (start, before) = (Instant::now(), cpu());
-    let writers = (0..WRITES).map(|_| async {
+    let writers = (0..writes).map(|_| async {
         while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-            let batch: Vec<Document> = made.lock().expect("no panic").documents(BATCH);
+            let batch: Vec<Document> = made.lock().expect("no panic").documents(batch_events);
             let outcomes = store.write(&batch).await.expect("written");
             assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Stored));
             let left = left.load(Ordering::Relaxed);
             if left % 250 == 249 {
-                let done = events - left * BATCH as u64;
+                let done = events - left * batch_events as u64;
                 eprintln!("{done} events, {:.0}/s", done as f64 / start.elapsed().as_secs_f64());
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use goms::store::{Document, Fields};
 use goms::trace::event::Event;
-use goms::trace::{EventKind, Origin, RequestInfo, TraceContext};
+use goms::trace::{EventKind, Head, Origin, RequestInfo, TraceContext};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -141,12 +141,10 @@ fn info(
     body: &str,
     [action, caller]: [&str; 2],
 ) -> Arc<RequestInfo> {
+    let mut head = Head::new("POST", url, "", client, headers.len());
+    headers.iter().for_each(|(name, value)| head.push_header(name, value));
     Arc::new(RequestInfo {
-        method: "POST".to_owned(),
-        url: url.to_owned(),
-        url_param: String::new(),
-        client_ip: client.to_owned(),
-        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        head,
         body: body.to_owned().into(),
         action: Some(action.into()),
         caller: Some(caller.into()).filter(|_| !caller.is_empty()),
@@ -171,7 +169,7 @@ fn document(event: &Event) -> Document {
             event: event.kind.as_str().to_owned(),
             service: event.origin.service_name.clone(),
             node: event.origin.node.clone(),
-            url: event.request.url.clone(),
+            url: event.request.head.url().to_owned(),
             status: event.status,
             duration_ns: event.duration.map(|took| u64::try_from(took.as_nanos()).expect("short")),
             time_ms: event.time_ms,

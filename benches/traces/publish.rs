@@ -233,7 +233,7 @@ fn requests() -> Vec<Arc<RequestInfo>> {
             let headers = headers.into_iter().map(|(name, value)| (name, value.as_bytes()));
             let query = format!("page={number}&size=20");
             let mut info =
-                recorder.request_info("POST", "/api/user/login", &query, "10.1.2.3".into(), headers, TraceBody::None);
+                recorder.request_info("POST", "/api/user/login", &query, "10.1.2.3", headers, TraceBody::None);
             info.body = format!("{{\"user\":\"user{number}\",\"keep\":true}}").into();
             Arc::new(info)
         })

@@ -38,6 +38,9 @@ const DEFAULT_CONSUMER_BYTES: usize = 128 << 20;
 const DEFAULT_BATCH_EVENTS: usize = 1_000;
 /// Half of what one bulk request to Elasticsearch may have.
 const DEFAULT_BATCH_BYTES: usize = 4 << 20;
+/// Events and bytes where the store is the embedded one: it commits once a write or two, which costs as much whatever
+/// they hold. Measured: 1,000 events a write 51,000 events/s, 5,000 some 95,000, 8,000 103,000, 10,000 105,000.
+const EMBEDDED_BATCH: (usize, usize) = (8_000, 8 << 20);
 /// One is with the store while the next is on its way.
 const DEFAULT_WRITES: usize = 2;
 const DEFAULT_BATCH_WAIT: Duration = Duration::from_millis(200);
@@ -78,6 +81,10 @@ pub(super) fn resolve(
         let index = raw.es_index.unwrap_or_else(|| "trace_logs".to_owned());
         store::Settings::Elasticsearch(elasticsearch(decoder, raw.es_addr, raw.es, index, retain))
     };
+    let (batch_events, batch_bytes) = match store {
+        store::Settings::Embedded { .. } => EMBEDDED_BATCH,
+        store::Settings::Elasticsearch(_) => (DEFAULT_BATCH_EVENTS, DEFAULT_BATCH_BYTES),
+    };
     Config {
         file,
         registry,
@@ -89,8 +96,8 @@ pub(super) fn resolve(
             amqp,
             prefetch: raw.consumer.prefetch.unwrap_or(DEFAULT_PREFETCH),
             max_bytes: raw.consumer.max_bytes.unwrap_or(DEFAULT_CONSUMER_BYTES),
-            batch_events: raw.consumer.batch_events.unwrap_or(DEFAULT_BATCH_EVENTS),
-            batch_bytes: raw.consumer.batch_bytes.unwrap_or(DEFAULT_BATCH_BYTES),
+            batch_events: raw.consumer.batch_events.unwrap_or(batch_events),
+            batch_bytes: raw.consumer.batch_bytes.unwrap_or(batch_bytes),
             writes: raw.consumer.writes.unwrap_or(DEFAULT_WRITES),
             batch_wait: raw.consumer.batch_wait.unwrap_or(DEFAULT_BATCH_WAIT),
             call_keys: raw.call_keys.clone(),

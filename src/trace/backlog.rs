@@ -59,8 +59,7 @@ impl Backlog {
 /// texts and are both charged for them.
 fn cost(event: &Event) -> usize {
     let request = &event.request;
-    let headers: usize = request.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    EVENT_BYTES + headers + request.body.len() + request.url.len() + request.url_param.len()
+    EVENT_BYTES + request.head.len() + request.body.len()
 }
 
 /// Says when dropping begins and when it has ended, once each.
@@ -124,17 +123,13 @@ mod tests {
     use bytes::Bytes;
     use uuid::Uuid;
 
-    use super::super::{EventKind, Origin, RequestInfo, TraceContext};
+    use super::super::{EventKind, Head, Origin, RequestInfo, TraceContext};
     use super::*;
 
     fn event(body: usize) -> Event {
         let context = TraceContext { request_id: Uuid::nil(), trace_id: 1, span_id: 1, parent_id: None, sampled: true };
         let request = RequestInfo {
-            method: "POST".into(),
-            url: "/api/user/login".into(),
-            url_param: "?a=1".into(),
-            client_ip: "127.0.0.1".into(),
-            headers: vec![("Accept".into(), "*/*".into())],
+            head: Head::new("POST", "/api/user/login", "?a=1", "127.0.0.1", 0),
             body: Bytes::from(vec![b' '; body]),
             action: None,
             caller: None,

@@ -1,10 +1,13 @@
 //! Events on their way, serialised: a JSON array that grows until it is sealed.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
+
+use super::head::Place;
 
 /// Events a batch.
 pub(in crate::trace) const BATCH_EVENTS: usize = 256;
@@ -43,20 +46,60 @@ impl Batch {
     }
 }
 
+/// What was written lately: the batch that is being filled, and the one before. Most requests end within one of both.
+#[derive(Debug)]
+pub(super) struct Pages {
+    number: u64,
+    before: Option<(u64, Bytes)>,
+}
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self { number: next_number(), before: None }
+    }
+}
+
+impl Pages {
+    /// The number of the batch that is being filled.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Appends to that batch, `open`, what stands at a place, if it is at hand.
+    pub fn copy(&self, place: Option<&Place>, open: &mut Vec<u8>) -> bool {
+        let Some(Place { batch, bytes }) = place else { return false };
+        match &self.before {
+            _ if *batch == self.number && bytes.end <= open.len() => open.extend_from_within(bytes.clone()),
+            Some((before, json)) if batch == before && bytes.end <= json.len() => {
+                open.extend_from_slice(&json[bytes.clone()]);
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// No two batches of a process have the same number.
+fn next_number() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}
+
 /// The batch that is being filled.
 #[derive(Debug, Default)]
 pub(super) struct OpenBatch {
     json: Vec<u8>,
     spans: Vec<Range<usize>>,
     born: Option<Instant>,
+    pages: Pages,
 }
 
 impl OpenBatch {
     /// Adds an event's JSON, which `write` appends; says whether the batch is full.
-    pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>), now: Instant) -> bool {
+    pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>, &Pages), now: Instant) -> bool {
         self.json.push(if self.spans.is_empty() { b'[' } else { b',' });
         let start = self.json.len();
-        write(&mut self.json);
+        write(&mut self.json, &self.pages);
         self.spans.push(start..self.json.len());
         self.born.get_or_insert(now);
         self.spans.len() >= BATCH_EVENTS || self.json.len() >= BATCH_BYTES
@@ -65,7 +108,7 @@ impl OpenBatch {
     /// The same with JSON that is there already.
     #[cfg(test)]
     pub fn push(&mut self, event: &[u8], now: Instant) -> bool {
-        self.push_with(|json| json.extend_from_slice(event), now)
+        self.push_with(|json, _| json.extend_from_slice(event), now)
     }
 
     /// When its first event was recorded; `None` while it is empty.
@@ -81,7 +124,10 @@ impl OpenBatch {
         let mut json = std::mem::replace(&mut self.json, Vec::with_capacity((bytes + bytes / 16).min(BATCH_BYTES)));
         let spans = std::mem::replace(&mut self.spans, Vec::with_capacity(events));
         json.push(b']');
-        Some(Batch { json: Bytes::from(json), events: spans.len(), born, spans: Some(spans) })
+        let json = Bytes::from(json);
+        self.pages.before = Some((self.pages.number, json.clone()));
+        self.pages.number = next_number();
+        Some(Batch { json, events: spans.len(), born, spans: Some(spans) })
     }
 }
 

@@ -6,6 +6,9 @@
 //!  "eventId","traceId","spanId","parentId","status","node","durationNs","timeMs"[,"action"],"caller"}
 //! ```
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,8 +18,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::batch::Pages;
 use super::context::TraceContext;
 use super::go_form::{push_digits, push_duration, push_local_time, push_string};
+use super::head::{Head, Place};
 pub use super::parse::{Fields, ParseError, Parsed, Received, parse};
 
 /// Now, in milliseconds of Unix time.
@@ -48,17 +53,9 @@ pub enum EventKind {
 /// The request as the events of one node show it; shared by its start and end event.
 #[derive(Clone, Debug)]
 pub struct RequestInfo {
-    /// `POST`.
-    pub method: String,
-    /// The path, without the query.
-    pub url: String,
-    /// The query with its `?`, or empty.
-    pub url_param: String,
-    /// Who called.
-    pub client_ip: String,
-    /// First values only, names in the form `X-Request-Id`, without `Host`, already redacted.
-    pub headers: Vec<(String, String)>,
-    /// The body as JSON text; empty for none (written as `{}`).
+    /// Method, URL, client, and of the headers the first values only, without `Host`, already redacted.
+    pub head: Head,
+    /// The body as JSON text; empty for none (written as `{}`). Not to be changed once an event was recorded.
     pub body: Bytes,
     /// `user/login`, where the node knows the route; otherwise readers make it of the event's service and path.
     pub action: Option<Arc<str>>,
@@ -124,16 +121,19 @@ impl Event {
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(USUAL_EVENT_BYTES + self.request.body.len());
-        self.push_json(&mut out);
+        self.push_json(&mut out, None);
         out
     }
 
-    /// Appends what [`Event::to_json`] gives.
-    pub(super) fn push_json(&self, out: &mut Vec<u8>) {
+    /// Appends what [`Event::to_json`] gives. A batch tells its pages, where the request may stand already.
+    pub(super) fn push_json(&self, out: &mut Vec<u8>, pages: Option<&Pages>) {
         out.extend_from_slice(b"{\"requestId\":\"");
         push_uuid(out, self.context.request_id);
         out.extend_from_slice(b"\",\"request\":");
-        self.request.push_json(out);
+        match pages {
+            Some(pages) => self.request.push_once(out, pages),
+            None => self.request.push_json(out),
+        }
         out.extend_from_slice(b",\"event\":\"");
         out.extend_from_slice(self.kind.as_str().as_bytes());
         out.extend_from_slice(b"\",\"time\":\"");
@@ -219,14 +219,24 @@ fn with_fields(origin: &Arc<Origin>, write: impl FnOnce(&OriginFields)) {
 }
 
 impl RequestInfo {
+    /// Copies what the request's first event wrote, where that is at hand.
+    fn push_once(&self, out: &mut Vec<u8>, pages: &Pages) {
+        if !pages.copy(self.head.written.place(), out) {
+            let start = out.len();
+            self.push_json(out);
+            self.head.written.tell(Place { batch: pages.number(), bytes: start..out.len() });
+        }
+    }
+
     fn push_json(&self, out: &mut Vec<u8>) {
+        let head = &self.head;
         out.extend_from_slice(b"{\"method\":");
-        push_string(out, &self.method);
-        push_text_field(out, "url", &self.url);
-        push_text_field(out, "urlParam", &self.url_param);
-        push_text_field(out, "clientIp", &self.client_ip);
+        push_string(out, head.method());
+        push_text_field(out, "url", head.url());
+        push_text_field(out, "urlParam", head.url_param());
+        push_text_field(out, "clientIp", head.client_ip());
         out.extend_from_slice(b",\"headers\":{");
-        let mut headers: Vec<&(String, String)> = self.headers.iter().collect();
+        let mut headers: Vec<(&str, &str)> = head.headers().collect();
         headers.sort_unstable();
         for (index, (name, value)) in headers.into_iter().enumerate() {
             if index > 0 {
@@ -281,119 +291,4 @@ fn push_uuid(out: &mut Vec<u8>, id: Uuid) {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::go_form::local_time_text;
-    use super::*;
-
-    /// A captured line of an original gateway, up to and with `trace`.
-    const CAPTURED: &str = r#"{"requestId":"cdb08456-d8a7-4d53-93c2-a5e3f01f56d6","request":{"method":"POST","url":"/api/user/login","urlParam":"?field_1=1\u0026field_2=2=","clientIp":"127.0.0.1","headers":{"Accept":"*/*","Accept-Encoding":"gzip, deflate, br","User-Agent":"curl/7.88.1"},"body":{"ds1":"11","ds2":"111"}},"event":"request.end","time":"TIME","serviceName":"gateway","serviceId":"goms_gateway_127.0.0.1:18180_127.0.0.1:18080","projectName":"goms","trace":{"timing":"14.596968ms"}"#;
-
-    fn event() -> Event {
-        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let id = Uuid::from_u128(0xcdb0_8456_d8a7_4d53_93c2_a5e3_f01f_56d6);
-        Event {
-            kind: EventKind::RequestEnd,
-            context: TraceContext {
-                request_id: id,
-                trace_id: id.as_u128(),
-                span_id: 0xb7ad_6b71_6920_3331,
-                parent_id: None,
-                sampled: true,
-            },
-            request: Arc::new(RequestInfo {
-                method: "POST".into(),
-                url: "/api/user/login".into(),
-                url_param: "?field_1=1&field_2=2=".into(),
-                client_ip: "127.0.0.1".into(),
-                headers: vec![
-                    header("User-Agent", "curl/7.88.1"),
-                    header("Accept", "*/*"),
-                    header("Accept-Encoding", "gzip, deflate, br"),
-                ],
-                body: Bytes::from_static(br#"{"ds1":"11","ds2":"111"}"#),
-                action: Some("user/login".into()),
-                caller: None,
-            }),
-            origin: Arc::new(Origin {
-                service_name: "gateway".into(),
-                service_id: "goms_gateway_127.0.0.1:18180_127.0.0.1:18080".into(),
-                project_name: "goms".into(),
-                node: "127.0.0.1:18180_127.0.0.1:18080".into(),
-            }),
-            time_ms: 1_795_247_767_123,
-            duration: Some(Duration::from_nanos(14_596_968)),
-            status: Some(200),
-            id: Uuid::from_u128(7),
-        }
-    }
-
-    #[test]
-    fn an_end_event_is_byte_for_byte_the_originals_with_new_fields_behind() {
-        let expected = CAPTURED.replace("TIME", &local_time_text(1_795_247_767_123))
-            + r#","eventId":"00000000-0000-0000-0000-000000000007","traceId":"cdb08456d8a74d5393c2a5e3f01f56d6","spanId":"b7ad6b7169203331","parentId":null,"status":200,"node":"127.0.0.1:18180_127.0.0.1:18080","durationNs":14596968,"timeMs":1795247767123,"action":"user/login","caller":null}"#;
-        assert_eq!(String::from_utf8_lossy(&event().to_json()), expected);
-    }
-
-    #[test]
-    fn each_origin_shows_its_own_fields() {
-        let one = event();
-        let mut other = event();
-        other.origin = Arc::new(Origin {
-            service_name: "user".into(),
-            service_id: "i\"d".into(),
-            project_name: "p".into(),
-            node: "n".into(),
-        });
-        for _ in 0..2 {
-            let json = String::from_utf8(other.to_json()).unwrap();
-            assert!(json.contains(r#""serviceName":"user","serviceId":"i\"d","projectName":"p""#), "{json}");
-            assert!(json.contains(r#""node":"n""#), "{json}");
-            let json = String::from_utf8(one.to_json()).unwrap();
-            assert!(json.contains(r#""serviceName":"gateway""#) && !json.contains(r#""node":"n""#), "{json}");
-        }
-    }
-
-    #[test]
-    fn a_start_event_has_no_timing() {
-        let mut start = event();
-        (start.kind, start.duration, start.status) = (EventKind::RequestStart, None, None);
-        start.context.parent_id = Some(1);
-        let request = Arc::make_mut(&mut start.request);
-        (request.action, request.caller) = (None, Some("order".into()));
-        let json = String::from_utf8(start.to_json()).unwrap();
-        assert!(json.contains(r#""event":"request.start""#), "{json}");
-        assert!(json.contains(r#""projectName":"goms","trace":null,"eventId""#), "{json}");
-        assert!(json.contains(r#""parentId":"0000000000000001","status":null"#), "{json}");
-        assert!(json.contains(r#""durationNs":null,"timeMs":1795247767123,"caller":"order"}"#), "{json}");
-    }
-
-    #[test]
-    fn numbers_are_written_as_format_writes_them() {
-        for value in [0, 7, 10, 200, 1_795_247_767_123, u64::MAX] {
-            let (mut digits, mut hex) = (Vec::new(), Vec::new());
-            push_digits(&mut digits, value);
-            push_hex(&mut hex, value);
-            assert_eq!(String::from_utf8(digits).unwrap(), value.to_string());
-            assert_eq!(String::from_utf8(hex).unwrap(), format!("{value:016x}"));
-        }
-    }
-
-    #[test]
-    fn a_body_that_is_no_json_or_none_does_not_spoil_the_event() {
-        for (body, shown) in [
-            ("", r#""body":{}}"#),
-            ("[1, 2]", r#""body":[1, 2]}"#),
-            ("{\"a\":1.10}", r#""body":{"a":1.10}}"#),
-            ("{broken", r#""body":"{broken"}"#),
-        ] {
-            let mut event = event();
-            Arc::make_mut(&mut event.request).body = Bytes::from(body.to_owned());
-            let json = String::from_utf8(event.to_json()).unwrap();
-            assert!(json.contains(shown), "{json}");
-            assert!(serde_json::from_str::<&RawValue>(&json).is_ok(), "{json}");
-        }
-    }
 }

@@ -13,6 +13,7 @@ pub(crate) mod dead_letter;
 pub mod event;
 mod export;
 mod go_form;
+mod head;
 pub(crate) mod otlp;
 mod parse;
 mod recorder;
@@ -26,7 +27,8 @@ pub mod transport;
 pub use context::TraceContext;
 pub use event::{Event, EventKind, Origin, RequestInfo};
 pub use export::{OtlpSettings, TlsError};
-pub use recorder::{Recorder, TraceBody, header_form};
+pub use head::{Head, header_form};
+pub use recorder::{Recorder, TraceBody};
 pub use redact::{BodyPath, REDACTED, Redact};
 pub use sample::Decision;
 

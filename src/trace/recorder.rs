@@ -1,6 +1,7 @@
 //! The recorder: takes events from a running request without ever blocking it.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use super::Settings;
 use super::backlog::Backlog;
 use super::context::TraceContext;
 use super::event::{Event, RequestInfo};
+use super::head::Head;
 use super::redact::{REDACTED, Redact};
 use super::sample::{Decision, Sampling};
 use crate::metrics::Metrics;
@@ -81,22 +83,26 @@ impl Recorder {
         method: &str,
         path: &str,
         query: &str,
-        client_ip: String,
+        client_ip: impl Display,
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
         body: TraceBody,
     ) -> RequestInfo {
         let only_the_key = Redact::default();
         let redact = self.shared.as_ref().map_or(&only_the_key, |shared| &shared.redact);
-        let mut shown: Vec<(String, String)> =
-            Vec::with_capacity(headers.size_hint().1.unwrap_or(0).min(USUAL_HEADERS));
+        let url_param: Cow<'_, str> =
+            if query.is_empty() { Cow::Borrowed("") } else { Cow::Owned(format!("?{}", redact.query(query))) };
+        // one of them is the host, which is not shown
+        let usual = headers.size_hint().1.unwrap_or(0).saturating_sub(1).min(USUAL_HEADERS);
+        let mut head = Head::new(method, path, &url_param, client_ip, usual);
         for (name, value) in headers {
-            let is_known = |(known, _): &(String, String)| known.eq_ignore_ascii_case(name);
-            if name.eq_ignore_ascii_case("host") || shown.iter().any(is_known) {
+            if name.eq_ignore_ascii_case("host") || head.headers().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
                 continue;
             }
-            let value =
-                if redact.hides_header(name) { Cow::Borrowed(REDACTED) } else { String::from_utf8_lossy(value) };
-            shown.push((header_form(name), value.into_owned()));
+            if redact.hides_header(name) {
+                head.push_header(name, REDACTED);
+            } else {
+                head.push_header(name, &String::from_utf8_lossy(value));
+            }
         }
         let cap = self.shared.as_ref().map_or(0, |shared| shared.body_bytes);
         let body = match body {
@@ -109,17 +115,7 @@ impl Recorder {
             }
             TraceBody::Opaque(len) => note(len),
         };
-        let url_param = if query.is_empty() { String::new() } else { format!("?{}", redact.query(query)) };
-        RequestInfo {
-            method: method.to_owned(),
-            url: path.to_owned(),
-            url_param,
-            client_ip,
-            headers: shown,
-            body,
-            action: None,
-            caller: None,
-        }
+        RequestInfo { head, body, action: None, caller: None }
     }
 
     /// Hands an event over. Never waits and takes no lock: when the queue is full the event is dropped and counted.
@@ -160,19 +156,6 @@ impl Recorder {
     }
 }
 
-/// `x-request-id` → `X-Request-Id`, as Go's HTTP library spells header names.
-#[must_use]
-pub fn header_form(name: &str) -> String {
-    let mut upper = true;
-    // byte by byte, so that the length is known; what is not ASCII stays as it is
-    let letters = name.bytes().map(|letter| {
-        let formed = if upper { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
-        upper = letter == b'-';
-        formed
-    });
-    String::from_utf8(letters.collect()).unwrap_or_else(|_| name.to_owned())
-}
-
 fn note(len: u64) -> Bytes {
     Bytes::from(format!("{{\"goms\":\"body of {len} bytes not recorded\"}}"))
 }
@@ -201,7 +184,7 @@ mod tests {
     /// The events of one request.
     fn events(count: usize) -> Vec<Event> {
         let headers = [("accept", &b"*/*"[..])].into_iter();
-        let info = Recorder::off().request_info("GET", "/", "", "::1".into(), headers, TraceBody::None);
+        let info = Recorder::off().request_info("GET", "/", "", "::1", headers, TraceBody::None);
         let id = uuid::Uuid::new_v4();
         let text = String::new;
         let origin = Origin { service_name: text(), service_id: text(), project_name: text(), node: text() };
@@ -242,18 +225,17 @@ mod tests {
     fn of_a_header_the_first_value_is_shown_in_gos_spelling() {
         let headers = [("x-request-ID", "1"), ("host", "h"), ("HOST", "h"), ("X-Request-Id", "2"), ("dnt", "ä")];
         let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
-        let info = Recorder::off().request_info("GET", "/", "", String::new(), headers, TraceBody::None);
-        let shown: Vec<_> = info.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let info = Recorder::off().request_info("GET", "/", "", "", headers, TraceBody::None);
+        let shown: Vec<_> = info.head.headers().collect();
         assert_eq!(shown, [("X-Request-Id", "1"), ("Dnt", "ä")]);
-        assert_eq!(header_form("é-x"), "é-X");
     }
 
     #[test]
     fn the_call_key_shows_under_no_spelling() {
         let headers = [("call-service-key", "k1"), ("Call_Service_Key", "k2"), ("call-service_KEY", "k3"), ("a", "b")];
         let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
-        let info = Recorder::off().request_info("GET", "/", "", String::new(), headers, TraceBody::None);
-        let values: Vec<&str> = info.headers.iter().map(|(_, value)| value.as_str()).collect();
+        let info = Recorder::off().request_info("GET", "/", "", "", headers, TraceBody::None);
+        let values: Vec<&str> = info.head.headers().map(|(_, value)| value).collect();
         assert_eq!(values, ["[redacted]", "[redacted]", "[redacted]", "b"]);
     }
 }

@@ -244,6 +244,7 @@ fn nothing_named_is_embedded() {
     assert_eq!(config.trace.spool_dir, Path::new("/d/spool"));
     assert_eq!((config.registry.register_ttl.as_secs(), config.registry.register_interval.as_secs()), (10, 3));
     assert_eq!((config.registry.grace.as_secs(), config.registry_wait.as_secs()), (15, 30));
+    assert_eq!((config.consumer.batch_events, config.consumer.batch_bytes), (8_000, 8 << 20), "a commit is dear");
     let error = config.for_gateway().expect_err("nothing to serve").to_string();
     assert!(error.starts_with("config.yml: a gateway needs `services`"), "{error}");
 }
@@ -279,6 +280,7 @@ registry: { namespace: go-ms, ttl: 30, interval: 10 }
         matches!(&config.store, store::Settings::Elasticsearch(es) if es.urls == ["http://es:9200"] && es.index == "trace_logs")
     );
     assert_eq!((config.trace.message, config.trace.sample), (Message::Single, 0.0));
+    assert_eq!((config.consumer.batch_events, config.consumer.batch_bytes), (1_000, 4 << 20));
     assert_eq!(
         config.trace.redact.headers,
         ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"]

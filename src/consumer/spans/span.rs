@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::attributes::{Attributes, HEADER};
 use crate::trace::event::{ParseError, Parsed, parse};
-use crate::trace::{Event, EventKind, Origin, RequestInfo, TraceContext, header_form};
+use crate::trace::{Event, EventKind, Head, Origin, RequestInfo, TraceContext};
 
 /// What a program is called that does not say its name, by OpenTelemetry's conventions.
 const NAMELESS: &str = "unknown_service";
@@ -193,24 +193,8 @@ impl Span {
     fn request(&self) -> RequestInfo {
         let (url, url_param) = self.url();
         let action = Some(self.action(&url).into());
-        let mut request = RequestInfo {
-            method: String::new(),
-            url: String::new(),
-            url_param: String::new(),
-            client_ip: String::new(),
-            headers: Vec::new(),
-            body: Bytes::new(),
-            action,
-            caller: self.caller().map(Into::into),
-        };
-        if self.kind.answers() {
-            request.method = self.text(&["http.request.method", "http.method"]);
-            (request.url, request.url_param) = (url, url_param);
-            request.client_ip =
-                self.text(&["client.address", "http.client_ip", "network.peer.address", "net.sock.peer.addr"]);
-            request.headers = self.headers();
-        }
-        request
+        let head = if self.kind.answers() { self.head(&url, &url_param) } else { Head::default() };
+        RequestInfo { head, body: Bytes::new(), action, caller: self.caller().map(Into::into) }
     }
 
     fn text(&self, keys: &[&str]) -> String {
@@ -266,9 +250,14 @@ impl Span {
     }
 
     /// Those that it was told to keep.
-    fn headers(&self) -> Vec<(String, String)> {
-        let headers = self.attributes.below(HEADER);
-        headers.map(|(name, value)| (header_form(&name.replace('_', "-")), value.into_owned())).collect()
+    fn head(&self, url: &str, url_param: &str) -> Head {
+        let method = self.text(&["http.request.method", "http.method"]);
+        let client = self.text(&["client.address", "http.client_ip", "network.peer.address", "net.sock.peer.addr"]);
+        let mut head = Head::new(&method, url, url_param, client, 0);
+        for (name, value) in self.attributes.below(HEADER) {
+            head.push_header(&name.replace('_', "-"), &value);
+        }
+        head
     }
 
     fn rest(&self, is_end: bool) -> Rest<'_> {

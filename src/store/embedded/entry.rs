@@ -139,51 +139,111 @@ impl Entry {
         stored == self.part(Part::Json) || stored.contains(self.id())
     }
 
-    fn fields(&self) -> [Option<(Field, Leaf<'_>)>; 15] {
+    fn field(&self, which: Which) -> Field {
         let layout = &*self.layout;
-        let exact = |field, part| {
-            let value = self.part(part);
-            (!value.is_empty()).then_some((field, ReferenceValueLeaf::Str(value)))
-        };
-        let number = |field, value: Option<u64>| value.map(|value| (field, ReferenceValueLeaf::U64(value)));
-        let [first, second] = &self.trace;
-        [
-            Some((layout.request, ReferenceValueLeaf::Bytes(self.key.bytes()))),
-            of_trace(layout.trace, first),
-            of_trace(layout.trace, second),
-            exact(layout.event, Part::Event),
-            exact(layout.service, Part::Service),
-            exact(layout.node, Part::Node),
-            exact(layout.url, Part::Url),
-            exact(layout.action, Part::Action),
-            exact(layout.caller, Part::Caller),
-            exact(layout.words, Part::Words),
-            number(layout.status, self.status.map(u64::from)),
-            number(layout.duration_ns, self.duration_ns),
-            Some((layout.time_ms, ReferenceValueLeaf::I64(self.time_ms))),
-            number(layout.tie, Some(self.tie)),
-            Some((layout.json, ReferenceValueLeaf::Bytes(&self.packed))),
-        ]
-        .map(|field| field.map(|(field, value)| (field, Leaf(value))))
+        match which {
+            Which::Request => layout.request,
+            Which::Trace(_) => layout.trace,
+            Which::Text(part) => match part {
+                Part::Event => layout.event,
+                Part::Service => layout.service,
+                Part::Node => layout.node,
+                Part::Url => layout.url,
+                Part::Action => layout.action,
+                Part::Caller => layout.caller,
+                _ => layout.words,
+            },
+            Which::Status => layout.status,
+            Which::Duration => layout.duration_ns,
+            Which::Time => layout.time_ms,
+            Which::Tie => layout.tie,
+            Which::Json => layout.json,
+        }
+    }
+
+    fn value(&self, which: Which) -> Option<ReferenceValueLeaf<'_>> {
+        match which {
+            Which::Request => Some(ReferenceValueLeaf::Bytes(self.key.bytes())),
+            Which::Trace(at) => self.trace[at].as_ref().map(|key| ReferenceValueLeaf::Bytes(key.bytes())),
+            Which::Text(part) => Some(self.part(part)).filter(|text| !text.is_empty()).map(ReferenceValueLeaf::Str),
+            Which::Status => self.status.map(|status| ReferenceValueLeaf::U64(u64::from(status))),
+            Which::Duration => self.duration_ns.map(ReferenceValueLeaf::U64),
+            Which::Time => Some(ReferenceValueLeaf::I64(self.time_ms)),
+            Which::Tie => Some(ReferenceValueLeaf::U64(self.tie)),
+            Which::Json => Some(ReferenceValueLeaf::Bytes(&self.packed)),
+        }
     }
 }
 
-fn of_trace(field: Field, key: &Option<Key>) -> Option<(Field, ReferenceValueLeaf<'_>)> {
-    key.as_ref().map(|key| (field, ReferenceValueLeaf::Bytes(key.bytes())))
+/// What tantivy is told of an event.
+#[derive(Clone, Copy)]
+enum Which {
+    Request,
+    /// The first or the second term.
+    Trace(usize),
+    Text(Part),
+    Status,
+    Duration,
+    Time,
+    Tie,
+    Json,
+}
+
+/// In the order in which a layout has its fields.
+const FIELDS: [Which; 15] = [
+    Which::Request,
+    Which::Trace(0),
+    Which::Trace(1),
+    Which::Text(Part::Event),
+    Which::Text(Part::Service),
+    Which::Text(Part::Node),
+    Which::Text(Part::Url),
+    Which::Text(Part::Action),
+    Which::Text(Part::Caller),
+    Which::Text(Part::Words),
+    Which::Status,
+    Which::Duration,
+    Which::Time,
+    Which::Tie,
+    Which::Json,
+];
+
+/// The fields that an event has. tantivy goes over them four times an event, each time for a few of the values only.
+pub(super) struct FieldsOf<'a> {
+    entry: &'a Entry,
+    rest: std::slice::Iter<'static, Which>,
+}
+
+impl<'a> Iterator for FieldsOf<'a> {
+    type Item = (Field, Leaf<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.entry;
+        self.rest.find_map(|&which| entry.value(which).map(|_| (entry.field(which), Leaf { entry, which })))
+    }
 }
 
 impl TantivyDocumentTrait for Entry {
     type Value<'a> = Leaf<'a>;
-    type FieldsValuesIter<'a> = std::iter::Flatten<std::array::IntoIter<Option<(Field, Leaf<'a>)>, 15>>;
+    type FieldsValuesIter<'a> = FieldsOf<'a>;
 
     fn iter_fields_and_values(&self) -> Self::FieldsValuesIter<'_> {
-        self.fields().into_iter().flatten()
+        FieldsOf { entry: self, rest: FIELDS.iter() }
     }
 }
 
-/// A value that lies in an [`Entry`].
-#[derive(Clone, Debug)]
-pub(super) struct Leaf<'a>(ReferenceValueLeaf<'a>);
+/// A value that lies in an [`Entry`], looked up when it is wanted.
+#[derive(Clone)]
+pub(super) struct Leaf<'a> {
+    entry: &'a Entry,
+    which: Which,
+}
+
+impl std::fmt::Debug for Leaf<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.entry.value(self.which).fmt(formatter)
+    }
+}
 
 /// No value is an array or an object.
 impl<'a> Value<'a> for Leaf<'a> {
@@ -191,6 +251,6 @@ impl<'a> Value<'a> for Leaf<'a> {
     type ObjectIter = std::iter::Empty<(&'a str, Self)>;
 
     fn as_value(&self) -> ReferenceValue<'a, Self> {
-        ReferenceValue::Leaf(self.0.clone())
+        ReferenceValue::Leaf(self.entry.value(self.which).unwrap_or(ReferenceValueLeaf::Null))
     }
 }

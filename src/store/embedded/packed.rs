@@ -27,6 +27,21 @@ const UUID: u8 = 1;
 const HEX_32: u8 = 2;
 const HEX_16: u8 = 3;
 
+/// What a byte is to [`pack`]: a lower-case hex digit, a mark, or neither.
+const KIND: [u8; 256] = {
+    let mut kind = [OTHER; 256];
+    let mut at = 0;
+    while at < DIGITS.len() {
+        kind[DIGITS[at] as usize] = DIGIT;
+        at += 1;
+    }
+    (kind[UUID as usize], kind[HEX_32 as usize], kind[HEX_16 as usize]) = (MARK, MARK, MARK);
+    kind
+};
+const OTHER: u8 = 0;
+const DIGIT: u8 = 1;
+const MARK: u8 = 2;
+
 /// The ids of a text, each once.
 #[derive(Default)]
 struct Values {
@@ -39,20 +54,16 @@ pub(super) fn pack(json: &str) -> Vec<u8> {
     let bytes = json.as_bytes();
     let mut values = Values::default();
     let mut text = Vec::with_capacity(bytes.len());
-    // what is copied as it is begins at `from`, a run of hex digits at `run`
-    let (mut from, mut at) = (0, 0);
-    while at < bytes.len() {
-        if digit(bytes[at]).is_none() {
-            if (UUID..=HEX_16).contains(&bytes[at]) {
-                return plain(bytes);
-            }
-            at += 1;
-            continue;
+    // what is copied as it is begins at `from`; every event's bytes pass here, so one look in a table says what each is
+    let mut from = 0;
+    let mut at = 0;
+    while let Some(skipped) = bytes[at..].iter().position(|byte| KIND[usize::from(*byte)] != OTHER) {
+        let run = at + skipped;
+        if KIND[usize::from(bytes[run])] == MARK {
+            return plain(bytes);
         }
-        let run = at;
-        while at < bytes.len() && digit(bytes[at]).is_some() {
-            at += 1;
-        }
+        let after = bytes[run..].iter().position(|byte| KIND[usize::from(*byte)] != DIGIT);
+        at = after.map_or(bytes.len(), |digits| run + digits);
         let kind = match at - run {
             8 if bytes.get(at) == Some(&b'-') => UUID,
             32 => HEX_32,

@@ -27,14 +27,14 @@ pub(super) fn of(event: &Event) -> Option<Span> {
     let duration = u64::try_from(event.duration.unwrap_or(Duration::ZERO).as_nanos()).unwrap_or(u64::MAX);
     let parent = context.parent_id.map_or_else(Vec::new, |parent| parent.to_be_bytes().to_vec());
     let remote = if parent.is_empty() { 0 } else { REMOTE_PARENT };
-    let what = request.action.as_deref().unwrap_or(&request.url);
+    let what = request.action.as_deref().unwrap_or(request.head.url());
     Some(Span {
         trace_id: context.trace_id.to_be_bytes().to_vec(),
         span_id: context.span_id.to_be_bytes().to_vec(),
         trace_state: request.caller.as_deref().and_then(tracestate::member).unwrap_or_default(),
         parent_span_id: parent,
         flags: if context.sampled { SAMPLED } else { 0 } | remote,
-        name: format!("{} {what}", request.method),
+        name: format!("{} {what}", request.head.method()),
         kind: SpanKind::Server as i32,
         start_time_unix_nano: end.saturating_sub(duration),
         end_time_unix_nano: end,
@@ -50,24 +50,24 @@ fn failed(event: &Event) -> bool {
 }
 
 fn attributes(event: &Event) -> Vec<KeyValue> {
-    let request = &event.request;
+    let (request, head) = (&event.request, &event.request.head);
     let mut found = vec![
-        KeyValue::text("http.request.method", request.method.as_str()),
+        KeyValue::text("http.request.method", head.method()),
         KeyValue::text("url.scheme", "http"),
-        KeyValue::text("url.path", request.url.as_str()),
+        KeyValue::text("url.path", head.url()),
     ];
     let mut text = |key: &str, value: &str| {
         if !value.is_empty() {
             found.push(KeyValue::text(key, value));
         }
     };
-    text("url.query", request.url_param.strip_prefix('?').unwrap_or(&request.url_param));
-    text("client.address", &request.client_ip);
-    let agent = request.headers.iter().find(|(name, _)| name == "User-Agent");
+    text("url.query", head.url_param().strip_prefix('?').unwrap_or(head.url_param()));
+    text("client.address", head.client_ip());
+    let agent = head.headers().find(|(name, _)| *name == "User-Agent");
     text("user_agent.original", agent.map_or("", |(_, agent)| agent));
     if let Some(action) = &request.action {
         // goms's routes have no placeholders: where one matched, the path is the route
-        text("http.route", &request.url);
+        text("http.route", head.url());
         text("goms.action", action);
     }
     text("goms.caller", request.caller.as_deref().unwrap_or_default());
@@ -119,9 +119,11 @@ mod tests {
 
     use super::*;
     use crate::trace::otlp::Value;
-    use crate::trace::{RequestInfo, TraceContext};
+    use crate::trace::{Head, RequestInfo, TraceContext};
 
     fn event(status: u16) -> Event {
+        let mut head = Head::new("POST", "/login", "?a=1&b=2", "10.0.0.9", 1);
+        head.push_header("User-Agent", "curl/8");
         Event {
             kind: EventKind::ServiceEnd,
             context: TraceContext {
@@ -132,11 +134,7 @@ mod tests {
                 sampled: true,
             },
             request: Arc::new(RequestInfo {
-                method: "POST".into(),
-                url: "/login".into(),
-                url_param: "?a=1&b=2".into(),
-                client_ip: "10.0.0.9".into(),
-                headers: vec![("User-Agent".into(), "curl/8".into())],
+                head,
                 body: Bytes::new(),
                 action: Some("user/login".into()),
                 caller: Some("gateway".into()),
@@ -205,8 +203,7 @@ mod tests {
         (root.kind, root.context.parent_id) = (EventKind::RequestEnd, None);
         let request = Arc::make_mut(&mut root.request);
         (request.action, request.caller) = (None, None);
-        request.url_param.clear();
-        request.headers.clear();
+        request.head = Head::new("POST", "/login", "", "10.0.0.9", 0);
         let span = of(&root).unwrap();
         assert_eq!((span.name.as_str(), span.trace_state.as_str(), span.flags), ("POST /login", "", SAMPLED));
         assert!(span.parent_span_id.is_empty());

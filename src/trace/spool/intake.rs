@@ -84,7 +84,7 @@ mod tests {
     use std::task::{Context, Wake, Waker};
 
     use super::*;
-    use crate::trace::{EventKind, Origin, RequestInfo, TraceContext};
+    use crate::trace::{EventKind, Head, Origin, RequestInfo, TraceContext};
 
     #[derive(Default)]
     struct Wakes(AtomicU32);
@@ -97,16 +97,7 @@ mod tests {
 
     fn event() -> Event {
         let (text, id) = (String::new, uuid::Uuid::nil());
-        let request = RequestInfo {
-            method: text(),
-            url: text(),
-            url_param: text(),
-            client_ip: text(),
-            headers: Vec::new(),
-            body: bytes::Bytes::new(),
-            action: None,
-            caller: None,
-        };
+        let request = RequestInfo { head: Head::default(), body: bytes::Bytes::new(), action: None, caller: None };
         Event {
             kind: EventKind::ServiceStart,
             context: TraceContext { request_id: id, trace_id: 1, span_id: 1, parent_id: None, sampled: true },

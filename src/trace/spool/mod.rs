@@ -181,7 +181,7 @@ impl Spool {
         }
         for event in received.drain(..) {
             self.otlp.iter().for_each(|otlp| otlp.offer(&event));
-            if self.open.push_with(|json| event.push_json(json), now) {
+            if self.open.push_with(|json, pages| event.push_json(json, Some(pages)), now) {
                 self.seal();
             }
         }

@@ -137,6 +137,6 @@ async fn defect_11_a_client_cannot_bring_a_call_key() {
         "{seen:?}"
     );
     let event = door.event().await;
-    assert_eq!(event.request.client_ip, "127.0.0.1");
+    assert_eq!(event.request.head.client_ip(), "127.0.0.1");
     assert!(!format!("{event:?}").contains("mine") && !format!("{event:?}").contains("the key"), "{event:?}");
 }

@@ -146,7 +146,7 @@ async fn a_program_is_guarded_and_traced() {
 
     let (begin, end) = (next(&mut events).await, next(&mut events).await);
     assert_eq!((begin.kind, end.kind, end.status), (EventKind::ServiceStart, EventKind::ServiceEnd, Some(200)));
-    assert_eq!((begin.request.url.as_str(), &begin.request.body[..]), ("/a/b", &br#"{"n":1.10}"#[..]));
+    assert_eq!((begin.request.head.url(), &begin.request.body[..]), ("/a/b", &br#"{"n":1.10}"#[..]));
     assert_eq!(headers["traceparent"], begin.context.traceparent());
     let caller = begin.request.caller.as_deref();
     assert_eq!(

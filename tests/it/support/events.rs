@@ -13,7 +13,9 @@ use bytes::Bytes;
 use goms::consumer;
 use goms::registry::{CatalogWatch, HostPort, Node, NodeId, NodeMeta, Publisher};
 use goms::store::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
-use goms::trace::{AmqpSettings, Event, EventKind, Message, Origin, RequestInfo, Settings, TraceContext, Transport};
+use goms::trace::{
+    AmqpSettings, Event, EventKind, Head, Message, Origin, RequestInfo, Settings, TraceContext, Transport,
+};
 use uuid::Uuid;
 
 /// Runs a test as a process of goms runs: on a thread with a `LocalSet`.
@@ -35,6 +37,8 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// An event of request number `number`.
 pub fn event(number: u64) -> Event {
     let request_id = Uuid::new_v4();
+    let mut head = Head::new("POST", &format!("/api/user/{number}"), "", "127.0.0.1", 1);
+    head.push_header("Accept", "*/*");
     Event {
         kind: EventKind::RequestEnd,
         context: TraceContext {
@@ -44,16 +48,7 @@ pub fn event(number: u64) -> Event {
             parent_id: None,
             sampled: true,
         },
-        request: Arc::new(RequestInfo {
-            method: "POST".into(),
-            url: format!("/api/user/{number}"),
-            url_param: String::new(),
-            client_ip: "127.0.0.1".into(),
-            headers: vec![("Accept".into(), "*/*".into())],
-            body: Bytes::from_static(b"{\"a\":1}"),
-            action: None,
-            caller: None,
-        }),
+        request: Arc::new(RequestInfo { head, body: Bytes::from_static(b"{\"a\":1}"), action: None, caller: None }),
         origin: Arc::new(Origin {
             service_name: "gateway".into(),
             service_id: "goms_gateway_127.0.0.1:1_127.0.0.1:2".into(),
