@@ -2,6 +2,7 @@
 
 mod app;
 mod cli;
+mod faults;
 mod hostile;
 mod processes;
 mod reload;
