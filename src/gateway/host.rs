@@ -56,6 +56,24 @@ impl std::fmt::Display for HostPattern {
     }
 }
 
+/// Whether a `Host` field is a host with an optional port (RFC 9110 section 7.2), or empty (RFC 9112 section 3.2).
+pub(super) fn is_valid(host: &str) -> bool {
+    let name_end = if host.starts_with('[') {
+        host.find(']').map_or(0, |end| end + 1)
+    } else {
+        host.find(':').unwrap_or(host.len())
+    };
+    let (name, port) = host.split_at(name_end);
+    // what RFC 3986 section 3.2.2 lets stand in a name; brackets and colons belong to an IPv6 address
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+    let of_address = |byte: u8| byte.is_ascii_hexdigit() || b":.[]%v".contains(&byte);
+    let named = match name.strip_prefix('[') {
+        Some(_) => name.bytes().all(of_address),
+        None => name.bytes().all(of_name),
+    };
+    named && port.strip_prefix(':').map_or(port.is_empty(), |port| port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// The host of a `Host` field, without its port and final dot.
 fn without_port(host: &str) -> &str {
     let end = if host.starts_with('[') {
@@ -88,5 +106,15 @@ mod tests {
             HostPattern::parse(one).unwrap().precedence(&HostPattern::parse(two).unwrap()) == Ordering::Less
         };
         assert!(sorted("a.b", "*.aa.bb.cc") && sorted("*.b.c", "*.c"));
+    }
+
+    #[test]
+    fn a_host_field_is_a_host_with_an_optional_port() {
+        for good in ["", "x", "shop.example.com.", "x:80", "x:", "127.0.0.1:8080", "[::1]", "a_b"] {
+            assert!(is_valid(good), "{good}");
+        }
+        for bad in ["x/y", "a b", "x:80:90", "x:8a", "user@x", "[::1", "[::1]x", "x\ty", "x?", "x#", "ä"] {
+            assert!(!is_valid(bad), "{bad}");
+        }
     }
 }

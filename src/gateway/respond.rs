@@ -17,6 +17,9 @@ use crate::upstream::{Broken, CallError};
 pub(super) enum Failure {
     #[error("{0}")]
     BadRequest(String),
+    /// What another reader might understand otherwise: nothing more is read from its connection.
+    #[error("{0}")]
+    Ambiguous(String),
     #[error("{0}")]
     NotFound(String),
     #[error("this action does not take this method; it takes {allow}")]
@@ -48,7 +51,9 @@ pub(super) enum Failure {
 impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::Call(CallError::Request(_) | CallError::Body(_)) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::Ambiguous(_) | Self::Call(CallError::Request(_) | CallError::Body(_)) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
@@ -117,6 +122,9 @@ impl Failure {
         response.insert_header((CONTENT_TYPE, content_type));
         if let Self::Method { allow } = self {
             response.insert_header((ALLOW, allow.as_str()));
+        }
+        if matches!(self, Self::Ambiguous(_)) {
+            response.force_close();
         }
         if let Some(seconds) = self.retry_after_secs() {
             response.insert_header((RETRY_AFTER, seconds));

@@ -15,6 +15,7 @@ mod pickers;
 mod routes;
 mod rules;
 mod sampling;
+mod strict;
 mod traces;
 mod turns;
 
