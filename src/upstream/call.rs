@@ -127,7 +127,7 @@ impl Upstream {
         let body = Outgoing::from(std::mem::replace(&mut request.body, RequestBody::Empty));
         let (mut tried, mut backoff, mut attempt, mut before) = (Vec::new(), None, 1, None);
         loop {
-            let permit = match self.balancer.pick(service, client_ip, &tried) {
+            let permit = match self.balancer.acquire(service, client_ip, &tried).await {
                 Ok(permit) => permit,
                 Err(error) => return Err(before.unwrap_or_else(|| error.into())),
             };

@@ -11,6 +11,7 @@ mod framing;
 mod headers;
 mod limits;
 mod pickers;
+mod queue;
 mod routes;
 mod sampling;
 mod traces;
