@@ -11,7 +11,7 @@ use prometheus::IntCounterVec;
 
 use super::clock::Clock;
 use super::permit::Permit;
-use super::service::{Counters, Service};
+use super::service::{Call, Counters, Service};
 use super::settings::Settings;
 use crate::metrics::Metrics;
 use crate::registry::{Catalog, CatalogWatch, Node};
@@ -53,6 +53,9 @@ pub enum PickError {
     /// It is known, but each of its nodes leaves or is gone.
     #[error("service `{0}` has no node that takes requests now")]
     NoNode(String),
+    /// Each of its nodes has as many requests in flight as it may, and so many wait already, or this one waited too long.
+    #[error("every node of service `{0}` has as many requests as it may have at once")]
+    Full(String),
     /// Each of its nodes failed of late, and its breaker is open.
     #[error("service `{service}` fails on all its nodes and gets no requests for now")]
     Open {
@@ -74,6 +77,8 @@ pub struct ServiceView {
     pub nodes: Vec<NodeView>,
     /// Requests that this process handed to the service; a retried one counts once.
     pub request_finish: u64,
+    /// Requests that wait until a node has room.
+    pub waiting: usize,
     /// How long its breaker is still open; zero while it lets one request through at a time, `None` when it is closed.
     pub breaker_open_for: Option<Duration>,
 }
@@ -180,6 +185,7 @@ impl Balancer {
         }
         *newest = Snapshot { version: newest.version + 1, services: Arc::new(services) };
         self.version.store(newest.version, Ordering::Release);
+        newest.services.values().for_each(|service| service.nodes_changed()); // who is woken finds the new ones
     }
 }
 
@@ -191,11 +197,46 @@ impl LocalBalancer {
     /// # Errors
     /// [`PickError`] when there is nobody to call.
     pub fn pick(&self, service: &str, client: Option<IpAddr>, tried: &[Arc<Node>]) -> Result<Permit, PickError> {
+        self.with_newest(service, |known| known.pick(&self.call(client, tried), false))
+    }
+
+    /// As [`LocalBalancer::pick`]; waits for room where the service's nodes have as many requests in flight as they may.
+    ///
+    /// # Errors
+    /// [`PickError`] when there is nobody to call, or there was no room in time.
+    ///
+    /// # Cancel safety
+    /// Dropped, it has picked nobody.
+    pub async fn acquire(
+        &self,
+        service: &str,
+        client: Option<IpAddr>,
+        tried: &[Arc<Node>],
+    ) -> Result<Permit, PickError> {
+        match self.pick(service, client, tried) {
+            Err(PickError::Full(_)) => {}
+            found => return found,
+        }
+        let known = self.with_newest(service, |known| Ok(known.clone()))?;
+        let attempt = || self.with_newest(service, |known| known.pick(&self.call(client, tried), true));
+        // in a box: the way that is nearly always taken stays small
+        Box::pin(async move { known.queued(attempt).await }).await
+    }
+
+    /// Runs `run` with the service as the newest catalog tells it.
+    fn with_newest<T>(
+        &self,
+        service: &str,
+        run: impl FnOnce(&Arc<Service>) -> Result<T, PickError>,
+    ) -> Result<T, PickError> {
         let mut seen = self.seen.borrow_mut();
         if seen.version != self.shared.version.load(Ordering::Acquire) {
             *seen = self.shared.newest();
         }
-        let known = seen.services.get(service).ok_or_else(|| PickError::UnknownService(service.to_owned()))?;
-        known.pick(client, tried, &self.shared.random)
+        run(seen.services.get(service).ok_or_else(|| PickError::UnknownService(service.to_owned()))?)
+    }
+
+    fn call<'a>(&'a self, client: Option<IpAddr>, tried: &'a [Arc<Node>]) -> Call<'a> {
+        Call { client, tried, random: &self.shared.random }
     }
 }

@@ -115,9 +115,14 @@ impl Endpoint {
         self.is_pickable() && !self.health.is_out(now)
     }
 
-    /// One more request is in flight.
-    pub fn enter(&self) {
-        self.load.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// One more request is in flight, unless there are as many as may be.
+    pub fn enter(&self, most: Option<usize>) -> bool {
+        let Some(most) = most else {
+            self.load.in_flight.fetch_add(1, Ordering::Relaxed);
+            return true;
+        };
+        let one_more = |now| (now < most).then_some(now + 1);
+        self.load.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
     /// One less is.

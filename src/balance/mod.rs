@@ -15,6 +15,7 @@ mod latency;
 mod outlier;
 mod permit;
 mod pick;
+mod queue;
 mod service;
 mod settings;
 #[cfg(test)]
@@ -24,7 +25,7 @@ mod turns;
 pub use balancer::{Balancer, LocalBalancer, NodeView, PickError, ServiceView};
 pub use endpoint::MOST_WEIGHT;
 pub use permit::Permit;
-pub use settings::{Breaker, Ejection, Settings};
+pub use settings::{Breaker, Ejection, NodeLimit, Settings};
 
 /// How a node is chosen. Weights are those that nodes say of themselves, 1 if they say nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

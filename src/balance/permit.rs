@@ -40,8 +40,8 @@ enum Outcome {
 }
 
 impl Permit {
+    /// The endpoint was entered.
     pub(super) fn new(service: Arc<Service>, index: usize, admission: Admission) -> Self {
-        service.endpoint(index).enter();
         Self { service, index, admission, outcome: Cell::new(Outcome::Unknown) }
     }
 
@@ -105,5 +105,6 @@ impl Drop for Permit {
         }
         self.service.end_probe(self.admission.passage);
         self.endpoint().leave();
+        self.service.one_left();
     }
 }

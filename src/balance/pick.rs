@@ -29,7 +29,20 @@ pub(super) struct Ask<'a> {
     pub now: &'a Now<'a>,
 }
 
+/// Why nobody was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nobody {
+    /// Whoever could be called has as many requests in flight as it may.
+    HasRoom,
+    /// There is none to call.
+    IsThere,
+}
+
 impl Ask<'_> {
+    fn has_room(&self, endpoint: &Endpoint) -> bool {
+        self.settings.limit.as_ref().is_none_or(|limit| endpoint.in_flight() < limit.in_flight)
+    }
+
     /// What an endpoint weighs now; over 0.
     fn weight(&self, endpoint: &Endpoint) -> i64 {
         i64::from(endpoint.weight) * i64::from(endpoint.warmth(self.settings, self.now))
@@ -82,23 +95,35 @@ impl Ring {
     }
 
     /// Chooses an endpoint and gives its index: a near one if there is one, one that is ejected only if no other is left,
-    /// and one that was tried only if no other can be called at all. `None`: there is none.
-    pub fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
+    /// and one that was tried only if no other can be called at all. One that is busy is waited for rather than that.
+    pub fn pick(&self, ask: &Ask<'_>) -> Result<usize, Nobody> {
         let is_fresh = |endpoint: &Endpoint| ask.tried.iter().all(|tried| tried.id != endpoint.node().id);
-        let first = self.pick_among(ask, is_fresh);
-        if ask.tried.is_empty() { first } else { first.or_else(|| self.pick_among(ask, |_| true)) }
+        match self.pick_among(ask, is_fresh) {
+            Err(Nobody::IsThere) if !ask.tried.is_empty() => self.pick_among(ask, |_| true),
+            found => found,
+        }
     }
 
-    fn pick_among(&self, ask: &Ask<'_>, wanted: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+    fn pick_among(&self, ask: &Ask<'_>, wanted: impl Fn(&Endpoint) -> bool) -> Result<usize, Nobody> {
         let is_in = |endpoint: &Endpoint| endpoint.is_in(ask.now) && wanted(endpoint);
+        let is_left = |endpoint: &Endpoint| endpoint.is_pickable() && wanted(endpoint);
         if ask.settings.near_zone.is_some() {
-            let near = self.select(ask, |endpoint| endpoint.is_near && is_in(endpoint));
-            if near.is_some() {
-                return near;
+            let near = self.select(ask, |endpoint| endpoint.is_near && is_in(endpoint) && ask.has_room(endpoint));
+            if let Some(index) = near {
+                return Ok(index);
             }
         }
-        let picked = self.select(ask, is_in);
-        picked.or_else(|| self.select(ask, |endpoint| endpoint.is_pickable() && wanted(endpoint)))
+        if let Some(index) = self.select(ask, |endpoint| is_in(endpoint) && ask.has_room(endpoint)) {
+            return Ok(index);
+        }
+        if ask.settings.limit.is_some() && self.usable(is_in).next().is_some() {
+            return Err(Nobody::HasRoom);
+        }
+        match self.select(ask, |endpoint| is_left(endpoint) && ask.has_room(endpoint)) {
+            Some(index) => Ok(index),
+            None if self.usable(is_left).next().is_some() => Err(Nobody::HasRoom),
+            None => Err(Nobody::IsThere),
+        }
     }
 
     fn select(&self, ask: &Ask<'_>, usable: impl Fn(&Endpoint) -> bool) -> Option<usize> {
@@ -156,7 +181,11 @@ impl Ring {
         };
         let latencies =
             (first_node.latency().expected_us(ask.now.us()), second_node.latency().expected_us(ask.now.us()));
-        let (one_us, other_us) = if let (Some(one), Some(other)) = latencies { (one, other) } else { (1.0, 1.0) };
+        let (one_us, other_us) = match latencies {
+            (Some(one), Some(other)) => (one, other),
+            // among equals the one that is not measured yet
+            (one, other) => (if one.is_some() { 1.001 } else { 1.0 }, if other.is_some() { 1.001 } else { 1.0 }),
+        };
         let cost = |endpoint: &Endpoint, us: f64| us * (endpoint.in_flight() + 1) as f64 / ask.weight(endpoint) as f64;
         Some(if cost(second_node, other_us) < cost(first_node, one_us) { other } else { one })
     }

@@ -14,7 +14,8 @@ use super::clock::Clock;
 use super::endpoint::Endpoint;
 use super::outlier::Reason;
 use super::permit::{Admission, Permit};
-use super::pick::{Ask, Ring};
+use super::pick::{Ask, Nobody, Ring};
+use super::queue::Queue;
 use super::settings::{Ejection, Settings};
 use crate::registry::Node;
 
@@ -36,7 +37,15 @@ struct Lasting {
     ejecting: Mutex<()>,
     circuit: Circuit,
     budget: Mutex<Budget>,
+    queue: Queue,
     counters: Counters,
+}
+
+/// What a pick is for.
+pub(super) struct Call<'a> {
+    pub client: Option<IpAddr>,
+    pub tried: &'a [Arc<Node>],
+    pub random: &'a AtomicU64,
 }
 
 /// What a service counts for `/metrics`.
@@ -57,6 +66,7 @@ impl Service {
             ejecting: Mutex::default(),
             circuit: Circuit::default(),
             budget: Mutex::default(),
+            queue: Queue::default(),
             counters,
         };
         Self { lasting: Arc::new(lasting), ring: Ring::new(Vec::new()) }
@@ -82,23 +92,19 @@ impl Service {
         Arc::new(Self { lasting: self.lasting.clone(), ring: self.ring.rebuilt(endpoints) })
     }
 
-    /// As [`super::LocalBalancer::pick`].
-    pub fn pick(
-        self: &Arc<Self>,
-        client: Option<IpAddr>,
-        tried: &[Arc<Node>],
-        random: &AtomicU64,
-    ) -> Result<Permit, PickError> {
+    /// As [`super::LocalBalancer::pick`]. A new request stands behind those that wait; `is_first_in_line` is one of those.
+    pub fn pick(self: &Arc<Self>, call: &Call<'_>, is_first_in_line: bool) -> Result<Permit, PickError> {
         let (lasting, now) = (&*self.lasting, self.lasting.clock.now());
+        if call.tried.is_empty() && !is_first_in_line && lasting.queue.waiting() > 0 {
+            return Err(PickError::Full(lasting.name.clone()));
+        }
         let passage = lasting.circuit.enter(|| now.ms());
         if let Passage::Refused { retry_after } = passage {
             return Err(PickError::Open { service: lasting.name.clone(), retry_after });
         }
+        let &Call { client, tried, random } = call;
         let ask = Ask { settings: &lasting.settings, client, tried, random, now: &now };
-        let Some(index) = self.ring.pick(&ask) else {
-            self.end_probe(passage);
-            return Err(PickError::NoNode(lasting.name.clone()));
-        };
+        let index = self.enter_one(&ask).inspect_err(|_| self.end_probe(passage))?;
         if tried.is_empty() {
             lasting.handed.fetch_add(1, Ordering::Relaxed);
         }
@@ -107,11 +113,43 @@ impl Service {
         Ok(Permit::new(self.clone(), index, Admission { passage, is_trial, started_us }))
     }
 
-    /// A try on this endpoint that began then was answered, or failed.
-    pub fn measure(&self, index: usize, started_us: u64, is_answered: bool) {
-        let now_us = self.lasting.clock.now().us();
-        let (latency, took_us) = (self.endpoint(index).latency(), now_us.saturating_sub(started_us));
-        if is_answered { latency.answered(took_us, now_us) } else { latency.failed(took_us, now_us) }
+    fn enter_one(&self, ask: &Ask<'_>) -> Result<usize, PickError> {
+        let most = self.lasting.settings.limit.as_ref().map(|limit| limit.in_flight);
+        loop {
+            let index = self.ring.pick(ask).map_err(|nobody| match nobody {
+                Nobody::HasRoom => PickError::Full(self.lasting.name.clone()),
+                Nobody::IsThere => PickError::NoNode(self.lasting.name.clone()),
+            })?;
+            if self.endpoint(index).enter(most) {
+                return Ok(index);
+            } // else another worker took the last room since
+        }
+    }
+
+    /// Waits in the queue until `attempt` gives something else than [`PickError::Full`]. That is given when the queue is
+    /// full too, or the wait too long.
+    pub async fn queued(&self, mut attempt: impl FnMut() -> Result<Permit, PickError>) -> Result<Permit, PickError> {
+        let lasting = &*self.lasting;
+        let full = || PickError::Full(lasting.name.clone());
+        let limit = lasting.settings.limit.as_ref().ok_or_else(full)?;
+        let place = lasting.queue.enter(limit.queue).ok_or_else(full)?;
+        let waiting = place.wait_for(|| match attempt() {
+            Err(PickError::Full(_)) => None,
+            found => Some(found),
+        });
+        tokio::time::timeout(limit.queue_timeout, waiting).await.unwrap_or_else(|_| Err(full()))
+    }
+
+    /// There is a newer catalog.
+    pub fn nodes_changed(&self) {
+        self.lasting.queue.all_changed();
+    }
+
+    /// A request has come to its end.
+    pub fn one_left(&self) {
+        if self.lasting.settings.limit.is_some() {
+            self.lasting.queue.one_left();
+        }
     }
 
     /// A request that passed the breaker has come to its end.
@@ -125,6 +163,13 @@ impl Service {
     pub fn take_retry(&self) -> bool {
         let requests = self.lasting.handed.load(Ordering::Relaxed);
         self.lasting.budget.lock().unwrap_or_else(PoisonError::into_inner).take(requests)
+    }
+
+    /// A try on this endpoint that began then was answered, or failed.
+    pub fn measure(&self, index: usize, started_us: u64, is_answered: bool) {
+        let now_us = self.lasting.clock.now().us();
+        let (latency, took_us) = (self.endpoint(index).latency(), now_us.saturating_sub(started_us));
+        if is_answered { latency.answered(took_us, now_us) } else { latency.failed(took_us, now_us) }
     }
 
     /// Whether an answer with this status counts as a failure.
@@ -216,6 +261,7 @@ impl Service {
             poll_next: self.ring.poll_next(&ask),
             nodes: nodes.collect(),
             request_finish: self.lasting.handed.load(Ordering::Relaxed),
+            waiting: self.lasting.queue.waiting(),
             breaker_open_for: self.lasting.circuit.open_for(|| now.ms()),
         }
     }

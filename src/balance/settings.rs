@@ -23,6 +23,28 @@ pub struct Settings {
     pub ejection: Option<Ejection>,
     /// When the whole service gets no requests for a while; `None`: never.
     pub breaker: Option<Breaker>,
+    /// How many requests a node may have in flight; `None`: as many as come.
+    pub limit: Option<NodeLimit>,
+}
+
+/// How many requests of this process a node may have in flight, and who waits while each has as many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeLimit {
+    /// So many a node.
+    pub in_flight: usize,
+    /// So many wait; any more are refused at once.
+    pub queue: usize,
+    /// For so long, before they are refused too.
+    pub queue_timeout: Duration,
+}
+
+impl NodeLimit {
+    /// A limit with the usual queue.
+    #[must_use]
+    pub fn new(in_flight: usize) -> Self {
+        // a second's wait is what a caller bears; a hundred fill a small node's second
+        Self { in_flight, queue: 100, queue_timeout: Duration::from_secs(1) }
+    }
 }
 
 impl Default for Settings {
@@ -35,6 +57,7 @@ impl Default for Settings {
             slow_start: None,
             ejection: Some(Ejection::default()),
             breaker: None,
+            limit: None,
         }
     }
 }

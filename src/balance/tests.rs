@@ -1,6 +1,7 @@
 mod breaker;
 mod ejection;
 mod pickers;
+mod queue;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};

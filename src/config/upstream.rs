@@ -9,13 +9,18 @@ use super::decode::{Decoder, Field, Table, boolean, number};
 use super::names::{self, SELECTORS, shown as quoted};
 use super::print::{name_of, put};
 use super::units::{format_duration, parse_positive_duration};
-use crate::balance::{Breaker, Ejection, Selector, Settings};
+use crate::balance::{Breaker, Ejection, NodeLimit, Selector, Settings};
 
 /// The keys.
-pub(super) const KEYS: &[&str] = &["selector", "filter", "preferZone", "slowStart", "ejection", "breaker"];
+pub(super) const KEYS: &[&str] =
+    &["selector", "filter", "preferZone", "slowStart", "ejection", "breaker", "maxInFlight", "queue", "queueTimeout"];
 
 /// More failures in a row than this are no threshold any more.
 const MOST_FAILURES: u32 = 10_000;
+/// More requests at once than a process can have.
+const MOST_IN_FLIGHT: usize = 10_000_000;
+/// Each holds a connection, and its request's body, while it waits.
+const MOST_QUEUED: usize = 100_000;
 /// All answers of the class.
 const SERVER_ERRORS: (&str, RangeInclusive<u16>) = ("5xx", 500..=599);
 
@@ -29,6 +34,7 @@ pub(super) struct RawBalance {
     slow_start: Option<Duration>,
     ejection: RawEjection,
     breaker: Option<Breaker>,
+    limit: Option<NodeLimit>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -53,6 +59,7 @@ impl RawBalance {
             slow_start: table.get("slowStart").and_then(|field| decoder.read(&field, slow_start)).flatten(),
             ejection: table.get("ejection").map(|field| RawEjection::read(decoder, &field)).unwrap_or_default(),
             breaker: table.get("breaker").and_then(|field| breaker(decoder, &field)),
+            limit: limit(decoder, table),
         }
     }
 
@@ -66,6 +73,7 @@ impl RawBalance {
             slow_start: self.slow_start,
             ejection: self.ejection.resolve(),
             breaker: self.breaker.clone(),
+            limit: self.limit.clone(),
         }
     }
 }
@@ -115,6 +123,31 @@ fn breaker(decoder: &mut Decoder, field: &Field<'_>) -> Option<Breaker> {
     Some(Breaker { failures: failures.unwrap_or(default.failures), open: open.unwrap_or(default.open) })
 }
 
+fn limit(decoder: &mut Decoder, table: &Table<'_>) -> Option<NodeLimit> {
+    let in_flight = table.get("maxInFlight").and_then(|field| decoder.read(&field, max_in_flight)).flatten();
+    let queue = table.get("queue").and_then(|field| decoder.read_at(&field, number(0, MOST_QUEUED)));
+    let queue_timeout = table.get("queueTimeout").and_then(|field| decoder.read_at(&field, parse_positive_duration));
+    let Some(in_flight) = in_flight else {
+        if table.get("maxInFlight").is_none() {
+            let places = [queue.map(|at| at.place), queue_timeout.map(|at| at.place)];
+            for place in places.into_iter().flatten() {
+                decoder.fault(&place, "nobody waits without a `maxInFlight` beside it");
+            }
+        }
+        return None;
+    };
+    let default = NodeLimit::new(in_flight);
+    Some(NodeLimit {
+        queue: queue.map_or(default.queue, |at| at.value),
+        queue_timeout: queue_timeout.map_or(default.queue_timeout, |at| at.value),
+        ..default
+    })
+}
+
+fn max_in_flight(text: &str) -> Result<Option<usize>, String> {
+    if text == "off" { Ok(None) } else { number(1, MOST_IN_FLIGHT)(text).map(Some) }
+}
+
 /// The settings as an upstream's mapping.
 pub(super) fn shown(settings: &Settings) -> Mapping {
     let mut upstream = Mapping::new();
@@ -140,6 +173,14 @@ pub(super) fn shown(settings: &Settings) -> Mapping {
             put(&mut upstream, "breaker", shown);
         }
         None => put(&mut upstream, "breaker", "off"),
+    }
+    match &settings.limit {
+        Some(limit) => {
+            put(&mut upstream, "maxInFlight", limit.in_flight);
+            put(&mut upstream, "queue", limit.queue);
+            put(&mut upstream, "queueTimeout", format_duration(limit.queue_timeout));
+        }
+        None => put(&mut upstream, "maxInFlight", "off"),
     }
     upstream
 }

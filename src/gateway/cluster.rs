@@ -14,6 +14,9 @@ struct Service {
     request_finish: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ejected: Vec<Ejected>,
+    /// Requests that wait until a node has room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<usize>,
     /// Milliseconds until the open breaker lets one request through.
     #[serde(skip_serializing_if = "Option::is_none")]
     breaker_open_ms: Option<u128>,
@@ -41,25 +44,29 @@ struct GoMs {
 
 /// `{"services":{"user":{"PollNext":0,"Nodes":["ip:rpc_ip:http"],"RequestFinish":0}},"status":true}`; with the query
 /// `form=go-ms` the same under `servers` and without `status`. Where nodes are ejected, a service also has
-/// `"Ejected":[{"Node":"ip:rpc_ip:http","LeftMs":9000}]`, and while its breaker is not closed `"BreakerOpenMs":9000`;
-/// neither in the older form.
+/// `"Ejected":[{"Node":"ip:rpc_ip:http","LeftMs":9000}]`, and while its breaker is not closed `"BreakerOpenMs":9000`,
+/// and while requests wait for room `"Waiting":3`; none of them in the older form.
 pub(super) fn page(view: Vec<ServiceView>, query: &str) -> Vec<u8> {
     let go_ms = query.split('&').any(|pair| pair == "form=go-ms");
     let shown = |service: ServiceView| {
-        let ejected = service.nodes.iter().filter(|_| !go_ms).filter_map(|node| {
-            let left = node.ejected_for?;
-            Some(Ejected { node: node.node.id.to_string(), left_ms: left.as_millis() })
-        });
-        let ejected = ejected.collect();
-        let breaker_open_ms = service.breaker_open_for.filter(|_| !go_ms).map(|left| left.as_millis());
         let nodes = service.nodes.iter().map(|node| node.node.id.to_string()).collect();
-        let shown = Service {
+        let mut shown = Service {
             poll_next: service.poll_next,
             nodes,
             request_finish: service.request_finish,
-            ejected,
-            breaker_open_ms,
+            ejected: Vec::new(),
+            waiting: None,
+            breaker_open_ms: None,
         };
+        if !go_ms {
+            let ejected = service.nodes.iter().filter_map(|node| {
+                let left = node.ejected_for?;
+                Some(Ejected { node: node.node.id.to_string(), left_ms: left.as_millis() })
+            });
+            shown.ejected = ejected.collect();
+            shown.waiting = Some(service.waiting).filter(|waiting| *waiting > 0);
+            shown.breaker_open_ms = service.breaker_open_for.map(|left| left.as_millis());
+        }
         (service.name, shown)
     };
     let services: BTreeMap<String, Service> = view.into_iter().map(shown).collect();

@@ -133,7 +133,7 @@ impl Upstream {
         let mut waits = LazyCell::new(|| Backoff::seeded(policy.backoff, BACKOFF_CAP));
         let end = policy.deadline.map(|after| Deadline { at: Instant::now() + after, after });
         loop {
-            let permit = match self.balancer.pick(service, client_ip, &tried) {
+            let permit = match self.balancer.acquire(service, client_ip, &tried).await {
                 Ok(permit) => permit,
                 Err(error) => return Err(before.unwrap_or_else(|| error.into())),
             };

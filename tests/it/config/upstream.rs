@@ -1,4 +1,4 @@
-use goms::balance::{Breaker, Ejection, Settings};
+use goms::balance::{Breaker, Ejection, NodeLimit, Settings};
 
 use super::*;
 
@@ -89,4 +89,15 @@ fn a_weight_is_from_1_to_1000() {
         let error = cli::parse(args.iter().map(Into::into)).expect_err(bad).to_string();
         assert!(error.contains("must be a number from 1 to 1000"), "{error}");
     }
+}
+
+#[test]
+fn a_limit_brings_its_queue() {
+    assert_eq!((settings("timeout: 1s").limit, settings("maxInFlight: off").limit), (None, None));
+    assert_eq!(settings("maxInFlight: 20").limit, Some(NodeLimit::new(20)));
+    let limit = NodeLimit { in_flight: 20, queue: 0, queue_timeout: Duration::from_millis(300) };
+    assert_eq!(settings("maxInFlight: 20, queue: 0, queueTimeout: 300ms").limit, Some(limit));
+    refused("maxInFlight: 0", "upstreams.user.maxInFlight: must be a number from 1 to 10000000, got `0`");
+    refused("queue: 5", "upstreams.user.queue: nobody waits without a `maxInFlight` beside it");
+    refused("maxInFlight: 5, queue: many", "upstreams.user.queue: must be a number from 0 to 100000");
 }

@@ -12,6 +12,7 @@ mod framing;
 mod headers;
 mod limits;
 mod pickers;
+mod queue;
 mod routes;
 mod rules;
 mod sampling;
