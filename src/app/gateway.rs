@@ -6,7 +6,7 @@ use super::ports::Ports;
 use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
 use super::{AppError, reload};
-use crate::balance::Balancer;
+use crate::balance::{self, Balancer};
 use crate::gateway;
 
 /// The name under which gateways register.
@@ -20,14 +20,13 @@ pub const DEFAULT_PORTS: (u16, u16) = (8080, 8180);
 /// When a listener cannot be used.
 pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, crate::metrics::Load), AppError> {
     let id = process.identity(SERVICE, &ports)?;
-    let services = process.config.gateway.services.iter();
-    let settings: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
+    let settings = self::balance(&process.config.gateway);
     let balancer = Balancer::start(process.registry.catalog(), settings, &process.metrics, &process.background);
     let load = crate::metrics::Load::default();
     let live = gateway::Live::new(process.config.gateway.clone(), &process.metrics);
     let parts = gateway::Parts {
         live: live.clone(),
-        balancer,
+        balancer: balancer.clone(),
         catalog: process.registry.catalog(),
         recorder: process.recorder.clone(),
         origin: process.origin(&id),
@@ -36,8 +35,13 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
         workers: process.config.node.workers,
     };
     let running = gateway::serve(ports.http, parts).map_err(|error| AppError::Part(Box::new(error)))?;
-    reload::follow(process, live)?;
+    reload::follow(process, live, balancer)?;
     let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     Ok((RunningNode { id, rpc, server: Server::Http(running) }, load))
+}
+
+/// How the nodes of each service are chosen and watched.
+pub fn balance(settings: &gateway::Settings) -> HashMap<String, balance::Settings> {
+    settings.services.iter().map(|(name, service)| (name.clone(), service.balance.clone())).collect()
 }

@@ -10,8 +10,9 @@ use prometheus::{IntCounterVec, IntGauge};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::AppError;
 use super::process::Process;
+use super::{AppError, gateway};
+use crate::balance::Balancer;
 use crate::config::{Config, ConfigErrors};
 use crate::gateway::Live;
 
@@ -38,6 +39,7 @@ struct Follower {
     how: Reload,
     file: PathBuf,
     live: Live,
+    balancer: Arc<Balancer>,
     /// In force, but for what needs a restart.
     config: Config,
     /// The text that was read last.
@@ -50,7 +52,7 @@ struct Follower {
 ///
 /// # Errors
 /// When the process cannot listen to SIGHUP.
-pub fn follow(process: &Process, live: Live) -> Result<(), AppError> {
+pub fn follow(process: &Process, live: Live, balancer: Arc<Balancer>) -> Result<(), AppError> {
     let (Some(how), Some(file)) = (process.reload.clone(), process.config.file.clone()) else { return Ok(()) };
     let mut hangup = match how.on_hangup {
         true => Some(signal(SignalKind::hangup()).map_err(AppError::Start)?),
@@ -62,7 +64,7 @@ pub fn follow(process: &Process, live: Live) -> Result<(), AppError> {
     let is_good = is_good.with_label_values::<&str>(&[]);
     is_good.set(1);
     let text = std::fs::read(&file).ok();
-    let mut follower = Follower { how, file, live, config: process.config.clone(), text, reloads, is_good };
+    let mut follower = Follower { how, file, live, balancer, config: process.config.clone(), text, reloads, is_good };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
     let ending = process.background.clone();
@@ -137,6 +139,8 @@ impl Follower {
             config.gateway.call_keys.clone_from(&self.config.gateway.call_keys);
             restart.push("callServiceKey".to_owned());
         }
+        // first how nodes are chosen: a new route may lead to a service that is new too
+        self.balancer.configure(gateway::balance(&config.gateway));
         self.live.replace(config.gateway.clone());
         self.is_good.set(1);
         self.reloads.with_label_values(&["taken"]).inc();

@@ -20,7 +20,7 @@ use crate::shutdown::Shutdown;
 /// Chooses nodes for a whole process; each worker does so through a [`LocalBalancer`] of its own.
 #[derive(Debug)]
 pub struct Balancer {
-    settings: HashMap<String, Settings>,
+    settings: Mutex<HashMap<String, Settings>>,
     clock: Clock,
     ejections: IntCounterVec,
     breaks: IntCounterVec,
@@ -141,7 +141,7 @@ impl Balancer {
             &["service"],
         );
         let (newest, version, random) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(seed));
-        Self { settings, clock, ejections, breaks, newest, version, random }
+        Self { settings: Mutex::new(settings), clock, ejections, breaks, newest, version, random }
     }
 
     /// A worker's way to this balancer.
@@ -160,16 +160,31 @@ impl Balancer {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Chooses and watches nodes by these settings from now on; what is known of the nodes stays.
+    pub fn configure(&self, settings: HashMap<String, Settings>) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let default = Settings::default();
+        let again = |(name, service): (&String, &Arc<Service>)| {
+            (name.clone(), service.with_settings(settings.get(name).unwrap_or(&default)))
+        };
+        if newest.version > 0 {
+            let services: BTreeMap<_, _> = newest.services.iter().map(again).collect();
+            self.publish(&mut newest, services);
+        }
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
     /// Takes over a new catalog: endpoints keep their counters, a service that was called stays known without nodes.
     pub(super) fn apply(&self, catalog: &Catalog) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let known_settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = newest.version == 0;
         let mut services: BTreeMap<String, Arc<Service>> = BTreeMap::new();
         for (name, nodes) in catalog.services() {
             let service = match newest.services.get(name) {
                 Some(known) => known.clone(),
                 None => {
-                    let settings = self.settings.get(name).cloned().unwrap_or_default();
+                    let settings = known_settings.get(name).cloned().unwrap_or_default();
                     let ejections = self.ejections.with_label_values(&[name]);
                     let breaks = self.breaks.with_label_values(&[name]);
                     let counters = Counters { ejections, breaks };
@@ -183,6 +198,10 @@ impl Balancer {
                 services.insert(name.clone(), service.with_nodes(&[], is_first));
             }
         }
+        self.publish(&mut newest, services);
+    }
+
+    fn publish(&self, newest: &mut Snapshot, services: BTreeMap<String, Arc<Service>>) {
         *newest = Snapshot { version: newest.version + 1, services: Arc::new(services) };
         self.version.store(newest.version, Ordering::Release);
         newest.services.values().for_each(|service| service.nodes_changed()); // who is woken finds the new ones

@@ -23,6 +23,7 @@ use crate::registry::Node;
 #[derive(Debug)]
 pub(super) struct Service {
     lasting: Arc<Lasting>,
+    settings: Arc<Settings>,
     ring: Ring,
 }
 
@@ -30,7 +31,6 @@ pub(super) struct Service {
 #[derive(Debug)]
 struct Lasting {
     name: String,
-    settings: Settings,
     clock: Clock,
     handed: AtomicU64,
     /// One node at a time is ejected, so that two workers together leave as many in as one would.
@@ -60,7 +60,6 @@ impl Service {
     pub fn new(name: &str, settings: Settings, clock: Clock, counters: Counters) -> Self {
         let lasting = Lasting {
             name: name.to_owned(),
-            settings,
             clock,
             handed: AtomicU64::new(0),
             ejecting: Mutex::default(),
@@ -69,7 +68,7 @@ impl Service {
             queue: Queue::default(),
             counters,
         };
-        Self { lasting: Arc::new(lasting), ring: Ring::new(Vec::new()) }
+        Self { lasting: Arc::new(lasting), settings: Arc::new(settings), ring: Ring::new(Vec::new()) }
     }
 
     /// The service with these nodes; itself where nothing changed. `were_there`: new ones did not come just now.
@@ -85,11 +84,23 @@ impl Service {
             Some(same) if **same.node() == **node => same.clone(),
             before => {
                 let before = before.map(|before| &**before);
-                Arc::new(Endpoint::new(node.clone(), before, &self.lasting.settings, joined_ms))
+                Arc::new(Endpoint::new(node.clone(), before, &self.settings, joined_ms))
             }
         };
         let endpoints = nodes.iter().map(endpoint).collect();
-        Arc::new(Self { lasting: self.lasting.clone(), ring: self.ring.rebuilt(endpoints) })
+        let (lasting, settings) = (self.lasting.clone(), self.settings.clone());
+        Arc::new(Self { lasting, settings, ring: self.ring.rebuilt(endpoints) })
+    }
+
+    /// The service with these settings; itself where they are the same.
+    pub fn with_settings(self: &Arc<Self>, settings: &Settings) -> Arc<Self> {
+        if *self.settings == *settings {
+            return self.clone();
+        }
+        let again = |known: &Arc<Endpoint>| Arc::new(Endpoint::new(known.node().clone(), Some(known), settings, None));
+        let endpoints = self.ring.endpoints.iter().map(again).collect();
+        let (lasting, settings) = (self.lasting.clone(), Arc::new(settings.clone()));
+        Arc::new(Self { lasting, settings, ring: self.ring.rebuilt(endpoints) })
     }
 
     /// As [`super::LocalBalancer::pick`]. A new request stands behind those that wait; `is_first_in_line` is one of those.
@@ -98,23 +109,26 @@ impl Service {
         if call.tried.is_empty() && !is_first_in_line && lasting.queue.waiting() > 0 {
             return Err(PickError::Full(lasting.name.clone()));
         }
-        let passage = lasting.circuit.enter(|| now.ms());
+        let passage = match self.settings.breaker {
+            Some(_) => lasting.circuit.enter(|| now.ms()),
+            None => Passage::Free,
+        };
         if let Passage::Refused { retry_after } = passage {
             return Err(PickError::Open { service: lasting.name.clone(), retry_after });
         }
         let &Call { client, tried, random } = call;
-        let ask = Ask { settings: &lasting.settings, client, tried, random, now: &now };
+        let ask = Ask { settings: &self.settings, client, tried, random, now: &now };
         let index = self.enter_one(&ask).inspect_err(|_| self.end_probe(passage))?;
         if tried.is_empty() {
             lasting.handed.fetch_add(1, Ordering::Relaxed);
         }
         let is_trial = self.endpoint(index).health().begin_trial(&now);
-        let started_us = (lasting.settings.selector == Selector::P2c).then(|| now.us());
+        let started_us = (self.settings.selector == Selector::P2c).then(|| now.us());
         Ok(Permit::new(self.clone(), index, Admission { passage, is_trial, started_us }))
     }
 
     fn enter_one(&self, ask: &Ask<'_>) -> Result<usize, PickError> {
-        let most = self.lasting.settings.limit.as_ref().map(|limit| limit.in_flight);
+        let most = self.settings.limit.as_ref().map(|limit| limit.in_flight);
         loop {
             let index = self.ring.pick(ask).map_err(|nobody| match nobody {
                 Nobody::HasRoom => PickError::Full(self.lasting.name.clone()),
@@ -131,7 +145,7 @@ impl Service {
     pub async fn queued(&self, mut attempt: impl FnMut() -> Result<Permit, PickError>) -> Result<Permit, PickError> {
         let lasting = &*self.lasting;
         let full = || PickError::Full(lasting.name.clone());
-        let limit = lasting.settings.limit.as_ref().ok_or_else(full)?;
+        let limit = self.settings.limit.as_ref().ok_or_else(full)?;
         let place = lasting.queue.enter(limit.queue).ok_or_else(full)?;
         let waiting = place.wait_for(|| match attempt() {
             Err(PickError::Full(_)) => None,
@@ -147,7 +161,7 @@ impl Service {
 
     /// A request has come to its end.
     pub fn one_left(&self) {
-        if self.lasting.settings.limit.is_some() {
+        if self.settings.limit.is_some() {
             self.lasting.queue.one_left();
         }
     }
@@ -174,7 +188,7 @@ impl Service {
 
     /// Whether an answer with this status counts as a failure.
     pub fn is_failure(&self, status: u16) -> bool {
-        self.lasting.settings.ejection.as_ref().is_some_and(|ejection| ejection.is_failure(status))
+        self.settings.ejection.as_ref().is_some_and(|ejection| ejection.is_failure(status))
     }
 
     /// A success there is news that should not wait for the end of the answer's body.
@@ -186,10 +200,10 @@ impl Service {
     pub fn succeeded(&self, index: usize) {
         let (lasting, endpoint) = (&*self.lasting, self.endpoint(index));
         let now_ms = || lasting.clock.now_ms();
-        if endpoint.health().succeeded(lasting.settings.ejection.as_ref(), now_ms) {
+        if endpoint.health().succeeded(self.settings.ejection.as_ref(), now_ms) {
             log::info!("node is back after its ejection service={} node={}", lasting.name, endpoint.node().id);
         }
-        if lasting.settings.breaker.is_some() && lasting.circuit.succeeded(now_ms) {
+        if self.settings.breaker.is_some() && lasting.circuit.succeeded(now_ms) {
             log::info!("breaker closed, the service answers again service={}", lasting.name);
         }
     }
@@ -197,13 +211,13 @@ impl Service {
     /// A try on this endpoint failed.
     pub fn failed(&self, index: usize) {
         let (lasting, now_ms) = (&*self.lasting, self.lasting.clock.now_ms());
-        let ejection = lasting.settings.ejection.as_ref();
+        let ejection = self.settings.ejection.as_ref();
         let reason = self.endpoint(index).health().failed(ejection, now_ms);
         if let (Some(ejection), Some(reason)) = (ejection, reason) {
             self.eject(index, ejection, reason, now_ms);
         }
         let every_node_fails = || self.pickable().all(|endpoint| endpoint.health().is_failing());
-        if let Some(breaker) = &lasting.settings.breaker
+        if let Some(breaker) = &self.settings.breaker
             && lasting.circuit.failed(breaker, now_ms, every_node_fails)
         {
             lasting.counters.breaks.inc();
@@ -248,7 +262,7 @@ impl Service {
 
     pub fn view(&self) -> ServiceView {
         let (now, random) = (self.lasting.clock.now(), AtomicU64::new(0)); // what is random cannot be foretold
-        let ask = Ask { settings: &self.lasting.settings, client: None, tried: &[], random: &random, now: &now };
+        let ask = Ask { settings: &self.settings, client: None, tried: &[], random: &random, now: &now };
         let nodes = self.ring.endpoints.iter().map(|endpoint| NodeView {
             node: endpoint.node().clone(),
             in_flight: endpoint.in_flight(),

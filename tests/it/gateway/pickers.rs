@@ -64,3 +64,23 @@ async fn p2c_leaves_a_slow_node_alone() {
     }
     assert_eq!((fast.seen().len(), slow.seen().len()), (11, 1));
 }
+
+#[tokio::test]
+async fn other_settings_are_taken_over_and_what_is_known_of_nodes_stays() {
+    let (one, other) = (Origin::echo().await, Origin::echo().await);
+    let door = Door::open(&[one.address, other.address]).await;
+    for _ in 0..4 {
+        assert_eq!(door.get().await.status, 200);
+    }
+    let settings = goms::balance::Settings { selector: Selector::SourceHash, ..Default::default() };
+    door.balancer.configure(HashMap::from([("user".to_owned(), settings)]));
+    for _ in 0..6 {
+        assert_eq!(door.get().await.status, 200);
+    }
+    let mut seen = [one.seen().len(), other.seen().len()];
+    seen.sort_unstable();
+    assert_eq!(seen, [2, 8], "in turn first, then always the client's own");
+    let view = door.balancer.view();
+    assert_eq!(view[0].request_finish, 10);
+    assert_eq!(view[0].nodes.iter().map(|node| node.answered).sum::<u64>(), 10);
+}
