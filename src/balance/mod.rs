@@ -5,6 +5,10 @@
 //! One [`Balancer`] a process follows the catalog and makes a snapshot of each: every `service` with its ring of endpoints.
 //! A worker picks from the newest through its [`LocalBalancer`], without a lock, and a request holds the [`Permit`] until
 //! the answer's body ends, so the number in flight is true at any moment.
+//!
+//! `pick` holds the pickers and `turns` the turns; `outlier` ejects nodes that fail, `breaker` guards a service that fails as
+//! a whole, `queue` holds requests while every node has as many as it may. What they look at, `endpoint`, `latency` and
+//! `clock` keep in atomics.
 
 mod balancer;
 mod breaker;

@@ -14,7 +14,11 @@ pub struct Permit {
     service: Arc<Service>,
     /// Which of the service's endpoints.
     index: usize,
-    admission: Admission,
+    /// What it still has to find out for the service's breaker.
+    passage: Cell<Passage>,
+    /// It still has to find out for a node on trial.
+    is_trial: Cell<bool>,
+    started_us: Option<u64>,
     outcome: Cell<Outcome>,
 }
 
@@ -42,7 +46,9 @@ enum Outcome {
 impl Permit {
     /// The endpoint was entered.
     pub(super) fn new(service: Arc<Service>, index: usize, admission: Admission) -> Self {
-        Self { service, index, admission, outcome: Cell::new(Outcome::Unknown) }
+        let Admission { passage, is_trial, started_us } = admission;
+        let (passage, is_trial) = (Cell::new(passage), Cell::new(is_trial));
+        Self { service, index, passage, is_trial, started_us, outcome: Cell::new(Outcome::Unknown) }
     }
 
     fn endpoint(&self) -> &Endpoint {
@@ -65,7 +71,7 @@ impl Permit {
     /// The node answered with this status; the body may be still to come.
     pub fn answered(&self, status: u16) {
         self.endpoint().note_answer();
-        if let Some(started_us) = self.admission.started_us {
+        if let Some(started_us) = self.started_us {
             self.service.measure(self.index, started_us, true);
         }
         if self.service.is_failure(status) {
@@ -73,6 +79,7 @@ impl Permit {
         } else if self.service.waits_for(self.index) {
             self.outcome.set(Outcome::Told);
             self.service.succeeded(self.index);
+            self.found_out();
         } else {
             self.outcome.set(Outcome::Begun);
         }
@@ -87,11 +94,20 @@ impl Permit {
     /// The node did not answer in time, or its answer broke off or is none.
     pub fn failed(&self) {
         if self.outcome.replace(Outcome::Failed) != Outcome::Failed {
-            if let Some(started_us) = self.admission.started_us {
+            if let Some(started_us) = self.started_us {
                 self.service.measure(self.index, started_us, false);
             }
             self.service.failed(self.index);
+            self.found_out();
         }
+    }
+
+    /// What was to be tried is known: the next may try, even while the answer's body goes on for hours.
+    fn found_out(&self) {
+        if self.is_trial.take() {
+            self.endpoint().health().end_trial();
+        }
+        self.service.end_probe(self.passage.replace(Passage::Free));
     }
 }
 
@@ -100,10 +116,7 @@ impl Drop for Permit {
         if self.outcome.get() == Outcome::Begun {
             self.service.succeeded(self.index);
         }
-        if self.admission.is_trial {
-            self.endpoint().health().end_trial();
-        }
-        self.service.end_probe(self.admission.passage);
+        self.found_out();
         self.endpoint().leave();
         self.service.one_left();
     }

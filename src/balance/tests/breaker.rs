@@ -64,6 +64,10 @@ fn half_open_one_request_at_a_time_finds_out() {
     assert_eq!(cluster.open_ms(), None);
     cluster.fail(5);
     assert_eq!(cluster.open_ms(), None, "it counts from nothing");
+    cluster.fail(1);
+    cluster.wait_ms(3_000);
+    assert!(cluster.pick(&[]).is_ok(), "another may find out while that body still comes");
+    drop(probe);
 }
 
 #[test]

@@ -87,6 +87,21 @@ fn a_node_returns_by_one_request_at_a_time() {
 }
 
 #[test]
+fn a_trial_ends_with_the_answers_head() {
+    let cluster = ejecting(|_| {}, &[1, 2]);
+    cluster.rounds(5, &[1]);
+    cluster.wait_ms(10_000);
+    let endless = cluster.pick(&[2]).unwrap();
+    endless.answered(200);
+    cluster.rounds(5, &[1]);
+    assert_eq!(cluster.out(), [(1, 20_000)]);
+    cluster.wait_ms(20_000);
+    cluster.rounds(1, &[]);
+    assert_eq!(cluster.out(), [], "tried again while the body of the first trial still comes");
+    drop(endless);
+}
+
+#[test]
 fn repeats_are_longer_until_the_node_did_well_as_long_as_it_was_out() {
     let cluster = ejecting(|_| {}, &[1, 2]);
     cluster.rounds(5, &[1]);

@@ -238,3 +238,30 @@ fn a_heavier_node_gets_more_requests() {
     answered.sort_unstable();
     assert_eq!(answered, [2, 6]);
 }
+
+#[test]
+fn a_frozen_node_is_ejected_and_comes_back_once_it_thaws() {
+    let folder = Folder::new();
+    let config = folder.write(
+        "config.yml",
+        "services: { user: { login: { path: /login, timeout: 300ms } } }
+upstreams: { user: { ejection: { failures: 2, for: 500ms } } }
+",
+    );
+    let (gateway, address) = gateway(&folder, &["--config", &config]);
+    let (frozen, _) = service(&folder, "user", &[]);
+    let _others = [service(&folder, "user", &[]), service(&folder, "user", &[])];
+    wait_for_gateway_to_see(&address, "user", 3);
+    let ejected = || get(&address, "/cluster").expect("the page").json()["services"]["user"]["Ejected"].clone();
+    let ask = || assert_eq!(get(&address, "/api/user/login").expect("an answer").status, 200);
+    frozen.signal("STOP");
+    (0..9).for_each(|_| ask()); // each meets it at most once, and goes on to another
+    assert_eq!(ejected().as_array().map(Vec::len), Some(1), "{}", gateway.log());
+    gateway.wait_for("node ejected, its calls go to the others service=user");
+    frozen.signal("CONT");
+    until("the node is back", || {
+        ask();
+        ejected().is_null().then_some(())
+    });
+    gateway.wait_for("node is back after its ejection service=user");
+}
