@@ -201,7 +201,8 @@ impl Upstream {
         node: &Arc<Node>,
         timeout: Duration,
     ) -> Result<Answer, CallError> {
-        let tried = self.try_once(request, body, node, timeout);
+        // pinned, since each of the two ways would have a copy of its state
+        let tried = std::pin::pin!(self.try_once(request, body, node, timeout));
         match end {
             None => tried.await,
             Some(Deadline { at, after }) => tokio::time::timeout_at(at.into(), tried)
