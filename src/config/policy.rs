@@ -41,6 +41,8 @@ pub(super) const ENCODES: [(&str, Encode); 3] =
 /// The words of [`AnswerForm`].
 pub(super) const ANSWERS: [(&str, AnswerForm); 3] =
     [("goms", AnswerForm::Goms), ("go-ms", AnswerForm::GoMs), ("untouched", AnswerForm::Untouched)];
+/// The keys of [`Overrides`] that actions, routes and upstreams have.
+pub(super) const KEYS: &[&str] = &["timeout", "deadline", "retry", "encode", "answer"];
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// Each try may take the whole timeout; more tries than this only hide an outage.
 const MOST_ATTEMPTS: u32 = 20;
@@ -74,9 +76,8 @@ fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
         return Some(RawAction { path, methods: Vec::new(), overrides: Overrides::default() });
     }
     let before = decoder.faults.len();
-    let table = decoder.table(field, &["path", "methods", "timeout", "deadline", "retry", "encode", "answer"]);
-    let methods = table.get("methods").map(|field| decoder.list(&field)).unwrap_or_default();
-    let methods = methods.iter().filter_map(|field| decoder.read(field, method)).collect();
+    let table = decoder.table(field, &[&["path", "methods"], KEYS].concat());
+    let methods = methods(decoder, &table);
     let overrides = overrides(decoder, &table);
     match table.get("path") {
         Some(field) => Some(RawAction { path: decoder.read(&field, path)?, methods, overrides }),
@@ -93,8 +94,7 @@ fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
 pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<String, At<Overrides>> {
     let mut upstreams = BTreeMap::new();
     for (name, field) in decoder.names(field, names::service_name).iter() {
-        let known = [&["timeout", "deadline", "retry", "encode", "answer"], upstream::KEYS].concat();
-        let table = decoder.table(field, &known);
+        let table = decoder.table(field, &[KEYS, upstream::KEYS].concat());
         let mut value = overrides(decoder, &table);
         value.balance = RawBalance::read(decoder, &table);
         upstreams.insert(name.to_owned(), At { value, place: field.place.clone() });
@@ -142,8 +142,14 @@ fn retry_word(text: &str) -> Result<Option<u16>, String> {
     }
 }
 
+/// Reads `methods`.
+pub(super) fn methods(decoder: &mut Decoder, table: &Table<'_>) -> Vec<String> {
+    let methods = table.get("methods").map(|field| decoder.list(&field)).unwrap_or_default();
+    methods.iter().filter_map(|field| decoder.read(field, method)).collect()
+}
+
 /// Reads a method, in any case.
-pub(super) fn method(text: &str) -> Result<String, String> {
+fn method(text: &str) -> Result<String, String> {
     let upper = text.to_uppercase();
     if METHODS.contains(&upper.as_str()) { Ok(upper) } else { Err(unknown("method", text, &METHODS)) }
 }

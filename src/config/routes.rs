@@ -27,11 +27,11 @@ enum RawOutcome {
 
 /// What says what becomes of a request; one of them.
 const OUTCOMES: [&str; 4] = ["service", "services", "redirect", "respond"];
-/// What is said of a call only.
-const OF_CALLS: [&str; 7] = ["rewrite", "strip", "timeout", "deadline", "retry", "encode", "answer"];
+/// What is said of a call only, besides [`policy::KEYS`].
+const OF_CALLS: [&str; 2] = ["rewrite", "strip"];
 /// A share in a thousand is the finest that is asked for.
 const MOST_WEIGHT: u16 = 1000;
-/// A round of turns has at most the sum of the weights.
+/// Each is looked at for every request of the route.
 const MOST_SHARES: usize = 16;
 /// The statuses that send a client elsewhere (RFC 9110 section 15.4).
 const REDIRECTS: [(&str, u16); 5] = [("301", 301), ("302", 302), ("303", 303), ("307", 307), ("308", 308)];
@@ -47,8 +47,8 @@ pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> Vec<At<RawRoute>
 }
 
 fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
-    let known: Vec<&str> = ["name", "match"].into_iter().chain(OUTCOMES).chain(OF_CALLS).collect();
-    let table = decoder.table(field, &known);
+    let of_calls = [&OF_CALLS, policy::KEYS].concat();
+    let table = decoder.table(field, &[&["name", "match"], &OUTCOMES[..], &of_calls].concat());
     let name = table.get("name").and_then(|field| decoder.read_at(&field, names::action_name));
     let when = match table.get("match") {
         Some(field) => condition(decoder, &field),
@@ -64,7 +64,7 @@ fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
         return None;
     };
     if !outcome.starts_with("service")
-        && let Some((key, field)) = OF_CALLS.into_iter().find_map(|key| table.get(key).map(|field| (key, field)))
+        && let Some((key, field)) = of_calls.into_iter().find_map(|key| table.get(key).map(|field| (key, field)))
     {
         decoder.fault(&field.place, format!("`{key}` is for routes to a service, this one has `{outcome}`"));
     }
@@ -85,8 +85,7 @@ fn condition(decoder: &mut Decoder, field: &Field<'_>) -> Option<Condition> {
     let table = decoder.table(field, &["host", "path", "methods", "headers", "query"]);
     let host = table.get("host").map(|field| decoder.read(&field, HostPattern::parse));
     let path = table.get("path").map(|field| decoder.read(&field, PathPattern::parse));
-    let methods = table.get("methods").map(|field| decoder.list(&field)).unwrap_or_default();
-    let methods = methods.iter().filter_map(|field| decoder.read(field, policy::method)).collect();
+    let methods = policy::methods(decoder, &table);
     let headers = fields(decoder, table.get("headers"), header_name);
     let query = fields(decoder, table.get("query"), |name| Ok(name.to_owned()));
     let Some(path) = path else {
