@@ -30,6 +30,7 @@ pub use balancer::{Balancer, LocalBalancer, NodeView, PickError, ServiceView};
 pub use endpoint::MOST_WEIGHT;
 pub use permit::Permit;
 pub use settings::{Breaker, Ejection, NodeLimit, Settings};
+pub(crate) use turns::Turns;
 
 /// How a node is chosen. Weights are those that nodes say of themselves, 1 if they say nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 /// by nginx's smooth weighted round robin: each turn everyone gains its weight, and the one with most goes next and pays
 /// what all gained. With the weights 5, 1 and 1 that is a a b a c a a, never five of one in a row.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     /// Where the next search starts; always under the ring's length, or 0.
     next: AtomicUsize,
     /// What each place gained and did not pay yet.

@@ -3,8 +3,7 @@
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Settings;
-use super::pattern;
-use super::route::{Asked, Routes};
+use super::route::{self, Asked, Routes};
 use super::rule::Outcome;
 use crate::metrics::Metrics;
 
@@ -73,9 +72,9 @@ impl Question {
 pub fn explain(settings: &Settings, question: &Question) -> Result<Explanation, String> {
     let headers = question.headers()?;
     let routes = Routes::new(settings, &Metrics::new());
-    let path = match pattern::normal(&question.path) {
+    let path = match route::unambiguous(&question.path, &question.host) {
         Ok(path) => path,
-        Err(why) => return Ok(Explanation { tried: Vec::new(), outcome: Err(format!("the path {why}")) }),
+        Err(failure) => return Ok(Explanation { tried: Vec::new(), outcome: Err(failure.to_string()) }),
     };
     let asked = Asked {
         method: &question.method,

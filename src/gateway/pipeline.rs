@@ -18,9 +18,9 @@ use super::answer::{self, Answer, Body};
 use super::journal::{Journal, client_ip};
 use super::live::{Table, View};
 use super::respond::Failure;
-use super::route::Asked;
+use super::route::{self, Asked};
 use super::rule::Outcome;
-use super::{body, cluster, host, limit, pattern};
+use super::{body, cluster, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
@@ -88,12 +88,8 @@ async fn steps(
     let limits = &table.settings.limits;
 
     // where to
-    let path = pattern::normal(request.path()).map_err(|why| Failure::Ambiguous(format!("the path {why}")))?;
-    let asked = Asked::new(request, &path);
-    if !host::is_valid(asked.host) {
-        return Err(Failure::Ambiguous("the Host field is no host with an optional port".to_owned()));
-    }
-    let (route, found) = table.routes.find(&asked)?;
+    let path = route::unambiguous(request.path(), route::host_of(request))?;
+    let (route, found) = table.routes.find(&Asked::new(request, &path))?;
     journal.routed(route);
 
     // whether it may

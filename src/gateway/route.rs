@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{HOST, HeaderMap, HeaderValue};
@@ -13,7 +12,8 @@ use url::form_urlencoded;
 use super::pattern::Found;
 use super::respond::Failure;
 use super::rule::{Condition, FieldCondition, Outcome, Rule, Share};
-use super::{AnswerForm, HostPattern, Settings};
+use super::{AnswerForm, HostPattern, Settings, host, pattern};
+use crate::balance::Turns;
 use crate::metrics::Metrics;
 
 /// All routes.
@@ -38,12 +38,6 @@ pub(super) struct Route {
     pub name: Arc<str>,
     pub meters: Arc<Meters>,
     turns: Turns,
-}
-
-/// Whose turn it is among services that share a route: each gets its exact part of every round, spread evenly.
-struct Turns {
-    round: Vec<u16>,
-    next: AtomicUsize,
 }
 
 /// A route's instruments, looked up once.
@@ -109,19 +103,36 @@ impl std::fmt::Display for FieldCondition {
 }
 
 impl<'r> Asked<'r> {
-    /// `path` is [`super::pattern::normal`].
+    /// `path` is [`unambiguous`].
     pub fn new(request: &'r HttpRequest, path: &'r str) -> Self {
-        let headers = request.headers();
-        let named = || headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         Self {
             method: request.method().as_str(),
-            // RFC 9112 section 3.2.2: a target with a host goes before the field
-            host: request.uri().authority().map_or_else(named, |authority| authority.as_str()),
+            host: host_of(request),
             path,
-            headers,
+            headers: request.headers(),
             query: request.query_string(),
         }
     }
+}
+
+/// The path in its one spelling.
+///
+/// # Errors
+/// What of path or host another reader might understand otherwise.
+pub(super) fn unambiguous<'r>(path: &'r str, host: &str) -> Result<Cow<'r, str>, Failure> {
+    let path = pattern::normal(path).map_err(|why| Failure::Ambiguous(format!("the path {why}")))?;
+    if host::is_valid(host) {
+        Ok(path)
+    } else {
+        Err(Failure::Ambiguous("the Host field is no host with an optional port".to_owned()))
+    }
+}
+
+/// The host that a request names.
+pub(super) fn host_of(request: &HttpRequest) -> &str {
+    // RFC 9112 section 3.2.2: a target with a host goes before the field
+    let named = || request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    request.uri().authority().map_or_else(named, |authority| authority.as_str())
 }
 
 impl Meters {
@@ -246,12 +257,9 @@ impl Routes {
 
 impl Route {
     fn new(rule: Rule, metrics: &Metrics) -> Self {
-        let (service, turns) = match &rule.then {
-            Outcome::Call(call) => (
-                call.services.first().map(|share| share.service.as_str()).unwrap_or_default(),
-                Turns::new(&call.services),
-            ),
-            Outcome::Redirect(_) | Outcome::Respond(_) => ("", Turns::new(&[])),
+        let service = match &rule.then {
+            Outcome::Call(call) => call.services.first().map(|share| share.service.as_str()).unwrap_or_default(),
+            Outcome::Redirect(_) | Outcome::Respond(_) => "",
         };
         // of a service's own action without the service, which is a label already
         let own = rule.name.strip_prefix(service).and_then(|name| name.strip_prefix('/'));
@@ -261,45 +269,23 @@ impl Route {
             name: Arc::from(rule.name),
             when: rule.when,
             then: rule.then,
-            turns,
+            turns: Turns::default(),
         }
     }
 
-    /// The service whose turn it is.
+    /// The service whose turn it is: each gets its exact part of every round, spread evenly.
     pub fn service<'s>(&self, services: &'s [Share]) -> &'s str {
-        services.get(self.turns.next()).map(|share| share.service.as_str()).unwrap_or_default()
+        let share = match services {
+            [only] => Some(only),
+            many => next_of(&self.turns, many).and_then(|place| many.get(place)),
+        };
+        share.map(|share| share.service.as_str()).unwrap_or_default()
     }
 }
 
-impl Turns {
-    /// Smooth weighted round robin: whoever is most behind its part goes next.
-    fn new(shares: &[Share]) -> Self {
-        let divisor = shares.iter().fold(0, |divisor, share| greatest_common_divisor(divisor, share.weight)).max(1);
-        let weights: Vec<i64> = shares.iter().map(|share| i64::from(share.weight / divisor)).collect();
-        let total: i64 = weights.iter().sum();
-        let mut behind = vec![0; weights.len()];
-        let mut round = Vec::new();
-        for _ in 0..total {
-            behind.iter_mut().zip(&weights).for_each(|(behind, weight)| *behind += weight);
-            // among equals the first, as max_by_key takes the last
-            let Some(next) = (0..behind.len()).rev().max_by_key(|place| behind[*place]) else { break };
-            behind[next] -= total;
-            round.push(u16::try_from(next).unwrap_or_default()); // there are few services
-        }
-        Self { round, next: AtomicUsize::new(0) }
-    }
-
-    fn next(&self) -> usize {
-        match self.round.as_slice() {
-            [] => 0,
-            [only] => usize::from(*only),
-            round => usize::from(round[self.next.fetch_add(1, Ordering::Relaxed) % round.len()]),
-        }
-    }
-}
-
-fn greatest_common_divisor(one: u16, other: u16) -> u16 {
-    if other == 0 { one } else { greatest_common_divisor(other, one % other) }
+fn next_of(turns: &Turns, shares: &[Share]) -> Option<usize> {
+    let weight = |place: usize| shares.get(place).map(|share| i64::from(share.weight)).filter(|weight| *weight > 0);
+    turns.take_weighted(shares.len(), weight)
 }
 
 /// Two sorted lists of places as one.
@@ -342,19 +328,19 @@ mod tests {
 
     #[test]
     fn each_service_gets_its_part_of_every_round_spread_evenly() {
-        let turns = |weights: &[u16]| {
+        let round = |weights: &[u16], turns: usize| -> Vec<usize> {
             let share = |weight: &u16| Share { service: String::new(), weight: *weight };
-            Turns::new(&weights.iter().map(share).collect::<Vec<_>>())
+            let (shares, of) = (weights.iter().map(share).collect::<Vec<_>>(), Turns::default());
+            (0..turns).map(|_| next_of(&of, &shares).unwrap()).collect()
         };
-        assert_eq!(turns(&[1]).round, [0]);
-        assert_eq!(turns(&[50, 50]).round, [0, 1]);
-        assert_eq!(turns(&[3, 1]).round, [0, 0, 1, 0]);
-        assert_eq!(turns(&[0, 7]).round, [1]);
-        let round = turns(&[90, 9, 1]).round;
-        let part = |place| round.iter().filter(|turn| **turn == place).count();
+        assert_eq!(round(&[1], 1), [0]);
+        assert_eq!(round(&[50, 50], 2), [0, 1]);
+        assert_eq!(round(&[3, 1], 4), [0, 0, 1, 0]);
+        assert_eq!(round(&[0, 7], 3), [1, 1, 1]);
+        let hundred = round(&[90, 9, 1], 100);
+        let part = |place| hundred.iter().filter(|turn| **turn == place).count();
         assert_eq!([part(0), part(1), part(2)], [90, 9, 1]);
-        let canary = turns(&[2, 1]);
-        assert_eq!([(); 7].map(|()| canary.next()), [0, 1, 0, 0, 1, 0, 0]);
+        assert_eq!(round(&[2, 1], 7), [0, 1, 0, 0, 1, 0, 0]);
     }
 
     #[test]
