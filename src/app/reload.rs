@@ -10,8 +10,8 @@ use prometheus::{IntCounterVec, IntGauge};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
+use super::AppError;
 use super::process::Process;
-use super::{AppError, gateway};
 use crate::balance::Balancer;
 use crate::config::{Config, ConfigErrors};
 use crate::gateway::Live;
@@ -140,7 +140,7 @@ impl Follower {
             restart.push("callServiceKey".to_owned());
         }
         // first how nodes are chosen: a new route may lead to a service that is new too
-        self.balancer.configure(gateway::balance(&config.gateway));
+        self.balancer.configure(config.gateway.balance());
         self.live.replace(config.gateway.clone());
         self.is_good.set(1);
         self.reloads.with_label_values(&["taken"]).inc();

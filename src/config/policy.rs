@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::decode::{At, Decoder, Field, Table, boolean, number, word};
 use super::names::{self, nearest, shown, unknown};
+use super::routes;
 use super::units::{parse_duration, parse_positive_duration};
 use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
-use crate::gateway::{Action, AnswerForm, Encode, Service};
+use crate::gateway::{Action, AnswerForm, Encode, Fallback, Service};
 use crate::upstream::Policy;
 
 /// What an action or an upstream says of calls.
@@ -28,6 +29,8 @@ pub(super) struct Overrides {
     backoff: Option<Duration>,
     encode: Option<Encode>,
     answer: Option<AnswerForm>,
+    /// `Some(None)`: none.
+    fallback: Option<Option<Fallback>>,
 }
 
 /// An action as written.
@@ -45,8 +48,17 @@ pub(super) const ENCODES: [(&str, Encode); 3] =
 pub(super) const ANSWERS: [(&str, AnswerForm); 3] =
     [("goms", AnswerForm::Goms), ("go-ms", AnswerForm::GoMs), ("untouched", AnswerForm::Untouched)];
 /// The keys of [`Overrides`] that actions, routes and upstreams have.
-pub(super) const KEYS: &[&str] =
-    &["timeout", "connectTimeout", "stallTimeout", "tunnelTimeout", "deadline", "retry", "encode", "answer"];
+pub(super) const KEYS: &[&str] = &[
+    "timeout",
+    "connectTimeout",
+    "stallTimeout",
+    "tunnelTimeout",
+    "deadline",
+    "retry",
+    "fallback",
+    "encode",
+    "answer",
+];
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// Each try may take the whole timeout; more tries than this only hide an outage.
 const MOST_ATTEMPTS: u32 = 20;
@@ -118,6 +130,7 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         deadline: table.get("deadline").and_then(|field| decoder.read(&field, deadline)),
         encode: table.get("encode").and_then(|field| decoder.read(&field, word("word", &ENCODES))),
         answer: table.get("answer").and_then(|field| decoder.read(&field, word("word", &ANSWERS))),
+        fallback: table.get("fallback").and_then(|field| routes::fallback(decoder, &field)),
         ..Overrides::default()
     };
     if let Some(field) = table.get("retry") {
@@ -184,7 +197,10 @@ pub(super) fn resolve(
     selector: Selector,
     own_zone: &str,
 ) -> BTreeMap<String, Service> {
-    for service in routed {
+    let actions = services.values().flat_map(BTreeMap::values).map(|action| &action.overrides);
+    let fallbacks = actions.chain(upstreams.values().map(|at| &at.value)).filter_map(Overrides::fallback_service);
+    let fallbacks: Vec<String> = fallbacks.map(str::to_owned).collect();
+    for service in fallbacks.into_iter().chain(routed) {
         services.entry(service).or_default();
     }
     for (name, upstream) in upstreams.iter().filter(|(name, _)| !services.contains_key(*name)) {
@@ -203,7 +219,8 @@ pub(super) fn resolve(
 
 fn resolve_action(raw: RawAction, upstream: &Overrides) -> Action {
     let (encode, answer) = raw.overrides.forms(upstream, (Encode::default(), AnswerForm::default()));
-    Action { policy: raw.overrides.policy(upstream), path: raw.path, methods: raw.methods, encode, answer }
+    let (policy, fallback) = (raw.overrides.policy(upstream), raw.overrides.fallback(upstream));
+    Action { policy, fallback, path: raw.path, methods: raw.methods, encode, answer }
 }
 
 impl Overrides {
@@ -222,6 +239,19 @@ impl Overrides {
             retry_non_idempotent: non_idempotent.unwrap_or(default.retry_non_idempotent),
             retry_status: retry_status.cloned().unwrap_or(default.retry_status),
             backoff: self.backoff.or(upstream.backoff).unwrap_or(default.backoff),
+        }
+    }
+
+    /// The same for what is done where nobody could be asked.
+    pub(super) fn fallback(&self, upstream: &Self) -> Option<Fallback> {
+        self.fallback.clone().or_else(|| upstream.fallback.clone()).flatten()
+    }
+
+    /// The service that is called then.
+    pub(super) fn fallback_service(&self) -> Option<&str> {
+        match &self.fallback {
+            Some(Some(Fallback::Service(service))) => Some(service),
+            _ => None,
         }
     }
 

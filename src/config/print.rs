@@ -11,7 +11,7 @@ use super::raw::LEVELS;
 use super::units::format_duration;
 use super::upstream;
 use super::{Config, LogFormat};
-use crate::gateway::{Action, FieldCondition, Outcome, Rule, Service, Share};
+use crate::gateway::{Action, Fallback, FieldCondition, Outcome, Respond, Rule, Service, Share};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
@@ -221,6 +221,7 @@ fn action(settings: &Action) -> Mapping {
     put(&mut action, "path", settings.path.as_str());
     put(&mut action, "methods", texts(settings.methods.iter()));
     put_policy(&mut action, &settings.policy);
+    put_fallback(&mut action, settings.fallback.as_ref());
     put(&mut action, "encode", name_of(&ENCODES, settings.encode));
     put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
     action
@@ -239,6 +240,42 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(&mut retry, "nonIdempotent", policy.retry_non_idempotent);
     put(&mut retry, "backoff", duration(policy.backoff));
     put(mapping, "retry", retry);
+}
+
+fn put_fallback(mapping: &mut Mapping, fallback: Option<&Fallback>) {
+    match fallback {
+        None => put(mapping, "fallback", "none"),
+        Some(Fallback::Service(service)) => put(mapping, "fallback", only("service", service.as_str())),
+        Some(Fallback::Respond(respond)) => put(mapping, "fallback", only("respond", fixed(respond))),
+    }
+}
+
+fn only(key: &str, value: impl Into<Value>) -> Mapping {
+    let mut mapping = Mapping::new();
+    put(&mut mapping, key, value);
+    mapping
+}
+
+fn fixed(respond: &Respond) -> Mapping {
+    let mut answer = Mapping::new();
+    put(&mut answer, "status", respond.status);
+    put(&mut answer, "body", String::from_utf8_lossy(&respond.body).into_owned());
+    put(&mut answer, "type", respond.content_type.as_str());
+    answer
+}
+
+/// `services: {…}`, or `service` with `versions: {…}`.
+fn put_shares(route: &mut Mapping, shares: &[Share]) {
+    let weights = |name: fn(&Share) -> &str| -> Mapping {
+        shares.iter().map(|share| (Value::from(name(share)), Value::from(share.weight))).collect()
+    };
+    match shares.first() {
+        Some(first) if first.version().is_some() => {
+            put(route, "service", first.service());
+            put(route, "versions", weights(|share| share.version().unwrap_or_default()));
+        }
+        _ => put(route, "services", weights(Share::service)),
+    }
 }
 
 fn route(rule: &Rule) -> Mapping {
@@ -263,12 +300,12 @@ fn route(rule: &Rule) -> Mapping {
     put(&mut route, "match", when);
     match &rule.then {
         Outcome::Call(call) => {
-            let weight = |share: &Share| (Value::from(share.service.as_str()), Value::from(share.weight));
-            put(&mut route, "services", call.services.iter().map(weight).collect::<Mapping>());
+            put_shares(&mut route, &call.services);
             if let Some(rewrite) = &call.rewrite {
                 put(&mut route, "rewrite", if rewrite.as_str().is_empty() { "/" } else { rewrite.as_str() });
             }
             put_policy(&mut route, &call.policy);
+            put_fallback(&mut route, call.fallback.as_ref());
             put(&mut route, "encode", name_of(&ENCODES, call.encode));
             put(&mut route, "answer", name_of(&ANSWERS, call.answer));
         }
@@ -279,11 +316,7 @@ fn route(rule: &Rule) -> Mapping {
             put(&mut route, "redirect", to);
         }
         Outcome::Respond(respond) => {
-            let mut answer = Mapping::new();
-            put(&mut answer, "status", respond.status);
-            put(&mut answer, "body", String::from_utf8_lossy(&respond.body).into_owned());
-            put(&mut answer, "type", respond.content_type.as_str());
-            put(&mut route, "respond", answer);
+            put(&mut route, "respond", fixed(respond));
         }
     }
     route

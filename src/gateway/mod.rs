@@ -29,13 +29,13 @@ pub use explain::{Explanation, Question, Taken, Tried, explain};
 pub use host::HostPattern;
 pub use live::Live;
 pub use pattern::PathPattern;
-pub use rule::{Call, Condition, FieldCondition, Outcome, Redirect, Respond, Rule, Share};
+pub use rule::{Call, Condition, Fallback, FieldCondition, Outcome, Redirect, Respond, Rule, Share};
 pub use server::{GatewayError, Parts, serve};
 pub use template::Template;
 
 pub use crate::drain::Running;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::balance;
@@ -56,6 +56,25 @@ pub struct Settings {
     pub access_log: bool,
 }
 
+impl Settings {
+    /// How the nodes of each service are chosen and watched, and those of each version that a route names.
+    #[must_use]
+    pub fn balance(&self) -> HashMap<String, balance::Settings> {
+        let services = self.services.iter();
+        let mut all: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
+        for rule in &self.routes {
+            let Outcome::Call(call) = &rule.then else { continue };
+            for share in &call.services {
+                if let Some(version) = share.version() {
+                    let settings = all.get(share.service()).cloned().unwrap_or_default();
+                    all.insert(share.group().to_owned(), settings.of_version(share.service(), version));
+                }
+            }
+        }
+        all
+    }
+}
+
 /// A service behind the gateway.
 #[derive(Clone, Debug, Default)]
 pub struct Service {
@@ -74,6 +93,8 @@ pub struct Action {
     pub methods: Vec<String>,
     /// Deadline and retries.
     pub policy: Policy,
+    /// Instead of a call that reached nobody.
+    pub fallback: Option<Fallback>,
     /// What the service gets as a body.
     pub encode: Encode,
     /// What is made of the service's answer.

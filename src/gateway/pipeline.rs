@@ -19,7 +19,7 @@ use super::journal::{Journal, client_ip};
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
-use super::rule::Outcome;
+use super::rule::{Fallback, Outcome};
 use super::{body, cluster, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
@@ -120,11 +120,20 @@ async fn steps(
         call_key: table.settings.call_keys.first().map(String::as_str),
         forwarded: Some(Forwarded { client: client_ip(request), proto: "http", host }),
     };
-    let upstream = worker.upstream.call(route.service(&call.services), sent, &call.policy).await;
-    let upstream = upstream.map_err(|error| match error {
-        CallError::NoNode(_) if worker.catalog.borrow().is_none() => Failure::NotKnownYet,
-        error => Failure::Call(error),
-    })?;
+    let fallback = match &call.fallback {
+        Some(Fallback::Service(service)) => Some(service.as_str()),
+        _ => None,
+    };
+    let upstream = match worker.upstream.call(route.group(&call.services), fallback, sent, &call.policy).await {
+        Ok(upstream) => upstream,
+        Err(error) => match &call.fallback {
+            Some(Fallback::Respond(respond)) if error.was_not_sent() => return Ok(answer::fixed(respond)),
+            _ if matches!(error, CallError::NoNode(_)) && worker.catalog.borrow().is_none() => {
+                return Err(Failure::NotKnownYet);
+            }
+            _ => return Err(Failure::Call(error)),
+        },
+    };
 
     // the answer
     answer::make(upstream, call.answer, request.method() == Method::HEAD).await

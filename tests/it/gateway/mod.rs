@@ -4,10 +4,12 @@
 mod answers;
 mod bodies;
 mod breaker;
+mod canary;
 mod deadlines;
 mod drain;
 mod ejection;
 mod failures;
+mod fallback;
 mod framing;
 mod headers;
 mod limits;
@@ -22,7 +24,6 @@ mod traces;
 mod turns;
 mod websocket;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,9 +80,7 @@ impl Door {
 
     fn with_traces(publisher: Publisher, settings: Settings, traces: &trace::Settings) -> Self {
         let (background, metrics) = (Shutdown::new(), Metrics::new());
-        let services = settings.services.iter();
-        let balance: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
-        let balancer = Balancer::start(publisher.subscribe(), balance, &metrics, &background);
+        let balancer = Balancer::start(publisher.subscribe(), settings.balance(), &metrics, &background);
         let (recorder, events) = Recorder::channel(traces, &metrics);
         let live = Live::new(settings, &metrics);
         let parts = Parts {
@@ -170,6 +169,7 @@ fn action(path: &str) -> Action {
         path: path.into(),
         methods: Vec::new(),
         policy: Policy { timeout: Duration::from_secs(5), backoff: Duration::from_millis(2), ..Policy::default() },
+        fallback: None,
         encode: Encode::Json,
         answer: AnswerForm::Goms,
     }
