@@ -188,6 +188,7 @@ impl Config {
         put(&mut limits, "headerTimeout", duration(settings.header_timeout));
         put(&mut limits, "bodyTimeout", duration(settings.body_timeout));
         put(&mut limits, "idleTimeout", duration(settings.idle_timeout));
+        put(&mut limits, "sendTimeout", duration(settings.send_timeout));
         put(&mut limits, "connections", settings.connections);
         put(&mut limits, "inFlight", settings.in_flight);
         put(root, "limits", limits);

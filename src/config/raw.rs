@@ -97,6 +97,7 @@ pub(super) struct RawLimits {
     pub(super) header_timeout: Option<Duration>,
     pub(super) body_timeout: Option<Duration>,
     pub(super) idle_timeout: Option<Duration>,
+    pub(super) send_timeout: Option<Duration>,
     pub(super) connections: Option<usize>,
     pub(super) in_flight: Option<usize>,
 }
@@ -113,6 +114,8 @@ pub(super) struct RawRegistry {
 
 /// More connections or requests at once than a process can have.
 const MOST_AT_ONCE: usize = 10_000_000;
+/// actix-http reads heads of up to 128 KiB, the request's line and what stands between names and values included.
+const MOST_HEADER_BYTES: u64 = 112 << 10;
 /// A consumer, the spool and RabbitMQ (by default) take 16 MiB at once. Text that is no JSON may take six bytes for one
 /// in an event, and a batch is up to 1 MiB before its last event.
 const MOST_TRACED_BODY: u64 = 1 << 20;
@@ -315,18 +318,27 @@ impl Decoder {
     }
 
     fn limits(&mut self, field: &Field<'_>) -> RawLimits {
-        let known =
-            ["bodyBytes", "headerBytes", "headerTimeout", "bodyTimeout", "idleTimeout", "connections", "inFlight"];
+        let known = [
+            "bodyBytes",
+            "headerBytes",
+            "headerTimeout",
+            "bodyTimeout",
+            "idleTimeout",
+            "sendTimeout",
+            "connections",
+            "inFlight",
+        ];
         let table = self.table(field, &known);
         let mut duration = |key| table.get(key).and_then(|field| self.read(&field, parse_positive_duration));
-        let (header_timeout, body_timeout, idle_timeout) =
-            (duration("headerTimeout"), duration("bodyTimeout"), duration("idleTimeout"));
+        let (header_timeout, body_timeout) = (duration("headerTimeout"), duration("bodyTimeout"));
+        let (idle_timeout, send_timeout) = (duration("idleTimeout"), duration("sendTimeout"));
         RawLimits {
             body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(1, u64::MAX))),
-            header_bytes: table.get("headerBytes").and_then(|field| self.read(&field, size(1, u64::MAX))),
+            header_bytes: table.get("headerBytes").and_then(|field| self.read(&field, size(1, MOST_HEADER_BYTES))),
             header_timeout,
             body_timeout,
             idle_timeout,
+            send_timeout,
             connections: table.get("connections").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
             in_flight: table.get("inFlight").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
         }

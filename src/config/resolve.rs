@@ -316,6 +316,7 @@ fn limits(raw: &RawLimits) -> gateway::Limits {
         header_timeout: raw.header_timeout.unwrap_or(default.header_timeout),
         body_timeout: raw.body_timeout.unwrap_or(default.body_timeout),
         idle_timeout: raw.idle_timeout.unwrap_or(default.idle_timeout),
+        send_timeout: raw.send_timeout.unwrap_or(default.send_timeout),
         connections: raw.connections.unwrap_or(default.connections),
         in_flight: raw.in_flight.unwrap_or(default.in_flight),
     }

@@ -79,6 +79,7 @@ impl Settings {
         let fixed = [
             ("limits.headerTimeout", old.header_timeout != new.header_timeout),
             ("limits.idleTimeout", old.idle_timeout != new.idle_timeout),
+            ("limits.sendTimeout", old.send_timeout != new.send_timeout),
             ("limits.connections", old.connections != new.connections),
         ];
         fixed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()

@@ -1,6 +1,6 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
-//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`.
+//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `listener`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that
@@ -116,6 +116,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// How long a connection may idle between requests.
     pub idle_timeout: Duration,
+    /// How long a client may take nothing of its answer: it is cut off.
+    pub send_timeout: Duration,
     /// Connections a worker.
     pub connections: usize,
     /// Requests in flight in this process: 429 with `Retry-After`.
@@ -130,6 +132,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75), // nginx's keepalive_timeout
+            send_timeout: Duration::from_secs(60), // its send_timeout
             connections: 25_000,
             in_flight: 20_000,
         }
