@@ -44,6 +44,7 @@
 //! | [`admin`] | the back door: health, metrics, the process's nodes |
 //! | [`app`] | the composition root: roles, and the commands that read |
 //! | [`drain`] | how an HTTP server ends without failing a request |
+//! | `upgrade` | clients that ask a server for WebSocket |
 //! | [`shutdown`], [`backoff`], [`metrics`], [`causes`] | what every room may use |
 //!
 //! # The path of a request
@@ -78,6 +79,7 @@ pub mod service;
 pub mod shutdown;
 pub mod store;
 pub mod trace;
+mod upgrade;
 pub mod upstream;
 
 pub use service::{CallError, Context, Service, ServiceError};

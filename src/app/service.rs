@@ -67,6 +67,17 @@ pub struct Listening {
     pub program: Option<Program>,
 }
 
+/// What one request may use: a body that a gateway passes is not too long for the service.
+fn limits(limits: &crate::gateway::Limits) -> service::Limits {
+    service::Limits {
+        body_bytes: limits.body_bytes,
+        header_timeout: limits.header_timeout,
+        body_timeout: limits.body_timeout,
+        idle_timeout: limits.idle_timeout,
+        connections: limits.connections,
+    }
+}
+
 /// Listens (and first starts the program, if there is one); the node is not registered yet.
 ///
 /// # Errors
@@ -83,7 +94,7 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
         load: load.clone(),
         workers,
         access_log: process.config.node.access_log.unwrap_or(true),
-        limits: service::Limits::default(),
+        limits: limits(&process.config.gateway.limits),
     };
     let name = served.name().to_owned();
     let (running, program, version) = match served {

@@ -17,6 +17,9 @@ use crate::upstream::Policy;
 pub(super) struct Overrides {
     balance: RawBalance,
     timeout: Option<Duration>,
+    connect_timeout: Option<Duration>,
+    stall_timeout: Option<Duration>,
+    tunnel_timeout: Option<Duration>,
     /// `Some(None)`: none.
     deadline: Option<Option<Duration>>,
     attempts: Option<u32>,
@@ -42,7 +45,8 @@ pub(super) const ENCODES: [(&str, Encode); 3] =
 pub(super) const ANSWERS: [(&str, AnswerForm); 3] =
     [("goms", AnswerForm::Goms), ("go-ms", AnswerForm::GoMs), ("untouched", AnswerForm::Untouched)];
 /// The keys of [`Overrides`] that actions, routes and upstreams have.
-pub(super) const KEYS: &[&str] = &["timeout", "deadline", "retry", "encode", "answer"];
+pub(super) const KEYS: &[&str] =
+    &["timeout", "connectTimeout", "stallTimeout", "tunnelTimeout", "deadline", "retry", "encode", "answer"];
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// Each try may take the whole timeout; more tries than this only hide an outage.
 const MOST_ATTEMPTS: u32 = 20;
@@ -103,8 +107,14 @@ pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<St
 }
 
 pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
+    let mut time = |key| table.get(key).and_then(|field| decoder.read(&field, parse_positive_duration));
+    let (timeout, connect_timeout) = (time("timeout"), time("connectTimeout"));
+    let (stall_timeout, tunnel_timeout) = (time("stallTimeout"), time("tunnelTimeout"));
     let mut overrides = Overrides {
-        timeout: table.get("timeout").and_then(|field| decoder.read(&field, parse_positive_duration)),
+        timeout,
+        connect_timeout,
+        stall_timeout,
+        tunnel_timeout,
         deadline: table.get("deadline").and_then(|field| decoder.read(&field, deadline)),
         encode: table.get("encode").and_then(|field| decoder.read(&field, word("word", &ENCODES))),
         answer: table.get("answer").and_then(|field| decoder.read(&field, word("word", &ANSWERS))),
@@ -205,6 +215,9 @@ impl Overrides {
         Policy {
             deadline: self.deadline.or(upstream.deadline).unwrap_or(default.deadline),
             timeout: self.timeout.or(upstream.timeout).unwrap_or(default.timeout),
+            connect_timeout: self.connect_timeout.or(upstream.connect_timeout).unwrap_or(default.connect_timeout),
+            stall_timeout: self.stall_timeout.or(upstream.stall_timeout).unwrap_or(default.stall_timeout),
+            tunnel_timeout: self.tunnel_timeout.or(upstream.tunnel_timeout).unwrap_or(default.tunnel_timeout),
             attempts: self.attempts.or(upstream.attempts).unwrap_or(default.attempts),
             retry_non_idempotent: non_idempotent.unwrap_or(default.retry_non_idempotent),
             retry_status: retry_status.cloned().unwrap_or(default.retry_status),

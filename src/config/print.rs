@@ -229,6 +229,9 @@ fn action(settings: &Action) -> Mapping {
 
 fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(mapping, "timeout", duration(policy.timeout));
+    put(mapping, "connectTimeout", duration(policy.connect_timeout));
+    put(mapping, "stallTimeout", duration(policy.stall_timeout));
+    put(mapping, "tunnelTimeout", duration(policy.tunnel_timeout));
     put(mapping, "deadline", policy.deadline.map_or_else(|| "none".to_owned(), duration));
     let mut retry = Mapping::new();
     put(&mut retry, "attempts", policy.attempts);

@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use super::respond::Failure;
 use super::{Encode, Limits, form};
 use crate::trace::TraceBody;
+use crate::upgrade;
 use crate::upstream::RequestBody;
 
 const JSON: &str = "application/json";
@@ -37,6 +38,14 @@ pub(super) async fn prepare(
     limits: &Limits,
 ) -> Result<Prepared, Failure> {
     let has_body = has_body(request);
+    if upgrade::is_ambiguous(request, has_body) {
+        let why = "a request for another protocol has no body, and this one announces one";
+        return Err(Failure::Ambiguous(why.to_owned()));
+    }
+    if upgrade::is_asked(request) {
+        let body = RequestBody::Upgrade(upgrade::parts(payload));
+        return Ok(Prepared { body, content_type: None, shown: TraceBody::None });
+    }
     if encode == Encode::None {
         let body = if has_body { stream(request, payload, limits.body_timeout) } else { RequestBody::Empty };
         return Ok(Prepared { body, content_type: None, shown: TraceBody::None });

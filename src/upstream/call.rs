@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounterVec;
 
 use super::body::{AnswerBody, Deadline, RequestBody};
-use super::http1::{Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Shared, Target, is_idempotent};
+use super::http1::{
+    Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Shared, Target, Times, Upgrade, is_idempotent,
+};
 use super::{CallError, Policy, headers};
 use crate::backoff::Backoff;
 use crate::balance::{Balancer, LocalBalancer, Permit};
@@ -24,8 +26,6 @@ use crate::trace::tracestate;
 
 /// Shorter than the 75 s for which nodes keep an idle connection, so that they never close one in our hands.
 const IDLE: Duration = Duration::from_secs(15);
-/// A node on the same network accepts in a millisecond; a second lost SYN is repeated after 3 s, so this bears one.
-const CONNECT: Duration = Duration::from_secs(2);
 /// The longest wait between two tries.
 const BACKOFF_CAP: Duration = Duration::from_secs(1);
 
@@ -110,7 +110,7 @@ impl Upstream {
             &["service"],
         );
         let balancer = Rc::new(balancer.local());
-        Self { pool: Pool::new(CONNECT, IDLE), balancer, caller: tracestate::member(caller), retries, unretried }
+        Self { pool: Pool::new(IDLE), balancer, caller: tracestate::member(caller), retries, unretried }
     }
 
     /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete.
@@ -128,7 +128,7 @@ impl Upstream {
     ) -> Result<UpstreamResponse, CallError> {
         let may_repeat = policy.retry_non_idempotent || is_idempotent(request.method);
         let client_ip = request.forwarded.map(|forwarded| forwarded.client);
-        let body = Outgoing::from(std::mem::replace(&mut request.body, RequestBody::Empty));
+        let body = outgoing(std::mem::replace(&mut request.body, RequestBody::Empty), policy);
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         let mut waits = LazyCell::new(|| Backoff::seeded(policy.backoff, BACKOFF_CAP));
         let end = policy.deadline.map(|after| Deadline { at: Instant::now() + after, after });
@@ -147,14 +147,14 @@ impl Upstream {
                 let in_time = end.is_none_or(|end| Instant::now() + wait < end.at);
                 (in_time && (!costs || self.may_retry(service, &permit))).then_some(wait)
             };
-            let (wait, failure) = match self.try_until(end, &request, &body, &node, policy.timeout).await {
+            let (wait, failure) = match self.try_until(end, &request, &body, &node, policy).await {
                 Ok(answer) => {
                     let status = answer.head.status();
                     permit.answered(status);
                     let is_wanted = !may_repeat || !policy.retry_status.contains(&status);
                     let Some(wait) = (if is_wanted { None } else { again(true) }) else {
                         let Answer { head, body } = answer;
-                        let body = AnswerBody::new(body, permit, end);
+                        let body = AnswerBody::new(body, permit, policy.stall_timeout, end);
                         return Ok(UpstreamResponse { status, head, body, node, attempt });
                     };
                     (wait, None)
@@ -199,10 +199,10 @@ impl Upstream {
         request: &UpstreamRequest<'_>,
         body: &Outgoing,
         node: &Arc<Node>,
-        timeout: Duration,
+        policy: &Policy,
     ) -> Result<Answer, CallError> {
         // pinned, since each of the two ways would have a copy of its state
-        let tried = std::pin::pin!(self.try_once(request, body, node, timeout));
+        let tried = std::pin::pin!(self.try_once(request, body, node, policy));
         match end {
             None => tried.await,
             Some(Deadline { at, after }) => tokio::time::timeout_at(at.into(), tried)
@@ -216,11 +216,15 @@ impl Upstream {
         request: &UpstreamRequest<'_>,
         body: &Outgoing,
         node: &Arc<Node>,
-        timeout: Duration,
+        policy: &Policy,
     ) -> Result<Answer, CallError> {
         let address = SocketAddr::new(node.id.http.ip, node.id.http.port.unwrap_or(HTTP_PORT));
-        let head = self.head(request, node).map_err(CallError::Request)?;
-        let sent = self.pool.send(&Target::Socket(address), &head, body, timeout).await;
+        let mut head = self.head(request, node).map_err(CallError::Request)?;
+        if matches!(body, Outgoing::Upgrade(_)) {
+            head.upgrade().map_err(CallError::Request)?;
+        }
+        let times = Times { connect: policy.connect_timeout, head: policy.timeout };
+        let sent = self.pool.send(&Target::Socket(address), &head, body, times).await;
         self.pool.recycle(head.into_buffer());
         sent.map_err(|error| CallError::from_try(node.clone(), error))
     }
@@ -273,12 +277,13 @@ impl Upstream {
     }
 }
 
-impl From<RequestBody> for Outgoing {
-    fn from(body: RequestBody) -> Self {
-        match body {
-            RequestBody::Empty => Self::NoBody,
-            RequestBody::Whole(bytes) => Self::Whole(bytes),
-            RequestBody::Stream { parts, length } => Self::Stream(Shared::new(parts), length),
+fn outgoing(body: RequestBody, policy: &Policy) -> Outgoing {
+    match body {
+        RequestBody::Empty => Outgoing::NoBody,
+        RequestBody::Whole(bytes) => Outgoing::Whole(bytes),
+        RequestBody::Stream { parts, length } => Outgoing::Stream(Shared::new(parts), length),
+        RequestBody::Upgrade(parts) => {
+            Outgoing::Upgrade(Upgrade { parts: Shared::new(parts), idle: policy.tunnel_timeout })
         }
     }
 }

@@ -9,6 +9,7 @@ mod reload;
 mod rpc;
 mod servers;
 mod spans;
+mod streams;
 mod trace_commands;
 mod traces;
 mod up;

@@ -16,9 +16,11 @@ mod queue;
 mod routes;
 mod rules;
 mod sampling;
+mod streams;
 mod strict;
 mod traces;
 mod turns;
+mod websocket;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -32,10 +34,11 @@ use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
 use goms::shutdown::Shutdown;
 use goms::trace::{self, Event, Recorder};
 use goms::upstream::Policy;
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::support::wait_for;
-use crate::support::wire::{Got, Reader};
+use crate::support::wire::{Got, Reader, Seen, request};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
@@ -142,6 +145,24 @@ impl Drop for Door {
     fn drop(&mut self) {
         self.background.begin();
     }
+}
+
+/// What a service was asked, and the connection.
+type Taken = oneshot::Receiver<(Seen, TcpStream)>;
+
+/// A service that takes one request, sends these bytes and leaves the connection to the test.
+async fn taking(answer: impl Into<Vec<u8>>) -> (SocketAddr, Taken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, taken) = oneshot::channel();
+    let answer = answer.into();
+    Shutdown::new().spawn(async move {
+        let mut reader = Reader::new(listener.accept().await.unwrap().0);
+        let seen = reader.request().await.unwrap();
+        reader.send(answer).await;
+        drop(sender.send((seen, reader.socket)));
+    });
+    (address, taken)
 }
 
 fn action(path: &str) -> Action {

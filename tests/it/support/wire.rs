@@ -164,7 +164,8 @@ impl Reader {
         Some((first, headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()))
     }
 
-    async fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+    /// So many bytes; `None` when the connection ends before.
+    pub async fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < length {
             if !self.fill().await {
                 return None;
