@@ -10,10 +10,12 @@ use super::flags::{LogFormat, RegistryWord, registry_word};
 use super::names;
 use super::policy::{self, Overrides, RawAction};
 use super::routes::{self, RawRoute};
+use super::tls::{self, RawTls};
 use super::units::{parse_duration, parse_positive_duration};
 use super::values::{
     body_path, es_index, header_name, parameter_name, queue_name, retain, retain_bytes, share, short_name,
 };
+use crate::listener::Network;
 use crate::trace::{Message, Redact};
 
 /// What a file says.
@@ -33,6 +35,9 @@ pub(super) struct Raw {
     pub(super) traces: RawTraces,
     pub(super) consumer: RawConsumer,
     pub(super) limits: RawLimits,
+    pub(super) tls: Option<At<RawTls>>,
+    pub(super) trusted_proxies: Vec<Network>,
+    pub(super) proxy_protocol: Option<At<bool>>,
     pub(super) registry: RawRegistry,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_verbosity: Option<i8>,
@@ -148,6 +153,9 @@ impl Decoder {
             "traces",
             "consumer",
             "limits",
+            "tls",
+            "trustedProxies",
+            "proxyProtocol",
             "registry",
             "log",
         ];
@@ -186,6 +194,10 @@ impl Decoder {
         raw.traces = table.get("traces").map(|field| self.traces(&field)).unwrap_or_default();
         raw.consumer = table.get("consumer").map(|field| self.consumer(&field)).unwrap_or_default();
         raw.limits = table.get("limits").map(|field| self.limits(&field)).unwrap_or_default();
+        raw.tls = table.get("tls").map(|field| tls::read(self, &field));
+        raw.trusted_proxies = self.each(table.get("trustedProxies"), Network::parse);
+        let switch = word("word", &[("on", true), ("off", false), ("true", true), ("false", false)]);
+        raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, switch));
         raw.registry = table.get("registry").map(|field| self.registry(&field)).unwrap_or_default();
         if let Some(field) = table.get("log") {
             let log = self.table(&field, &["format", "level"]);

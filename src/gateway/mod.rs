@@ -10,6 +10,7 @@
 
 mod answer;
 mod body;
+mod client;
 mod cluster;
 mod explain;
 mod form;
@@ -39,6 +40,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::balance;
+use crate::listener::{Networks, TlsSettings};
 use crate::upstream::Policy;
 
 /// What a gateway serves and how.
@@ -54,6 +56,12 @@ pub struct Settings {
     pub limits: Limits,
     /// Print one line a request.
     pub access_log: bool,
+    /// Whose word counts on for whom they ask: `X-Forwarded-*` and PROXY headers.
+    pub trusted_proxies: Networks,
+    /// Whether connections to the ports begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Who it is on its HTTPS port; `None`: there is none.
+    pub tls: Option<TlsSettings>,
 }
 
 /// A service behind the gateway.
