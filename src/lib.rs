@@ -37,6 +37,7 @@
 //! | [`upstream`] | call it: deadline, retry on the next node, headers |
 //! | [`trace`] | what happened: context, event, recorder, spool, transports |
 //! | [`store`] | where it is kept: embedded (tantivy), Elasticsearch, another process's |
+//! | [`listener`] | the doorstep: sockets, PROXY header, TLS, HTTP/1.1 and 2 |
 //! | [`gateway`] | the front door |
 //! | [`service`] | the framework, and goms in front of a program in another language |
 //! | [`consumer`] | the pipeline's end: batches, acknowledgement, dead letters, spans of other programs |
@@ -49,7 +50,7 @@
 //! # The path of a request
 //!
 //! ```text
-//! socket → gateway::server → gateway::pipeline: route → limits → body → upstream::call ⇄ balance::pick → answer → recorder
+//! socket → listener → gateway::server → gateway::pipeline: route → limits → body → upstream::call ⇄ balance::pick → answer → recorder
 //!                                                                          │ (retry on the next node)
 //!                            service::server: guard → body → handler → answer → recorder
 //! ```
@@ -71,6 +72,7 @@ pub mod config;
 pub mod consumer;
 pub mod drain;
 pub mod gateway;
+pub mod listener;
 pub mod metrics;
 pub mod registry;
 pub mod service;

@@ -1,11 +1,12 @@
 //! The gateway role.
 
-use super::ports::Ports;
+use super::ports::{Ports, port_of};
 use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
 use super::{AppError, reload};
 use crate::balance::Balancer;
 use crate::gateway;
+use crate::listener::{Doors, Tls};
 
 /// The name under which gateways register.
 pub const SERVICE: &str = "gateway";
@@ -32,9 +33,37 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
         load: load.clone(),
         workers: process.config.node.workers,
     };
-    let running = gateway::serve(ports.http, parts).map_err(|error| AppError::Part(Box::new(error)))?;
-    reload::follow(process, live, balancer)?;
+    let settings = &process.config.gateway;
+    let tls = settings.tls.clone().map(|settings| Tls::open(settings, &process.metrics)).transpose();
+    let tls = tls.map_err(|error| AppError::Part(Box::new(error)))?;
+    let told = told(&ports)?;
+    let doors = Doors {
+        http: ports.http,
+        https: ports.https.zip(tls.clone()),
+        file: ports.file,
+        proxies: settings.proxy_protocol.then(|| settings.trusted_proxies.clone()),
+    };
+    let running = gateway::serve(doors, parts).map_err(|error| AppError::Part(Box::new(error)))?;
+    if let Some(tls) = &tls {
+        tls.follow(&process.background);
+    }
+    reload::follow(process, live, balancer, tls)?;
     let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
+    for line in told {
+        log::info!("{line}");
+    }
     Ok((RunningNode { id, rpc, server: Server::Http(running) }, load))
+}
+
+/// Where it listens besides.
+fn told(ports: &Ports) -> Result<Vec<String>, AppError> {
+    let mut told = Vec::new();
+    if let Some(listener) = &ports.https {
+        told.push(format!("[{SERVICE}] Https Listen on port: {}", port_of(listener)?));
+    }
+    if let Some(file) = &ports.file {
+        told.push(format!("[{SERVICE}] Http Listen on socket: {}", file.path().display()));
+    }
+    Ok(told)
 }

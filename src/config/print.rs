@@ -9,8 +9,8 @@ use super::address::redacted;
 use super::policy::{ANSWERS, ENCODES};
 use super::raw::LEVELS;
 use super::units::format_duration;
-use super::upstream;
 use super::{Config, LogFormat};
+use super::{tls, upstream};
 use crate::gateway::{Action, Fallback, FieldCondition, Outcome, Respond, Rule, Service, Share};
 use crate::registry::Backend;
 use crate::store;
@@ -33,7 +33,8 @@ impl Config {
     /// What another config says otherwise that a running gateway does not follow: the keys. Secrets are not compared.
     #[must_use]
     pub fn differences_that_need_a_restart(&self, other: &Self) -> Vec<String> {
-        let followed = ["services", "upstreams", "routes", "callServiceKey", "limits"];
+        let followed =
+            ["services", "upstreams", "routes", "callServiceKey", "limits", "tls", "trustedProxies", "proxyProtocol"];
         let (one, two) = (self.mapping(), other.mapping());
         let differs = |key: &&Value| one.get(*key) != two.get(*key);
         let keys = one.keys().chain(two.keys().filter(|key| !one.contains_key(*key)));
@@ -80,11 +81,12 @@ impl Config {
             format!("# spans go to: {}{headers}\n", otlp.place())
         });
         format!(
-            "# config: {file}\n# data dir: {}\n# runtime dir: {}\n# ports: http {}, rpc {}, admin {}\n\
+            "# config: {file}\n# data dir: {}\n# runtime dir: {}\n# ports: http {}, {}rpc {}, admin {}\n\
              # bind: {} (admin: {}), advertised: {ip}\n# workers: {}, drain timeout: {}\n{otlp}",
             self.data_dir.display(),
             self.runtime_dir.display(),
             port(node.http_port),
+            self.doors(),
             port(node.rpc_port),
             port(node.admin_port),
             node.bind,
@@ -92,6 +94,17 @@ impl Config {
             node.workers,
             format_duration(node.drain_timeout),
         )
+    }
+
+    /// A gateway's doors besides.
+    fn doors(&self) -> String {
+        let node = &self.node;
+        let https = self.gateway.tls.as_ref().map(|_| {
+            let port = node.https_port.map_or_else(|| "default".to_owned(), |port| port.to_string());
+            format!("https {port}, ")
+        });
+        let socket = node.http_socket.as_ref().map(|file| format!("http socket {}, ", file.display()));
+        https.unwrap_or_default() + &socket.unwrap_or_default()
     }
 
     fn put_servers(&self, root: &mut Mapping) {
@@ -188,9 +201,15 @@ impl Config {
         put(&mut limits, "headerTimeout", duration(settings.header_timeout));
         put(&mut limits, "bodyTimeout", duration(settings.body_timeout));
         put(&mut limits, "idleTimeout", duration(settings.idle_timeout));
+        put(&mut limits, "sendTimeout", duration(settings.send_timeout));
         put(&mut limits, "connections", settings.connections);
         put(&mut limits, "inFlight", settings.in_flight);
         put(root, "limits", limits);
+        if let Some(settings) = &self.gateway.tls {
+            put(root, "tls", tls::shown(settings));
+        }
+        put(root, "trustedProxies", texts(self.gateway.trusted_proxies.0.iter()));
+        put(root, "proxyProtocol", if self.gateway.proxy_protocol { "on" } else { "off" });
         let settings = &self.registry;
         let mut registry = Mapping::new();
         let kind = match settings.backend {

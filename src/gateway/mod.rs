@@ -1,6 +1,6 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
-//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`,
+//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
 //! `upgrade`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
@@ -10,6 +10,7 @@
 
 mod answer;
 mod body;
+mod client;
 mod cluster;
 mod explain;
 mod form;
@@ -39,6 +40,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::balance;
+use crate::listener::{Networks, TlsSettings};
 use crate::upstream::Policy;
 
 /// What a gateway serves and how.
@@ -54,6 +56,12 @@ pub struct Settings {
     pub limits: Limits,
     /// Print one line a request.
     pub access_log: bool,
+    /// Whose word counts on for whom they ask: `X-Forwarded-*` and PROXY headers.
+    pub trusted_proxies: Networks,
+    /// Whether connections to the ports begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Who it is on its HTTPS port; `None`: there is none.
+    pub tls: Option<TlsSettings>,
 }
 
 impl Settings {
@@ -138,6 +146,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// How long a connection may idle between requests.
     pub idle_timeout: Duration,
+    /// How long a client may take nothing of its answer: it is cut off.
+    pub send_timeout: Duration,
     /// Connections a worker.
     pub connections: usize,
     /// Requests in flight in this process: 429 with `Retry-After`.
@@ -152,6 +162,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75), // nginx's keepalive_timeout
+            send_timeout: Duration::from_secs(60), // its send_timeout
             connections: 25_000,
             in_flight: 20_000,
         }

@@ -8,14 +8,15 @@ use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload;
-use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::Stream;
 
 use super::answer::{self, Answer, Body};
-use super::journal::{Journal, client_ip};
+use super::client::{self, Teller};
+use super::journal::Journal;
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
@@ -26,7 +27,7 @@ use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
 use crate::registry::CatalogWatch;
 use crate::trace::{Origin, Recorder, TraceContext};
-use crate::upstream::{AnswerBody, Broken, CallError, Forwarded, Upstream, UpstreamRequest};
+use crate::upstream::{AnswerBody, Broken, CallError, Upstream, UpstreamRequest};
 
 /// What a worker thread has at hand.
 pub(super) struct Worker {
@@ -54,6 +55,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     } else {
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
+        client::settle(&request, &table.settings.trusted_proxies);
         let mut journal = Journal::begin(&worker, &table, &request, &mut context);
         match steps(&worker, &table, &request, payload, &context, &mut journal).await {
             Ok(answer) => {
@@ -107,7 +109,7 @@ async fn steps(
     journal.started(prepared.shown);
 
     // the call
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let teller = Teller::new(request);
     let target = call.rewrite.as_ref().map_or(Cow::Borrowed(&*path), |rewrite| rewrite.fill(&found));
     let sent = UpstreamRequest {
         method: request.method().as_str(),
@@ -118,7 +120,7 @@ async fn steps(
         body: prepared.body,
         context,
         call_key: table.settings.call_keys.first().map(String::as_str),
-        forwarded: Some(Forwarded { client: client_ip(request), proto: "http", host }),
+        forwarded: Some(teller.forwarded()),
     };
     let fallback = match &call.fallback {
         Some(Fallback::Service(service)) => Some(service.as_str()),

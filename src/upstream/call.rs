@@ -71,12 +71,16 @@ pub struct UpstreamRequest<'a> {
 /// Who asked, as the gateway saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarded<'a> {
-    /// `X-Forwarded-For`.
+    /// The client, of whom [`Forwarded::chain`] tells more.
     pub client: IpAddr,
+    /// `X-Forwarded-For` where a trusted proxy began it; else it is the client alone.
+    pub chain: Option<&'a str>,
     /// `X-Forwarded-Proto`: `http` or `https`.
     pub proto: &'a str,
     /// `X-Forwarded-Host`: the `Host` that the client named.
     pub host: &'a str,
+    /// `Client-Cert` (RFC 9440): the certificate that the client showed, which was verified.
+    pub certificate: Option<&'a str>,
 }
 
 /// A service's answer.
@@ -281,7 +285,13 @@ impl Upstream {
         head.field("x-request-id", id.as_bytes())?;
         head.field("traceparent", request.context.traceparent().as_bytes())?;
         if let Some(forwarded) = request.forwarded {
-            head.display("x-forwarded-for", &forwarded.client)?;
+            match forwarded.chain {
+                Some(chain) => head.field("x-forwarded-for", chain.as_bytes())?,
+                None => head.display("x-forwarded-for", &forwarded.client)?,
+            }
+            if let Some(certificate) = forwarded.certificate {
+                head.field("client-cert", certificate.as_bytes())?;
+            }
             head.field("x-forwarded-proto", forwarded.proto.as_bytes())?;
             head.field("x-forwarded-host", forwarded.host.as_bytes())?;
         }

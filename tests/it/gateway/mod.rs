@@ -20,6 +20,7 @@ mod rules;
 mod sampling;
 mod streams;
 mod strict;
+mod tls;
 mod traces;
 mod turns;
 mod websocket;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use goms::balance::Balancer;
 use goms::gateway::{self, Action, AnswerForm, Encode, Live, Parts, Running, Settings};
+use goms::listener::{Doors, Tls};
 use goms::metrics::{Load, Metrics};
 use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
 use goms::shutdown::Shutdown;
@@ -47,6 +49,7 @@ const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 /// A gateway with the originals' routes: `user` (login, register) and `order` (submit).
 struct Door {
     address: SocketAddr,
+    https: Option<(SocketAddr, Tls)>,
     publisher: Publisher,
     balancer: Arc<Balancer>,
     events: mpsc::Receiver<Event>,
@@ -98,10 +101,25 @@ impl Door {
             load: Load::default(),
             workers: 2,
         };
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let running = gateway::serve(listener, parts).unwrap();
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = live.settings();
+        let tls = settings.tls.map(|tls| Tls::open(tls, &metrics).unwrap());
+        let https = tls.clone().map(|tls| (listen(), tls));
+        let https_address = https.as_ref().map(|(listener, _)| listener.local_addr().unwrap());
+        let proxies = settings.proxy_protocol.then_some(settings.trusted_proxies);
+        let running = gateway::serve(Doors { http: listen(), https, file: None, proxies }, parts).unwrap();
         let address = running.address();
-        Self { address, publisher, balancer, events, live, metrics, running: Some(running), background }
+        Self {
+            address,
+            https: https_address.zip(tls),
+            publisher,
+            balancer,
+            events,
+            live,
+            metrics,
+            running: Some(running),
+            background,
+        }
     }
 
     /// Makes these the nodes of `user` and waits until the balancer knows.
