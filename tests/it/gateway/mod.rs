@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
 
 mod answers;
+mod auth;
 mod bodies;
 mod breaker;
 mod deadlines;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goms::balance::Balancer;
-use goms::gateway::{self, Action, AnswerForm, Encode, Live, Parts, Running, Settings};
+use goms::gateway::{self, Action, AnswerForm, Encode, Live, Parts, Running, Settings, Terms};
 use goms::metrics::{Load, Metrics};
 use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
 use goms::shutdown::Shutdown;
@@ -151,6 +152,7 @@ fn action(path: &str) -> Action {
         policy: Policy { timeout: Duration::from_secs(5), backoff: Duration::from_millis(2), ..Policy::default() },
         encode: Encode::Json,
         answer: AnswerForm::Goms,
+        terms: Terms::default(),
     }
 }
 
