@@ -74,7 +74,7 @@ fn as_text(explanation: &Explanation) -> String {
 /// What becomes of the request, line by line.
 fn outcome(taken: &Taken) -> Vec<(&'static str, String)> {
     let target = taken.target.clone().unwrap_or_else(|| "/".to_owned());
-    match &taken.outcome {
+    let mut lines = match &taken.outcome {
         Outcome::Call(call) => {
             let shares = call.services.iter().map(|share| match call.services.len() {
                 1 => share.group().to_owned(),
@@ -93,7 +93,9 @@ fn outcome(taken: &Taken) -> Vec<(&'static str, String)> {
         }
         Outcome::Redirect(redirect) => vec![("redirect", format!("{} to {target}", redirect.status))],
         Outcome::Respond(respond) => vec![("answer", format!("{} {}", respond.status, respond.content_type))],
-    }
+    };
+    lines.extend(taken.terms.shown());
+    lines
 }
 
 fn as_json(explanation: &Explanation) -> serde_json::Value {
@@ -113,5 +115,8 @@ fn as_json(explanation: &Explanation) -> serde_json::Value {
             json!({"kind": "respond", "services": null, "target": null, "status": respond.status})
         }
     });
-    json!({"tried": tried, "outcome": outcome, "error": explanation.outcome.as_ref().err()})
+    let terms = explanation.outcome.as_ref().map(|taken| taken.terms.shown()).unwrap_or_default();
+    let terms: serde_json::Map<String, serde_json::Value> =
+        terms.into_iter().map(|(key, what)| (key.to_owned(), what.into())).collect();
+    json!({"tried": tried, "outcome": outcome, "terms": terms, "error": explanation.outcome.as_ref().err()})
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::decode::{At, Decoder, Field, Table, boolean, number, word};
 use super::names::{self, nearest, shown, unknown};
 use super::routes;
+use super::terms::{self, Defaults, RawTerms};
 use super::units::{parse_duration, parse_positive_duration};
 use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
@@ -31,6 +32,7 @@ pub(super) struct Overrides {
     answer: Option<AnswerForm>,
     /// `Some(None)`: none.
     fallback: Option<Option<Fallback>>,
+    pub(super) terms: RawTerms,
 }
 
 /// An action as written.
@@ -92,7 +94,7 @@ fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
         return Some(RawAction { path, methods: Vec::new(), overrides: Overrides::default() });
     }
     let before = decoder.faults.len();
-    let table = decoder.table(field, &[&["path", "methods"], KEYS].concat());
+    let table = decoder.table(field, &[&["path", "methods"], KEYS, terms::KEYS].concat());
     let methods = methods(decoder, &table);
     let overrides = overrides(decoder, &table);
     match table.get("path") {
@@ -110,7 +112,7 @@ fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
 pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<String, At<Overrides>> {
     let mut upstreams = BTreeMap::new();
     for (name, field) in decoder.names(field, names::service_name).iter() {
-        let table = decoder.table(field, &[KEYS, upstream::KEYS].concat());
+        let table = decoder.table(field, &[KEYS, terms::KEYS, upstream::KEYS].concat());
         let mut value = overrides(decoder, &table);
         value.balance = RawBalance::read(decoder, &table);
         upstreams.insert(name.to_owned(), At { value, place: field.place.clone() });
@@ -131,6 +133,7 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         encode: table.get("encode").and_then(|field| decoder.read(&field, word("word", &ENCODES))),
         answer: table.get("answer").and_then(|field| decoder.read(&field, word("word", &ANSWERS))),
         fallback: table.get("fallback").and_then(|field| routes::fallback(decoder, &field)),
+        terms: RawTerms::read(decoder, table),
         ..Overrides::default()
     };
     if let Some(field) = table.get("retry") {
@@ -193,7 +196,7 @@ pub(super) fn resolve(
     decoder: &mut Decoder,
     mut services: BTreeMap<String, BTreeMap<String, RawAction>>,
     routed: BTreeSet<String>,
-    upstreams: &BTreeMap<String, At<Overrides>>,
+    (upstreams, defaults): (&BTreeMap<String, At<Overrides>>, &Defaults),
     selector: Selector,
     own_zone: &str,
 ) -> BTreeMap<String, Service> {
@@ -208,19 +211,27 @@ pub(super) fn resolve(
         let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         decoder.fault(&upstream.place, format!("no service `{name}` stands under `services` or in `routes`{near}"));
     }
+    let own = services.values().flat_map(BTreeMap::values).map(|action| &action.overrides);
+    for overrides in own.chain(upstreams.values().map(|at| &at.value)) {
+        overrides.terms.check(decoder, &defaults.ways);
+    }
     let none = Overrides::default();
-    let resolve_one = |(name, actions): (String, BTreeMap<String, RawAction>)| {
+    let mut resolve_one = |(name, actions): (String, BTreeMap<String, RawAction>)| {
         let upstream = upstreams.get(&name).map_or(&none, |at| &at.value);
-        let actions = actions.into_iter().map(|(action, raw)| (action, resolve_action(raw, upstream))).collect();
+        let actions = actions
+            .into_iter()
+            .map(|(action, raw)| (action, resolve_action(decoder, raw, upstream, defaults)))
+            .collect();
         (name, Service { balance: upstream.balance.resolve(selector, own_zone), actions })
     };
-    services.into_iter().map(resolve_one).collect()
+    services.into_iter().map(&mut resolve_one).collect()
 }
 
-fn resolve_action(raw: RawAction, upstream: &Overrides) -> Action {
+fn resolve_action(decoder: &mut Decoder, raw: RawAction, upstream: &Overrides, defaults: &Defaults) -> Action {
     let (encode, answer) = raw.overrides.forms(upstream, (Encode::default(), AnswerForm::default()));
     let (policy, fallback) = (raw.overrides.policy(upstream), raw.overrides.fallback(upstream));
-    Action { policy, fallback, path: raw.path, methods: raw.methods, encode, answer }
+    let terms = raw.overrides.terms.resolve(decoder, &upstream.terms, defaults);
+    Action { policy, fallback, terms, path: raw.path, methods: raw.methods, encode, answer }
 }
 
 impl Overrides {

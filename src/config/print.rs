@@ -7,6 +7,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::address::redacted;
 use super::policy::{ANSWERS, ENCODES};
+use super::print_terms::{self, put_terms};
 use super::raw::LEVELS;
 use super::units::format_duration;
 use super::{Config, LogFormat};
@@ -18,7 +19,7 @@ use crate::trace::Message;
 use crate::upstream::Policy;
 
 /// What stands for a secret.
-const REDACTED: &str = "redacted";
+pub(super) const REDACTED: &str = "redacted";
 
 impl Config {
     /// The resulting config as YAML, every key with its value, secrets as `redacted`. What only flags set stands in
@@ -33,8 +34,17 @@ impl Config {
     /// What another config says otherwise that a running gateway does not follow: the keys. Secrets are not compared.
     #[must_use]
     pub fn differences_that_need_a_restart(&self, other: &Self) -> Vec<String> {
-        let followed =
-            ["services", "upstreams", "routes", "callServiceKey", "limits", "tls", "trustedProxies", "proxyProtocol"];
+        let followed = [
+            "services",
+            "upstreams",
+            "routes",
+            "auth",
+            "callServiceKey",
+            "limits",
+            "tls",
+            "trustedProxies",
+            "proxyProtocol",
+        ];
         let (one, two) = (self.mapping(), other.mapping());
         let differs = |key: &&Value| one.get(*key) != two.get(*key);
         let keys = one.keys().chain(two.keys().filter(|key| !one.contains_key(*key)));
@@ -51,6 +61,9 @@ impl Config {
             keys => put(&mut root, "callServiceKey", vec![Value::from(REDACTED); keys]),
         }
         self.put_servers(&mut root);
+        if !self.gateway.ways.is_empty() {
+            put(&mut root, "auth", print_terms::ways(&self.gateway.ways));
+        }
         let services = &self.gateway.services;
         put(&mut root, "services", named(services.iter().map(|(name, service)| (name, actions(service)))));
         put(
@@ -243,6 +256,7 @@ fn action(settings: &Action) -> Mapping {
     put_fallback(&mut action, settings.fallback.as_ref());
     put(&mut action, "encode", name_of(&ENCODES, settings.encode));
     put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
+    put_terms(&mut action, &settings.terms);
     action
 }
 
@@ -338,6 +352,7 @@ fn route(rule: &Rule) -> Mapping {
             put(&mut route, "respond", fixed(respond));
         }
     }
+    put_terms(&mut route, &rule.terms);
     route
 }
 
@@ -349,11 +364,11 @@ fn named<'a>(entries: impl Iterator<Item = (&'a String, Mapping)>) -> Mapping {
     entries.map(|(name, mapping)| (Value::from(name.as_str()), Value::from(mapping))).collect()
 }
 
-fn texts(list: impl Iterator<Item = impl Display>) -> Vec<Value> {
+pub(super) fn texts(list: impl Iterator<Item = impl Display>) -> Vec<Value> {
     list.map(|text| Value::from(text.to_string())).collect()
 }
 
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     format_duration(duration)
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::decode::{At, Decoder, Field, Place, Table, number, word};
 use super::names;
 use super::policy::{self, Overrides};
+use super::terms::{self, Defaults, RawTerms};
 use super::values::header_name;
 use crate::gateway::{
     AnswerForm, Call, Condition, Encode, Fallback, FieldCondition, HostPattern, Outcome, PathPattern, Redirect,
@@ -17,6 +18,7 @@ pub(super) struct RawRoute {
     name: Option<At<String>>,
     when: Condition,
     then: RawOutcome,
+    terms: RawTerms,
 }
 
 #[derive(Clone, Debug)]
@@ -48,7 +50,7 @@ pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> Vec<At<RawRoute>
 
 fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
     let of_calls = [&OF_CALLS, policy::KEYS].concat();
-    let table = decoder.table(field, &[&["name", "match"], &OUTCOMES[..], &of_calls].concat());
+    let table = decoder.table(field, &[&["name", "match"], &OUTCOMES[..], &of_calls, terms::KEYS].concat());
     let name = table.get("name").and_then(|field| decoder.read_at(&field, names::action_name));
     let when = match table.get("match") {
         Some(field) => condition(decoder, &field),
@@ -78,7 +80,8 @@ fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
             RawOutcome::Call { services: shares(decoder, &table)?, rewrite, overrides }
         }
     };
-    Some(RawRoute { name, when, then })
+    let terms = RawTerms::read(decoder, &table);
+    Some(RawRoute { name, when, then, terms })
 }
 
 fn condition(decoder: &mut Decoder, field: &Field<'_>) -> Option<Condition> {
@@ -265,13 +268,13 @@ pub(super) fn services(routes: &[At<RawRoute>]) -> BTreeSet<String> {
 pub(super) fn resolve(
     decoder: &mut Decoder,
     routes: Vec<At<RawRoute>>,
-    upstreams: &BTreeMap<String, At<Overrides>>,
+    (upstreams, defaults): (&BTreeMap<String, At<Overrides>>, &Defaults),
     taken: Vec<Rule>,
 ) -> Vec<Rule> {
     let elsewhere = taken.len();
     let mut rules = taken;
     let mut places: Vec<Place> = Vec::new();
-    for At { value: RawRoute { name, when, then }, place } in routes {
+    for At { value: RawRoute { name, when, then, terms }, place } in routes {
         if when.host.is_none() && when.path.as_str() == "/cluster" {
             decoder.fault(&place, "the path `/cluster` is the gateway's own page");
         }
@@ -290,7 +293,11 @@ pub(super) fn resolve(
             decoder.fault(&place, message);
         }
         let name = name.map_or_else(|| when.path.as_str().to_owned(), |name| name.value);
-        rules.push(Rule { name, when, then: outcome(then, upstreams) });
+        terms.check(decoder, &defaults.ways);
+        let none = Overrides::default();
+        let upstream = first_upstream(&then, upstreams).unwrap_or(&none);
+        let terms = terms.resolve(decoder, &upstream.terms, defaults);
+        rules.push(Rule { name, when, then: outcome(then, upstream), terms });
         places.push(place);
     }
     rules.split_off(elsewhere)
@@ -304,13 +311,16 @@ fn called(index: usize, elsewhere: usize, rules: &[Rule], places: &[Place]) -> S
     }
 }
 
-fn outcome(raw: RawOutcome, upstreams: &BTreeMap<String, At<Overrides>>) -> Outcome {
+/// What is said of the service that is called, or of the first of several.
+fn first_upstream<'u>(then: &RawOutcome, upstreams: &'u BTreeMap<String, At<Overrides>>) -> Option<&'u Overrides> {
+    let RawOutcome::Call { services, .. } = then else { return None };
+    upstreams.get(services.first()?.service()).map(|at| &at.value)
+}
+
+fn outcome(raw: RawOutcome, upstream: &Overrides) -> Outcome {
     match raw {
         RawOutcome::Done(outcome) => outcome,
         RawOutcome::Call { services, rewrite, overrides } => {
-            let none = Overrides::default();
-            let upstream = services.first().and_then(|share| upstreams.get(share.service()));
-            let upstream = upstream.map_or(&none, |at| &at.value);
             // what is no action of the originals passes as it is
             let (encode, answer) = overrides.forms(upstream, (Encode::None, AnswerForm::Untouched));
             let (policy, fallback) = (overrides.policy(upstream), overrides.fallback(upstream));

@@ -1,13 +1,14 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
 //! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
-//! `upgrade`.
+//! `upgrade`, `backoff`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that
 //! takes a request (by `host` and `pattern`; a `template` makes the path that is called); `live` puts others in force. `cluster` is the page that shows the
 //! nodes.
 
+pub mod access;
 mod answer;
 mod body;
 mod client;
@@ -16,6 +17,7 @@ mod explain;
 mod form;
 mod host;
 mod journal;
+mod keeper;
 mod limit;
 mod live;
 mod pattern;
@@ -25,6 +27,7 @@ mod route;
 mod rule;
 mod server;
 mod template;
+mod terms;
 
 pub use explain::{Explanation, Question, Taken, Tried, explain};
 pub use host::HostPattern;
@@ -33,6 +36,7 @@ pub use pattern::PathPattern;
 pub use rule::{Call, Condition, Fallback, FieldCondition, Outcome, Redirect, Respond, Rule, Share};
 pub use server::{GatewayError, Parts, serve};
 pub use template::Template;
+pub use terms::Terms;
 
 pub use crate::drain::Running;
 
@@ -52,6 +56,8 @@ pub struct Settings {
     pub routes: Vec<Rule>,
     /// The first signs calls, all are accepted from callers (rotation); empty: no guard.
     pub call_keys: Vec<String>,
+    /// The ways in which callers prove who they are.
+    pub ways: access::Ways,
     /// What one request may use.
     pub limits: Limits,
     /// Print one line a request.
@@ -107,6 +113,8 @@ pub struct Action {
     pub encode: Encode,
     /// What is made of the service's answer.
     pub answer: AnswerForm,
+    /// What is asked of clients.
+    pub terms: Terms,
 }
 
 /// What a service gets as a body.

@@ -17,6 +17,7 @@ use futures_util::Stream;
 use super::answer::{self, Answer, Body};
 use super::client::{self, Teller};
 use super::journal::Journal;
+use super::keeper::Passage;
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
@@ -97,10 +98,14 @@ async fn steps(
     // whether it may
     limit::check_headers(request.headers(), limits)?;
     limit::check_flow(&worker.traffic.load, limits)?;
+    let passage = match &route.keeper {
+        Some(keeper) => keeper.admit(request, client::client_ip(request)).await?,
+        None => Passage::free(request),
+    };
 
     let call = match &route.then {
         Outcome::Call(call) => call,
-        Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, request.query_string()),
+        Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, &passage.query),
         Outcome::Respond(respond) => return Ok(answer::fixed(respond)),
     };
 
@@ -114,8 +119,8 @@ async fn steps(
     let sent = UpstreamRequest {
         method: request.method().as_str(),
         path: if target.is_empty() { "/" } else { &target },
-        query: request.query_string(),
-        headers: request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+        query: &passage.query,
+        headers: passage.headers(request),
         content_type: prepared.content_type,
         body: prepared.body,
         context,

@@ -9,10 +9,12 @@ use actix_web::http::header::{HOST, HeaderMap, HeaderValue};
 use prometheus::{Histogram, IntCounter};
 use url::form_urlencoded;
 
+use super::access::Known;
+use super::keeper::{Keeper, Kept};
 use super::pattern::Found;
 use super::respond::Failure;
 use super::rule::{Condition, FieldCondition, Outcome, Rule, Share};
-use super::{AnswerForm, HostPattern, Settings, host, pattern};
+use super::{AnswerForm, HostPattern, Settings, Terms, host, pattern};
 use crate::balance::Turns;
 use crate::metrics::Metrics;
 
@@ -28,15 +30,20 @@ pub(super) struct Routes {
     services: BTreeMap<String, (Vec<String>, AnswerForm)>,
     /// Counts requests without a route.
     pub stray: Arc<Meters>,
+    /// How callers prove who they are.
+    pub known: Known,
 }
 
 /// A route in force.
 pub(super) struct Route {
     pub when: Condition,
     pub then: Outcome,
+    pub terms: Terms,
     /// `user/login`, as events tell it.
     pub name: Arc<str>,
     pub meters: Arc<Meters>,
+    /// What is asked of clients; `None`: nothing.
+    pub keeper: Option<Box<Keeper>>,
     turns: Turns,
 }
 
@@ -156,8 +163,11 @@ impl Meters {
 }
 
 impl Routes {
-    pub fn new(settings: &Settings, metrics: &Metrics) -> Self {
-        let routes: Vec<Route> = settings.rules().into_iter().map(|rule| Route::new(rule, metrics)).collect();
+    /// `kept` is what lasts longer than a table.
+    pub fn new(settings: &Settings, metrics: &Metrics, kept: &Kept) -> Self {
+        let known = Known::new(&settings.ways, &kept.sources);
+        let rules = settings.rules().into_iter();
+        let routes: Vec<Route> = rules.map(|rule| Route::new(rule, metrics, &known)).collect();
         let mut exact: HashMap<String, Vec<usize>> = HashMap::new();
         let mut open = Vec::new();
         for (place, route) in routes.iter().enumerate() {
@@ -172,7 +182,8 @@ impl Routes {
             let form = service.actions.values().next().map(|action| action.answer).unwrap_or_default();
             (name.clone(), (service.actions.keys().cloned().collect(), form))
         });
-        Self { routes, exact, open, services: services.collect(), stray: Arc::new(Meters::new(metrics, "", "")) }
+        let stray = Arc::new(Meters::new(metrics, "", ""));
+        Self { routes, exact, open, services: services.collect(), stray, known }
     }
 
     /// The route of a request, with what its path found.
@@ -256,7 +267,7 @@ impl Routes {
 }
 
 impl Route {
-    fn new(rule: Rule, metrics: &Metrics) -> Self {
+    fn new(rule: Rule, metrics: &Metrics, known: &Known) -> Self {
         let service = match &rule.then {
             Outcome::Call(call) => call.services.first().map(Share::service).unwrap_or_default(),
             Outcome::Redirect(_) | Outcome::Respond(_) => "",
@@ -266,9 +277,11 @@ impl Route {
         let action = own.filter(|_| !service.is_empty()).unwrap_or(&rule.name);
         Self {
             meters: Arc::new(Meters::new(metrics, service, action)),
+            keeper: Keeper::new(&rule.terms, known).map(Box::new),
             name: Arc::from(rule.name),
             when: rule.when,
             then: rule.then,
+            terms: rule.terms,
             turns: Turns::default(),
         }
     }

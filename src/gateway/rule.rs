@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
-use super::{AnswerForm, Encode, HostPattern, PathPattern, Settings, Template};
+use super::{AnswerForm, Encode, HostPattern, PathPattern, Settings, Template, Terms};
 use crate::upstream::Policy;
 
 /// A route.
@@ -16,6 +16,8 @@ pub struct Rule {
     pub when: Condition,
     /// What becomes of them.
     pub then: Outcome,
+    /// What is asked of who sends them.
+    pub terms: Terms,
 }
 
 /// Which requests a route takes; all of it must hold.
@@ -163,7 +165,8 @@ impl super::Service {
             };
             let methods = action.methods.clone();
             let when = Condition { host: None, path, methods, headers: Vec::new(), query: Vec::new() };
-            Some(Rule { name: format!("{service}/{name}"), when, then: Outcome::Call(Box::new(call)) })
+            let (then, terms) = (Outcome::Call(Box::new(call)), action.terms.clone());
+            Some(Rule { name: format!("{service}/{name}"), when, then, terms })
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What a user writes into a config file, and what is said about it.
 
+mod auth;
 mod routes;
 mod upstream;
 

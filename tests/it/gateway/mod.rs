@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
 
 mod answers;
+mod auth;
 mod bodies;
 mod breaker;
 mod canary;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use goms::balance::Balancer;
-use goms::gateway::{self, Action, AnswerForm, Encode, Live, Parts, Running, Settings};
+use goms::gateway::{self, Action, AnswerForm, Encode, Live, Parts, Running, Settings, Terms};
 use goms::listener::{Doors, Tls};
 use goms::metrics::{Load, Metrics};
 use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
@@ -190,6 +191,7 @@ fn action(path: &str) -> Action {
         fallback: None,
         encode: Encode::Json,
         answer: AnswerForm::Goms,
+        terms: Terms::default(),
     }
 }
 
