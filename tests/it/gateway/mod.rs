@@ -10,6 +10,7 @@ mod ejection;
 mod failures;
 mod framing;
 mod headers;
+mod http2;
 mod limits;
 mod pickers;
 mod queue;
