@@ -1,6 +1,7 @@
 //! What a user writes into a config file, and what is said about it.
 
 mod auth;
+mod doors;
 mod routes;
 mod upstream;
 
@@ -404,6 +405,8 @@ log: { level: trace, format: json }
         "{esAddr: [a, b, a], es: {apiKey: 'id:secret'}}",
         "traces: { retain: forever, slow: 3s, redact: { query: [t], body: ['$.a[*].b'] } }",
         "registry: { kind: memory }",
+        "{tls: {certificates: [{cert: a.pem, key: b.pem}, {cert: c, key: d}], clientCa: ca, clientAuth: optional}}",
+        "{trustedProxies: [10.0.0.0/8, '::1', unix], proxyProtocol: on, limits: {sendTimeout: 5s}}",
     ] {
         let printed = yaml(&load(text, &[]).expect("good"));
         assert!(!printed.contains("secret"), "{printed}");

@@ -13,6 +13,7 @@ mod failures;
 mod fallback;
 mod framing;
 mod headers;
+mod http2;
 mod limits;
 mod pickers;
 mod queue;
