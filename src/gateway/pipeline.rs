@@ -127,6 +127,7 @@ async fn steps(
         call_key: table.settings.call_keys.first().map(String::as_str),
         forwarded: Some(teller.forwarded()),
     };
+    let copy = route.mirror.as_ref().and_then(|mirror| mirror.reflect(&worker.upstream, &sent, call));
     let fallback = match &call.fallback {
         Some(Fallback::Service(service)) => Some(service.as_str()),
         _ => None,
@@ -143,7 +144,11 @@ async fn steps(
     };
 
     // the answer
-    answer::make(upstream, call.answer, request.method() == Method::HEAD).await
+    let answer = answer::make(upstream, call.answer, request.method() == Method::HEAD).await?;
+    if let Some(copy) = copy {
+        copy.tell(&answer);
+    }
+    Ok(answer)
 }
 
 /// A whole body ends the journal now, a passing one with its last part.

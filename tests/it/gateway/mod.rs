@@ -15,6 +15,7 @@ mod framing;
 mod headers;
 mod http2;
 mod limits;
+mod mirror;
 mod pickers;
 mod queue;
 mod routes;
@@ -190,6 +191,7 @@ fn action(path: &str) -> Action {
         methods: Vec::new(),
         policy: Policy { timeout: Duration::from_secs(5), backoff: Duration::from_millis(2), ..Policy::default() },
         fallback: None,
+        mirror: None,
         encode: Encode::Json,
         answer: AnswerForm::Goms,
         terms: Terms::default(),
