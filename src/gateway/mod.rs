@@ -20,6 +20,7 @@ mod limit;
 mod live;
 mod pattern;
 mod pipeline;
+pub mod rate;
 mod respond;
 mod route;
 mod rule;

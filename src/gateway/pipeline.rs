@@ -16,7 +16,7 @@ use futures_util::Stream;
 
 use super::answer::{self, Answer, Body};
 use super::journal::{Journal, client_ip};
-use super::keeper::Passage;
+use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
@@ -55,8 +55,9 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     } else {
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
+        let mut finish = Finish::default();
         let mut journal = Journal::begin(&worker, &table, &request, &mut context);
-        match steps(&worker, &table, &request, payload, &context, &mut journal).await {
+        let mut response = match steps(&worker, &table, &request, payload, &context, &mut journal, &mut finish).await {
             Ok(answer) => {
                 journal.answered(answer.head.status().as_u16());
                 deliver(answer, journal, in_flight)
@@ -67,7 +68,9 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
                 let path = pattern::normal(request.path()).unwrap_or_default();
                 failure.answer(table.routes.form(&Asked::new(&request, &path)), wants_problem(&request), id)
             }
-        }
+        };
+        finish.dress(response.headers_mut());
+        response
     };
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
@@ -85,6 +88,7 @@ async fn steps(
     payload: Payload,
     context: &TraceContext,
     journal: &mut Journal,
+    finish: &mut Finish,
 ) -> Result<Answer, Failure> {
     let limits = &table.settings.limits;
 
@@ -97,7 +101,7 @@ async fn steps(
     limit::check_headers(request.headers(), limits)?;
     limit::check_flow(&worker.traffic.load, limits)?;
     let passage = match &route.keeper {
-        Some(keeper) => keeper.admit(request, client_ip(request)).await?,
+        Some(keeper) => keeper.admit(request, client_ip(request), finish).await?,
         None => Passage::free(request),
     };
 

@@ -167,7 +167,7 @@ impl Routes {
     pub fn new(settings: &Settings, metrics: &Metrics, kept: &Kept) -> Self {
         let known = Known::new(&settings.ways, &kept.sources);
         let rules = settings.rules().into_iter();
-        let routes: Vec<Route> = rules.map(|rule| Route::new(rule, metrics, &known)).collect();
+        let routes: Vec<Route> = rules.map(|rule| Route::new(rule, metrics, &known, kept)).collect();
         let mut exact: HashMap<String, Vec<usize>> = HashMap::new();
         let mut open = Vec::new();
         for (place, route) in routes.iter().enumerate() {
@@ -267,7 +267,7 @@ impl Routes {
 }
 
 impl Route {
-    fn new(rule: Rule, metrics: &Metrics, known: &Known) -> Self {
+    fn new(rule: Rule, metrics: &Metrics, known: &Known, kept: &Kept) -> Self {
         let service = match &rule.then {
             Outcome::Call(call) => call.services.first().map(|share| share.service.as_str()).unwrap_or_default(),
             Outcome::Redirect(_) | Outcome::Respond(_) => "",
@@ -277,7 +277,7 @@ impl Route {
         let action = own.filter(|_| !service.is_empty()).unwrap_or(&rule.name);
         Self {
             meters: Arc::new(Meters::new(metrics, service, action)),
-            keeper: Keeper::new(&rule.terms, known).map(Box::new),
+            keeper: Keeper::new(&rule, [service, action], known, kept, metrics).map(Box::new),
             name: Arc::from(rule.name),
             when: rule.when,
             then: rule.then,

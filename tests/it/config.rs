@@ -1,6 +1,7 @@
 //! What a user writes into a config file, and what is said about it.
 
 mod auth;
+mod rates;
 mod routes;
 mod upstream;
 

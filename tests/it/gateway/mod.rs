@@ -14,6 +14,7 @@ mod headers;
 mod limits;
 mod pickers;
 mod queue;
+mod rates;
 mod routes;
 mod rules;
 mod sampling;
