@@ -9,6 +9,7 @@
 //!
 //! May import: `metrics`, `shutdown`.
 
+use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,6 +40,7 @@ pub struct Traffic {
     pub load: Load,
     draining: AtomicBool,
     connections: AtomicUsize,
+    opening: AtomicUsize,
 }
 
 impl Traffic {
@@ -61,6 +63,14 @@ impl Traffic {
         Connected(self.clone())
     }
 
+    /// Counts a connection that has begun to speak and has not asked yet (its TLS handshake runs), until what is returned
+    /// is dropped.
+    #[must_use]
+    pub fn opening(self: &Arc<Self>) -> Opening {
+        self.opening.fetch_add(1, Ordering::Relaxed);
+        Opening(self.clone())
+    }
+
     fn taken(&self) -> u64 {
         self.load.answered() + self.load.in_flight()
     }
@@ -76,15 +86,28 @@ impl Drop for Connected {
     }
 }
 
+/// One connection that has begun to speak and has not asked yet.
+#[derive(Debug)]
+pub struct Opening(Arc<Traffic>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A server at work. Dropping it does not end it: [`Running::stop`] does.
 #[derive(Debug)]
 pub struct Running {
     name: String,
     address: SocketAddr,
     handle: ServerHandle,
-    listener: TcpListener,
+    /// Clones of the sockets it listens on.
+    sockets: Vec<socket2::Socket>,
     traffic: Arc<Traffic>,
     tasks: Shutdown,
+    /// Such as files of sockets.
+    kept: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 impl Running {
@@ -94,7 +117,20 @@ impl Running {
     /// # Errors
     /// When the listener has no address.
     pub fn start(name: &str, listener: TcpListener, server: Server, traffic: Arc<Traffic>) -> std::io::Result<Self> {
-        let (address, handle, tasks) = (listener.local_addr()?, server.handle(), Shutdown::new());
+        let address = listener.local_addr()?;
+        Ok(Self::on(name, address, vec![listener.into()], server, traffic))
+    }
+
+    /// As [`Running::start`], of a server that listens on clones of all of `sockets`; `address` is the one to tell others.
+    #[must_use]
+    pub fn on(
+        name: &str,
+        address: SocketAddr,
+        sockets: Vec<socket2::Socket>,
+        server: Server,
+        traffic: Arc<Traffic>,
+    ) -> Self {
+        let (handle, tasks) = (server.handle(), Shutdown::new());
         let (forced, failed) = (tasks.clone(), name.to_owned());
         tasks.spawn(async move {
             tokio::select! {
@@ -104,7 +140,14 @@ impl Running {
                 },
             }
         });
-        Ok(Self { name: name.to_owned(), address, handle, listener, traffic, tasks })
+        Self { name: name.to_owned(), address, handle, sockets, traffic, tasks, kept: Vec::new() }
+    }
+
+    /// Drops this as soon as nobody can connect any more.
+    #[must_use]
+    pub fn keeping(mut self, kept: impl Any + Send + Sync) -> Self {
+        self.kept.push(Box::new(kept));
+        self
     }
 
     /// Where it listens.
@@ -115,14 +158,17 @@ impl Running {
 
     /// Ends it: takes no new connection, tells the clients of the others to close with their next answer, finishes what
     /// runs, closes what is idle, and cuts off what is left after `drain`. Returns whether all could finish.
-    pub async fn stop(self, drain: Duration) -> bool {
+    pub async fn stop(mut self, drain: Duration) -> bool {
         let deadline = Instant::now() + drain;
         self.traffic.draining.store(true, Ordering::Relaxed);
         // From here on a connect is refused. What the kernel holds at this instant and nobody has accepted yet is reset by
         // it (Linux does so whenever a listener closes), so the accept loop goes on until then and keeps that queue empty.
-        if let Err(error) = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Read) {
-            log::debug!("cannot shut the listening socket: {error}");
+        for socket in &self.sockets {
+            if let Err(error) = socket.shutdown(std::net::Shutdown::Read) {
+                log::debug!("cannot shut a listening socket: {error}");
+            }
         }
+        self.kept.clear();
         self.wind_down(deadline.min(Instant::now() + WIND_DOWN)).await;
         drop(self.handle.stop(true)); // sent at once; its answer comes only to the full second
         let finished = self.connections_end(deadline).await;
@@ -143,7 +189,8 @@ impl Running {
         while Instant::now() < limit {
             tokio::time::sleep(POLL).await;
             let now = self.traffic.taken();
-            if now != taken || self.traffic.load.in_flight() > 0 {
+            let opening = self.traffic.opening.load(Ordering::Relaxed);
+            if now != taken || opening > 0 || self.traffic.load.in_flight() > 0 {
                 (taken, since) = (now, Instant::now());
             } else if since.elapsed() >= QUIET {
                 return;

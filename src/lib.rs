@@ -37,18 +37,20 @@
 //! | [`upstream`] | call it: deadline, retry on the next node, headers |
 //! | [`trace`] | what happened: context, event, recorder, spool, transports |
 //! | [`store`] | where it is kept: embedded (tantivy), Elasticsearch, another process's |
+//! | [`listener`] | the doorstep: sockets, PROXY header, TLS, HTTP/1.1 and 2 |
 //! | [`gateway`] | the front door |
 //! | [`service`] | the framework, and goms in front of a program in another language |
 //! | [`consumer`] | the pipeline's end: batches, acknowledgement, dead letters, spans of other programs |
 //! | [`admin`] | the back door: health, metrics, the process's nodes |
 //! | [`app`] | the composition root: roles, and the commands that read |
 //! | [`drain`] | how an HTTP server ends without failing a request |
+//! | `upgrade` | clients that ask a server for WebSocket |
 //! | [`shutdown`], [`backoff`], [`metrics`], [`causes`] | what every room may use |
 //!
 //! # The path of a request
 //!
 //! ```text
-//! socket → gateway::server → gateway::pipeline: route → limits → body → upstream::call ⇄ balance::pick → answer → recorder
+//! socket → listener → gateway::server → gateway::pipeline: route → limits → body → upstream::call ⇄ balance::pick → answer → recorder
 //!                                                                          │ (retry on the next node)
 //!                            service::server: guard → body → handler → answer → recorder
 //! ```
@@ -70,12 +72,14 @@ pub mod config;
 pub mod consumer;
 pub mod drain;
 pub mod gateway;
+pub mod listener;
 pub mod metrics;
 pub mod registry;
 pub mod service;
 pub mod shutdown;
 pub mod store;
 pub mod trace;
+mod upgrade;
 pub mod upstream;
 
 pub use service::{CallError, Context, Service, ServiceError};

@@ -9,7 +9,11 @@ use crate::config::Config;
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Tells that a config is good; its faults were told when it was read.
+///
+/// # Errors
+/// When a certificate that it names cannot be used.
 pub fn config(config: &Config) -> Result<(), AppError> {
+    config.check_certificates()?;
     let from = config.file.as_ref().map_or_else(|| "the built-in config".to_owned(), |file| file.display().to_string());
     let actions: usize = config.gateway.services.values().map(|service| service.actions.len()).sum();
     let routes = match config.gateway.routes.len() {

@@ -77,8 +77,8 @@ fn outcome(taken: &Taken) -> Vec<(&'static str, String)> {
     let mut lines = match &taken.outcome {
         Outcome::Call(call) => {
             let shares = call.services.iter().map(|share| match call.services.len() {
-                1 => share.service.clone(),
-                _ => format!("{} {}", share.service, share.weight),
+                1 => share.group().to_owned(),
+                _ => format!("{} {}", share.group(), share.weight),
             });
             let policy = &call.policy;
             let on: Vec<String> = policy.retry_status.iter().map(u16::to_string).collect();
@@ -104,7 +104,7 @@ fn as_json(explanation: &Explanation) -> serde_json::Value {
         tried.map(|tried| json!({"name": tried.name, "path": tried.path, "refusal": tried.refusal})).collect();
     let outcome = explanation.outcome.as_ref().ok().map(|taken| match &taken.outcome {
         Outcome::Call(call) => {
-            let services = call.services.iter().map(|share| (share.service.clone(), share.weight.into()));
+            let services = call.services.iter().map(|share| (share.group().to_owned(), share.weight.into()));
             let services: serde_json::Map<String, serde_json::Value> = services.collect();
             json!({"kind": "call", "services": services, "target": taken.target, "status": null})
         }

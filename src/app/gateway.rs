@@ -1,13 +1,12 @@
 //! The gateway role.
 
-use std::collections::HashMap;
-
-use super::ports::Ports;
+use super::ports::{Ports, port_of};
 use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
 use super::{AppError, reload};
-use crate::balance::{self, Balancer};
+use crate::balance::Balancer;
 use crate::gateway;
+use crate::listener::{Doors, Tls};
 
 /// The name under which gateways register.
 pub const SERVICE: &str = "gateway";
@@ -20,7 +19,7 @@ pub const DEFAULT_PORTS: (u16, u16) = (8080, 8180);
 /// When a listener cannot be used.
 pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, crate::metrics::Load), AppError> {
     let id = process.identity(SERVICE, &ports)?;
-    let settings = self::balance(&process.config.gateway);
+    let settings = process.config.gateway.balance();
     let balancer = Balancer::start(process.registry.catalog(), settings, &process.metrics, &process.background);
     let load = crate::metrics::Load::default();
     let live = gateway::Live::new(process.config.gateway.clone(), &process.metrics);
@@ -34,14 +33,37 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
         load: load.clone(),
         workers: process.config.node.workers,
     };
-    let running = gateway::serve(ports.http, parts).map_err(|error| AppError::Part(Box::new(error)))?;
-    reload::follow(process, live, balancer)?;
+    let settings = &process.config.gateway;
+    let tls = settings.tls.clone().map(|settings| Tls::open(settings, &process.metrics)).transpose();
+    let tls = tls.map_err(|error| AppError::Part(Box::new(error)))?;
+    let told = told(&ports)?;
+    let doors = Doors {
+        http: ports.http,
+        https: ports.https.zip(tls.clone()),
+        file: ports.file,
+        proxies: settings.proxy_protocol.then(|| settings.trusted_proxies.clone()),
+    };
+    let running = gateway::serve(doors, parts).map_err(|error| AppError::Part(Box::new(error)))?;
+    if let Some(tls) = &tls {
+        tls.follow(&process.background);
+    }
+    reload::follow(process, live, balancer, tls)?;
     let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
+    for line in told {
+        log::info!("{line}");
+    }
     Ok((RunningNode { id, rpc, server: Server::Http(running) }, load))
 }
 
-/// How the nodes of each service are chosen and watched.
-pub fn balance(settings: &gateway::Settings) -> HashMap<String, balance::Settings> {
-    settings.services.iter().map(|(name, service)| (name.clone(), service.balance.clone())).collect()
+/// Where it listens besides.
+fn told(ports: &Ports) -> Result<Vec<String>, AppError> {
+    let mut told = Vec::new();
+    if let Some(listener) = &ports.https {
+        told.push(format!("[{SERVICE}] Https Listen on port: {}", port_of(listener)?));
+    }
+    if let Some(file) = &ports.file {
+        told.push(format!("[{SERVICE}] Http Listen on socket: {}", file.path().display()));
+    }
+    Ok(told)
 }

@@ -79,19 +79,19 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
     let load = |node: &NodeFlags| Config::load(&cli.common, node).map_err(AppError::from);
     match cli.command {
         Command::Up(args) => {
-            let config = load(&args.node)?.with_intake(&args.intake);
+            let config = load(&args.node)?.with_intake(&args.intake).with_gateway(&args.gateway)?;
             config.for_gateway()?;
-            let (common, intake) = (cli.common.clone(), args.intake);
-            let load = move || Config::load(&common, &args.node).map(|config| config.with_intake(&intake));
+            let common = cli.common.clone();
+            let load = move || Config::load(&common, &args.node)?.with_intake(&args.intake).with_gateway(&args.gateway);
             // the terminal's end is the end, and its services keep their keys
             let reload = Reload { load: Arc::new(load), on_hangup: false, with_keys: false };
             start(config, roles::of_up(), Some(reload))
         }
         Command::Gateway(args) => {
-            let config = load(&args.node)?;
+            let config = load(&args.node)?.with_gateway(&args.gateway)?;
             config.for_gateway()?;
             let common = cli.common.clone();
-            let load = move || Config::load(&common, &args.node);
+            let load = move || Config::load(&common, &args.node)?.with_gateway(&args.gateway);
             let reload = Reload { load: Arc::new(load), on_hangup: true, with_keys: true };
             start(config, vec![Role::Gateway], Some(reload))
         }
@@ -115,7 +115,7 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
         }
         Command::Config { command: ConfigCommand::Check } => check::config(&load(&NodeFlags::default())?),
         Command::Config { command: ConfigCommand::Print(args) } => {
-            check::print(&load(&args.node)?.with_intake(&args.intake))
+            check::print(&load(&args.node)?.with_intake(&args.intake).with_gateway(&args.gateway)?)
         }
         Command::Explain(args) => explain::run(&load(&NodeFlags::default())?, args),
         Command::Completions { shell } => {

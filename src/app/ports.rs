@@ -7,7 +7,8 @@ use tokio::net::TcpSocket;
 use url::{Host, Url};
 
 use super::AppError;
-use crate::config::{Listen, SpanSettings};
+use crate::config::{Config, Listen, SpanSettings};
+use crate::listener::SocketFile;
 use crate::registry;
 use crate::trace::OtlpSettings;
 
@@ -19,6 +20,10 @@ const BACKLOG: u32 = 4_096;
 pub struct Ports {
     /// Where it takes HTTP.
     pub http: TcpListener,
+    /// Where it takes HTTPS, if it does.
+    pub https: Option<TcpListener>,
+    /// A Unix socket where it takes HTTP, too.
+    pub file: Option<SocketFile>,
     /// Where it takes RPC.
     pub rpc: TcpListener,
     /// Where it takes spans of other programs in OTLP, if it does.
@@ -32,7 +37,24 @@ const OTLP_PORT: u16 = 4318;
 /// The same of Zipkin's.
 const ZIPKIN_PORT: u16 = 9411;
 
+/// Where a gateway takes HTTPS by default.
+const HTTPS_PORT: u16 = 8443;
+
 impl Ports {
+    /// Binds a gateway's other doors.
+    ///
+    /// # Errors
+    /// [`AppError::Port`] names the port and its flag; [`AppError::Part`] when there can be no socket.
+    pub fn and_doors(mut self, config: &Config) -> Result<Self, AppError> {
+        let node = &config.node;
+        if config.gateway.tls.is_some() {
+            self.https = Some(listen(node.bind, node.https_port.unwrap_or(HTTPS_PORT), "--https-port")?);
+        }
+        let file = node.http_socket.as_deref().map(SocketFile::bind).transpose();
+        self.file = file.map_err(|error| AppError::Part(Box::new(error)))?;
+        Ok(self)
+    }
+
     /// Binds those for spans of other programs, too; `ip` is where they listen that name none.
     ///
     /// # Errors
@@ -94,7 +116,7 @@ fn leads_to(url: &str, address: SocketAddr, own_ip: IpAddr) -> bool {
 /// [`AppError::Port`] names the port and its flag. Must be called within the runtime.
 pub fn bind(ip: IpAddr, http_port: u16, rpc_port: u16) -> Result<Ports, AppError> {
     let (http, rpc) = (listen(ip, http_port, "--http-port")?, listen(ip, rpc_port, "--rpc-port")?);
-    Ok(Ports { http, rpc, otlp: None, zipkin: None })
+    Ok(Ports { http, https: None, file: None, rpc, otlp: None, zipkin: None })
 }
 
 /// Binds the admin port: the one that was asked for or none; else the RPC port + 100, or a free one where that is

@@ -10,11 +10,12 @@ use prometheus::{IntCounterVec, IntGauge};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
+use super::AppError;
 use super::process::Process;
-use super::{AppError, gateway};
 use crate::balance::Balancer;
 use crate::config::{Config, ConfigErrors};
 use crate::gateway::Live;
+use crate::listener::Tls;
 
 /// Reads the config again, with the flags and variables of the start.
 pub type Load = Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
@@ -40,6 +41,7 @@ struct Follower {
     file: PathBuf,
     live: Live,
     balancer: Arc<Balancer>,
+    tls: Option<Tls>,
     /// In force, but for what needs a restart.
     config: Config,
     /// The text that was read last.
@@ -52,7 +54,7 @@ struct Follower {
 ///
 /// # Errors
 /// When the process cannot listen to SIGHUP.
-pub fn follow(process: &Process, live: Live, balancer: Arc<Balancer>) -> Result<(), AppError> {
+pub fn follow(process: &Process, live: Live, balancer: Arc<Balancer>, tls: Option<Tls>) -> Result<(), AppError> {
     let (Some(how), Some(file)) = (process.reload.clone(), process.config.file.clone()) else { return Ok(()) };
     let mut hangup = match how.on_hangup {
         true => Some(signal(SignalKind::hangup()).map_err(AppError::Start)?),
@@ -64,7 +66,8 @@ pub fn follow(process: &Process, live: Live, balancer: Arc<Balancer>) -> Result<
     let is_good = is_good.with_label_values::<&str>(&[]);
     is_good.set(1);
     let text = std::fs::read(&file).ok();
-    let mut follower = Follower { how, file, live, balancer, config: process.config.clone(), text, reloads, is_good };
+    let mut follower =
+        Follower { how, file, live, balancer, tls, config: process.config.clone(), text, reloads, is_good };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
     let ending = process.background.clone();
@@ -140,8 +143,11 @@ impl Follower {
             restart.push("callServiceKey".to_owned());
         }
         // first how nodes are chosen: a new route may lead to a service that is new too
-        self.balancer.configure(gateway::balance(&config.gateway));
+        self.balancer.configure(config.gateway.balance());
         self.live.replace(config.gateway.clone());
+        if let (Some(tls), Some(settings)) = (&self.tls, &config.gateway.tls) {
+            tls.replace(settings.clone());
+        }
         self.is_good.set(1);
         self.reloads.with_label_values(&["taken"]).inc();
         let actions: usize = config.gateway.services.values().map(|service| service.actions.len()).sum();

@@ -129,7 +129,11 @@ fn bind(config: &Config, role: Role, alone: bool) -> Result<(Role, Ports), AppEr
     let default = if matches!(role, Role::Gateway) { gateway::DEFAULT_PORTS } else { (0, 0) };
     let asked = if alone || matches!(role, Role::Gateway) { (node.http_port, node.rpc_port) } else { (None, None) };
     let ports = ports::bind(node.bind, asked.0.unwrap_or(default.0), asked.1.unwrap_or(default.1))?;
-    let ports = if matches!(role, Role::TraceConsumer) { ports.and_spans(node.bind, config.spans)? } else { ports };
+    let ports = match role {
+        Role::Gateway => ports.and_doors(config)?,
+        Role::TraceConsumer => ports.and_spans(node.bind, config.spans)?,
+        Role::Service(_) | Role::UpUser => ports,
+    };
     Ok((role, ports))
 }
 

@@ -9,6 +9,7 @@ use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
 use crate::balance::Balancer;
 use crate::config::Config;
+use crate::gateway::Fallback;
 use crate::metrics::Load;
 use crate::service::{self, CallTable, CalledAction, Parts, Program, ProgramSettings, ProgramUrl, Service};
 
@@ -67,6 +68,17 @@ pub struct Listening {
     pub program: Option<Program>,
 }
 
+/// What one request may use: a body that a gateway passes is not too long for the service.
+fn limits(limits: &crate::gateway::Limits) -> service::Limits {
+    service::Limits {
+        body_bytes: limits.body_bytes,
+        header_timeout: limits.header_timeout,
+        body_timeout: limits.body_timeout,
+        idle_timeout: limits.idle_timeout,
+        connections: limits.connections,
+    }
+}
+
 /// Listens (and first starts the program, if there is one); the node is not registered yet.
 ///
 /// # Errors
@@ -83,7 +95,7 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
         load: load.clone(),
         workers,
         access_log: process.config.node.access_log.unwrap_or(true),
-        limits: service::Limits::default(),
+        limits: limits(&process.config.gateway.limits),
     };
     let name = served.name().to_owned();
     let (running, program, version) = match served {
@@ -123,12 +135,16 @@ pub fn program_settings(
 
 fn call_table(process: &Process) -> CallTable {
     let services = &process.config.gateway.services;
-    let settings = services.iter().map(|(name, service)| (name.clone(), service.balance.clone())).collect();
+    let settings = process.config.gateway.balance();
     let actions: BTreeMap<String, BTreeMap<String, CalledAction>> = services
         .iter()
         .map(|(name, service)| {
             let called = |(action, to): (&String, &crate::gateway::Action)| {
-                (action.clone(), CalledAction { path: to.path.clone(), policy: to.policy.clone() })
+                let fallback = match &to.fallback {
+                    Some(Fallback::Service(service)) => Some(service.clone()),
+                    Some(Fallback::Respond(_)) | None => None, // an answer for clients is no value for a handler
+                };
+                (action.clone(), CalledAction { path: to.path.clone(), policy: to.policy.clone(), fallback })
             };
             (name.clone(), service.actions.iter().map(called).collect())
         })

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use crate::config::{CommonFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
+pub use crate::config::{CommonFlags, GatewayFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use explain::ExplainArgs;
 pub use normalise::normalise;
 pub use trace::{
@@ -58,7 +58,8 @@ impl Cli {
     pub fn node(&self) -> NodeFlags {
         match &self.command {
             Command::Gateway(args) => args.node.clone(),
-            Command::Up(args) | Command::TraceConsumer(args) => args.node.clone(),
+            Command::Up(args) => args.node.clone(),
+            Command::TraceConsumer(args) => args.node.clone(),
             Command::Service(args) => args.node.clone(),
             Command::Config { command: ConfigCommand::Print(args) } => args.node.clone(),
             _ => NodeFlags::default(),
@@ -75,14 +76,15 @@ pub enum Command {
   goms up --http-port 9080 --rpc-port 9180
   goms up --http-port 0 --data-dir ./data
   goms up --otlp --zipkin                            takes spans of other programs too")]
-    Up(ConsumerArgs),
+    Up(UpArgs),
 
     /// Run a gateway node: `/api/<service>/<action>` to the services
     #[command(after_help = "Examples:
   goms gateway
   goms gateway --http-port 8080 --rpc-port 8180 --config config/cluster.yml
+  goms gateway --https-port 443 --config config/config.yml      with the certificates of `tls`
   goms gateway --etcd-addr '10.0.0.1:2379|10.0.0.2:2379' --access-log")]
-    Gateway(NodeArgs),
+    Gateway(GatewayArgs),
 
     /// Run a node of a service: the demo service, or any program with --app
     #[command(after_help = "Examples:
@@ -174,12 +176,29 @@ that takes it. outcome is {kind, services, target, status}, error what the clien
     },
 }
 
-/// Node flags alone.
+/// Node flags and those of a gateway.
 #[derive(Clone, Debug, Default, Args)]
-pub struct NodeArgs {
+pub struct GatewayArgs {
     /// Flags of a running node.
     #[command(flatten)]
     pub node: NodeFlags,
+    /// Its doors.
+    #[command(flatten)]
+    pub gateway: GatewayFlags,
+}
+
+/// Flags of a whole cluster.
+#[derive(Clone, Debug, Default, Args)]
+pub struct UpArgs {
+    /// Flags of a running node.
+    #[command(flatten)]
+    pub node: NodeFlags,
+    /// The gateway's doors.
+    #[command(flatten)]
+    pub gateway: GatewayFlags,
+    /// Where it takes spans of other programs.
+    #[command(flatten)]
+    pub intake: IntakeFlags,
 }
 
 /// Node flags and those of a trace consumer.
@@ -275,7 +294,7 @@ pub enum ConfigCommand {
     /// Say whether the config is good; every fault with its line
     Check,
     /// Print the config that comes of file, variables and flags, without secrets
-    Print(ConsumerArgs),
+    Print(Box<UpArgs>),
 }
 
 /// The form of what is printed.

@@ -42,6 +42,10 @@ impl ConfigErrors {
         Self { faults: vec![Fault { file: Some(file.to_owned()), line, path: String::new(), message }] }
     }
 
+    pub(super) fn flag(flag: &str, message: &str) -> Self {
+        Self { faults: vec![Fault { file: None, line: None, path: flag.to_owned(), message: message.to_owned() }] }
+    }
+
     /// Whether the file is good and only flags or variables are wrong.
     #[must_use]
     pub fn only_flags(&self) -> bool {

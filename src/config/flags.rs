@@ -150,6 +150,19 @@ fn weight(text: &str) -> Result<u32, String> {
     super::decode::number(1, crate::balance::MOST_WEIGHT)(text)
 }
 
+/// Flags of a command that runs a gateway.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Gateway flags")]
+pub struct GatewayFlags {
+    /// Port for HTTPS, with the certificates of `tls` in the config; 0 is any free one [default: 8443]
+    #[arg(long, env = "GOMS_HTTPS_PORT", value_name = "PORT")]
+    pub https_port: Option<u16>,
+
+    /// Take HTTP on a Unix socket too; the file is made at the start and removed at the end
+    #[arg(long, env = "GOMS_HTTP_SOCKET", value_name = "FILE")]
+    pub http_socket: Option<PathBuf>,
+}
+
 /// Flags of a command that runs a trace consumer.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Spans of other programs")]

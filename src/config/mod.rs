@@ -20,6 +20,7 @@ mod raw;
 mod resolve;
 mod routes;
 mod terms;
+mod tls;
 mod units;
 mod upstream;
 mod values;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 pub use address::{Listen, app_url, host_port};
 pub use fault::{ConfigErrors, Fault};
-pub use flags::{CommonFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
+pub use flags::{CommonFlags, GatewayFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use names::service_name;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
 
@@ -78,6 +79,10 @@ pub struct Config {
 pub struct NodeSettings {
     /// Port for HTTP; `None`: the role's default; 0: any.
     pub http_port: Option<u16>,
+    /// A gateway's port for HTTPS; `None`: 8443; 0: any.
+    pub https_port: Option<u16>,
+    /// A gateway's Unix socket.
+    pub http_socket: Option<PathBuf>,
     /// Port for RPC; as above.
     pub rpc_port: Option<u16>,
     /// Admin port; `None`: RPC port + 100.
@@ -190,7 +195,31 @@ impl Config {
         self
     }
 
-    /// That there is something for a gateway to serve; other roles do without `services`.
+    /// Puts the flags of a command that runs a gateway over it.
+    ///
+    /// # Errors
+    /// When there is an HTTPS port and no certificate for it.
+    pub fn with_gateway(mut self, flags: &GatewayFlags) -> Result<Self, ConfigErrors> {
+        if flags.https_port.is_some() && self.gateway.tls.is_none() {
+            let message = "needs certificates; write `tls: { certificates: [{ cert: site.pem, key: site-key.pem }] }` into the config";
+            return Err(ConfigErrors::flag("--https-port", message));
+        }
+        self.node.https_port = flags.https_port;
+        self.node.http_socket.clone_from(&flags.http_socket);
+        Ok(self)
+    }
+
+    /// That the files of `tls` can be used.
+    ///
+    /// # Errors
+    /// What is wrong with the first that cannot.
+    pub fn check_certificates(&self) -> Result<(), ConfigErrors> {
+        let Some(tls) = &self.gateway.tls else { return Ok(()) };
+        let name = self.file.as_ref().map_or_else(String::new, |file| file.display().to_string());
+        tls.check().map_err(|error| ConfigErrors::one(&name, None, format!("tls: {}", crate::causes::chain(&error))))
+    }
+
+    /// That there is something for a gateway to serve, and that it can use its certificates; other roles do without `services`.
     ///
     /// # Errors
     /// That there is not, and what to write.
@@ -202,7 +231,7 @@ impl Config {
                 "a gateway needs `services` or `routes`; write for example `services: { user: { login: /login } }`"
                     .to_owned(),
             )),
-            _ => Ok(()),
+            _ => self.check_certificates(),
         }
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::decode::{At, Decoder, Field, Table, boolean, number, word};
 use super::names::{self, nearest, shown, unknown};
+use super::routes;
 use super::terms::{self, Defaults, RawTerms};
 use super::units::{parse_duration, parse_positive_duration};
 use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
-use crate::gateway::{Action, AnswerForm, Encode, Service};
+use crate::gateway::{Action, AnswerForm, Encode, Fallback, Service};
 use crate::upstream::Policy;
 
 /// What an action or an upstream says of calls.
@@ -18,6 +19,9 @@ use crate::upstream::Policy;
 pub(super) struct Overrides {
     balance: RawBalance,
     timeout: Option<Duration>,
+    connect_timeout: Option<Duration>,
+    stall_timeout: Option<Duration>,
+    tunnel_timeout: Option<Duration>,
     /// `Some(None)`: none.
     deadline: Option<Option<Duration>>,
     attempts: Option<u32>,
@@ -26,6 +30,8 @@ pub(super) struct Overrides {
     backoff: Option<Duration>,
     encode: Option<Encode>,
     answer: Option<AnswerForm>,
+    /// `Some(None)`: none.
+    fallback: Option<Option<Fallback>>,
     pub(super) terms: RawTerms,
 }
 
@@ -44,7 +50,17 @@ pub(super) const ENCODES: [(&str, Encode); 3] =
 pub(super) const ANSWERS: [(&str, AnswerForm); 3] =
     [("goms", AnswerForm::Goms), ("go-ms", AnswerForm::GoMs), ("untouched", AnswerForm::Untouched)];
 /// The keys of [`Overrides`] that actions, routes and upstreams have.
-pub(super) const KEYS: &[&str] = &["timeout", "deadline", "retry", "encode", "answer"];
+pub(super) const KEYS: &[&str] = &[
+    "timeout",
+    "connectTimeout",
+    "stallTimeout",
+    "tunnelTimeout",
+    "deadline",
+    "retry",
+    "fallback",
+    "encode",
+    "answer",
+];
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// Each try may take the whole timeout; more tries than this only hide an outage.
 const MOST_ATTEMPTS: u32 = 20;
@@ -105,11 +121,18 @@ pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<St
 }
 
 pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
+    let mut time = |key| table.get(key).and_then(|field| decoder.read(&field, parse_positive_duration));
+    let (timeout, connect_timeout) = (time("timeout"), time("connectTimeout"));
+    let (stall_timeout, tunnel_timeout) = (time("stallTimeout"), time("tunnelTimeout"));
     let mut overrides = Overrides {
-        timeout: table.get("timeout").and_then(|field| decoder.read(&field, parse_positive_duration)),
+        timeout,
+        connect_timeout,
+        stall_timeout,
+        tunnel_timeout,
         deadline: table.get("deadline").and_then(|field| decoder.read(&field, deadline)),
         encode: table.get("encode").and_then(|field| decoder.read(&field, word("word", &ENCODES))),
         answer: table.get("answer").and_then(|field| decoder.read(&field, word("word", &ANSWERS))),
+        fallback: table.get("fallback").and_then(|field| routes::fallback(decoder, &field)),
         terms: RawTerms::read(decoder, table),
         ..Overrides::default()
     };
@@ -177,7 +200,10 @@ pub(super) fn resolve(
     selector: Selector,
     own_zone: &str,
 ) -> BTreeMap<String, Service> {
-    for service in routed {
+    let actions = services.values().flat_map(BTreeMap::values).map(|action| &action.overrides);
+    let fallbacks = actions.chain(upstreams.values().map(|at| &at.value)).filter_map(Overrides::fallback_service);
+    let fallbacks: Vec<String> = fallbacks.map(str::to_owned).collect();
+    for service in fallbacks.into_iter().chain(routed) {
         services.entry(service).or_default();
     }
     for (name, upstream) in upstreams.iter().filter(|(name, _)| !services.contains_key(*name)) {
@@ -203,8 +229,9 @@ pub(super) fn resolve(
 
 fn resolve_action(decoder: &mut Decoder, raw: RawAction, upstream: &Overrides, defaults: &Defaults) -> Action {
     let (encode, answer) = raw.overrides.forms(upstream, (Encode::default(), AnswerForm::default()));
+    let (policy, fallback) = (raw.overrides.policy(upstream), raw.overrides.fallback(upstream));
     let terms = raw.overrides.terms.resolve(decoder, &upstream.terms, defaults);
-    Action { policy: raw.overrides.policy(upstream), terms, path: raw.path, methods: raw.methods, encode, answer }
+    Action { policy, fallback, terms, path: raw.path, methods: raw.methods, encode, answer }
 }
 
 impl Overrides {
@@ -216,10 +243,26 @@ impl Overrides {
         Policy {
             deadline: self.deadline.or(upstream.deadline).unwrap_or(default.deadline),
             timeout: self.timeout.or(upstream.timeout).unwrap_or(default.timeout),
+            connect_timeout: self.connect_timeout.or(upstream.connect_timeout).unwrap_or(default.connect_timeout),
+            stall_timeout: self.stall_timeout.or(upstream.stall_timeout).unwrap_or(default.stall_timeout),
+            tunnel_timeout: self.tunnel_timeout.or(upstream.tunnel_timeout).unwrap_or(default.tunnel_timeout),
             attempts: self.attempts.or(upstream.attempts).unwrap_or(default.attempts),
             retry_non_idempotent: non_idempotent.unwrap_or(default.retry_non_idempotent),
             retry_status: retry_status.cloned().unwrap_or(default.retry_status),
             backoff: self.backoff.or(upstream.backoff).unwrap_or(default.backoff),
+        }
+    }
+
+    /// The same for what is done where nobody could be asked.
+    pub(super) fn fallback(&self, upstream: &Self) -> Option<Fallback> {
+        self.fallback.clone().or_else(|| upstream.fallback.clone()).flatten()
+    }
+
+    /// The service that is called then.
+    pub(super) fn fallback_service(&self) -> Option<&str> {
+        match &self.fallback {
+            Some(Some(Fallback::Service(service))) => Some(service),
+            _ => None,
         }
     }
 

@@ -10,9 +10,9 @@ use super::policy::{ANSWERS, ENCODES};
 use super::print_terms::{self, put_terms};
 use super::raw::LEVELS;
 use super::units::format_duration;
-use super::upstream;
 use super::{Config, LogFormat};
-use crate::gateway::{Action, FieldCondition, Outcome, Rule, Service, Share};
+use super::{tls, upstream};
+use crate::gateway::{Action, Fallback, FieldCondition, Outcome, Respond, Rule, Service, Share};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
@@ -34,7 +34,17 @@ impl Config {
     /// What another config says otherwise that a running gateway does not follow: the keys. Secrets are not compared.
     #[must_use]
     pub fn differences_that_need_a_restart(&self, other: &Self) -> Vec<String> {
-        let followed = ["services", "upstreams", "routes", "auth", "callServiceKey", "limits"];
+        let followed = [
+            "services",
+            "upstreams",
+            "routes",
+            "auth",
+            "callServiceKey",
+            "limits",
+            "tls",
+            "trustedProxies",
+            "proxyProtocol",
+        ];
         let (one, two) = (self.mapping(), other.mapping());
         let differs = |key: &&Value| one.get(*key) != two.get(*key);
         let keys = one.keys().chain(two.keys().filter(|key| !one.contains_key(*key)));
@@ -84,11 +94,12 @@ impl Config {
             format!("# spans go to: {}{headers}\n", otlp.place())
         });
         format!(
-            "# config: {file}\n# data dir: {}\n# runtime dir: {}\n# ports: http {}, rpc {}, admin {}\n\
+            "# config: {file}\n# data dir: {}\n# runtime dir: {}\n# ports: http {}, {}rpc {}, admin {}\n\
              # bind: {} (admin: {}), advertised: {ip}\n# workers: {}, drain timeout: {}\n{otlp}",
             self.data_dir.display(),
             self.runtime_dir.display(),
             port(node.http_port),
+            self.doors(),
             port(node.rpc_port),
             port(node.admin_port),
             node.bind,
@@ -96,6 +107,17 @@ impl Config {
             node.workers,
             format_duration(node.drain_timeout),
         )
+    }
+
+    /// A gateway's doors besides.
+    fn doors(&self) -> String {
+        let node = &self.node;
+        let https = self.gateway.tls.as_ref().map(|_| {
+            let port = node.https_port.map_or_else(|| "default".to_owned(), |port| port.to_string());
+            format!("https {port}, ")
+        });
+        let socket = node.http_socket.as_ref().map(|file| format!("http socket {}, ", file.display()));
+        https.unwrap_or_default() + &socket.unwrap_or_default()
     }
 
     fn put_servers(&self, root: &mut Mapping) {
@@ -192,9 +214,15 @@ impl Config {
         put(&mut limits, "headerTimeout", duration(settings.header_timeout));
         put(&mut limits, "bodyTimeout", duration(settings.body_timeout));
         put(&mut limits, "idleTimeout", duration(settings.idle_timeout));
+        put(&mut limits, "sendTimeout", duration(settings.send_timeout));
         put(&mut limits, "connections", settings.connections);
         put(&mut limits, "inFlight", settings.in_flight);
         put(root, "limits", limits);
+        if let Some(settings) = &self.gateway.tls {
+            put(root, "tls", tls::shown(settings));
+        }
+        put(root, "trustedProxies", texts(self.gateway.trusted_proxies.0.iter()));
+        put(root, "proxyProtocol", if self.gateway.proxy_protocol { "on" } else { "off" });
         let settings = &self.registry;
         let mut registry = Mapping::new();
         let kind = match settings.backend {
@@ -225,6 +253,7 @@ fn action(settings: &Action) -> Mapping {
     put(&mut action, "path", settings.path.as_str());
     put(&mut action, "methods", texts(settings.methods.iter()));
     put_policy(&mut action, &settings.policy);
+    put_fallback(&mut action, settings.fallback.as_ref());
     put(&mut action, "encode", name_of(&ENCODES, settings.encode));
     put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
     put_terms(&mut action, &settings.terms);
@@ -233,6 +262,9 @@ fn action(settings: &Action) -> Mapping {
 
 fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(mapping, "timeout", duration(policy.timeout));
+    put(mapping, "connectTimeout", duration(policy.connect_timeout));
+    put(mapping, "stallTimeout", duration(policy.stall_timeout));
+    put(mapping, "tunnelTimeout", duration(policy.tunnel_timeout));
     put(mapping, "deadline", policy.deadline.map_or_else(|| "none".to_owned(), duration));
     let mut retry = Mapping::new();
     put(&mut retry, "attempts", policy.attempts);
@@ -241,6 +273,42 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(&mut retry, "nonIdempotent", policy.retry_non_idempotent);
     put(&mut retry, "backoff", duration(policy.backoff));
     put(mapping, "retry", retry);
+}
+
+fn put_fallback(mapping: &mut Mapping, fallback: Option<&Fallback>) {
+    match fallback {
+        None => put(mapping, "fallback", "none"),
+        Some(Fallback::Service(service)) => put(mapping, "fallback", only("service", service.as_str())),
+        Some(Fallback::Respond(respond)) => put(mapping, "fallback", only("respond", fixed(respond))),
+    }
+}
+
+fn only(key: &str, value: impl Into<Value>) -> Mapping {
+    let mut mapping = Mapping::new();
+    put(&mut mapping, key, value);
+    mapping
+}
+
+fn fixed(respond: &Respond) -> Mapping {
+    let mut answer = Mapping::new();
+    put(&mut answer, "status", respond.status);
+    put(&mut answer, "body", String::from_utf8_lossy(&respond.body).into_owned());
+    put(&mut answer, "type", respond.content_type.as_str());
+    answer
+}
+
+/// `services: {…}`, or `service` with `versions: {…}`.
+fn put_shares(route: &mut Mapping, shares: &[Share]) {
+    let weights = |name: fn(&Share) -> &str| -> Mapping {
+        shares.iter().map(|share| (Value::from(name(share)), Value::from(share.weight))).collect()
+    };
+    match shares.first() {
+        Some(first) if first.version().is_some() => {
+            put(route, "service", first.service());
+            put(route, "versions", weights(|share| share.version().unwrap_or_default()));
+        }
+        _ => put(route, "services", weights(Share::service)),
+    }
 }
 
 fn route(rule: &Rule) -> Mapping {
@@ -265,12 +333,12 @@ fn route(rule: &Rule) -> Mapping {
     put(&mut route, "match", when);
     match &rule.then {
         Outcome::Call(call) => {
-            let weight = |share: &Share| (Value::from(share.service.as_str()), Value::from(share.weight));
-            put(&mut route, "services", call.services.iter().map(weight).collect::<Mapping>());
+            put_shares(&mut route, &call.services);
             if let Some(rewrite) = &call.rewrite {
                 put(&mut route, "rewrite", if rewrite.as_str().is_empty() { "/" } else { rewrite.as_str() });
             }
             put_policy(&mut route, &call.policy);
+            put_fallback(&mut route, call.fallback.as_ref());
             put(&mut route, "encode", name_of(&ENCODES, call.encode));
             put(&mut route, "answer", name_of(&ANSWERS, call.answer));
         }
@@ -281,11 +349,7 @@ fn route(rule: &Rule) -> Mapping {
             put(&mut route, "redirect", to);
         }
         Outcome::Respond(respond) => {
-            let mut answer = Mapping::new();
-            put(&mut answer, "status", respond.status);
-            put(&mut answer, "body", String::from_utf8_lossy(&respond.body).into_owned());
-            put(&mut answer, "type", respond.content_type.as_str());
-            put(&mut route, "respond", answer);
+            put(&mut route, "respond", fixed(respond));
         }
     }
     put_terms(&mut route, &rule.terms);

@@ -12,10 +12,12 @@ use super::names;
 use super::policy::{self, Overrides, RawAction};
 use super::routes::{self, RawRoute};
 use super::terms::{self, Defaults};
+use super::tls::{self, RawTls};
 use super::units::{parse_duration, parse_positive_duration};
 use super::values::{
     body_path, es_index, header_name, parameter_name, queue_name, retain, retain_bytes, share, short_name,
 };
+use crate::listener::Network;
 use crate::trace::{Message, Redact};
 
 /// What a file says.
@@ -36,6 +38,9 @@ pub(super) struct Raw {
     pub(super) traces: RawTraces,
     pub(super) consumer: RawConsumer,
     pub(super) limits: RawLimits,
+    pub(super) tls: Option<At<RawTls>>,
+    pub(super) trusted_proxies: Vec<Network>,
+    pub(super) proxy_protocol: Option<At<bool>>,
     pub(super) registry: RawRegistry,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_verbosity: Option<i8>,
@@ -100,6 +105,7 @@ pub(super) struct RawLimits {
     pub(super) header_timeout: Option<Duration>,
     pub(super) body_timeout: Option<Duration>,
     pub(super) idle_timeout: Option<Duration>,
+    pub(super) send_timeout: Option<Duration>,
     pub(super) connections: Option<usize>,
     pub(super) in_flight: Option<usize>,
 }
@@ -116,6 +122,8 @@ pub(super) struct RawRegistry {
 
 /// More connections or requests at once than a process can have.
 const MOST_AT_ONCE: usize = 10_000_000;
+/// actix-http reads heads of up to 128 KiB, the request's line and what stands between names and values included.
+const MOST_HEADER_BYTES: u64 = 112 << 10;
 /// A consumer, the spool and RabbitMQ (by default) take 16 MiB at once. Text that is no JSON may take six bytes for one
 /// in an event, and a batch is up to 1 MiB before its last event.
 const MOST_TRACED_BODY: u64 = 1 << 20;
@@ -150,6 +158,9 @@ impl Decoder {
             "traces",
             "consumer",
             "limits",
+            "tls",
+            "trustedProxies",
+            "proxyProtocol",
             "registry",
             "log",
         ];
@@ -192,6 +203,10 @@ impl Decoder {
         raw.traces = table.get("traces").map(|field| self.traces(&field)).unwrap_or_default();
         raw.consumer = table.get("consumer").map(|field| self.consumer(&field)).unwrap_or_default();
         raw.limits = table.get("limits").map(|field| self.limits(&field)).unwrap_or_default();
+        raw.tls = table.get("tls").map(|field| tls::read(self, &field));
+        raw.trusted_proxies = self.each(table.get("trustedProxies"), Network::parse);
+        let switch = word("word", &[("on", true), ("off", false), ("true", true), ("false", false)]);
+        raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, switch));
         raw.registry = table.get("registry").map(|field| self.registry(&field)).unwrap_or_default();
         if let Some(field) = table.get("log") {
             let log = self.table(&field, &["format", "level"]);
@@ -324,18 +339,27 @@ impl Decoder {
     }
 
     fn limits(&mut self, field: &Field<'_>) -> RawLimits {
-        let known =
-            ["bodyBytes", "headerBytes", "headerTimeout", "bodyTimeout", "idleTimeout", "connections", "inFlight"];
+        let known = [
+            "bodyBytes",
+            "headerBytes",
+            "headerTimeout",
+            "bodyTimeout",
+            "idleTimeout",
+            "sendTimeout",
+            "connections",
+            "inFlight",
+        ];
         let table = self.table(field, &known);
         let mut duration = |key| table.get(key).and_then(|field| self.read(&field, parse_positive_duration));
-        let (header_timeout, body_timeout, idle_timeout) =
-            (duration("headerTimeout"), duration("bodyTimeout"), duration("idleTimeout"));
+        let (header_timeout, body_timeout) = (duration("headerTimeout"), duration("bodyTimeout"));
+        let (idle_timeout, send_timeout) = (duration("idleTimeout"), duration("sendTimeout"));
         RawLimits {
             body_bytes: table.get("bodyBytes").and_then(|field| self.read(&field, size(1, u64::MAX))),
-            header_bytes: table.get("headerBytes").and_then(|field| self.read(&field, size(1, u64::MAX))),
+            header_bytes: table.get("headerBytes").and_then(|field| self.read(&field, size(1, MOST_HEADER_BYTES))),
             header_timeout,
             body_timeout,
             idle_timeout,
+            send_timeout,
             connections: table.get("connections").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
             in_flight: table.get("inFlight").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
         }

@@ -10,7 +10,8 @@ use super::environment::Folders;
 use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces};
 use super::units::format_duration;
-use super::{Config, LogSettings, NodeSettings, SpanSettings, policy, routes};
+use super::{Config, LogSettings, NodeSettings, SpanSettings, policy, routes, tls};
+use crate::listener::Networks;
 use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
 use crate::{consumer, gateway, registry, store, trace};
 
@@ -73,7 +74,16 @@ pub(super) fn resolve(
         ways: raw.defaults.ways.clone(),
         limits: limits(&raw.limits),
         access_log: node.access_log.unwrap_or(false),
+        trusted_proxies: Networks(raw.trusted_proxies),
+        proxy_protocol: raw.proxy_protocol.as_ref().is_some_and(|at| at.value),
+        tls: raw.tls.and_then(|tls| tls::resolve(decoder, tls)),
     };
+    if let Some(at) = raw.proxy_protocol.filter(|at| at.value)
+        && gateway.trusted_proxies.is_empty()
+    {
+        let message = "anybody could claim to be any client; name those who may send it, for example `trustedProxies: [10.0.0.0/8]`";
+        decoder.fault(&at.place, message);
+    }
     gateway.routes = routes::resolve(decoder, raw.routes, policies, gateway.rules());
     let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
     let store = if raw.es_addr.is_empty() {
@@ -318,6 +328,7 @@ fn limits(raw: &RawLimits) -> gateway::Limits {
         header_timeout: raw.header_timeout.unwrap_or(default.header_timeout),
         body_timeout: raw.body_timeout.unwrap_or(default.body_timeout),
         idle_timeout: raw.idle_timeout.unwrap_or(default.idle_timeout),
+        send_timeout: raw.send_timeout.unwrap_or(default.send_timeout),
         connections: raw.connections.unwrap_or(default.connections),
         in_flight: raw.in_flight.unwrap_or(default.in_flight),
     }
@@ -326,6 +337,8 @@ fn limits(raw: &RawLimits) -> gateway::Limits {
 fn node_settings(flags: &NodeFlags) -> NodeSettings {
     NodeSettings {
         http_port: flags.http_port,
+        https_port: None,
+        http_socket: None,
         rpc_port: flags.rpc_port,
         admin_port: flags.admin_port,
         admin_bind: flags.admin_bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),

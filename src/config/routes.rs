@@ -8,8 +8,8 @@ use super::policy::{self, Overrides};
 use super::terms::{self, Defaults, RawTerms};
 use super::values::header_name;
 use crate::gateway::{
-    AnswerForm, Call, Condition, Encode, FieldCondition, HostPattern, Outcome, PathPattern, Redirect, Respond, Rule,
-    Share, Template,
+    AnswerForm, Call, Condition, Encode, Fallback, FieldCondition, HostPattern, Outcome, PathPattern, Redirect,
+    Respond, Rule, Share, Template,
 };
 
 /// A route as written, but for what an upstream may say of it.
@@ -30,7 +30,7 @@ enum RawOutcome {
 /// What says what becomes of a request; one of them.
 const OUTCOMES: [&str; 4] = ["service", "services", "redirect", "respond"];
 /// What is said of a call only, besides [`policy::KEYS`].
-const OF_CALLS: [&str; 2] = ["rewrite", "strip"];
+const OF_CALLS: [&str; 4] = ["version", "versions", "rewrite", "strip"];
 /// A share in a thousand is the finest that is asked for.
 const MOST_WEIGHT: u16 = 1000;
 /// Each is looked at for every request of the route.
@@ -73,12 +73,12 @@ fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
     let when = when?;
     let then = match *outcome {
         "redirect" => RawOutcome::Done(redirect(decoder, &table.get("redirect")?, &when.path)?),
-        "respond" => RawOutcome::Done(respond(decoder, &table.get("respond")?)),
-        _ => RawOutcome::Call {
-            services: shares(decoder, &table)?,
-            rewrite: rewrite(decoder, &table, &when.path),
-            overrides: Box::new(policy::overrides(decoder, &table)),
-        },
+        "respond" => RawOutcome::Done(Outcome::Respond(fixed(decoder, &table.get("respond")?))),
+        _ => {
+            let rewrite = rewrite(decoder, &table, &when.path);
+            let overrides = Box::new(policy::overrides(decoder, &table));
+            RawOutcome::Call { services: shares(decoder, &table)?, rewrite, overrides }
+        }
     };
     let terms = RawTerms::read(decoder, &table);
     Some(RawRoute { name, when, then, terms })
@@ -119,26 +119,75 @@ fn fields(
 fn shares(decoder: &mut Decoder, table: &Table<'_>) -> Option<Vec<Share>> {
     if let Some(field) = table.get("service") {
         let service = decoder.read(&field, names::service_name)?;
-        return Some(vec![Share { service, weight: 1 }]);
+        if let Some(field) = table.get("versions") {
+            let share = |version: &str, weight| Share::new(&service, Some(version), weight);
+            return weighted(decoder, &field, version, share, "version", "{ 1.2.0: 90, 1.3.0: 10 }");
+        }
+        let version = table.get("version").map(|field| decoder.read(&field, version));
+        return match version {
+            None => Some(vec![Share::new(&service, None, 1)]),
+            Some(version) => Some(vec![Share::new(&service, Some(&version?), 1)]),
+        };
     }
-    let field = table.get("services")?;
-    let weights = decoder.names(&field, names::service_name);
-    let share = |(service, field): (&str, &Field<'_>)| {
-        let weight = decoder.read(field, number(0, MOST_WEIGHT))?;
-        Some(Share { service: service.to_owned(), weight })
-    };
-    let shares: Vec<Share> = weights.iter().filter_map(share).collect();
+    for key in ["version", "versions"] {
+        if let Some(field) = table.get(key) {
+            decoder.fault(&field.place, format!("`{key}` stands beside `service`, which names whose it is"));
+        }
+    }
+    let share = |service: &str, weight| Share::new(service, None, weight);
+    let example = "{ shop: 90, shop-next: 10 }";
+    weighted(decoder, &table.get("services")?, names::service_name, share, "service", example)
+}
+
+fn weighted(
+    decoder: &mut Decoder,
+    field: &Field<'_>,
+    name: fn(&str) -> Result<String, String>,
+    share: impl Fn(&str, u16) -> Share,
+    what: &str,
+    example: &str,
+) -> Option<Vec<Share>> {
+    let weights = decoder.names(field, name);
+    let read = |(name, field): (&str, &Field<'_>)| Some(share(name, decoder.read(field, number(0, MOST_WEIGHT))?));
+    let shares: Vec<Share> = weights.iter().filter_map(read).collect();
     if shares.len() > MOST_SHARES {
-        decoder.fault(&field.place, format!("names {} services, at most {MOST_SHARES} share a route", shares.len()));
+        decoder.fault(&field.place, format!("names {} {what}s, at most {MOST_SHARES} share a route", shares.len()));
     }
     if shares.iter().all(|share| share.weight == 0) {
         if shares.len() < weights.iter().count() {
             return None; // one of them is told already
         }
-        decoder.fault(&field.place, "gives no service a weight; write for example `{ shop: 90, shop-next: 10 }`");
+        decoder.fault(&field.place, format!("gives no {what} a weight; write for example `{example}`"));
         return None;
     }
     Some(shares)
+}
+
+/// What a node may call its version.
+fn version(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(char::is_whitespace) {
+        return Err(format!("must be a version without spaces, such as `1.3.0`, got `{}`", names::shown(text)));
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads `fallback`; `Some(None)` is `none`.
+pub(super) fn fallback(decoder: &mut Decoder, field: &Field<'_>) -> Option<Option<Fallback>> {
+    if field.is_scalar() {
+        return decoder.read(field, |text| match text {
+            "none" => Ok(None),
+            _ => Err(format!("must be `none`, `service` or `respond`, got `{}`", names::shown(text))),
+        });
+    }
+    let table = decoder.table(field, &["service", "respond"]);
+    match (table.get("service"), table.get("respond")) {
+        (Some(service), None) => Some(Some(Fallback::Service(decoder.read(&service, names::service_name)?))),
+        (None, Some(field)) => Some(Some(Fallback::Respond(fixed(decoder, &field)))),
+        _ => {
+            decoder.fault(&field.place, "needs one of `service` and `respond`");
+            None
+        }
+    }
 }
 
 fn rewrite(decoder: &mut Decoder, table: &Table<'_>, path: &PathPattern) -> Option<Template> {
@@ -187,7 +236,7 @@ fn redirect(decoder: &mut Decoder, field: &Field<'_>, path: &PathPattern) -> Opt
     }
 }
 
-fn respond(decoder: &mut Decoder, field: &Field<'_>) -> Outcome {
+fn fixed(decoder: &mut Decoder, field: &Field<'_>) -> Respond {
     let table = decoder.table(field, &["status", "body", "type"]);
     let status = table.get("status").and_then(|field| decoder.read(&field, number(200, 599))).unwrap_or(200);
     let body = table.get("body").and_then(|field| decoder.read(&field, |text| Ok(text.to_owned()))).unwrap_or_default();
@@ -198,16 +247,19 @@ fn respond(decoder: &mut Decoder, field: &Field<'_>) -> Outcome {
         })
     });
     let content_type = content_type.unwrap_or_else(|| PLAIN_TEXT.to_owned());
-    Outcome::Respond(Respond { status, content_type, body: body.into() })
+    Respond { status, content_type, body: body.into() }
 }
 
 /// The services that routes call.
 pub(super) fn services(routes: &[At<RawRoute>]) -> BTreeSet<String> {
-    let called = routes.iter().flat_map(|route| match &route.value.then {
-        RawOutcome::Call { services, .. } => services.as_slice(),
-        RawOutcome::Done(_) => &[],
-    });
-    called.map(|share| share.service.clone()).collect()
+    let mut all = BTreeSet::new();
+    for route in routes {
+        if let RawOutcome::Call { services, overrides, .. } = &route.value.then {
+            all.extend(services.iter().map(|share| share.service().to_owned()));
+            all.extend(overrides.fallback_service().map(str::to_owned));
+        }
+    }
+    all
 }
 
 /// Looks every policy up, and checks that no two routes take the same requests.
@@ -262,7 +314,7 @@ fn called(index: usize, elsewhere: usize, rules: &[Rule], places: &[Place]) -> S
 /// What is said of the service that is called, or of the first of several.
 fn first_upstream<'u>(then: &RawOutcome, upstreams: &'u BTreeMap<String, At<Overrides>>) -> Option<&'u Overrides> {
     let RawOutcome::Call { services, .. } = then else { return None };
-    upstreams.get(&services.first()?.service).map(|at| &at.value)
+    upstreams.get(services.first()?.service()).map(|at| &at.value)
 }
 
 fn outcome(raw: RawOutcome, upstream: &Overrides) -> Outcome {
@@ -271,7 +323,8 @@ fn outcome(raw: RawOutcome, upstream: &Overrides) -> Outcome {
         RawOutcome::Call { services, rewrite, overrides } => {
             // what is no action of the originals passes as it is
             let (encode, answer) = overrides.forms(upstream, (Encode::None, AnswerForm::Untouched));
-            Outcome::Call(Call { policy: overrides.policy(upstream), encode, answer, services, rewrite })
+            let (policy, fallback) = (overrides.policy(upstream), overrides.fallback(upstream));
+            Outcome::Call(Box::new(Call { policy, fallback, encode, answer, services, rewrite }))
         }
     }
 }

@@ -15,6 +15,7 @@ use super::AnswerForm;
 use super::pattern::Found;
 use super::respond::Failure;
 use super::rule::{Redirect, Respond};
+use crate::upgrade;
 use crate::upstream::{AnswerBody, AnswerHead, UpstreamResponse, headers};
 
 /// An answer that is longer passes as it is, without `status`: it does not belong in memory.
@@ -52,6 +53,10 @@ pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: 
         {
             head.headers_mut().append(name, value);
         }
+    }
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        upgrade::grant(head.head_mut());
+        return Ok(Answer { head, body: Body::Passing(Box::new(upstream.body)) });
     }
     if is_head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
         return Ok(Answer { head, body: Body::None });

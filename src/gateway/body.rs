@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix_web::HttpRequest;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
+use actix_web::http::Version;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -13,6 +14,7 @@ use serde::de::IgnoredAny;
 use super::respond::Failure;
 use super::{Encode, Limits, form};
 use crate::trace::TraceBody;
+use crate::upgrade;
 use crate::upstream::RequestBody;
 
 const JSON: &str = "application/json";
@@ -36,7 +38,15 @@ pub(super) async fn prepare(
     encode: Encode,
     limits: &Limits,
 ) -> Result<Prepared, Failure> {
-    let has_body = has_body(request);
+    let has_body = has_body(request, &payload);
+    if upgrade::is_ambiguous(request, has_body) {
+        let why = "a request for another protocol has no body, and this one announces one";
+        return Err(Failure::Ambiguous(why.to_owned()));
+    }
+    if upgrade::is_asked(request) {
+        let body = RequestBody::Upgrade(upgrade::parts(payload));
+        return Ok(Prepared { body, content_type: None, shown: TraceBody::None });
+    }
     if encode == Encode::None {
         let body = if has_body { stream(request, payload, limits.body_timeout) } else { RequestBody::Empty };
         return Ok(Prepared { body, content_type: None, shown: TraceBody::None });
@@ -53,8 +63,11 @@ pub(super) async fn prepare(
     Ok(Prepared { body: RequestBody::Whole(body), content_type: Some(content_type), shown: TraceBody::Json(json) })
 }
 
-/// RFC 9112 section 6.3: a request has a body when it announces one.
-fn has_body(request: &HttpRequest) -> bool {
+/// RFC 9112 section 6.3: a request has a body when it announces one. HTTP/2 needs no announcement (RFC 9113 section 8.1).
+fn has_body(request: &HttpRequest, payload: &Payload) -> bool {
+    if request.version() == Version::HTTP_2 {
+        return !matches!(payload, Payload::None);
+    }
     request.headers().contains_key(TRANSFER_ENCODING) || announced(request).is_some_and(|length| length > 0)
 }
 

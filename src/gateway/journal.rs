@@ -1,7 +1,6 @@
 //! What is noted of a request: its two events, its metrics, its line in the access log.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +8,7 @@ use std::time::Instant;
 use actix_web::HttpRequest;
 use uuid::Uuid;
 
+use super::client::client_ip;
 use super::live::Counted;
 use super::pipeline::Worker;
 use super::route::{Meters, Route};
@@ -145,9 +145,4 @@ impl Drop for Journal {
             self.log(took);
         }
     }
-}
-
-/// The peer of the connection; `X-Forwarded-For` is anybody's to write.
-pub(super) fn client_ip(request: &HttpRequest) -> IpAddr {
-    request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip())
 }

@@ -78,12 +78,20 @@ impl Settings {
     /// The keys whose change a running gateway does not follow.
     #[must_use]
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let proxied = |settings: &Self| settings.proxy_protocol.then(|| settings.trusted_proxies.clone());
+        let from_proxies = (self.proxy_protocol, proxied(self).is_some() && proxied(self) != proxied(new));
+        let doors = [
+            ("tls", self.tls.is_some() != new.tls.is_some()),
+            ("proxyProtocol", from_proxies.0 != new.proxy_protocol),
+            ("trustedProxies (of `proxyProtocol`)", from_proxies.1 && new.proxy_protocol),
+        ];
         let (old, new) = (&self.limits, &new.limits);
         let fixed = [
             ("limits.headerTimeout", old.header_timeout != new.header_timeout),
             ("limits.idleTimeout", old.idle_timeout != new.idle_timeout),
+            ("limits.sendTimeout", old.send_timeout != new.send_timeout),
             ("limits.connections", old.connections != new.connections),
         ];
-        fixed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+        doors.into_iter().chain(fixed).filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
-//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`.
+//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
+//! `upgrade`, `backoff`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that
@@ -10,6 +11,7 @@
 pub mod access;
 mod answer;
 mod body;
+mod client;
 mod cluster;
 mod explain;
 mod form;
@@ -32,17 +34,18 @@ pub use explain::{Explanation, Question, Taken, Tried, explain};
 pub use host::HostPattern;
 pub use live::Live;
 pub use pattern::PathPattern;
-pub use rule::{Call, Condition, FieldCondition, Outcome, Redirect, Respond, Rule, Share};
+pub use rule::{Call, Condition, Fallback, FieldCondition, Outcome, Redirect, Respond, Rule, Share};
 pub use server::{GatewayError, Parts, serve};
 pub use template::Template;
 pub use terms::Terms;
 
 pub use crate::drain::Running;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::balance;
+use crate::listener::{Networks, TlsSettings};
 use crate::upstream::Policy;
 
 /// What a gateway serves and how.
@@ -60,6 +63,31 @@ pub struct Settings {
     pub limits: Limits,
     /// Print one line a request.
     pub access_log: bool,
+    /// Whose word counts on for whom they ask: `X-Forwarded-*` and PROXY headers.
+    pub trusted_proxies: Networks,
+    /// Whether connections to the ports begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Who it is on its HTTPS port; `None`: there is none.
+    pub tls: Option<TlsSettings>,
+}
+
+impl Settings {
+    /// How the nodes of each service are chosen and watched, and those of each version that a route names.
+    #[must_use]
+    pub fn balance(&self) -> HashMap<String, balance::Settings> {
+        let services = self.services.iter();
+        let mut all: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
+        for rule in &self.routes {
+            let Outcome::Call(call) = &rule.then else { continue };
+            for share in &call.services {
+                if let Some(version) = share.version() {
+                    let settings = all.get(share.service()).cloned().unwrap_or_default();
+                    all.insert(share.group().to_owned(), settings.of_version(share.service(), version));
+                }
+            }
+        }
+        all
+    }
 }
 
 /// A service behind the gateway.
@@ -80,6 +108,8 @@ pub struct Action {
     pub methods: Vec<String>,
     /// Deadline and retries.
     pub policy: Policy,
+    /// Instead of a call that reached nobody.
+    pub fallback: Option<Fallback>,
     /// What the service gets as a body.
     pub encode: Encode,
     /// What is made of the service's answer.
@@ -125,6 +155,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// How long a connection may idle between requests.
     pub idle_timeout: Duration,
+    /// How long a client may take nothing of its answer: it is cut off.
+    pub send_timeout: Duration,
     /// Connections a worker.
     pub connections: usize,
     /// Requests in flight in this process: 429 with `Retry-After`.
@@ -139,6 +171,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75), // nginx's keepalive_timeout
+            send_timeout: Duration::from_secs(60), // its send_timeout
             connections: 25_000,
             in_flight: 20_000,
         }

@@ -8,26 +8,27 @@ use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload;
-use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use actix_web::http::{ConnectionType, Method};
+use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::Stream;
 
 use super::answer::{self, Answer, Body};
-use super::journal::{Journal, client_ip};
+use super::client::{self, Teller};
+use super::journal::Journal;
 use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
-use super::rule::Outcome;
+use super::rule::{Fallback, Outcome};
 use super::{body, cluster, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
 use crate::registry::CatalogWatch;
 use crate::trace::{Origin, Recorder, TraceContext};
-use crate::upstream::{AnswerBody, Broken, CallError, Forwarded, Upstream, UpstreamRequest};
+use crate::upstream::{AnswerBody, Broken, CallError, Upstream, UpstreamRequest};
 
 /// What a worker thread has at hand.
 pub(super) struct Worker {
@@ -55,6 +56,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     } else {
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
+        client::settle(&request, &table.settings.trusted_proxies);
         let mut finish = Finish::default();
         let mut journal = Journal::begin(&worker, &table, &request, &mut context);
         let mut response = match steps(&worker, &table, &request, payload, &context, &mut journal, &mut finish).await {
@@ -75,7 +77,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
-    if worker.traffic.is_draining() {
+    if worker.traffic.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response
@@ -101,7 +103,7 @@ async fn steps(
     limit::check_headers(request.headers(), limits)?;
     limit::check_flow(&worker.traffic.load, limits)?;
     let passage = match &route.keeper {
-        Some(keeper) => keeper.admit(request, client_ip(request), finish).await?,
+        Some(keeper) => keeper.admit(request, client::client_ip(request), finish).await?,
         None => Passage::free(request),
     };
 
@@ -116,7 +118,7 @@ async fn steps(
     journal.started(prepared.shown);
 
     // the call
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let teller = Teller::new(request);
     let target = call.rewrite.as_ref().map_or(Cow::Borrowed(&*path), |rewrite| rewrite.fill(&found));
     let sent = UpstreamRequest {
         method: request.method().as_str(),
@@ -127,13 +129,22 @@ async fn steps(
         body: prepared.body,
         context,
         call_key: table.settings.call_keys.first().map(String::as_str),
-        forwarded: Some(Forwarded { client: client_ip(request), proto: "http", host }),
+        forwarded: Some(teller.forwarded()),
     };
-    let upstream = worker.upstream.call(route.service(&call.services), sent, &call.policy).await;
-    let upstream = upstream.map_err(|error| match error {
-        CallError::NoNode(_) if worker.catalog.borrow().is_none() => Failure::NotKnownYet,
-        error => Failure::Call(error),
-    })?;
+    let fallback = match &call.fallback {
+        Some(Fallback::Service(service)) => Some(service.as_str()),
+        _ => None,
+    };
+    let upstream = match worker.upstream.call(route.group(&call.services), fallback, sent, &call.policy).await {
+        Ok(upstream) => upstream,
+        Err(error) => match &call.fallback {
+            Some(Fallback::Respond(respond)) if error.was_not_sent() => return Ok(answer::fixed(respond)),
+            _ if matches!(error, CallError::NoNode(_)) && worker.catalog.borrow().is_none() => {
+                return Err(Failure::NotKnownYet);
+            }
+            _ => return Err(Failure::Call(error)),
+        },
+    };
 
     // the answer
     answer::make(upstream, call.answer, request.method() == Method::HEAD).await

@@ -269,7 +269,7 @@ impl Routes {
 impl Route {
     fn new(rule: Rule, metrics: &Metrics, known: &Known, kept: &Kept) -> Self {
         let service = match &rule.then {
-            Outcome::Call(call) => call.services.first().map(|share| share.service.as_str()).unwrap_or_default(),
+            Outcome::Call(call) => call.services.first().map(Share::service).unwrap_or_default(),
             Outcome::Redirect(_) | Outcome::Respond(_) => "",
         };
         // of a service's own action without the service, which is a label already
@@ -286,13 +286,13 @@ impl Route {
         }
     }
 
-    /// The service whose turn it is: each gets its exact part of every round, spread evenly.
-    pub fn service<'s>(&self, services: &'s [Share]) -> &'s str {
+    /// By what name the balancer knows whose turn it is: each gets its exact part of every round, spread evenly.
+    pub fn group<'s>(&self, services: &'s [Share]) -> &'s str {
         let share = match services {
             [only] => Some(only),
             many => next_of(&self.turns, many).and_then(|place| many.get(place)),
         };
-        share.map(|share| share.service.as_str()).unwrap_or_default()
+        share.map(Share::group).unwrap_or_default()
     }
 }
 
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn each_service_gets_its_part_of_every_round_spread_evenly() {
         let round = |weights: &[u16], turns: usize| -> Vec<usize> {
-            let share = |weight: &u16| Share { service: String::new(), weight: *weight };
+            let share = |weight: &u16| Share::new("", None, *weight);
             let (shares, of) = (weights.iter().map(share).collect::<Vec<_>>(), Turns::default());
             (0..turns).map(|_| next_of(&of, &shares).unwrap()).collect()
         };

@@ -1,25 +1,20 @@
-//! The listening side: worker threads, and an end that cuts nobody off.
+//! The listening side: what each worker thread has at hand.
 
-use std::any::Any;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use actix_web::dev::Extensions;
-use actix_web::{App, HttpRequest, HttpServer, web};
+use actix_web::{App, HttpRequest, web};
 
 use super::live::Live;
 use super::pipeline::{self, Worker};
 use crate::balance::Balancer;
-use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
+use crate::drain::{Running, Traffic};
+use crate::listener::{self, Doors};
 use crate::metrics::{Load, Metrics};
 use crate::registry::CatalogWatch;
 use crate::trace::{Origin, Recorder};
 use crate::upstream::Upstream;
 
-/// How long a client may take to read what it was refused while it still sends.
-const LINGER: Duration = Duration::from_secs(5);
 /// What a gateway is made of.
 pub struct Parts {
     /// Routes, keys, limits.
@@ -48,17 +43,22 @@ pub enum GatewayError {
     Listen(#[source] std::io::Error),
 }
 
-/// Serves on `listener` until [`Running::stop`]. Must be called within a tokio runtime.
+/// Serves on these doors until [`Running::stop`]. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// [`GatewayError::Listen`] when the socket cannot be used.
-pub fn serve(listener: TcpListener, parts: Parts) -> Result<Running, GatewayError> {
-    let kept = listener.try_clone().map_err(GatewayError::Listen)?;
+/// [`GatewayError::Listen`] when a socket cannot be used.
+pub fn serve(doors: impl Into<Doors>, parts: Parts) -> Result<Running, GatewayError> {
     let Parts { live, balancer, catalog, recorder, origin, metrics, load, workers } = parts;
     let limits = live.settings().limits;
+    let limits = listener::Limits {
+        header_timeout: limits.header_timeout,
+        idle_timeout: limits.idle_timeout,
+        send_timeout: limits.send_timeout,
+        connections: limits.connections,
+    };
     let traffic = Traffic::new(load);
-    let (name, shared, counted) = (origin.service_name.clone(), traffic.clone(), traffic.clone());
-    let server = HttpServer::new(move || {
+    let (name, shared) = (origin.service_name.clone(), traffic.clone());
+    let app = move || {
         let worker = Rc::new(Worker {
             view: live.view(),
             balancer: balancer.clone(),
@@ -71,20 +71,6 @@ pub fn serve(listener: TcpListener, parts: Parts) -> Result<Running, GatewayErro
         App::new().default_service(web::to(move |request: HttpRequest, payload: web::Payload| {
             pipeline::run(worker.clone(), request, payload.into_inner())
         }))
-    })
-    .on_connect(move |_: &dyn Any, connection: &mut Extensions| {
-        connection.insert(counted.connected());
-    })
-    .workers(workers.max(1))
-    .max_connections(limits.connections)
-    .client_request_timeout(limits.header_timeout)
-    .client_disconnect_timeout(LINGER)
-    .keep_alive(limits.idle_timeout)
-    .tcp_nodelay(true)
-    .shutdown_timeout(NO_LIMIT_SECS)
-    .disable_signals()
-    .listen(listener)
-    .map_err(GatewayError::Listen)?
-    .run();
-    Running::start(&name, kept, server, traffic).map_err(GatewayError::Listen)
+    };
+    listener::serve(&name, doors.into(), limits, workers, traffic, app).map_err(GatewayError::Listen)
 }

@@ -1,6 +1,5 @@
 //! Forwarding to the program behind a node: streamed both ways, without hop-by-hop headers and the call key.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as Polling, Poll};
@@ -20,8 +19,9 @@ use super::observe::Observed;
 use super::server::{REQUEST_ID, TRACEPARENT, TRACESTATE, failure, request_info, trace_lines};
 use super::{ServiceError, body};
 use crate::trace::{TraceBody, TraceContext, tracestate};
+use crate::upgrade;
 use crate::upstream::headers;
-use crate::upstream::http1::{Answer, HttpError, Outgoing, Parts, Pool, RequestHead, Shared, Target};
+use crate::upstream::http1::{Answer, HttpError, Outgoing, Pool, RequestHead, Shared, Target, Times, Upgrade};
 
 /// Headers that goms sets itself on its way to the program.
 const OWN: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "traceparent", "tracestate"];
@@ -31,6 +31,9 @@ const SHOWN_BODY_BYTES: u64 = 64 << 10;
 
 /// How long a connection to the program may idle: less than the 5 s of Node.js, the shortest default around.
 const IDLE: Duration = Duration::from_secs(3);
+
+/// How long a WebSocket may stand still: longer than a gateway bears by default, which then tells its client.
+const TUNNEL_IDLE: Duration = Duration::from_secs(2 * 3600);
 
 /// How long the program may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -43,13 +46,12 @@ pub(super) struct Forwarder {
     /// `goms=<service>`: what the program calls, with the headers that it got, was called by this service.
     caller: Option<String>,
     timeout: Duration,
-    body_bytes: usize,
 }
 
 impl Forwarder {
-    pub(super) fn new(url: ProgramUrl, service: &str, timeout: Duration, body_bytes: usize) -> Self {
+    pub(super) fn new(url: ProgramUrl, service: &str, timeout: Duration) -> Self {
         let target = Target::Named(url.authority().into());
-        Self { pool: Pool::new(CONNECT, IDLE), target, url, caller: tracestate::member(service), timeout, body_bytes }
+        Self { pool: Pool::new(IDLE), target, url, caller: tracestate::member(service), timeout }
     }
 
     /// Sends the request on and streams the answer back.
@@ -64,20 +66,18 @@ impl Forwarder {
     ) -> HttpResponse {
         let headers = request.headers();
         let announced = body::content_length(headers);
-        if let Some(len) = announced.filter(|len| *len > self.body_bytes as u64) {
-            if observed.is_traced() {
-                observed.record_start(request_info(recorder, request, asker, TraceBody::Opaque(len)));
-            }
-            body::discard(&mut payload, self.body_bytes).await;
-            return failure(&body::too_long(self.body_bytes), trace, observed);
-        }
         let has_body = announced.is_some_and(|len| len > 0) || headers.contains_key(header::TRANSFER_ENCODING);
+        if upgrade::is_ambiguous(request, has_body) {
+            let error =
+                ServiceError::new(400, "a request for another protocol has no body, and this one announces one");
+            return failure(&error, trace, observed);
+        }
         let mut shown = TraceBody::None;
         let mut whole = None;
         if has_body {
             shown = TraceBody::Opaque(announced.unwrap_or(0));
             if body::is_json(headers) && announced.is_some_and(|len| len <= SHOWN_BODY_BYTES) {
-                match body::read(headers, &mut payload, self.body_bytes, self.timeout).await {
+                match body::read(headers, &mut payload, SHOWN_BODY_BYTES as usize, self.timeout).await {
                     Ok(bytes) => {
                         if body::check(&bytes).is_ok() {
                             shown = TraceBody::Json(bytes.clone());
@@ -91,18 +91,16 @@ impl Forwarder {
         if observed.is_traced() {
             observed.record_start(request_info(recorder, request, asker, shown));
         }
-        let over = Rc::new(Cell::new(false));
         let body = match (whole, announced) {
             (Some(bytes), _) => Outgoing::Whole(bytes),
-            (None, Some(len)) if has_body => Outgoing::Stream(Shared::new(parts(payload)), Some(len)),
-            (None, None) if has_body => {
-                Outgoing::Stream(Shared::new(limited(payload, self.body_bytes, over.clone())), None)
+            (None, length) if has_body => Outgoing::Stream(Shared::new(upgrade::parts(payload)), length),
+            _ if upgrade::is_asked(request) => {
+                Outgoing::Upgrade(Upgrade { parts: Shared::new(upgrade::parts(payload)), idle: TUNNEL_IDLE })
             }
             _ => Outgoing::NoBody,
         };
         match self.send(request, trace, &body).await {
             Ok(answer) => incoming(request, answer, observed),
-            Err(_) if over.get() => failure(&body::too_long(self.body_bytes), trace, observed),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
                 log::warn!(
@@ -116,8 +114,12 @@ impl Forwarder {
     }
 
     async fn send(&self, request: &HttpRequest, trace: TraceContext, body: &Outgoing) -> Result<Answer, HttpError> {
-        let head = self.head(request, trace)?;
-        let sent = self.pool.send(&self.target, &head, body, self.timeout).await;
+        let mut head = self.head(request, trace)?;
+        if matches!(body, Outgoing::Upgrade(_)) {
+            head.upgrade()?;
+        }
+        let times = Times { connect: CONNECT, head: self.timeout };
+        let sent = self.pool.send(&self.target, &head, body, times).await;
         self.pool.recycle(head.into_buffer());
         sent
     }
@@ -193,6 +195,9 @@ fn incoming(request: &HttpRequest, answer: Answer, mut observed: Observed) -> Ht
         };
     }
     observed.set_status(status.as_u16());
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        upgrade::grant(response.head_mut());
+    }
     let len = body.left();
     let chunks = body.map(move |chunk| {
         let _told_at_the_end = &observed; // lives as long as the body
@@ -202,24 +207,6 @@ fn incoming(request: &HttpRequest, answer: Answer, mut observed: Observed) -> Ht
         Some(len) => response.set_body(Sized { len, chunks }).map_into_boxed_body(),
         None => response.set_body(actix_web::body::BodyStream::new(chunks)).map_into_boxed_body(),
     }
-}
-
-fn parts(payload: Payload) -> Parts {
-    Box::pin(payload.map(|part| part.map_err(Into::into)))
-}
-
-/// Parts that end with an error past `limit` bytes, and say so in `over`.
-fn limited(payload: Payload, limit: usize, over: Rc<Cell<bool>>) -> Parts {
-    let mut len = 0usize;
-    Box::pin(payload.map(move |part| {
-        let part = part?;
-        len = len.saturating_add(part.len());
-        if len > limit {
-            over.set(true);
-            return Err("the body is too long".into());
-        }
-        Ok(part)
-    }))
 }
 
 /// A stream of a known length.

@@ -1,6 +1,6 @@
 //! THE FRAMEWORK: what a service author uses, and goms in front of a program in another language.
 //!
-//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`.
+//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`, `upgrade`.
 
 mod app;
 mod body;

@@ -158,12 +158,9 @@ impl Worker {
         Self {
             target: match &shared.target {
                 Target::Handlers(service) => WorkerTarget::Handlers(service.clone()),
-                Target::Program(url, timeout) => WorkerTarget::Program(Forwarder::new(
-                    url.clone(),
-                    &parts.origin.service_name,
-                    *timeout,
-                    parts.limits.body_bytes,
-                )),
+                Target::Program(url, timeout) => {
+                    WorkerTarget::Program(Forwarder::new(url.clone(), &parts.origin.service_name, *timeout))
+                }
             },
             guard: Guard::new(&parts.call_keys),
             observer: Rc::new(observer),
@@ -210,7 +207,7 @@ impl Worker {
         if let Ok(id) = HeaderValue::from_str(&trace.request_id.to_string()) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
-        if self.traffic.is_draining() {
+        if self.traffic.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
         }
         ServiceResponse::new(request, response)

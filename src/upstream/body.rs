@@ -15,9 +15,6 @@ use crate::balance::Permit;
 /// What is streamed through.
 pub type BodyStream = http1::Parts;
 
-/// How long an answer's body may stand still; nginx's `proxy_read_timeout`.
-const STALL: Duration = Duration::from_secs(60);
-
 /// A request's body.
 pub enum RequestBody {
     /// None, not even a length.
@@ -31,6 +28,8 @@ pub enum RequestBody {
         /// How many bytes in all, where the client said so.
         length: Option<u64>,
     },
+    /// None; the request asks for the WebSocket protocol (RFC 6455), in which this follows.
+    Upgrade(BodyStream),
 }
 
 /// Why an answer's body did not come to its end.
@@ -56,7 +55,9 @@ pub enum Broken {
 /// An answer's body; the node counts as busy until it is dropped.
 pub struct AnswerBody {
     parts: http1::Body,
-    stall: Option<Pin<Box<Sleep>>>,
+    /// How long it may stand still.
+    stall: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
     end: Option<Deadline>,
     permit: Permit,
 }
@@ -70,8 +71,8 @@ pub(super) struct Deadline {
 }
 
 impl AnswerBody {
-    pub(super) fn new(parts: http1::Body, permit: Permit, end: Option<Deadline>) -> Self {
-        Self { parts, stall: None, end, permit }
+    pub(super) fn new(parts: http1::Body, permit: Permit, stall: Duration, end: Option<Deadline>) -> Self {
+        Self { parts, stall, stalled: None, end, permit }
     }
 
     /// How many bytes are still to come, where the service said so.
@@ -89,7 +90,7 @@ impl AnswerBody {
     fn poll_part(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         match Pin::new(&mut self.parts).poll_next(task) {
             Poll::Ready(Some(Ok(part))) => {
-                self.stall = None;
+                self.stalled = None;
                 Poll::Ready(Some(Ok(part)))
             }
             Poll::Ready(Some(Err(HttpError::Short))) => Poll::Ready(Some(Err(match self.parts.left() {
@@ -98,14 +99,15 @@ impl AnswerBody {
             }))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Broken::Read(error)))),
             Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending if self.parts.is_tunnel() => Poll::Pending, // it keeps a time of its own
             Poll::Pending => {
-                let stalled = Instant::now() + STALL;
+                let at = Instant::now() + self.stall;
                 let (at, broken) = match self.end {
-                    Some(end) if end.at < stalled => (end.at, Broken::Late(end.after)),
-                    _ => (stalled, Broken::Stalled(STALL)),
+                    Some(end) if end.at < at => (end.at, Broken::Late(end.after)),
+                    _ => (at, Broken::Stalled(self.stall)),
                 };
-                let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
-                stall.as_mut().poll(task).map(|()| Some(Err(broken)))
+                let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+                stalled.as_mut().poll(task).map(|()| Some(Err(broken)))
             }
         }
     }

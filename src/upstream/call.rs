@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounterVec;
 
 use super::body::{AnswerBody, Deadline, RequestBody};
-use super::http1::{Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Shared, Target, is_idempotent};
+use super::http1::{
+    Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Shared, Target, Times, Upgrade, is_idempotent,
+};
 use super::{CallError, Policy, headers};
 use crate::backoff::Backoff;
 use crate::balance::{Balancer, LocalBalancer, Permit};
@@ -24,8 +26,6 @@ use crate::trace::tracestate;
 
 /// Shorter than the 75 s for which nodes keep an idle connection, so that they never close one in our hands.
 const IDLE: Duration = Duration::from_secs(15);
-/// A node on the same network accepts in a millisecond; a second lost SYN is repeated after 3 s, so this bears one.
-const CONNECT: Duration = Duration::from_secs(2);
 /// The longest wait between two tries.
 const BACKOFF_CAP: Duration = Duration::from_secs(1);
 
@@ -42,6 +42,7 @@ pub struct Upstream {
     retries: IntCounterVec,
     /// Requests that failed for want of a retry.
     unretried: IntCounterVec,
+    fallbacks: IntCounterVec,
 }
 
 /// A request as it is to reach the service.
@@ -70,12 +71,16 @@ pub struct UpstreamRequest<'a> {
 /// Who asked, as the gateway saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarded<'a> {
-    /// `X-Forwarded-For`.
+    /// The client, of whom [`Forwarded::chain`] tells more.
     pub client: IpAddr,
+    /// `X-Forwarded-For` where a trusted proxy began it; else it is the client alone.
+    pub chain: Option<&'a str>,
     /// `X-Forwarded-Proto`: `http` or `https`.
     pub proto: &'a str,
     /// `X-Forwarded-Host`: the `Host` that the client named.
     pub host: &'a str,
+    /// `Client-Cert` (RFC 9440): the certificate that the client showed, which was verified.
+    pub certificate: Option<&'a str>,
 }
 
 /// A service's answer.
@@ -109,11 +114,17 @@ impl Upstream {
             "retries that were left out since the service had too many",
             &["service"],
         );
-        let balancer = Rc::new(balancer.local());
-        Self { pool: Pool::new(CONNECT, IDLE), balancer, caller: tracestate::member(caller), retries, unretried }
+        let fallbacks = metrics.counter(
+            "fallbacks_total",
+            "requests to another service, since none of this one was reached",
+            &["service"],
+        );
+        let (balancer, caller) = (Rc::new(balancer.local()), tracestate::member(caller));
+        Self { pool: Pool::new(IDLE), balancer, caller, retries, unretried, fallbacks }
     }
 
-    /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete.
+    /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete. Where it
+    /// reached none, `fallback` is called in its place.
     ///
     /// # Errors
     /// [`CallError`], the last try's.
@@ -123,15 +134,38 @@ impl Upstream {
     pub async fn call(
         &self,
         service: &str,
+        fallback: Option<&str>,
         mut request: UpstreamRequest<'_>,
         policy: &Policy,
     ) -> Result<UpstreamResponse, CallError> {
+        let body = outgoing(std::mem::replace(&mut request.body, RequestBody::Empty), policy);
+        let end = policy.deadline.map(|after| Deadline { at: Instant::now() + after, after });
+        let (mut service, mut next) = (service, fallback);
+        loop {
+            let error = match self.call_one(service, &request, &body, policy, end).await {
+                Err(error) if error.was_not_sent() && body.is_replayable() => error,
+                done => return done,
+            };
+            let Some(instead) = next.take() else { return Err(error) };
+            log::debug!("fallback service={service} to={instead} error=\"{error}\"");
+            self.fallbacks.with_label_values(&[service]).inc();
+            service = instead;
+        }
+    }
+
+    /// All tries of one service.
+    async fn call_one(
+        &self,
+        service: &str,
+        request: &UpstreamRequest<'_>,
+        body: &Outgoing,
+        policy: &Policy,
+        end: Option<Deadline>,
+    ) -> Result<UpstreamResponse, CallError> {
         let may_repeat = policy.retry_non_idempotent || is_idempotent(request.method);
         let client_ip = request.forwarded.map(|forwarded| forwarded.client);
-        let body = Outgoing::from(std::mem::replace(&mut request.body, RequestBody::Empty));
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         let mut waits = LazyCell::new(|| Backoff::seeded(policy.backoff, BACKOFF_CAP));
-        let end = policy.deadline.map(|after| Deadline { at: Instant::now() + after, after });
         loop {
             let permit = match self.balancer.acquire(service, client_ip, &tried).await {
                 Ok(permit) => permit,
@@ -147,14 +181,14 @@ impl Upstream {
                 let in_time = end.is_none_or(|end| Instant::now() + wait < end.at);
                 (in_time && (!costs || self.may_retry(service, &permit))).then_some(wait)
             };
-            let (wait, failure) = match self.try_until(end, &request, &body, &node, policy.timeout).await {
+            let (wait, failure) = match self.try_until(end, request, body, &node, policy).await {
                 Ok(answer) => {
                     let status = answer.head.status();
                     permit.answered(status);
                     let is_wanted = !may_repeat || !policy.retry_status.contains(&status);
                     let Some(wait) = (if is_wanted { None } else { again(true) }) else {
                         let Answer { head, body } = answer;
-                        let body = AnswerBody::new(body, permit, end);
+                        let body = AnswerBody::new(body, permit, policy.stall_timeout, end);
                         return Ok(UpstreamResponse { status, head, body, node, attempt });
                     };
                     (wait, None)
@@ -199,10 +233,10 @@ impl Upstream {
         request: &UpstreamRequest<'_>,
         body: &Outgoing,
         node: &Arc<Node>,
-        timeout: Duration,
+        policy: &Policy,
     ) -> Result<Answer, CallError> {
         // pinned, since each of the two ways would have a copy of its state
-        let tried = std::pin::pin!(self.try_once(request, body, node, timeout));
+        let tried = std::pin::pin!(self.try_once(request, body, node, policy));
         match end {
             None => tried.await,
             Some(Deadline { at, after }) => tokio::time::timeout_at(at.into(), tried)
@@ -216,11 +250,15 @@ impl Upstream {
         request: &UpstreamRequest<'_>,
         body: &Outgoing,
         node: &Arc<Node>,
-        timeout: Duration,
+        policy: &Policy,
     ) -> Result<Answer, CallError> {
         let address = SocketAddr::new(node.id.http.ip, node.id.http.port.unwrap_or(HTTP_PORT));
-        let head = self.head(request, node).map_err(CallError::Request)?;
-        let sent = self.pool.send(&Target::Socket(address), &head, body, timeout).await;
+        let mut head = self.head(request, node).map_err(CallError::Request)?;
+        if matches!(body, Outgoing::Upgrade(_)) {
+            head.upgrade().map_err(CallError::Request)?;
+        }
+        let times = Times { connect: policy.connect_timeout, head: policy.timeout };
+        let sent = self.pool.send(&Target::Socket(address), &head, body, times).await;
         self.pool.recycle(head.into_buffer());
         sent.map_err(|error| CallError::from_try(node.clone(), error))
     }
@@ -247,7 +285,13 @@ impl Upstream {
         head.field("x-request-id", id.as_bytes())?;
         head.field("traceparent", request.context.traceparent().as_bytes())?;
         if let Some(forwarded) = request.forwarded {
-            head.display("x-forwarded-for", &forwarded.client)?;
+            match forwarded.chain {
+                Some(chain) => head.field("x-forwarded-for", chain.as_bytes())?,
+                None => head.display("x-forwarded-for", &forwarded.client)?,
+            }
+            if let Some(certificate) = forwarded.certificate {
+                head.field("client-cert", certificate.as_bytes())?;
+            }
             head.field("x-forwarded-proto", forwarded.proto.as_bytes())?;
             head.field("x-forwarded-host", forwarded.host.as_bytes())?;
         }
@@ -273,12 +317,13 @@ impl Upstream {
     }
 }
 
-impl From<RequestBody> for Outgoing {
-    fn from(body: RequestBody) -> Self {
-        match body {
-            RequestBody::Empty => Self::NoBody,
-            RequestBody::Whole(bytes) => Self::Whole(bytes),
-            RequestBody::Stream { parts, length } => Self::Stream(Shared::new(parts), length),
+fn outgoing(body: RequestBody, policy: &Policy) -> Outgoing {
+    match body {
+        RequestBody::Empty => Outgoing::NoBody,
+        RequestBody::Whole(bytes) => Outgoing::Whole(bytes),
+        RequestBody::Stream { parts, length } => Outgoing::Stream(Shared::new(parts), length),
+        RequestBody::Upgrade(parts) => {
+            Outgoing::Upgrade(Upgrade { parts: Shared::new(parts), idle: policy.tunnel_timeout })
         }
     }
 }

@@ -18,7 +18,7 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// Headers that goms itself sets on a call: framing, the key, the ids, who asked.
-const OWN: [&str; 9] = [
+const OWN: [&str; 11] = [
     "host",
     "content-length",
     "expect",
@@ -28,6 +28,8 @@ const OWN: [&str; 9] = [
     "tracestate",
     "forwarded",
     "x-real-ip",
+    "client-cert",
+    "client-cert-chain",
 ];
 
 /// What `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, … begin with.

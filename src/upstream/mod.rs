@@ -14,7 +14,7 @@ pub(crate) mod http1;
 pub use body::{AnswerBody, BodyStream, Broken, RequestBody};
 pub use call::{Forwarded, Upstream, UpstreamRequest, UpstreamResponse};
 pub use error::CallError;
-pub use http1::{AnswerHead, Field, HttpError};
+pub use http1::{AnswerHead, Field, HttpError, PROTOCOL};
 
 use std::time::Duration;
 
@@ -24,6 +24,12 @@ pub struct Policy {
     /// The deadline of each try, from the connection to the end of the answer's head. While a streamed body is being
     /// sent it counts from the last part of it.
     pub timeout: Duration,
+    /// How long a new connection to a node may take.
+    pub connect_timeout: Duration,
+    /// How long an answer's body may stand still.
+    pub stall_timeout: Duration,
+    /// How long a connection may stand still whose protocol was changed to WebSocket.
+    pub tunnel_timeout: Duration,
     /// The deadline of all tries together and of the answer's body; `None`: that of the tries alone.
     pub deadline: Option<Duration>,
     /// How often a request is tried in all, each time on the next node.
@@ -40,7 +46,11 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(10), // the originals' 10 s a try and 3 tries
-            deadline: None,                   // a stream of events may last for ever
+            // a node on the same network accepts in a millisecond; a second lost SYN is repeated after 3 s: this bears one
+            connect_timeout: Duration::from_secs(2),
+            stall_timeout: Duration::from_secs(60), // nginx's proxy_read_timeout
+            tunnel_timeout: Duration::from_secs(3600), // long enough for who has little to say, and dead peers still go
+            deadline: None,                         // a stream of events may last for ever
             attempts: 3,
             retry_non_idempotent: false,
             retry_status: Vec::new(),

@@ -1,6 +1,7 @@
 //! What a user writes into a config file, and what is said about it.
 
 mod auth;
+mod doors;
 mod rates;
 mod routes;
 mod upstream;
@@ -73,7 +74,7 @@ fn the_examples_in_comments_are_good_and_are_the_defaults() {
     {
         assert!(uncommented.lines().any(|line| line.trim_start().starts_with(key)), "{key} in\n{uncommented}");
     }
-    assert_eq!(full.gateway.routes.len(), 4);
+    assert_eq!(full.gateway.routes.len(), 5);
     assert_eq!(full.gateway.services["order"].actions["cancel"].policy.retry_status, [502, 503]);
     // What stands there is what applies without it.
     let bare = load("services: {user: {register: /register, login: /login}, order: {submit: /order/submit}}", &[]);
@@ -405,6 +406,8 @@ log: { level: trace, format: json }
         "{esAddr: [a, b, a], es: {apiKey: 'id:secret'}}",
         "traces: { retain: forever, slow: 3s, redact: { query: [t], body: ['$.a[*].b'] } }",
         "registry: { kind: memory }",
+        "{tls: {certificates: [{cert: a.pem, key: b.pem}, {cert: c, key: d}], clientCa: ca, clientAuth: optional}}",
+        "{trustedProxies: [10.0.0.0/8, '::1', unix], proxyProtocol: on, limits: {sendTimeout: 5s}}",
     ] {
         let printed = yaml(&load(text, &[]).expect("good"));
         assert!(!printed.contains("secret"), "{printed}");

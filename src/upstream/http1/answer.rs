@@ -11,6 +11,7 @@ use futures_util::Stream;
 use super::connection::Connection;
 use super::framing::{Decoder, Framing, Step};
 use super::outgoing::Sending;
+use super::tunnel::{Tunnel, Upgrade};
 use super::{HttpError, Pool};
 
 /// Fields of a head; nginx has no limit of its own here, actix-http 96.
@@ -183,15 +184,31 @@ pub struct Body {
     /// What is still to be sent of the request, for an answer that came early.
     sending: Option<Sending>,
     is_kept: bool,
+    /// In place of a body, where the protocol changed.
+    tunnel: Option<Box<Tunnel>>,
     pool: Rc<Pool>,
 }
 
 impl Body {
     pub(super) fn new(manner: Manner, connection: Connection, sending: Option<Sending>, pool: Rc<Pool>) -> Self {
         let decoder = Decoder::new(manner.framing);
-        let mut body = Self { decoder, connection: Some(connection), sending, is_kept: manner.is_kept, pool };
+        let connection = Some(connection);
+        let mut body = Self { decoder, connection, sending, is_kept: manner.is_kept, tunnel: None, pool };
         body.release();
         body
+    }
+
+    pub(super) fn tunnel(connection: Connection, upgrade: Upgrade, pool: Rc<Pool>) -> Self {
+        let (socket, input) = connection.into_tunnel();
+        let tunnel = Some(Box::new(Tunnel::open(socket, input, upgrade)));
+        let decoder = Decoder::new(Framing::Close);
+        Self { decoder, connection: None, sending: None, is_kept: false, tunnel, pool }
+    }
+
+    /// The protocol changed: this is no body, but what the other side sends until it ends the connection.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel.is_some()
     }
 
     /// Its end is marked: a connection that ends early is told from a complete answer.
@@ -225,7 +242,9 @@ impl Stream for Body {
     fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
-            let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
+            let Some(connection) = &mut this.connection else {
+                return this.tunnel.as_mut().map_or(Poll::Ready(None), |tunnel| tunnel.poll_next(task));
+            };
             match this.decoder.step(connection.input()) {
                 Ok(Step::Part(part)) => {
                     this.release();

@@ -79,6 +79,11 @@ impl Connection {
         }
     }
 
+    /// The socket, and what was read of it and not taken.
+    pub fn into_tunnel(self) -> (TcpStream, BytesMut) {
+        (self.socket, self.input)
+    }
+
     /// What is kept of it between exchanges, and its read buffer. `None`: it brought something that nobody asked for.
     pub fn into_parts(self) -> Option<(TcpStream, Target, BytesMut)> {
         self.input.is_empty().then_some((self.socket, self.target, self.input))

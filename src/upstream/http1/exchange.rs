@@ -8,7 +8,11 @@ use std::task::{Context, Poll, ready};
 use super::answer::{AnswerHead, Body, Manner};
 use super::connection::Connection;
 use super::outgoing::Sending;
+use super::tunnel::Upgrade;
 use super::{HttpError, Pool};
+
+/// The one protocol that a request may ask for. Another (such as `h2c`) would hide requests from who forwards it.
+pub const PROTOCOL: &[u8] = b"websocket";
 
 /// Of an answer's head; more than any service should send, and twice what nginx and actix take by default.
 const HEAD_BYTES: usize = 64 << 10;
@@ -34,13 +38,21 @@ pub(super) struct Exchange {
     /// Why the rest of the request was not sent; the answer may tell more.
     unsent: Option<HttpError>,
     is_head: bool,
+    /// The request asks for another protocol.
+    upgrade: Option<Upgrade>,
     interim: u32,
     pool: Rc<Pool>,
 }
 
 impl Exchange {
-    pub fn new(connection: Connection, sending: Sending, is_head: bool, pool: Rc<Pool>) -> Self {
-        Self { connection: Some(connection), sending: Some(sending), unsent: None, is_head, interim: 0, pool }
+    pub fn new(
+        connection: Connection,
+        sending: Sending,
+        is_head: bool,
+        upgrade: Option<Upgrade>,
+        pool: Rc<Pool>,
+    ) -> Self {
+        Self { connection: Some(connection), sending: Some(sending), unsent: None, is_head, upgrade, interim: 0, pool }
     }
 
     fn send(&mut self, task: &mut Context<'_>) -> Result<(), HttpError> {
@@ -70,9 +82,13 @@ impl Exchange {
             {
                 match head.status() {
                     _ if head.len() > HEAD_BYTES => return Poll::Ready(Err(TOO_LONG)),
-                    101 => {
+                    101 if self.upgrade.is_none() => {
                         return Poll::Ready(Err(HttpError::Malformed("it changes the protocol, which nobody asked")));
                     }
+                    101 if !head.values("upgrade").any(|to| to.eq_ignore_ascii_case(PROTOCOL)) => {
+                        return Poll::Ready(Err(HttpError::Malformed("it changes to a protocol that nobody asked")));
+                    }
+                    101 => return Poll::Ready(Ok((head, manner))),
                     100..200 => {
                         self.interim += 1;
                         if self.interim > MAX_INTERIM {
@@ -106,6 +122,12 @@ impl Future for Exchange {
         this.send(task)?;
         let (head, manner) = ready!(this.poll_head(task))?;
         let Some(connection) = this.connection.take() else { return Poll::Ready(Err(HttpError::Closed)) };
+        if head.status() == 101
+            && let Some(upgrade) = this.upgrade.take()
+        {
+            let body = Body::tunnel(connection, upgrade, this.pool.clone());
+            return Poll::Ready(Ok(Answer { head, body }));
+        }
         let is_kept = manner.is_kept && this.unsent.is_none();
         let manner = Manner { is_kept, ..manner };
         let body = Body::new(manner, connection, this.sending.take(), this.pool.clone());

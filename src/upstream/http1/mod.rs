@@ -5,6 +5,8 @@
 //!   Exchange: writes RequestHead and body │ reads AnswerHead, while the body may still flow
 //!     Answer: head, Body (decodes what its framing says, part by part) ─ at its end the connection goes back to the Pool
 //! ```
+//! A request that asks for another protocol, and gets it, leaves a tunnel in place of a body.
+//!
 //! One connection carries one exchange at a time, without pipelining. All of it is bound to its thread: a worker has its
 //! own connections, and no lock or wake-up across threads stands between a request and its answer. Nothing is read from a
 //! connection before somebody asks for the next part, so a slow client slows the service down and fills no memory.
@@ -17,10 +19,12 @@ mod framing;
 mod outgoing;
 mod pool;
 mod request;
+mod tunnel;
 
 pub use answer::{AnswerHead, Body, Field};
 pub use error::HttpError;
-pub use exchange::Answer;
+pub use exchange::{Answer, PROTOCOL};
 pub use outgoing::{Outgoing, Parts, Shared};
-pub use pool::{Pool, Target};
+pub use pool::{Pool, Target, Times};
 pub use request::{RequestHead, is_idempotent};
+pub use tunnel::Upgrade;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::HttpError;
 use super::connection::Connection;
 use super::request::Length;
+use super::tunnel::Upgrade;
 
 /// A body up to this is copied behind its head and written with it; a longer one is written from where it is.
 const COPIED_BYTES: usize = 4 << 10;
@@ -29,12 +30,14 @@ pub enum Outgoing {
     Whole(Bytes),
     /// As it comes; with a length, exactly so many bytes.
     Stream(Shared, Option<u64>),
+    /// None; the request asks for another protocol, in which this follows.
+    Upgrade(Upgrade),
 }
 
 impl Outgoing {
     pub(super) fn length(&self) -> Length {
         match self {
-            Self::NoBody => Length::NoBody,
+            Self::NoBody | Self::Upgrade(_) => Length::NoBody,
             Self::Whole(bytes) => Length::Known(bytes.len() as u64),
             Self::Stream(_, length) => length.map_or(Length::Unknown, Length::Known),
         }
@@ -43,7 +46,11 @@ impl Outgoing {
     /// It can be sent from its beginning.
     #[must_use]
     pub fn is_replayable(&self) -> bool {
-        !matches!(self, Self::Stream(parts, _) if parts.is_touched())
+        match self {
+            Self::NoBody | Self::Whole(_) => true,
+            Self::Stream(parts, _) => !parts.is_touched(),
+            Self::Upgrade(upgrade) => !upgrade.parts.is_touched(),
+        }
     }
 }
 
@@ -77,7 +84,7 @@ impl Shared {
         self.0.last.get()
     }
 
-    fn poll_next(&self, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Box<dyn std::error::Error>>>> {
+    pub(super) fn poll_next(&self, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Box<dyn std::error::Error>>>> {
         self.0.touched.set(true);
         let polled = self.0.stream.borrow_mut().as_mut().poll_next(task);
         if polled.is_ready() {
@@ -120,7 +127,7 @@ impl Sending {
     pub fn new(mut head: Vec<u8>, body: &Outgoing) -> Self {
         let (mut part, mut rest) = (Bytes::new(), None);
         match body {
-            Outgoing::NoBody => {}
+            Outgoing::NoBody | Outgoing::Upgrade(_) => {}
             Outgoing::Whole(bytes) if bytes.len() <= COPIED_BYTES => head.extend_from_slice(bytes),
             Outgoing::Whole(bytes) => part = bytes.clone(),
             Outgoing::Stream(parts, left) => {

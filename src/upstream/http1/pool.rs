@@ -31,10 +31,18 @@ pub enum Target {
     Named(Arc<str>),
 }
 
+/// How long the parts of an exchange may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// A new connection.
+    pub connect: Duration,
+    /// All up to the end of the answer's head.
+    pub head: Duration,
+}
+
 /// The connections of one worker.
 #[derive(Debug)]
 pub struct Pool {
-    connect_timeout: Duration,
     idle: Duration,
     kept: RefCell<HashMap<Target, Vec<Kept>>>,
     inputs: RefCell<Vec<BytesMut>>,
@@ -49,18 +57,12 @@ struct Kept {
 }
 
 impl Pool {
-    /// An empty pool: a new connection may take `connect_timeout`, an unused one is kept for `idle`. Must be called within a
-    /// `LocalSet`, as on actix's threads.
+    /// An empty pool: an unused connection is kept for `idle`. Must be called within a `LocalSet`, as on actix's threads.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "it ends with its pool, and no end of a process has to wait for it")]
-    pub fn new(connect_timeout: Duration, idle: Duration) -> Rc<Self> {
-        let pool = Rc::new(Self {
-            connect_timeout,
-            idle,
-            kept: RefCell::default(),
-            inputs: RefCell::default(),
-            heads: RefCell::default(),
-        });
+    pub fn new(idle: Duration) -> Rc<Self> {
+        let pool =
+            Rc::new(Self { idle, kept: RefCell::default(), inputs: RefCell::default(), heads: RefCell::default() });
         tokio::task::spawn_local(sweep(Rc::downgrade(&pool)));
         pool
     }
@@ -68,7 +70,7 @@ impl Pool {
     /// Sends a request and gives its answer as soon as the head is there. Where a kept connection turns out to have ended,
     /// and the request was surely not taken or may be sent twice, a new one takes over.
     ///
-    /// `timeout` is for the answer's head; while a streamed body flows it counts from the last part of it.
+    /// While a streamed body flows, `times.head` counts from the last part of it.
     ///
     /// # Errors
     /// [`HttpError`]; [`HttpError::was_not_sent`] says whether it may be sent again.
@@ -80,15 +82,16 @@ impl Pool {
         target: &Target,
         head: &RequestHead,
         body: &Outgoing,
-        timeout: Duration,
+        times: Times,
     ) -> Result<Answer, HttpError> {
+        let timeout = times.head;
         let parts = match body {
             Outgoing::Stream(parts, _) => Some(parts),
-            Outgoing::NoBody | Outgoing::Whole(_) => None,
+            Outgoing::NoBody | Outgoing::Whole(_) | Outgoing::Upgrade(_) => None,
         };
         let started = tokio::time::Instant::now();
         let is_connecting = Cell::new(false);
-        let mut sending = std::pin::pin!(self.send_any_time(target, head, body, &is_connecting));
+        let mut sending = std::pin::pin!(self.send_any_time(target, head, body, times.connect, &is_connecting));
         loop {
             let since = parts.map_or(started, |parts| parts.last().max(started));
             match tokio::time::timeout_at(since + timeout, &mut sending).await {
@@ -105,6 +108,7 @@ impl Pool {
         target: &Target,
         head: &RequestHead,
         body: &Outgoing,
+        connect_timeout: Duration,
         is_connecting: &Cell<bool>,
     ) -> Result<Answer, HttpError> {
         // asking the kernel costs a system call, which a request that may be sent again can save
@@ -116,7 +120,7 @@ impl Pool {
             }
         }
         is_connecting.set(true);
-        let connection = self.connect(target).await?;
+        let connection = self.connect(target, connect_timeout).await?;
         is_connecting.set(false);
         self.exchange(connection, head, body).await
     }
@@ -152,7 +156,11 @@ impl Pool {
         body: &Outgoing,
     ) -> Result<Answer, HttpError> {
         let sending = Sending::new(head.finish(self.buffer(), body.length()), body);
-        Exchange::new(connection, sending, head.is_head(), self.clone()).await
+        let upgrade = match body {
+            Outgoing::Upgrade(upgrade) => Some(upgrade.clone()),
+            _ => None,
+        };
+        Exchange::new(connection, sending, head.is_head(), upgrade, self.clone()).await
     }
 
     /// The connection that was used last: the others may go idle and be closed.
@@ -167,16 +175,16 @@ impl Pool {
         None
     }
 
-    async fn connect(&self, target: &Target) -> Result<Connection, HttpError> {
+    async fn connect(&self, target: &Target, timeout: Duration) -> Result<Connection, HttpError> {
         let connecting = async {
             match target {
                 Target::Socket(address) => TcpStream::connect(address).await,
                 Target::Named(name) => TcpStream::connect(&**name).await,
             }
         };
-        let socket = tokio::time::timeout(self.connect_timeout, connecting)
+        let socket = tokio::time::timeout(timeout, connecting)
             .await
-            .map_err(|_| HttpError::ConnectTimeout(self.connect_timeout))?
+            .map_err(|_| HttpError::ConnectTimeout(timeout))?
             .map_err(HttpError::Connect)?;
         if let Err(error) = socket.set_nodelay(true) {
             log::debug!("cannot turn off Nagle's algorithm: {error}");

@@ -62,6 +62,15 @@ impl RequestHead {
         self.field(name, value.to_string().as_bytes())
     }
 
+    /// Asks for the protocol of [`super::PROTOCOL`].
+    ///
+    /// # Errors
+    /// None that these fields could cause.
+    pub fn upgrade(&mut self) -> Result<(), HttpError> {
+        self.field("connection", b"upgrade")?;
+        self.field("upgrade", super::PROTOCOL)
+    }
+
     /// Whether its answer has no body whatever it announces (RFC 9110 section 9.3.2).
     pub(super) fn is_head(&self) -> bool {
         self.is_head

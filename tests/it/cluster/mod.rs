@@ -2,6 +2,7 @@
 
 mod app;
 mod cli;
+mod doors;
 mod faults;
 mod hostile;
 mod processes;
@@ -9,6 +10,7 @@ mod reload;
 mod rpc;
 mod servers;
 mod spans;
+mod streams;
 mod trace_commands;
 mod traces;
 mod up;

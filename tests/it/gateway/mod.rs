@@ -5,12 +5,15 @@ mod answers;
 mod auth;
 mod bodies;
 mod breaker;
+mod canary;
 mod deadlines;
 mod drain;
 mod ejection;
 mod failures;
+mod fallback;
 mod framing;
 mod headers;
+mod http2;
 mod limits;
 mod pickers;
 mod queue;
@@ -18,26 +21,30 @@ mod rates;
 mod routes;
 mod rules;
 mod sampling;
+mod streams;
 mod strict;
+mod tls;
 mod traces;
 mod turns;
+mod websocket;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use goms::balance::Balancer;
 use goms::gateway::{self, Action, AnswerForm, Encode, Live, Parts, Running, Settings, Terms};
+use goms::listener::{Doors, Tls};
 use goms::metrics::{Load, Metrics};
 use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
 use goms::shutdown::Shutdown;
 use goms::trace::{self, Event, Recorder};
 use goms::upstream::Policy;
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::support::wait_for;
-use crate::support::wire::{Got, Reader};
+use crate::support::wire::{Got, Reader, Seen, request};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
@@ -45,6 +52,7 @@ const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 /// A gateway with the originals' routes: `user` (login, register) and `order` (submit).
 struct Door {
     address: SocketAddr,
+    https: Option<(SocketAddr, Tls)>,
     publisher: Publisher,
     balancer: Arc<Balancer>,
     events: mpsc::Receiver<Event>,
@@ -78,9 +86,7 @@ impl Door {
 
     fn with_traces(publisher: Publisher, settings: Settings, traces: &trace::Settings) -> Self {
         let (background, metrics) = (Shutdown::new(), Metrics::new());
-        let services = settings.services.iter();
-        let balance: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
-        let balancer = Balancer::start(publisher.subscribe(), balance, &metrics, &background);
+        let balancer = Balancer::start(publisher.subscribe(), settings.balance(), &metrics, &background);
         let (recorder, events) = Recorder::channel(traces, &metrics);
         let live = Live::new(settings, &metrics);
         let parts = Parts {
@@ -98,10 +104,25 @@ impl Door {
             load: Load::default(),
             workers: 2,
         };
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let running = gateway::serve(listener, parts).unwrap();
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = live.settings();
+        let tls = settings.tls.map(|tls| Tls::open(tls, &metrics).unwrap());
+        let https = tls.clone().map(|tls| (listen(), tls));
+        let https_address = https.as_ref().map(|(listener, _)| listener.local_addr().unwrap());
+        let proxies = settings.proxy_protocol.then_some(settings.trusted_proxies);
+        let running = gateway::serve(Doors { http: listen(), https, file: None, proxies }, parts).unwrap();
         let address = running.address();
-        Self { address, publisher, balancer, events, live, metrics, running: Some(running), background }
+        Self {
+            address,
+            https: https_address.zip(tls),
+            publisher,
+            balancer,
+            events,
+            live,
+            metrics,
+            running: Some(running),
+            background,
+        }
     }
 
     /// Makes these the nodes of `user` and waits until the balancer knows.
@@ -146,11 +167,30 @@ impl Drop for Door {
     }
 }
 
+/// What a service was asked, and the connection.
+type Taken = oneshot::Receiver<(Seen, TcpStream)>;
+
+/// A service that takes one request, sends these bytes and leaves the connection to the test.
+async fn taking(answer: impl Into<Vec<u8>>) -> (SocketAddr, Taken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, taken) = oneshot::channel();
+    let answer = answer.into();
+    Shutdown::new().spawn(async move {
+        let mut reader = Reader::new(listener.accept().await.unwrap().0);
+        let seen = reader.request().await.unwrap();
+        reader.send(answer).await;
+        drop(sender.send((seen, reader.socket)));
+    });
+    (address, taken)
+}
+
 fn action(path: &str) -> Action {
     Action {
         path: path.into(),
         methods: Vec::new(),
         policy: Policy { timeout: Duration::from_secs(5), backoff: Duration::from_millis(2), ..Policy::default() },
+        fallback: None,
         encode: Encode::Json,
         answer: AnswerForm::Goms,
         terms: Terms::default(),

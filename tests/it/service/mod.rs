@@ -6,6 +6,7 @@ mod answers;
 mod calls;
 mod program;
 mod stop;
+mod upgrade;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -187,8 +187,9 @@ async fn bodies_stream_both_ways() {
     let announced = head.to_ascii_lowercase().split("content-length: ").nth(1).map(|rest| rest.len());
     assert!(head.starts_with("HTTP/1.1 200") && announced.is_some(), "{head}");
     assert!(client.send("GET", "/after", &[KEY], "").body.contains("/after"));
-    let too_long = ask(running.address(), "POST", "/", &[KEY, JSON], &"1".repeat((1 << 20) + 1));
-    assert_eq!(too_long.status, 413);
+    // `parts.limits.body_bytes` is for bodies that goms reads; the program says itself what is too long for it
+    let long = ask(running.address(), "POST", "/", &[KEY, JSON], &"1".repeat((1 << 20) + 1));
+    assert_eq!(long.status, 200);
     let broken = ask(running.address(), "POST", "/break", &[KEY], "");
     assert_eq!(broken.status, 502, "{broken:?}");
 
@@ -198,7 +199,7 @@ async fn bodies_stream_both_ways() {
     while let Ok(event) = events.try_recv() {
         ends.extend(event.status);
     }
-    assert_eq!(ends, [200, 200, 200, 404, 200, 200, 413, 502]);
+    assert_eq!(ends, [200, 200, 200, 404, 200, 200, 200, 502]);
 }
 
 #[tokio::test]

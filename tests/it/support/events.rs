@@ -19,10 +19,10 @@ use goms::trace::{
 use uuid::Uuid;
 
 /// Runs a test as a process of goms runs: on a thread with a `LocalSet`.
-pub fn run(test: impl Future<Output = ()>) {
+pub fn run<T>(test: impl Future<Output = T>) -> T {
     // RUST_LOG=goms=debug shows what the parts say; a second test in the process keeps the first one's logger
     drop(env_logger::builder().is_test(true).try_init());
-    actix_web::rt::System::new().block_on(test);
+    actix_web::rt::System::new().block_on(test)
 }
 
 /// Waits until something is so, 30 s at most.

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use goms::shutdown::Shutdown;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// A certificate for 127.0.0.1, its key, and the CA that vouches for it; each as PEM.
 pub struct Identity {
@@ -28,14 +29,35 @@ pub struct IdentityFiles {
     pub key: PathBuf,
 }
 
-impl Identity {
+/// A CA of a test's own.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Vouches for a key of these names.
+    pub fn vouch(&self, names: &[&str]) -> Identity {
+        self.vouch_until(names, (2099, 1, 1))
+    }
+
+    /// The same, until then.
+    pub fn vouch_until(&self, names: &[&str], end: (i32, u8, u8)) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-        Self { ca: ca.pem(), certificate: leaf.pem(), key: key.serialize_pem() }
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = rcgen::date_time_ymd(end.0, end.1, end.2);
+        let leaf = params.signed_by(&key, &self.0).unwrap();
+        Identity { ca: self.0.pem(), certificate: leaf.pem(), key: key.serialize_pem() }
+    }
+}
+
+impl Identity {
+    pub fn new() -> Self {
+        Authority::new().vouch(&["127.0.0.1"])
     }
 
     /// Writes it into a folder.
@@ -103,4 +125,39 @@ impl Drop for TlsFront {
     fn drop(&mut self) {
         self.shutdown.begin();
     }
+}
+
+/// A client that trusts a CA (PEM), speaks these protocols and shows who it is, if it is anybody.
+pub fn client(ca: &str, protocols: &[&str], own: Option<&Identity>) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match own {
+        None => config.with_no_client_auth(),
+        Some(own) => {
+            let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
+            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap()).unwrap()
+        }
+    };
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Connects for a name.
+pub async fn connect(client: &TlsConnector, address: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    client.connect(name, TcpStream::connect(address).await?).await
+}
+
+/// The certificate that a server showed, as DER.
+pub fn shown(stream: &TlsStream<TcpStream>) -> Vec<u8> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+/// What a PEM file of one certificate holds.
+pub fn der(certificate: &str) -> Vec<u8> {
+    CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap().to_vec()
 }

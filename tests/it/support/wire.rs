@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A request that arrived.
@@ -55,20 +55,22 @@ fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
 }
 
 /// Reads messages from a connection.
-pub struct Reader {
-    pub socket: TcpStream,
+pub struct Reader<S = TcpStream> {
+    pub socket: S,
     buffer: Vec<u8>,
 }
 
 type Head = (String, Vec<(String, String)>);
 
 impl Reader {
-    pub fn new(socket: TcpStream) -> Self {
-        Self { socket, buffer: Vec::new() }
-    }
-
     pub async fn connect(address: SocketAddr) -> Self {
         Self::new(TcpStream::connect(address).await.unwrap())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
+    pub fn new(socket: S) -> Self {
+        Self { socket, buffer: Vec::new() }
     }
 
     /// Sends raw bytes.
@@ -164,7 +166,8 @@ impl Reader {
         Some((first, headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()))
     }
 
-    async fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+    /// So many bytes; `None` when the connection ends before.
+    pub async fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < length {
             if !self.fill().await {
                 return None;

@@ -1,0 +1,92 @@
+//! `tls`: who a gateway is on its HTTPS port.
+
+use std::path::PathBuf;
+
+use serde_yaml::{Mapping, Value};
+
+use super::decode::{At, Decoder, Field, word};
+use super::print::{name_of, put};
+use crate::listener::{CertificateFiles, ClientAuth, TlsSettings};
+
+const CLIENT_AUTH: [(&str, ClientAuth); 3] =
+    [("off", ClientAuth::Off), ("optional", ClientAuth::Optional), ("required", ClientAuth::Required)];
+
+/// What the file says.
+#[derive(Debug, Default)]
+pub(super) struct RawTls {
+    certificates: Vec<CertificateFiles>,
+    client_ca: Option<At<PathBuf>>,
+    client_auth: Option<At<ClientAuth>>,
+}
+
+/// Reads the section.
+pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> At<RawTls> {
+    let table = decoder.table(field, &["certificates", "clientCa", "clientAuth"]);
+    let list = table.get("certificates").map(|field| decoder.list(&field)).unwrap_or_default();
+    let certificates = list.iter().filter_map(|field| certificate(decoder, field)).collect();
+    let client_ca = table.get("clientCa").and_then(|field| {
+        let path = decoder.some_text(&field)?;
+        Some(At { value: PathBuf::from(path), place: field.place.clone() })
+    });
+    let client_auth = table.get("clientAuth").and_then(|field| decoder.read_at(&field, word("word", &CLIENT_AUTH)));
+    At { value: RawTls { certificates, client_ca, client_auth }, place: field.place.clone() }
+}
+
+fn certificate(decoder: &mut Decoder, field: &Field<'_>) -> Option<CertificateFiles> {
+    let table = decoder.table(field, &["cert", "key"]);
+    let mut path = |key: &str| match table.get(key) {
+        Some(field) => decoder.some_text(&field).map(PathBuf::from),
+        None => {
+            decoder.fault(
+                &field.place,
+                format!("needs `{key}`, a PEM file; write `{{ cert: site.pem, key: site-key.pem }}`"),
+            );
+            None
+        }
+    };
+    let (cert, key) = (path("cert"), path("key"));
+    Some(CertificateFiles { cert: cert?, key: key? })
+}
+
+/// Makes the settings; what does not fit together goes to the decoder.
+pub(super) fn resolve(decoder: &mut Decoder, At { value: raw, place }: At<RawTls>) -> Option<TlsSettings> {
+    // a fault of one of them was told
+    if raw.certificates.is_empty() && decoder.faults.is_empty() {
+        decoder.fault(
+            &place,
+            "needs `certificates`; write for example `certificates: [{ cert: site.pem, key: site-key.pem }]`",
+        );
+    }
+    let auth = raw.client_auth.as_ref().map(|at| at.value);
+    match (&raw.client_ca, &raw.client_auth) {
+        (Some(ca), None) => {
+            decoder.fault(&ca.place, "needs `clientAuth` beside it: `required`, or `optional`");
+        }
+        (None, Some(at)) if at.value != ClientAuth::Off => {
+            decoder.fault(&at.place, "needs `clientCa` beside it, the PEM file of who vouches for clients");
+        }
+        _ => {}
+    }
+    (!raw.certificates.is_empty()).then(|| TlsSettings {
+        certificates: raw.certificates,
+        client_ca: raw.client_ca.map(|at| at.value),
+        client_auth: auth.unwrap_or_default(),
+    })
+}
+
+/// As it could stand in a file.
+pub(super) fn shown(settings: &TlsSettings) -> Mapping {
+    let mut tls = Mapping::new();
+    let certificate = |files: &CertificateFiles| {
+        let mut pair = Mapping::new();
+        put(&mut pair, "cert", files.cert.display().to_string());
+        put(&mut pair, "key", files.key.display().to_string());
+        Value::from(pair)
+    };
+    put(&mut tls, "certificates", settings.certificates.iter().map(certificate).collect::<Vec<_>>());
+    if let Some(ca) = &settings.client_ca {
+        put(&mut tls, "clientCa", ca.display().to_string());
+    }
+    put(&mut tls, "clientAuth", name_of(&CLIENT_AUTH, settings.client_auth));
+    tls
+}

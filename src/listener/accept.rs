@@ -1,0 +1,241 @@
+//! From an accepted socket to a dispatcher of HTTP: PROXY header, TLS, and which version is spoken.
+
+use std::future::ready;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_http::body::{BodySize, BoxBody, MessageBody};
+use actix_http::{HttpService, KeepAlive, Protocol, Request, Response};
+use actix_service::{IntoServiceFactory, Service, ServiceFactory, apply_fn, fn_factory, fn_service};
+use actix_web::dev::{AppConfig, ServiceResponse};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf, Bytes};
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{Connection, Socket, Stream, Wire};
+use super::peer::{Busy, Peer};
+use super::proxy_protocol::{self, Header};
+use super::{LINGER, Shared, http2};
+use crate::causes::chain;
+
+/// What HTTP/2 begins with (RFC 9113 section 3.4). No request of HTTP/1.1 does.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Why a connection did not come to speak HTTP.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("it broke")]
+    Broken(#[from] io::Error),
+    #[error("it took longer than `limits.headerTimeout`")]
+    Late,
+    #[error("{0}")]
+    Proxy(&'static str),
+    #[error("PROXY headers are taken from `trustedProxies` only")]
+    NotTrusted,
+}
+
+/// What takes connections of one door, once a worker.
+pub(super) fn door<W, F, A, S>(
+    app: &F,
+    shared: &Shared,
+) -> impl ServiceFactory<W, Config = (), Response = (), Error = (), InitError = ()> + use<W, F, A, S>
+where
+    W: Into<Wire> + 'static,
+    F: Fn() -> A,
+    A: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<
+            Request,
+            Config = AppConfig,
+            Response = ServiceResponse<BoxBody>,
+            Error = actix_web::Error,
+            InitError = (),
+        > + 'static,
+    S::Future: 'static,
+    S::Service: 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+{
+    let (app, shared) = (app().into_factory(), shared.clone());
+    fn_factory(move || {
+        let (app, shared) = (app.new_service(AppConfig::default()), shared.clone());
+        async move {
+            let app = Rc::new(counted(app.await?));
+            let http1 = Rc::new(http1(app.clone(), &shared).new_service(()).await?);
+            let shared = Rc::new(shared);
+            Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(move |socket: W| {
+                let (app, http1, shared) = (app.clone(), http1.clone(), shared.clone());
+                async move {
+                    let Some((connection, is_http2)) = Box::pin(open(socket.into(), &shared)).await else {
+                        return Ok(());
+                    };
+                    let peer = connection.peer().clone();
+                    if is_http2 {
+                        Box::pin(http2::serve(connection, &peer, &*app, &shared)).await;
+                    } else if let Err(error) = http1.call((connection, Protocol::Http1, peer.address)).await {
+                        log::debug!("a connection ended client={} error=\"{error}\"", peer.ip());
+                    }
+                    Ok::<(), ()>(())
+                }
+            }))
+        }
+    })
+}
+
+fn http1<A>(
+    app: Rc<A>,
+    shared: &Shared,
+) -> impl ServiceFactory<
+    (Connection, Protocol, Option<SocketAddr>),
+    Config = (),
+    Response = (),
+    Error = actix_http::error::DispatchError,
+    InitError = (),
+> + use<A>
+where
+    A: Service<Request, Response = Response<Held>, Error = actix_web::Error> + 'static,
+    A::Future: 'static,
+{
+    let stopping = shared.stopping.clone();
+    HttpService::<Connection, _, Held>::build()
+        .keep_alive(KeepAlive::Timeout(shared.limits.idle_timeout))
+        .client_request_timeout(shared.limits.header_timeout)
+        .client_disconnect_timeout(LINGER)
+        .graceful_shutdown_signal(move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        })
+        .on_connect_ext(|connection: &Connection, told| drop(told.insert(connection.peer().clone())))
+        .finish(fn_factory(move || ready(Ok::<_, ()>(app.clone()))))
+}
+
+/// The application, with its peer busy until the answer's last part.
+fn counted<S>(
+    app: S,
+) -> impl Service<Request, Response = Response<Held>, Error = actix_web::Error, Future = impl Future + 'static> + 'static
+where
+    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error> + 'static,
+    S::Future: 'static,
+{
+    apply_fn(app, |request: Request, app: &S| {
+        let busy = request.conn_data::<Rc<Peer>>().map(Peer::begin);
+        let answer = app.call(request);
+        async move {
+            let answer: Response<BoxBody> = answer.await?.into();
+            Ok(answer.map_body(|_, body| Held { body, _busy: busy }))
+        }
+    })
+}
+
+/// A body that keeps its connection busy.
+pub(super) struct Held {
+    body: BoxBody,
+    _busy: Option<Busy>,
+}
+
+impl MessageBody for Held {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(task)
+    }
+}
+
+/// Waits until a client speaks, and finds out how. `None`: it never came to HTTP.
+async fn open(wire: Wire, shared: &Shared) -> Option<(Connection, bool)> {
+    let connected = shared.traffic.connected();
+    let address = match &wire {
+        Wire::Tcp(socket) => {
+            // small answers must not wait for each other's acknowledgement
+            if let Err(error) = socket.set_nodelay(true) {
+                log::debug!("cannot turn off Nagle's algorithm: {error}");
+            }
+            socket.peer_addr().ok()
+        }
+        Wire::Unix(_) => None,
+    };
+    let mut socket = Socket::new(wire);
+    let deadline = tokio::time::Instant::now() + shared.limits.header_timeout;
+    tokio::select! {
+        biased;
+        speaks = socket.speaks() => speaks.ok()?,
+        () = shared.stopping.notified() => return None,
+        () = tokio::time::sleep_until(deadline) => return None,
+    }
+    let _opening = shared.traffic.opening();
+    let opened = async {
+        let client = match &shared.proxies {
+            Some(trusted) if !address.is_some_and(|address| trusted.hold(address.ip())) => {
+                return Err(OpenError::NotTrusted);
+            }
+            Some(_) => told_by_proxy(&mut socket).await?.or(address),
+            None => address,
+        };
+        match &shared.tls {
+            Some(tls) => {
+                let stream = TlsAcceptor::from(tls.config()).accept(socket).await?;
+                let session = stream.get_ref().1;
+                let is_http2 = session.alpn_protocol() == Some(b"h2");
+                let certificate = session.peer_certificates().and_then(|chain| chain.first());
+                // RFC 8941 section 3.3.5: a byte sequence stands between colons
+                let certificate = certificate.map(|der| format!(":{}:", STANDARD.encode(der)));
+                let peer = Peer::new(client, true, certificate, connected);
+                Ok((Connection::new(Stream::Tls(Box::new(stream)), peer, is_http2, &shared.limits), is_http2))
+            }
+            None => {
+                let is_http2 = begins_http2(&mut socket).await?;
+                let peer = Peer::new(client, false, None, connected);
+                Ok((Connection::new(Stream::Plain(socket), peer, is_http2, &shared.limits), is_http2))
+            }
+        }
+    };
+    match tokio::time::timeout_at(deadline, opened).await.unwrap_or(Err(OpenError::Late)) {
+        Ok(opened) => Some(opened),
+        Err(error) => {
+            let client = address.map_or_else(|| "unix".to_owned(), |address| address.to_string());
+            log::debug!("a connection was not opened client={client} error=\"{}\"", chain(&error));
+            None
+        }
+    }
+}
+
+/// Takes the PROXY header off; the client that it tells of.
+async fn told_by_proxy(socket: &mut Socket) -> Result<Option<SocketAddr>, OpenError> {
+    loop {
+        match proxy_protocol::read(socket.ahead()).map_err(OpenError::Proxy)? {
+            Header::Whole { length, client } => {
+                socket.ahead().advance(length);
+                return Ok(client);
+            }
+            Header::Partial => more(socket).await?,
+        }
+    }
+}
+
+/// Whether HTTP/2 is spoken with prior knowledge (RFC 9113 section 3.3).
+async fn begins_http2(socket: &mut Socket) -> Result<bool, OpenError> {
+    loop {
+        let ahead = socket.ahead();
+        let common = ahead.len().min(PREFACE.len());
+        if ahead[..common] != PREFACE[..common] {
+            return Ok(false);
+        }
+        if common == PREFACE.len() {
+            return Ok(true);
+        }
+        more(socket).await?;
+    }
+}
+
+async fn more(socket: &mut Socket) -> Result<(), OpenError> {
+    match socket.read_ahead().await? {
+        0 => Err(OpenError::Broken(io::ErrorKind::UnexpectedEof.into())),
+        _ => Ok(()),
+    }
+}

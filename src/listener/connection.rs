@@ -1,0 +1,300 @@
+//! A connection as the HTTP dispatchers read and write it, with the time limits that they do not keep: actix-http times only
+//! the first head of a connection, and nobody times a client that reads nothing.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
+
+use super::Limits;
+use super::peer::Peer;
+
+/// An accepted socket.
+#[derive(Debug)]
+pub(super) enum Wire {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Wire {
+    fn from(socket: TcpStream) -> Self {
+        Self::Tcp(socket)
+    }
+}
+
+impl From<UnixStream> for Wire {
+    fn from(socket: UnixStream) -> Self {
+        Self::Unix(socket)
+    }
+}
+
+/// A socket with what was already read of it, to know what it begins with.
+#[derive(Debug)]
+pub(super) struct Socket {
+    wire: Wire,
+    ahead: BytesMut,
+}
+
+/// Holds most heads, so that they need not be read in two parts.
+const READ_AHEAD: usize = 2048;
+
+impl Socket {
+    pub fn new(wire: Wire) -> Self {
+        Self { wire, ahead: BytesMut::new() }
+    }
+
+    /// Resolves when something can be read.
+    pub async fn speaks(&self) -> io::Result<()> {
+        match &self.wire {
+            Wire::Tcp(socket) => socket.readable().await,
+            Wire::Unix(socket) => socket.readable().await,
+        }
+    }
+
+    /// What was read ahead.
+    pub fn ahead(&mut self) -> &mut BytesMut {
+        &mut self.ahead
+    }
+
+    /// Reads more ahead; 0 at the end of the connection.
+    pub async fn read_ahead(&mut self) -> io::Result<usize> {
+        self.ahead.reserve(READ_AHEAD);
+        match &mut self.wire {
+            Wire::Tcp(socket) => socket.read_buf(&mut self.ahead).await,
+            Wire::Unix(socket) => socket.read_buf(&mut self.ahead).await,
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let taken = self.ahead.len().min(into.remaining());
+            into.put_slice(&self.ahead[..taken]);
+            self.ahead.advance(taken);
+            if self.ahead.is_empty() {
+                self.ahead = BytesMut::new(); // its memory is not needed again
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.wire {
+            Wire::Tcp(socket) => Pin::new(socket).poll_read(task, into),
+            Wire::Unix(socket) => Pin::new(socket).poll_read(task, into),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.wire {
+            Wire::Tcp(socket) => Pin::new(socket).poll_write(task, bytes),
+            Wire::Unix(socket) => Pin::new(socket).poll_write(task, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Tcp(socket) => Pin::new(socket).poll_flush(task),
+            Wire::Unix(socket) => Pin::new(socket).poll_flush(task),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Tcp(socket) => Pin::new(socket).poll_shutdown(task),
+            Wire::Unix(socket) => Pin::new(socket).poll_shutdown(task),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.wire {
+            Wire::Tcp(socket) => Pin::new(socket).poll_write_vectored(task, parts),
+            Wire::Unix(socket) => Pin::new(socket).poll_write_vectored(task, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
+/// The bytes of HTTP, with or without TLS below.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// Gives the same expression for both.
+macro_rules! either {
+    ($stream:expr, $inner:ident => $then:expr) => {
+        match $stream {
+            Stream::Plain($inner) => $then,
+            Stream::Tls($inner) => $then,
+        }
+    };
+}
+
+/// A client that began a head and does not finish it is told so, where an answer fits in.
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// What a dispatcher reads and writes.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: Stream,
+    peer: Rc<Peer>,
+    /// A head after the first one that has begun to come; only HTTP/1.1.
+    head: Option<Patience>,
+    /// How many requests had begun when it did.
+    begun: u64,
+    /// What the client does not take.
+    sending: Patience,
+    /// An answer is only half written.
+    is_unflushed: bool,
+}
+
+impl Connection {
+    pub fn new(stream: Stream, peer: Rc<Peer>, is_http2: bool, limits: &Limits) -> Self {
+        let head = (!is_http2).then(|| Patience::new(limits.header_timeout));
+        let sending = Patience::new(limits.send_timeout);
+        Self { stream, peer, head, begun: 0, sending, is_unflushed: false }
+    }
+
+    pub fn peer(&self) -> &Rc<Peer> {
+        &self.peer
+    }
+
+    /// Something was read: is it (or the rest of a refused body, which has no more time) the begin of a head?
+    fn heard(&mut self) {
+        let Some(head) = &mut self.head else { return };
+        let begun = self.peer.begun();
+        if begun != self.begun {
+            head.end();
+            self.begun = begun;
+        }
+        if begun > 0 && !self.peer.is_busy() {
+            head.begin();
+        }
+    }
+
+    /// Whether the head that has begun takes too long.
+    fn is_late(&mut self, task: &mut Context<'_>) -> bool {
+        let waits = self.begun == self.peer.begun() && !self.peer.is_busy();
+        self.head.as_mut().is_some_and(|head| waits && head.is_over(task))
+    }
+
+    fn sent<T>(&mut self, outcome: Poll<io::Result<T>>, task: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.sending.end();
+            return outcome;
+        }
+        self.sending.begin();
+        if self.sending.is_over(task) {
+            let why = "the client takes nothing of what is there for it";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let outcome = either!(&mut self.stream, stream => Pin::new(stream).poll_read(task, into));
+        if outcome.is_ready() {
+            if into.filled().len() > before {
+                self.heard();
+            }
+        } else if self.is_late(task) {
+            if !self.is_unflushed {
+                let told = either!(&mut self.stream, stream => Pin::new(stream).poll_write(task, TOO_SLOW));
+                log::debug!("a head took too long client={} told={}", self.peer.ip(), told.is_ready());
+            }
+            return Poll::Ready(Ok(())); // nothing read: the end of the connection
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = either!(&mut self.stream, stream => Pin::new(stream).poll_write(task, bytes));
+        self.is_unflushed = !matches!(outcome, Poll::Ready(Ok(sent)) if sent == bytes.len());
+        self.sent(outcome, task)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = either!(&mut self.stream, stream => Pin::new(stream).poll_flush(task));
+        self.sent(outcome, task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = either!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(task));
+        self.sent(outcome, task)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = either!(&mut self.stream, stream => Pin::new(stream).poll_write_vectored(task, parts));
+        self.sent(outcome, task)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        either!(&self.stream, stream => stream.is_write_vectored())
+    }
+}
+
+/// A wait that may not be too long. Its timer is made when first needed and set again only once it has gone off, so that a
+/// wait that ends in time costs a look at the clock.
+#[derive(Debug)]
+struct Patience {
+    limit: Duration,
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, since: None, timer: None }
+    }
+
+    fn begin(&mut self) {
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+        }
+    }
+
+    fn end(&mut self) {
+        self.since = None;
+    }
+
+    /// Whether the wait has begun and is too long; if it is not yet, the task is woken when it is.
+    fn is_over(&mut self, task: &mut Context<'_>) -> bool {
+        self.since.is_some_and(|since| self.poll(since + self.limit, task).is_ready())
+    }
+
+    fn poll(&mut self, end: Instant, task: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        loop {
+            ready!(timer.as_mut().poll(task));
+            if timer.deadline() >= end {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end);
+        }
+    }
+}

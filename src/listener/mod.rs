@@ -1,0 +1,140 @@
+//! THE DOORSTEP: from an accepted socket to requests.
+//!
+//! May import: `metrics`, `shutdown`, `drain`, `causes`.
+//!
+//! [`serve`] listens. A connection's way: `accept` (PROXY header → TLS → which HTTP) → actix-http's HTTP/1.1, or `http2`.
+//! Both read and write through a `connection`, which keeps the time limits that they do not, and both hand requests to the
+//! same actix-web application, which learns from [`Peer`] who is at the other end. `tls` holds certificates and changes them
+//! while connections go on; `networks` says whom to believe.
+
+mod accept;
+mod certificate;
+mod connection;
+mod http2;
+mod networks;
+mod peer;
+mod proxy_protocol;
+mod socket_file;
+mod tls;
+
+pub use networks::{Network, Networks};
+pub use peer::Peer;
+pub use socket_file::{SocketFile, SocketFileError};
+pub use tls::{CertificateFiles, ClientAuth, Tls, TlsError, TlsSettings};
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::Request;
+use actix_server::{GracefulShutdownSignal, ServerBuilder};
+use actix_service::{IntoServiceFactory, Service, ServiceFactory};
+use actix_web::body::BoxBody;
+use actix_web::dev::{AppConfig, ServiceResponse};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
+
+/// How long a client may take to read what it was refused while it still sends.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What a connection may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a client may take for a request's head, and before the first one for the PROXY header and TLS together.
+    pub header_timeout: Duration,
+    /// How long a connection may idle between requests.
+    pub idle_timeout: Duration,
+    /// How long a client may take none of what is there for it.
+    pub send_timeout: Duration,
+    /// Connections a worker.
+    pub connections: usize,
+}
+
+/// Where a server listens. All serve the same application.
+#[derive(Debug)]
+pub struct Doors {
+    /// Plain HTTP; the address that others are told.
+    pub http: TcpListener,
+    /// HTTP over TLS.
+    pub https: Option<(TcpListener, Tls)>,
+    /// Plain HTTP on a Unix socket.
+    pub file: Option<SocketFile>,
+    /// Connections to the ports begin with a PROXY header, which only these may send; `None`: they begin with HTTP or TLS.
+    pub proxies: Option<Networks>,
+}
+
+impl From<TcpListener> for Doors {
+    fn from(http: TcpListener) -> Self {
+        Self { http, https: None, file: None, proxies: None }
+    }
+}
+
+/// What the workers share.
+#[derive(Clone)]
+struct Shared {
+    limits: Limits,
+    tls: Option<Tls>,
+    proxies: Option<Arc<Networks>>,
+    traffic: Arc<Traffic>,
+    stopping: GracefulShutdownSignal,
+}
+
+/// Serves what `app` makes, once a worker and door, until [`Running::stop`]. Must be called within a tokio runtime. `name` is
+/// for the log.
+///
+/// # Errors
+/// When a socket cannot be used.
+pub fn serve<F, A, S>(
+    name: &str,
+    doors: Doors,
+    limits: Limits,
+    workers: usize,
+    traffic: Arc<Traffic>,
+    app: F,
+) -> io::Result<Running>
+where
+    F: Fn() -> A + Clone + Send + 'static,
+    A: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<
+            Request,
+            Config = AppConfig,
+            Response = ServiceResponse<BoxBody>,
+            Error = actix_web::Error,
+            InitError = (),
+        > + 'static,
+    S::Future: 'static,
+    S::Service: 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+{
+    let Doors { http, https, file, proxies } = doors;
+    let address = http.local_addr()?;
+    let mut builder = ServerBuilder::new()
+        .workers(workers.max(1))
+        .max_concurrent_connections(limits.connections)
+        .shutdown_timeout(NO_LIMIT_SECS)
+        .disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let shared = Shared { limits, tls: None, proxies: proxies.map(Arc::new), traffic: traffic.clone(), stopping };
+    let mut sockets = vec![http.try_clone()?.into()];
+    let (plain, make) = (shared.clone(), app.clone());
+    builder = builder.listen("http", http, move || accept::door::<TcpStream, _, _, _>(&make, &plain))?;
+    if let Some((listener, tls)) = https {
+        sockets.push(listener.try_clone()?.into());
+        let (secure, make) = (Shared { tls: Some(tls), ..shared.clone() }, app.clone());
+        builder = builder.listen("https", listener, move || accept::door::<TcpStream, _, _, _>(&make, &secure))?;
+    }
+    let mut kept = None;
+    if let Some(file) = file {
+        sockets.push(file.listener().try_clone()?.into());
+        let (local, listener) = (Shared { proxies: None, ..shared }, file.listener().try_clone()?);
+        builder =
+            builder.listen_uds("http socket", listener, move || accept::door::<UnixStream, _, _, _>(&app, &local))?;
+        kept = Some(file);
+    }
+    Ok(Running::on(name, address, sockets, builder.run(), traffic).keeping(kept))
+}
+
+/// The address that stands for one of this machine's own: a client on a Unix socket has none.
+pub const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
