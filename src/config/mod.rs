@@ -15,6 +15,7 @@ mod names;
 mod policy;
 mod print;
 mod print_terms;
+mod rate;
 mod raw;
 mod resolve;
 mod routes;

@@ -6,6 +6,7 @@ use super::auth::ALGORITHMS;
 use super::print::{REDACTED, duration, name_of, put, texts};
 use crate::gateway::Terms;
 use crate::gateway::access::{ApiKeys, JwksPlace, Jwt, JwtKey, KeyPlace, Proof, Way, Ways, Who};
+use crate::gateway::rate::RateLimit;
 
 /// `auth`.
 pub(super) fn ways(ways: &Ways) -> Mapping {
@@ -81,6 +82,20 @@ pub(super) fn put_terms(mapping: &mut Mapping, terms: &Terms) {
             put(mapping, key, who(value));
         }
     }
+    if !terms.rates.is_empty() {
+        put(mapping, "rateLimit", terms.rates.iter().map(|limit| Value::from(rate(limit))).collect::<Vec<_>>());
+    }
+}
+
+fn rate(limit: &RateLimit) -> Mapping {
+    let mut shown = Mapping::new();
+    put(&mut shown, "rate", format!("{}/{}", limit.count, duration(limit.per)));
+    put(&mut shown, "burst", limit.burst);
+    put(&mut shown, "by", limit.word());
+    if let Some(name) = &limit.name {
+        put(&mut shown, "name", name.as_str());
+    }
+    shown
 }
 
 fn who(settings: &Who) -> Mapping {

@@ -6,11 +6,13 @@ use ipnet::IpNet;
 
 use super::decode::{At, Decoder, Field, Place, Table};
 use super::names::{shown, unknown};
+use super::rate;
 use crate::gateway::Terms;
 use crate::gateway::access::{Access, Ways, Who};
+use crate::gateway::rate::{By, RateLimit};
 
 /// The keys of [`RawTerms`].
-pub(super) const KEYS: &[&str] = &["auth", "allow", "deny"];
+pub(super) const KEYS: &[&str] = &["auth", "allow", "deny", "rateLimit"];
 /// What takes back what would be inherited.
 pub(super) const NONE: &str = "none";
 
@@ -20,6 +22,7 @@ pub(super) struct RawTerms {
     auth: Option<Vec<At<String>>>,
     allow: Option<Option<At<Who>>>,
     deny: Option<Option<At<Who>>>,
+    rates: Option<Vec<At<RateLimit>>>,
 }
 
 /// What is asked of clients where nothing else says so, and the ways that may be asked for.
@@ -41,6 +44,7 @@ impl RawTerms {
             auth: table.get("auth").map(|field| auth(decoder, &field)),
             allow: or_none(decoder, table.get("allow"), who),
             deny: or_none(decoder, table.get("deny"), who),
+            rates: table.get("rateLimit").map(|field| rate::read(decoder, &field)),
         }
     }
 
@@ -64,8 +68,13 @@ impl RawTerms {
                 once(decoder, &who.place, "names callers, and nobody is asked who it is; set `auth` too");
             }
         }
+        let rates = layers.iter().find_map(|layer| layer.rates.as_ref()).map(Vec::as_slice).unwrap_or_default();
+        for rate in rates.iter().filter(|rate| ways.is_empty() && rate.value.by == By::Caller) {
+            once(decoder, &rate.place, "counts by caller, and nobody is asked who it is; set `auth` too");
+        }
+        let rates = rates.iter().map(|rate| rate.value.clone()).collect();
         let value = |who: &At<Who>| who.value.clone();
-        Terms { access: Access { ways, allow: allow.map(value), deny: deny.map(value) } }
+        Terms { rates, access: Access { ways, allow: allow.map(value), deny: deny.map(value) } }
     }
 }
 

@@ -23,6 +23,7 @@ mod live;
 mod mirror;
 mod pattern;
 mod pipeline;
+pub mod rate;
 mod respond;
 mod route;
 mod rule;

@@ -17,7 +17,7 @@ use futures_util::Stream;
 use super::answer::{self, Answer, Body};
 use super::client::{self, Teller};
 use super::journal::Journal;
-use super::keeper::Passage;
+use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
@@ -57,8 +57,9 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
         client::settle(&request, &table.settings.trusted_proxies);
+        let mut finish = Finish::default();
         let mut journal = Journal::begin(&worker, &table, &request, &mut context);
-        match steps(&worker, &table, &request, payload, &context, &mut journal).await {
+        let mut response = match steps(&worker, &table, &request, payload, &context, &mut journal, &mut finish).await {
             Ok(answer) => {
                 journal.answered(answer.head.status().as_u16());
                 deliver(answer, journal, in_flight)
@@ -69,7 +70,9 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
                 let path = pattern::normal(request.path()).unwrap_or_default();
                 failure.answer(table.routes.form(&Asked::new(&request, &path)), wants_problem(&request), id)
             }
-        }
+        };
+        finish.dress(response.headers_mut());
+        response
     };
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
@@ -87,6 +90,7 @@ async fn steps(
     payload: Payload,
     context: &TraceContext,
     journal: &mut Journal,
+    finish: &mut Finish,
 ) -> Result<Answer, Failure> {
     let limits = &table.settings.limits;
 
@@ -99,7 +103,7 @@ async fn steps(
     limit::check_headers(request.headers(), limits)?;
     limit::check_flow(&worker.traffic.load, limits)?;
     let passage = match &route.keeper {
-        Some(keeper) => keeper.admit(request, client::client_ip(request)).await?,
+        Some(keeper) => keeper.admit(request, client::client_ip(request), finish).await?,
         None => Passage::free(request),
     };
 

@@ -65,6 +65,8 @@ pub(super) enum Denied {
     Address,
     #[error("what the header `{header}` should tell of the caller cannot stand in a header")]
     Untellable { header: String },
+    #[error("too many requests, {limit} may come; try again in {retry_after_secs} s")]
+    Rate { limit: String, retry_after_secs: u64 },
     #[error("too many passwords are being checked; try again in a second")]
     PasswordsBusy,
     #[error("the keys that tokens are checked with could not be read yet; try again in a second")]
@@ -76,12 +78,17 @@ impl Denied {
         match self {
             Self::Unproven { .. } => StatusCode::UNAUTHORIZED,
             Self::Caller { .. } | Self::Address | Self::Untellable { .. } => StatusCode::FORBIDDEN,
+            Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::PasswordsBusy | Self::KeysAway => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     fn retry_after_secs(&self) -> Option<u64> {
-        matches!(self, Self::PasswordsBusy | Self::KeysAway).then_some(1)
+        match self {
+            Self::Rate { retry_after_secs, .. } => Some(*retry_after_secs),
+            Self::PasswordsBusy | Self::KeysAway => Some(1),
+            _ => None,
+        }
     }
 
     /// `WWW-Authenticate`, one field each.

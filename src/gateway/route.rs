@@ -170,7 +170,7 @@ impl Routes {
     pub fn new(settings: &Settings, metrics: &Metrics, kept: &Kept) -> Self {
         let known = Known::new(&settings.ways, &kept.sources);
         let rules = settings.rules().into_iter();
-        let routes: Vec<Route> = rules.map(|rule| Route::new(rule, metrics, &known)).collect();
+        let routes: Vec<Route> = rules.map(|rule| Route::new(rule, metrics, &known, kept)).collect();
         let mut exact: HashMap<String, Vec<usize>> = HashMap::new();
         let mut open = Vec::new();
         for (place, route) in routes.iter().enumerate() {
@@ -270,7 +270,7 @@ impl Routes {
 }
 
 impl Route {
-    fn new(rule: Rule, metrics: &Metrics, known: &Known) -> Self {
+    fn new(rule: Rule, metrics: &Metrics, known: &Known, kept: &Kept) -> Self {
         let service = match &rule.then {
             Outcome::Call(call) => call.services.first().map(Share::service).unwrap_or_default(),
             Outcome::Redirect(_) | Outcome::Respond(_) => "",
@@ -286,7 +286,7 @@ impl Route {
         Self {
             meters: Arc::new(Meters::new(metrics, service, action)),
             mirror: mirror.map(|mirror| Box::new(Reflector::new(mirror, &name, metrics))),
-            keeper: Keeper::new(&rule.terms, known).map(Box::new),
+            keeper: Keeper::new(&rule, [service, action], known, kept, metrics).map(Box::new),
             name,
             when: rule.when,
             then: rule.then,

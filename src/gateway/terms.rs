@@ -1,12 +1,15 @@
 //! What a route asks of clients and does for them besides answering: the terms on which it is open.
 
 use super::access::Access;
+use super::rate::RateLimit;
 
 /// The terms of a route; by default none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Terms {
     /// Who may.
     pub access: Access,
+    /// How often.
+    pub rates: Vec<RateLimit>,
 }
 
 impl Terms {
@@ -20,6 +23,7 @@ impl Terms {
         for (key, who) in [("allow", &self.access.allow), ("deny", &self.access.deny)] {
             shown.extend(who.as_ref().map(|who| (key, who.to_string())));
         }
+        shown.extend(self.rates.iter().map(|rate| ("rateLimit", rate.to_string())));
         shown
     }
 }

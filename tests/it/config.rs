@@ -2,6 +2,7 @@
 
 mod auth;
 mod doors;
+mod rates;
 mod routes;
 mod upstream;
 

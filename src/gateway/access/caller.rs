@@ -61,7 +61,7 @@ impl Caller {
 impl Who {
     /// Whether this caller is meant, by name or by all the claims.
     pub(super) fn has_caller(&self, caller: &Caller) -> bool {
-        self.callers.iter().any(|name| *name == caller.name)
+        self.callers.contains(&caller.name)
             || (!self.claims.is_empty() && self.claims.iter().all(|(claim, wanted)| caller.has(claim, wanted)))
     }
 

@@ -106,10 +106,13 @@ impl Published {
     }
 }
 
+/// What a source is known by.
+type Place = (JwksPlace, Duration);
+
 /// The sources that are read: each once, whoever names it, and beyond a reload of the config.
 #[derive(Clone, Default)]
 pub(in crate::gateway) struct Sources {
-    started: Arc<Mutex<BTreeMap<(JwksPlace, Duration), Weak<KeySource>>>>,
+    started: Arc<Mutex<BTreeMap<Place, Weak<KeySource>>>>,
 }
 
 impl Sources {

@@ -18,6 +18,7 @@ mod limits;
 mod mirror;
 mod pickers;
 mod queue;
+mod rates;
 mod routes;
 mod rules;
 mod sampling;
