@@ -294,7 +294,7 @@ pub enum ConfigCommand {
     /// Say whether the config is good; every fault with its line
     Check,
     /// Print the config that comes of file, variables and flags, without secrets
-    Print(UpArgs),
+    Print(Box<UpArgs>),
 }
 
 /// The form of what is printed.

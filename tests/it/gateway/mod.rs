@@ -13,6 +13,7 @@ mod headers;
 mod http2;
 mod limits;
 mod pickers;
+mod proxies;
 mod queue;
 mod routes;
 mod rules;
