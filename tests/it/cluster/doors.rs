@@ -7,6 +7,7 @@ use super::{gateway, service};
 use crate::support::events::run as block_on;
 use crate::support::goms::{Folder, Goms, PATIENCE, run};
 use crate::support::http::{get, read_answer, wait_for_status};
+use crate::support::servers;
 use crate::support::tls::{Authority, Identity, client, connect, der, shown};
 
 const SERVICES: &str = "services: {user: {login: /login}}\n";
@@ -110,4 +111,37 @@ fn a_unix_socket_is_a_door_that_ends_with_its_gateway() {
     assert_eq!(get(&address, "/api/user/login").expect("an answer").status, 200);
     assert_eq!(gateway.terminate(), 0);
     assert!(!socket.exists());
+}
+
+/// All of it, but that an invalid preface must end the connection at once: on a port that speaks HTTP/1.1 too it is a bad
+/// request of that, and answered 400 before the connection ends.
+#[test]
+fn h2spec_passes_with_and_without_tls() {
+    let Some(h2spec) = servers::h2spec() else { return };
+    let (folder, identity) = (Folder::new(), Authority::new().vouch(&["127.0.0.1"]));
+    write(&folder, &identity);
+    let routes = "routes: [{ match: { path: '/*' }, service: user, rewrite: /login, encode: json }]\n";
+    let tls = "tls: { certificates: [{ cert: site.pem, key: site-key.pem }] }\n";
+    let config = folder.write("config.yml", &format!("{SERVICES}{routes}{tls}"));
+    let with = ["--config", config.as_str(), "--https-port", "0"];
+    let (gateway, address) = gateway(&folder, &with);
+    let (_user, _) = service(&folder, "user", &["--config", config.as_str(), "--access-log=false"]);
+    wait_for_status(&address, "/", 200);
+    let https = port_of(&gateway, "[gateway] Https Listen on port: ");
+    let plain: std::net::SocketAddr = address.parse().expect("an address");
+    let shared = "× 2: Sends invalid connection preface";
+    for (port, flags, expected) in
+        [(plain.port(), &[][..], &[shared][..]), (https.port(), &["--tls", "--insecure"], &[])]
+    {
+        let mut command = std::process::Command::new(&h2spec);
+        command.args(["--strict", "--host", "127.0.0.1", "--timeout", "5", "--port", &port.to_string()]).args(flags);
+        let printed = command.output().expect("h2spec runs").stdout;
+        let printed = String::from_utf8_lossy(&printed);
+        let failures = printed.split_once("Failures:").map_or("", |(_, failures)| failures);
+        let failed: Vec<&str> = failures.lines().map(str::trim).filter(|line| line.starts_with('×')).collect();
+        assert_eq!(failed, expected, "{flags:?}\n{printed}");
+        let sum = format!("146 tests, {} passed, 0 skipped, {} failed", 146 - expected.len(), expected.len());
+        assert!(printed.contains(&sum), "{flags:?}\n{printed}");
+    }
+    assert_eq!(get(&address, "/").expect("an answer").status, 200);
 }

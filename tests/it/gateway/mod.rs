@@ -17,6 +17,7 @@ mod http2;
 mod limits;
 mod mirror;
 mod pickers;
+mod proxies;
 mod queue;
 mod rates;
 mod routes;
