@@ -16,6 +16,7 @@ mod cluster;
 mod explain;
 mod form;
 mod host;
+mod inside;
 mod journal;
 mod keeper;
 mod limit;

@@ -16,6 +16,7 @@ use futures_util::Stream;
 
 use super::answer::{self, Answer, Body};
 use super::client::{self, Teller};
+use super::inside::Inside;
 use super::journal::Journal;
 use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
@@ -57,9 +58,11 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
         client::settle(&request, &table.settings.trusted_proxies);
-        let mut finish = Finish::default();
+        let inside = Inside::asked(&request, &table.settings.call_keys);
+        let mut asides = Asides { finish: Finish::default(), inside };
         let mut journal = Journal::begin(&worker, &table, &request, &mut context);
-        let mut response = match steps(&worker, &table, &request, payload, &context, &mut journal, &mut finish).await {
+        let steps = steps(&worker, &table, &request, payload, &context, &mut journal, &mut asides);
+        let mut response = match steps.await {
             Ok(answer) => {
                 journal.answered(answer.head.status().as_u16());
                 deliver(answer, journal, in_flight)
@@ -71,8 +74,11 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
                 failure.answer(table.routes.form(&Asked::new(&request, &path)), wants_problem(&request), id)
             }
         };
-        finish.dress(response.headers_mut());
-        response
+        asides.finish.dress(response.headers_mut());
+        match asides.inside {
+            None => response,
+            Some(inside) => inside.tell(&worker, &table, &request, &response),
+        }
     };
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
@@ -83,6 +89,12 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     response
 }
 
+/// What comes of a request beside its answer.
+struct Asides {
+    finish: Finish,
+    inside: Option<Box<Inside>>,
+}
+
 async fn steps(
     worker: &Worker,
     table: &Table,
@@ -90,8 +102,9 @@ async fn steps(
     payload: Payload,
     context: &TraceContext,
     journal: &mut Journal,
-    finish: &mut Finish,
+    asides: &mut Asides,
 ) -> Result<Answer, Failure> {
+    let Asides { finish, inside } = asides;
     let limits = &table.settings.limits;
 
     // where to
@@ -130,6 +143,7 @@ async fn steps(
         context,
         call_key: table.settings.call_keys.first().map(String::as_str),
         forwarded: Some(teller.forwarded()),
+        tries: inside.as_ref().map(|inside| &inside.tries),
     };
     let copy = route.mirror.as_ref().and_then(|mirror| mirror.reflect(&worker.upstream, &sent, call));
     let fallback = match &call.fallback {

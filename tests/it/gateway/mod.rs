@@ -9,6 +9,7 @@ mod canary;
 mod deadlines;
 mod drain;
 mod ejection;
+mod explain;
 mod failures;
 mod fallback;
 mod framing;
