@@ -336,6 +336,7 @@ fn node_settings(flags: &NodeFlags) -> NodeSettings {
     NodeSettings {
         http_port: flags.http_port,
         https_port: None,
+        https_bind: None,
         http_socket: None,
         rpc_port: flags.rpc_port,
         admin_port: flags.admin_port,
