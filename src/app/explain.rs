@@ -74,11 +74,11 @@ fn as_text(explanation: &Explanation) -> String {
 /// What becomes of the request, line by line.
 fn outcome(taken: &Taken) -> Vec<(&'static str, String)> {
     let target = taken.target.clone().unwrap_or_else(|| "/".to_owned());
-    match &taken.outcome {
+    let mut lines = match &taken.outcome {
         Outcome::Call(call) => {
             let shares = call.services.iter().map(|share| match call.services.len() {
-                1 => share.service.clone(),
-                _ => format!("{} {}", share.service, share.weight),
+                1 => share.group().to_owned(),
+                _ => format!("{} {}", share.group(), share.weight),
             });
             let policy = &call.policy;
             let on: Vec<String> = policy.retry_status.iter().map(u16::to_string).collect();
@@ -93,7 +93,9 @@ fn outcome(taken: &Taken) -> Vec<(&'static str, String)> {
         }
         Outcome::Redirect(redirect) => vec![("redirect", format!("{} to {target}", redirect.status))],
         Outcome::Respond(respond) => vec![("answer", format!("{} {}", respond.status, respond.content_type))],
-    }
+    };
+    lines.extend(taken.terms.shown());
+    lines
 }
 
 fn as_json(explanation: &Explanation) -> serde_json::Value {
@@ -102,7 +104,7 @@ fn as_json(explanation: &Explanation) -> serde_json::Value {
         tried.map(|tried| json!({"name": tried.name, "path": tried.path, "refusal": tried.refusal})).collect();
     let outcome = explanation.outcome.as_ref().ok().map(|taken| match &taken.outcome {
         Outcome::Call(call) => {
-            let services = call.services.iter().map(|share| (share.service.clone(), share.weight.into()));
+            let services = call.services.iter().map(|share| (share.group().to_owned(), share.weight.into()));
             let services: serde_json::Map<String, serde_json::Value> = services.collect();
             json!({"kind": "call", "services": services, "target": taken.target, "status": null})
         }
@@ -113,5 +115,8 @@ fn as_json(explanation: &Explanation) -> serde_json::Value {
             json!({"kind": "respond", "services": null, "target": null, "status": respond.status})
         }
     });
-    json!({"tried": tried, "outcome": outcome, "error": explanation.outcome.as_ref().err()})
+    let terms = explanation.outcome.as_ref().map(|taken| taken.terms.shown()).unwrap_or_default();
+    let terms: serde_json::Map<String, serde_json::Value> =
+        terms.into_iter().map(|(key, what)| (key.to_owned(), what.into())).collect();
+    json!({"tried": tried, "outcome": outcome, "terms": terms, "error": explanation.outcome.as_ref().err()})
 }

@@ -1,12 +1,10 @@
 //! The gateway role.
 
-use std::collections::HashMap;
-
 use super::ports::{Ports, port_of};
 use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
 use super::{AppError, reload};
-use crate::balance::{self, Balancer};
+use crate::balance::Balancer;
 use crate::gateway;
 use crate::listener::{Doors, Tls};
 
@@ -21,7 +19,7 @@ pub const DEFAULT_PORTS: (u16, u16) = (8080, 8180);
 /// When a listener cannot be used.
 pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, crate::metrics::Load), AppError> {
     let id = process.identity(SERVICE, &ports)?;
-    let settings = self::balance(&process.config.gateway);
+    let settings = process.config.gateway.balance();
     let balancer = Balancer::start(process.registry.catalog(), settings, &process.metrics, &process.background);
     let load = crate::metrics::Load::default();
     let live = gateway::Live::new(process.config.gateway.clone(), &process.metrics);
@@ -68,9 +66,4 @@ fn told(ports: &Ports) -> Result<Vec<String>, AppError> {
         told.push(format!("[{SERVICE}] Http Listen on socket: {}", file.path().display()));
     }
     Ok(told)
-}
-
-/// How the nodes of each service are chosen and watched.
-pub fn balance(settings: &gateway::Settings) -> HashMap<String, balance::Settings> {
-    settings.services.iter().map(|(name, service)| (name.clone(), service.balance.clone())).collect()
 }

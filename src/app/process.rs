@@ -15,6 +15,7 @@ use crate::admin::Admin;
 use crate::backoff::Backoff;
 use crate::causes::chain;
 use crate::config::Config;
+use crate::gateway::access::redact_credentials;
 use crate::metrics::{Load, Metrics};
 use crate::registry::{self, Backend, Catalog, HostPort, Node, NodeId, NodeMeta, Registry, RegistryError};
 use crate::shutdown::Shutdown;
@@ -57,7 +58,10 @@ impl Process {
         let background = Shutdown::new();
         let registry = registry::open(&config.registry, &background, &metrics).map_err(AppError::Registry)?;
         let spool = Shutdown::new();
-        let recorder = trace::start(&config.trace, registry.catalog(), &metrics, &spool)
+        // a service behind a gateway with the same config may get what that gateway's callers prove themselves with
+        let mut traces = config.trace.clone();
+        redact_credentials(&config.gateway.ways, &mut traces.redact);
+        let recorder = trace::start(&traces, registry.catalog(), &metrics, &spool)
             .map_err(|error| AppError::Part(Box::new(error)))?;
         let admin = Admin::new(metrics.clone(), registry.catalog());
         Ok(Self { config, reload, metrics, registry, recorder, admin, background, spool })

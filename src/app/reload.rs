@@ -10,8 +10,8 @@ use prometheus::{IntCounterVec, IntGauge};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
+use super::AppError;
 use super::process::Process;
-use super::{AppError, gateway};
 use crate::balance::Balancer;
 use crate::config::{Config, ConfigErrors};
 use crate::gateway::Live;
@@ -143,7 +143,7 @@ impl Follower {
             restart.push("callServiceKey".to_owned());
         }
         // first how nodes are chosen: a new route may lead to a service that is new too
-        self.balancer.configure(gateway::balance(&config.gateway));
+        self.balancer.configure(config.gateway.balance());
         self.live.replace(config.gateway.clone());
         if let (Some(tls), Some(settings)) = (&self.tls, &config.gateway.tls) {
             tls.replace(settings.clone());

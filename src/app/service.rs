@@ -9,6 +9,7 @@ use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
 use crate::balance::Balancer;
 use crate::config::Config;
+use crate::gateway::Fallback;
 use crate::metrics::Load;
 use crate::service::{self, CallTable, CalledAction, Parts, Program, ProgramSettings, ProgramUrl, Service};
 
@@ -134,12 +135,16 @@ pub fn program_settings(
 
 fn call_table(process: &Process) -> CallTable {
     let services = &process.config.gateway.services;
-    let settings = services.iter().map(|(name, service)| (name.clone(), service.balance.clone())).collect();
+    let settings = process.config.gateway.balance();
     let actions: BTreeMap<String, BTreeMap<String, CalledAction>> = services
         .iter()
         .map(|(name, service)| {
             let called = |(action, to): (&String, &crate::gateway::Action)| {
-                (action.clone(), CalledAction { path: to.path.clone(), policy: to.policy.clone() })
+                let fallback = match &to.fallback {
+                    Some(Fallback::Service(service)) => Some(service.clone()),
+                    Some(Fallback::Respond(_)) | None => None, // an answer for clients is no value for a handler
+                };
+                (action.clone(), CalledAction { path: to.path.clone(), policy: to.policy.clone(), fallback })
             };
             (name.clone(), service.actions.iter().map(called).collect())
         })

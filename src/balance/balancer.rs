@@ -20,7 +20,7 @@ use crate::shutdown::Shutdown;
 /// Chooses nodes for a whole process; each worker does so through a [`LocalBalancer`] of its own.
 #[derive(Debug)]
 pub struct Balancer {
-    settings: Mutex<HashMap<String, Settings>>,
+    given: Mutex<Given>,
     clock: Clock,
     ejections: IntCounterVec,
     breaks: IntCounterVec,
@@ -28,6 +28,14 @@ pub struct Balancer {
     /// That of `newest`, for readers to see without the lock that there is a newer one.
     version: AtomicU64,
     random: AtomicU64,
+}
+
+/// What the services are made of.
+#[derive(Debug, Default)]
+struct Given {
+    settings: HashMap<String, Settings>,
+    /// `None`: nothing is known yet.
+    catalog: Option<Arc<Catalog>>,
 }
 
 /// Every service as one catalog tells it. Never changed: a new catalog makes a new one.
@@ -111,7 +119,7 @@ impl Balancer {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let balancer = Arc::new(Self::new(settings, metrics, Clock::new(Instant::now), seed));
         if let Some(known) = catalog.borrow_and_update().clone() {
-            balancer.apply(&known);
+            balancer.apply(known);
         }
         let (follower, ending) = (balancer.clone(), shutdown.clone());
         shutdown.spawn(async move {
@@ -124,7 +132,7 @@ impl Balancer {
                 }
                 let known = catalog.borrow_and_update().clone();
                 if let Some(known) = known {
-                    follower.apply(&known);
+                    follower.apply(known);
                 }
             }
         });
@@ -140,8 +148,9 @@ impl Balancer {
             "services left alone for a while because they failed",
             &["service"],
         );
+        let given = Mutex::new(Given { settings, catalog: None });
         let (newest, version, random) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(seed));
-        Self { settings: Mutex::new(settings), clock, ejections, breaks, newest, version, random }
+        Self { given, clock, ejections, breaks, newest, version, random }
     }
 
     /// A worker's way to this balancer.
@@ -162,36 +171,35 @@ impl Balancer {
 
     /// Chooses and watches nodes by these settings from now on; what is known of the nodes stays.
     pub fn configure(&self, settings: HashMap<String, Settings>) {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let default = Settings::default();
-        let again = |(name, service): (&String, &Arc<Service>)| {
-            (name.clone(), service.with_settings(settings.get(name).unwrap_or(&default)))
-        };
-        if newest.version > 0 {
-            let services: BTreeMap<_, _> = newest.services.iter().map(again).collect();
-            self.publish(&mut newest, services);
-        }
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.renew(|given| given.settings = settings);
     }
 
     /// Takes over a new catalog: endpoints keep their counters, a service that was called stays known without nodes.
-    pub(super) fn apply(&self, catalog: &Catalog) {
+    pub(super) fn apply(&self, catalog: Arc<Catalog>) {
+        self.renew(|given| given.catalog = Some(catalog));
+    }
+
+    fn renew(&self, change: impl FnOnce(&mut Given)) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let known_settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_first = newest.version == 0;
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut given);
+        let Given { settings, catalog: Some(catalog) } = &*given else { return };
+        let (is_first, default) = (newest.version == 0, Settings::default());
         let mut services: BTreeMap<String, Arc<Service>> = BTreeMap::new();
-        for (name, nodes) in catalog.services() {
+        let mut add = |name: &str, nodes: &[Arc<Node>]| {
+            let settings = settings.get(name).unwrap_or(&default);
             let service = match newest.services.get(name) {
-                Some(known) => known.clone(),
-                None => {
-                    let settings = known_settings.get(name).cloned().unwrap_or_default();
-                    let ejections = self.ejections.with_label_values(&[name]);
-                    let breaks = self.breaks.with_label_values(&[name]);
-                    let counters = Counters { ejections, breaks };
-                    Arc::new(Service::new(name, settings, self.clock.clone(), counters))
-                }
+                Some(known) => known.with_settings(settings),
+                None => self.service(name, settings.clone()),
             };
             services.insert(name.to_owned(), service.with_nodes(nodes, is_first));
+        };
+        catalog.services().for_each(|(name, nodes)| add(name, nodes));
+        for (name, settings) in settings {
+            if let Some(of) = &settings.of {
+                let is_part = |node: &&Arc<Node>| settings.version.as_ref().is_none_or(|v| *v == node.meta.version);
+                add(name, &catalog.nodes(of).iter().filter(is_part).cloned().collect::<Vec<_>>());
+            }
         }
         for (name, service) in newest.services.iter() {
             if !services.contains_key(name) && service.was_called() {
@@ -199,6 +207,12 @@ impl Balancer {
             }
         }
         self.publish(&mut newest, services);
+    }
+
+    fn service(&self, name: &str, settings: Settings) -> Arc<Service> {
+        let ejections = self.ejections.with_label_values(&[name]);
+        let breaks = self.breaks.with_label_values(&[name]);
+        Arc::new(Service::new(name, settings, self.clock.clone(), Counters { ejections, breaks }))
     }
 
     fn publish(&self, newest: &mut Snapshot, services: BTreeMap<String, Arc<Service>>) {

@@ -8,6 +8,9 @@ use super::Selector;
 /// How a service's nodes are chosen and watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// Whose nodes these are; `None`: the service of the same name. So a part of a service (its nodes of one version) has a
+    /// name of its own, and its own turns, breaker and queue.
+    pub of: Option<String>,
     /// Which of them gets the next request.
     pub selector: Selector,
     /// Only nodes of this version.
@@ -47,9 +50,18 @@ impl NodeLimit {
     }
 }
 
+impl Settings {
+    /// The same for the nodes of one version of `service`.
+    #[must_use]
+    pub fn of_version(&self, service: &str, version: &str) -> Self {
+        Self { of: Some(service.to_owned()), version: Some(version.to_owned()), ..self.clone() }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            of: None,
             selector: Selector::default(),
             version: None,
             zone: None,

@@ -55,7 +55,7 @@ impl Cluster {
 
     fn set(&self, nodes: Vec<Node>) {
         self.publisher.publish(nodes);
-        self.balancer.apply(&self.publisher.current().unwrap());
+        self.balancer.apply(self.publisher.current().unwrap());
     }
 
     fn pick(&self, tried: &[u16]) -> Result<Permit, PickError> {

@@ -6,6 +6,7 @@
 //! and environment together. Flag over variable over file over default.
 
 mod address;
+mod auth;
 mod decode;
 mod environment;
 mod fault;
@@ -13,9 +14,12 @@ mod flags;
 mod names;
 mod policy;
 mod print;
+mod print_terms;
+mod rate;
 mod raw;
 mod resolve;
 mod routes;
+mod terms;
 mod tls;
 mod units;
 mod upstream;

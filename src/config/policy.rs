@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::decode::{At, Decoder, Field, Table, boolean, number, word};
 use super::names::{self, nearest, shown, unknown};
+use super::routes;
+use super::terms::{self, Defaults, RawTerms};
 use super::units::{parse_duration, parse_positive_duration};
 use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
-use crate::gateway::{Action, AnswerForm, Encode, Service};
+use crate::gateway::{Action, AnswerForm, Encode, Fallback, Mirror, Service};
 use crate::upstream::Policy;
 
 /// What an action or an upstream says of calls.
@@ -28,6 +30,10 @@ pub(super) struct Overrides {
     backoff: Option<Duration>,
     encode: Option<Encode>,
     answer: Option<AnswerForm>,
+    /// `Some(None)`: none.
+    fallback: Option<Option<Fallback>>,
+    mirror: Option<Option<Mirror>>,
+    pub(super) terms: RawTerms,
 }
 
 /// An action as written.
@@ -45,8 +51,18 @@ pub(super) const ENCODES: [(&str, Encode); 3] =
 pub(super) const ANSWERS: [(&str, AnswerForm); 3] =
     [("goms", AnswerForm::Goms), ("go-ms", AnswerForm::GoMs), ("untouched", AnswerForm::Untouched)];
 /// The keys of [`Overrides`] that actions, routes and upstreams have.
-pub(super) const KEYS: &[&str] =
-    &["timeout", "connectTimeout", "stallTimeout", "tunnelTimeout", "deadline", "retry", "encode", "answer"];
+pub(super) const KEYS: &[&str] = &[
+    "timeout",
+    "connectTimeout",
+    "stallTimeout",
+    "tunnelTimeout",
+    "deadline",
+    "retry",
+    "fallback",
+    "mirror",
+    "encode",
+    "answer",
+];
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// Each try may take the whole timeout; more tries than this only hide an outage.
 const MOST_ATTEMPTS: u32 = 20;
@@ -80,7 +96,7 @@ fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
         return Some(RawAction { path, methods: Vec::new(), overrides: Overrides::default() });
     }
     let before = decoder.faults.len();
-    let table = decoder.table(field, &[&["path", "methods"], KEYS].concat());
+    let table = decoder.table(field, &[&["path", "methods"], KEYS, terms::KEYS].concat());
     let methods = methods(decoder, &table);
     let overrides = overrides(decoder, &table);
     match table.get("path") {
@@ -98,7 +114,7 @@ fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
 pub(super) fn upstreams(decoder: &mut Decoder, field: &Field<'_>) -> BTreeMap<String, At<Overrides>> {
     let mut upstreams = BTreeMap::new();
     for (name, field) in decoder.names(field, names::service_name).iter() {
-        let table = decoder.table(field, &[KEYS, upstream::KEYS].concat());
+        let table = decoder.table(field, &[KEYS, terms::KEYS, upstream::KEYS].concat());
         let mut value = overrides(decoder, &table);
         value.balance = RawBalance::read(decoder, &table);
         upstreams.insert(name.to_owned(), At { value, place: field.place.clone() });
@@ -118,6 +134,9 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         deadline: table.get("deadline").and_then(|field| decoder.read(&field, deadline)),
         encode: table.get("encode").and_then(|field| decoder.read(&field, word("word", &ENCODES))),
         answer: table.get("answer").and_then(|field| decoder.read(&field, word("word", &ANSWERS))),
+        fallback: table.get("fallback").and_then(|field| routes::fallback(decoder, &field)),
+        mirror: table.get("mirror").and_then(|field| routes::mirror(decoder, &field)),
+        terms: RawTerms::read(decoder, table),
         ..Overrides::default()
     };
     if let Some(field) = table.get("retry") {
@@ -180,11 +199,14 @@ pub(super) fn resolve(
     decoder: &mut Decoder,
     mut services: BTreeMap<String, BTreeMap<String, RawAction>>,
     routed: BTreeSet<String>,
-    upstreams: &BTreeMap<String, At<Overrides>>,
+    (upstreams, defaults): (&BTreeMap<String, At<Overrides>>, &Defaults),
     selector: Selector,
     own_zone: &str,
 ) -> BTreeMap<String, Service> {
-    for service in routed {
+    let actions = services.values().flat_map(BTreeMap::values).map(|action| &action.overrides);
+    let besides = actions.chain(upstreams.values().map(|at| &at.value)).flat_map(Overrides::services);
+    let besides: Vec<String> = besides.map(str::to_owned).collect();
+    for service in besides.into_iter().chain(routed) {
         services.entry(service).or_default();
     }
     for (name, upstream) in upstreams.iter().filter(|(name, _)| !services.contains_key(*name)) {
@@ -192,18 +214,28 @@ pub(super) fn resolve(
         let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         decoder.fault(&upstream.place, format!("no service `{name}` stands under `services` or in `routes`{near}"));
     }
+    let own = services.values().flat_map(BTreeMap::values).map(|action| &action.overrides);
+    for overrides in own.chain(upstreams.values().map(|at| &at.value)) {
+        overrides.terms.check(decoder, &defaults.ways);
+    }
     let none = Overrides::default();
-    let resolve_one = |(name, actions): (String, BTreeMap<String, RawAction>)| {
+    let mut resolve_one = |(name, actions): (String, BTreeMap<String, RawAction>)| {
         let upstream = upstreams.get(&name).map_or(&none, |at| &at.value);
-        let actions = actions.into_iter().map(|(action, raw)| (action, resolve_action(raw, upstream))).collect();
+        let actions = actions
+            .into_iter()
+            .map(|(action, raw)| (action, resolve_action(decoder, raw, upstream, defaults)))
+            .collect();
         (name, Service { balance: upstream.balance.resolve(selector, own_zone), actions })
     };
-    services.into_iter().map(resolve_one).collect()
+    services.into_iter().map(&mut resolve_one).collect()
 }
 
-fn resolve_action(raw: RawAction, upstream: &Overrides) -> Action {
+fn resolve_action(decoder: &mut Decoder, raw: RawAction, upstream: &Overrides, defaults: &Defaults) -> Action {
     let (encode, answer) = raw.overrides.forms(upstream, (Encode::default(), AnswerForm::default()));
-    Action { policy: raw.overrides.policy(upstream), path: raw.path, methods: raw.methods, encode, answer }
+    let (policy, fallback) = (raw.overrides.policy(upstream), raw.overrides.fallback(upstream));
+    let terms = raw.overrides.terms.resolve(decoder, &upstream.terms, defaults);
+    let mirror = raw.overrides.mirror(upstream);
+    Action { policy, fallback, mirror, terms, path: raw.path, methods: raw.methods, encode, answer }
 }
 
 impl Overrides {
@@ -223,6 +255,26 @@ impl Overrides {
             retry_status: retry_status.cloned().unwrap_or(default.retry_status),
             backoff: self.backoff.or(upstream.backoff).unwrap_or(default.backoff),
         }
+    }
+
+    /// The same for what is done where nobody could be asked.
+    pub(super) fn fallback(&self, upstream: &Self) -> Option<Fallback> {
+        self.fallback.clone().or_else(|| upstream.fallback.clone()).flatten()
+    }
+
+    /// The same for who gets copies.
+    pub(super) fn mirror(&self, upstream: &Self) -> Option<Mirror> {
+        self.mirror.clone().or_else(|| upstream.mirror.clone()).flatten()
+    }
+
+    /// The services that are called besides.
+    pub(super) fn services(&self) -> impl Iterator<Item = &str> {
+        let fallback = match &self.fallback {
+            Some(Some(Fallback::Service(service))) => Some(service.as_str()),
+            _ => None,
+        };
+        let mirror = self.mirror.iter().flatten().map(|mirror| mirror.to.service());
+        fallback.into_iter().chain(mirror)
     }
 
     /// The same for what the service gets and what becomes of its answer.

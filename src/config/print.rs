@@ -7,18 +7,20 @@ use serde_yaml::{Mapping, Value};
 
 use super::address::redacted;
 use super::policy::{ANSWERS, ENCODES};
+use super::print_terms::{self, put_terms};
 use super::raw::LEVELS;
+use super::routes::COMPARES;
 use super::units::format_duration;
 use super::{Config, LogFormat};
 use super::{tls, upstream};
-use crate::gateway::{Action, FieldCondition, Outcome, Rule, Service, Share};
+use crate::gateway::{Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
 use crate::upstream::Policy;
 
 /// What stands for a secret.
-const REDACTED: &str = "redacted";
+pub(super) const REDACTED: &str = "redacted";
 
 impl Config {
     /// The resulting config as YAML, every key with its value, secrets as `redacted`. What only flags set stands in
@@ -33,8 +35,17 @@ impl Config {
     /// What another config says otherwise that a running gateway does not follow: the keys. Secrets are not compared.
     #[must_use]
     pub fn differences_that_need_a_restart(&self, other: &Self) -> Vec<String> {
-        let followed =
-            ["services", "upstreams", "routes", "callServiceKey", "limits", "tls", "trustedProxies", "proxyProtocol"];
+        let followed = [
+            "services",
+            "upstreams",
+            "routes",
+            "auth",
+            "callServiceKey",
+            "limits",
+            "tls",
+            "trustedProxies",
+            "proxyProtocol",
+        ];
         let (one, two) = (self.mapping(), other.mapping());
         let differs = |key: &&Value| one.get(*key) != two.get(*key);
         let keys = one.keys().chain(two.keys().filter(|key| !one.contains_key(*key)));
@@ -51,6 +62,9 @@ impl Config {
             keys => put(&mut root, "callServiceKey", vec![Value::from(REDACTED); keys]),
         }
         self.put_servers(&mut root);
+        if !self.gateway.ways.is_empty() {
+            put(&mut root, "auth", print_terms::ways(&self.gateway.ways));
+        }
         let services = &self.gateway.services;
         put(&mut root, "services", named(services.iter().map(|(name, service)| (name, actions(service)))));
         put(
@@ -243,8 +257,11 @@ fn action(settings: &Action) -> Mapping {
     put(&mut action, "path", settings.path.as_str());
     put(&mut action, "methods", texts(settings.methods.iter()));
     put_policy(&mut action, &settings.policy);
+    put_fallback(&mut action, settings.fallback.as_ref());
+    put_mirror(&mut action, settings.mirror.as_ref());
     put(&mut action, "encode", name_of(&ENCODES, settings.encode));
     put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
+    put_terms(&mut action, &settings.terms);
     action
 }
 
@@ -261,6 +278,54 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(&mut retry, "nonIdempotent", policy.retry_non_idempotent);
     put(&mut retry, "backoff", duration(policy.backoff));
     put(mapping, "retry", retry);
+}
+
+fn put_fallback(mapping: &mut Mapping, fallback: Option<&Fallback>) {
+    match fallback {
+        None => put(mapping, "fallback", "none"),
+        Some(Fallback::Service(service)) => put(mapping, "fallback", only("service", service.as_str())),
+        Some(Fallback::Respond(respond)) => put(mapping, "fallback", only("respond", fixed(respond))),
+    }
+}
+
+fn put_mirror(mapping: &mut Mapping, mirror: Option<&Mirror>) {
+    let Some(mirror) = mirror else { return put(mapping, "mirror", "none") };
+    let mut shown = Mapping::new();
+    put(&mut shown, "service", mirror.to.service());
+    if let Some(version) = mirror.to.version() {
+        put(&mut shown, "version", version);
+    }
+    put(&mut shown, "share", format!("{}%", f64::from(mirror.permille) / 10.0));
+    put(&mut shown, "compare", name_of(&COMPARES, mirror.compare));
+    put(mapping, "mirror", shown);
+}
+
+fn only(key: &str, value: impl Into<Value>) -> Mapping {
+    let mut mapping = Mapping::new();
+    put(&mut mapping, key, value);
+    mapping
+}
+
+fn fixed(respond: &Respond) -> Mapping {
+    let mut answer = Mapping::new();
+    put(&mut answer, "status", respond.status);
+    put(&mut answer, "body", String::from_utf8_lossy(&respond.body).into_owned());
+    put(&mut answer, "type", respond.content_type.as_str());
+    answer
+}
+
+/// `services: {…}`, or `service` with `versions: {…}`.
+fn put_shares(route: &mut Mapping, shares: &[Share]) {
+    let weights = |name: fn(&Share) -> &str| -> Mapping {
+        shares.iter().map(|share| (Value::from(name(share)), Value::from(share.weight))).collect()
+    };
+    match shares.first() {
+        Some(first) if first.version().is_some() => {
+            put(route, "service", first.service());
+            put(route, "versions", weights(|share| share.version().unwrap_or_default()));
+        }
+        _ => put(route, "services", weights(Share::service)),
+    }
 }
 
 fn route(rule: &Rule) -> Mapping {
@@ -285,12 +350,13 @@ fn route(rule: &Rule) -> Mapping {
     put(&mut route, "match", when);
     match &rule.then {
         Outcome::Call(call) => {
-            let weight = |share: &Share| (Value::from(share.service.as_str()), Value::from(share.weight));
-            put(&mut route, "services", call.services.iter().map(weight).collect::<Mapping>());
+            put_shares(&mut route, &call.services);
             if let Some(rewrite) = &call.rewrite {
                 put(&mut route, "rewrite", if rewrite.as_str().is_empty() { "/" } else { rewrite.as_str() });
             }
             put_policy(&mut route, &call.policy);
+            put_fallback(&mut route, call.fallback.as_ref());
+            put_mirror(&mut route, call.mirror.as_ref());
             put(&mut route, "encode", name_of(&ENCODES, call.encode));
             put(&mut route, "answer", name_of(&ANSWERS, call.answer));
         }
@@ -301,13 +367,10 @@ fn route(rule: &Rule) -> Mapping {
             put(&mut route, "redirect", to);
         }
         Outcome::Respond(respond) => {
-            let mut answer = Mapping::new();
-            put(&mut answer, "status", respond.status);
-            put(&mut answer, "body", String::from_utf8_lossy(&respond.body).into_owned());
-            put(&mut answer, "type", respond.content_type.as_str());
-            put(&mut route, "respond", answer);
+            put(&mut route, "respond", fixed(respond));
         }
     }
+    put_terms(&mut route, &rule.terms);
     route
 }
 
@@ -319,11 +382,11 @@ fn named<'a>(entries: impl Iterator<Item = (&'a String, Mapping)>) -> Mapping {
     entries.map(|(name, mapping)| (Value::from(name.as_str()), Value::from(mapping))).collect()
 }
 
-fn texts(list: impl Iterator<Item = impl Display>) -> Vec<Value> {
+pub(super) fn texts(list: impl Iterator<Item = impl Display>) -> Vec<Value> {
     list.map(|text| Value::from(text.to_string())).collect()
 }
 
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     format_duration(duration)
 }
 

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{self, Listen};
+use super::auth;
 use super::decode::{At, Decoder, Field, boolean, number, size, word};
 use super::flags::{LogFormat, RegistryWord, registry_word};
 use super::names;
 use super::policy::{self, Overrides, RawAction};
 use super::routes::{self, RawRoute};
+use super::terms::{self, Defaults};
 use super::tls::{self, RawTls};
 use super::units::{parse_duration, parse_positive_duration};
 use super::values::{
@@ -31,6 +33,7 @@ pub(super) struct Raw {
     pub(super) services: BTreeMap<String, BTreeMap<String, RawAction>>,
     pub(super) upstreams: BTreeMap<String, At<Overrides>>,
     pub(super) routes: Vec<At<RawRoute>>,
+    pub(super) defaults: Defaults,
     pub(super) amqp: RawAmqp,
     pub(super) traces: RawTraces,
     pub(super) consumer: RawConsumer,
@@ -149,6 +152,8 @@ impl Decoder {
             "services",
             "upstreams",
             "routes",
+            "auth",
+            "defaults",
             "amqp",
             "traces",
             "consumer",
@@ -189,6 +194,10 @@ impl Decoder {
             raw.upstreams = policy::upstreams(self, &field);
         }
         raw.routes = table.get("routes").map(|field| routes::read(self, &field)).unwrap_or_default();
+        raw.defaults = Defaults {
+            terms: table.get("defaults").map(|field| terms::defaults(self, &field)).unwrap_or_default(),
+            ways: table.get("auth").map(|field| auth::read(self, &field)).unwrap_or_default(),
+        };
         raw.etcd = table.get("etcd").map(|field| self.etcd(&field)).unwrap_or_default();
         raw.amqp = table.get("amqp").map(|field| self.amqp(&field)).unwrap_or_default();
         raw.traces = table.get("traces").map(|field| self.traces(&field)).unwrap_or_default();

@@ -64,12 +64,14 @@ pub(super) fn resolve(
     let amqp = amqp(decoder, raw.amqp_addr, raw.amqp);
     let selector = common.selector.unwrap_or_default();
     let own_zone = node.zone.as_deref().unwrap_or_default();
-    let services =
-        policy::resolve(decoder, raw.services, routes::services(&raw.routes), &raw.upstreams, selector, own_zone);
+    raw.defaults.terms.check(decoder, &raw.defaults.ways);
+    let policies = (&raw.upstreams, &raw.defaults);
+    let services = policy::resolve(decoder, raw.services, routes::services(&raw.routes), policies, selector, own_zone);
     let mut gateway = gateway::Settings {
         services,
         routes: Vec::new(),
         call_keys: raw.call_keys.clone(),
+        ways: raw.defaults.ways.clone(),
         limits: limits(&raw.limits),
         access_log: node.access_log.unwrap_or(false),
         trusted_proxies: Networks(raw.trusted_proxies),
@@ -82,7 +84,7 @@ pub(super) fn resolve(
         let message = "anybody could claim to be any client; name those who may send it, for example `trustedProxies: [10.0.0.0/8]`";
         decoder.fault(&at.place, message);
     }
-    gateway.routes = routes::resolve(decoder, raw.routes, &raw.upstreams, gateway.rules());
+    gateway.routes = routes::resolve(decoder, raw.routes, policies, gateway.rules());
     let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
     let store = if raw.es_addr.is_empty() {
         let retain_bytes = raw.traces.retain_bytes.unwrap_or(Some(DEFAULT_RETAIN_BYTES));

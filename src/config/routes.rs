@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::decode::{At, Decoder, Field, Place, Table, number, word};
 use super::names;
 use super::policy::{self, Overrides};
+use super::terms::{self, Defaults, RawTerms};
 use super::values::header_name;
 use crate::gateway::{
-    AnswerForm, Call, Condition, Encode, FieldCondition, HostPattern, Outcome, PathPattern, Redirect, Respond, Rule,
-    Share, Template,
+    AnswerForm, Call, Compare, Condition, Encode, Fallback, FieldCondition, HostPattern, Mirror, Outcome, PathPattern,
+    Redirect, Respond, Rule, Share, Template,
 };
 
 /// A route as written, but for what an upstream may say of it.
@@ -17,6 +18,7 @@ pub(super) struct RawRoute {
     name: Option<At<String>>,
     when: Condition,
     then: RawOutcome,
+    terms: RawTerms,
 }
 
 #[derive(Clone, Debug)]
@@ -28,7 +30,9 @@ enum RawOutcome {
 /// What says what becomes of a request; one of them.
 const OUTCOMES: [&str; 4] = ["service", "services", "redirect", "respond"];
 /// What is said of a call only, besides [`policy::KEYS`].
-const OF_CALLS: [&str; 2] = ["rewrite", "strip"];
+const OF_CALLS: [&str; 4] = ["version", "versions", "rewrite", "strip"];
+/// The words of [`Compare`].
+pub(super) const COMPARES: [(&str, Compare); 2] = [("body", Compare::Body), ("status", Compare::Status)];
 /// A share in a thousand is the finest that is asked for.
 const MOST_WEIGHT: u16 = 1000;
 /// Each is looked at for every request of the route.
@@ -48,7 +52,7 @@ pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> Vec<At<RawRoute>
 
 fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
     let of_calls = [&OF_CALLS, policy::KEYS].concat();
-    let table = decoder.table(field, &[&["name", "match"], &OUTCOMES[..], &of_calls].concat());
+    let table = decoder.table(field, &[&["name", "match"], &OUTCOMES[..], &of_calls, terms::KEYS].concat());
     let name = table.get("name").and_then(|field| decoder.read_at(&field, names::action_name));
     let when = match table.get("match") {
         Some(field) => condition(decoder, &field),
@@ -71,14 +75,15 @@ fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
     let when = when?;
     let then = match *outcome {
         "redirect" => RawOutcome::Done(redirect(decoder, &table.get("redirect")?, &when.path)?),
-        "respond" => RawOutcome::Done(respond(decoder, &table.get("respond")?)),
-        _ => RawOutcome::Call {
-            services: shares(decoder, &table)?,
-            rewrite: rewrite(decoder, &table, &when.path),
-            overrides: Box::new(policy::overrides(decoder, &table)),
-        },
+        "respond" => RawOutcome::Done(Outcome::Respond(fixed(decoder, &table.get("respond")?))),
+        _ => {
+            let rewrite = rewrite(decoder, &table, &when.path);
+            let overrides = Box::new(policy::overrides(decoder, &table));
+            RawOutcome::Call { services: shares(decoder, &table)?, rewrite, overrides }
+        }
     };
-    Some(RawRoute { name, when, then })
+    let terms = RawTerms::read(decoder, &table);
+    Some(RawRoute { name, when, then, terms })
 }
 
 fn condition(decoder: &mut Decoder, field: &Field<'_>) -> Option<Condition> {
@@ -116,26 +121,104 @@ fn fields(
 fn shares(decoder: &mut Decoder, table: &Table<'_>) -> Option<Vec<Share>> {
     if let Some(field) = table.get("service") {
         let service = decoder.read(&field, names::service_name)?;
-        return Some(vec![Share { service, weight: 1 }]);
+        if let Some(field) = table.get("versions") {
+            let share = |version: &str, weight| Share::new(&service, Some(version), weight);
+            return weighted(decoder, &field, version, share, "version", "{ 1.2.0: 90, 1.3.0: 10 }");
+        }
+        let version = table.get("version").map(|field| decoder.read(&field, version));
+        return match version {
+            None => Some(vec![Share::new(&service, None, 1)]),
+            Some(version) => Some(vec![Share::new(&service, Some(&version?), 1)]),
+        };
     }
-    let field = table.get("services")?;
-    let weights = decoder.names(&field, names::service_name);
-    let share = |(service, field): (&str, &Field<'_>)| {
-        let weight = decoder.read(field, number(0, MOST_WEIGHT))?;
-        Some(Share { service: service.to_owned(), weight })
-    };
-    let shares: Vec<Share> = weights.iter().filter_map(share).collect();
+    for key in ["version", "versions"] {
+        if let Some(field) = table.get(key) {
+            decoder.fault(&field.place, format!("`{key}` stands beside `service`, which names whose it is"));
+        }
+    }
+    let share = |service: &str, weight| Share::new(service, None, weight);
+    let example = "{ shop: 90, shop-next: 10 }";
+    weighted(decoder, &table.get("services")?, names::service_name, share, "service", example)
+}
+
+fn weighted(
+    decoder: &mut Decoder,
+    field: &Field<'_>,
+    name: fn(&str) -> Result<String, String>,
+    share: impl Fn(&str, u16) -> Share,
+    what: &str,
+    example: &str,
+) -> Option<Vec<Share>> {
+    let weights = decoder.names(field, name);
+    let read = |(name, field): (&str, &Field<'_>)| Some(share(name, decoder.read(field, number(0, MOST_WEIGHT))?));
+    let shares: Vec<Share> = weights.iter().filter_map(read).collect();
     if shares.len() > MOST_SHARES {
-        decoder.fault(&field.place, format!("names {} services, at most {MOST_SHARES} share a route", shares.len()));
+        decoder.fault(&field.place, format!("names {} {what}s, at most {MOST_SHARES} share a route", shares.len()));
     }
     if shares.iter().all(|share| share.weight == 0) {
         if shares.len() < weights.iter().count() {
             return None; // one of them is told already
         }
-        decoder.fault(&field.place, "gives no service a weight; write for example `{ shop: 90, shop-next: 10 }`");
+        decoder.fault(&field.place, format!("gives no {what} a weight; write for example `{example}`"));
         return None;
     }
     Some(shares)
+}
+
+/// What a node may call its version.
+fn version(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(char::is_whitespace) {
+        return Err(format!("must be a version without spaces, such as `1.3.0`, got `{}`", names::shown(text)));
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads `mirror`; `Some(None)` is `none`.
+pub(super) fn mirror(decoder: &mut Decoder, field: &Field<'_>) -> Option<Option<Mirror>> {
+    if field.is_scalar() {
+        return decoder.read(field, |text| match text {
+            "none" => Ok(None),
+            _ => Err(format!("must be `none` or name a `service`, got `{}`", names::shown(text))),
+        });
+    }
+    let table = decoder.table(field, &["service", "version", "share", "compare"]);
+    let version = table.get("version").and_then(|field| decoder.read(&field, version));
+    let permille = table.get("share").map_or(Some(1000), |field| decoder.read(&field, permille));
+    let compare = table.get("compare").map(|field| decoder.read(&field, word("word", &COMPARES))).unwrap_or_default();
+    let Some(service) = table.get("service") else {
+        decoder.fault(&field.place, "has no `service`; write for example `{ service: shop-next, share: 10% }`");
+        return None;
+    };
+    let to = Share::new(&decoder.read(&service, names::service_name)?, version.as_deref(), 1);
+    Some(Some(Mirror { to, permille: permille?, compare: compare.unwrap_or_default() }))
+}
+
+/// `10%`, `0.5%`: at least a thousandth.
+fn permille(text: &str) -> Result<u16, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    match number.filter(|percent| (0.1..=100.0).contains(percent)) {
+        Some(percent) => Ok((percent * 10.0).round() as u16), // 1 to 1000
+        None => Err(format!("must be a share from `0.1%` to `100%`, got `{}`", names::shown(text))),
+    }
+}
+
+/// Reads `fallback`; `Some(None)` is `none`.
+pub(super) fn fallback(decoder: &mut Decoder, field: &Field<'_>) -> Option<Option<Fallback>> {
+    if field.is_scalar() {
+        return decoder.read(field, |text| match text {
+            "none" => Ok(None),
+            _ => Err(format!("must be `none`, `service` or `respond`, got `{}`", names::shown(text))),
+        });
+    }
+    let table = decoder.table(field, &["service", "respond"]);
+    match (table.get("service"), table.get("respond")) {
+        (Some(service), None) => Some(Some(Fallback::Service(decoder.read(&service, names::service_name)?))),
+        (None, Some(field)) => Some(Some(Fallback::Respond(fixed(decoder, &field)))),
+        _ => {
+            decoder.fault(&field.place, "needs one of `service` and `respond`");
+            None
+        }
+    }
 }
 
 fn rewrite(decoder: &mut Decoder, table: &Table<'_>, path: &PathPattern) -> Option<Template> {
@@ -184,7 +267,7 @@ fn redirect(decoder: &mut Decoder, field: &Field<'_>, path: &PathPattern) -> Opt
     }
 }
 
-fn respond(decoder: &mut Decoder, field: &Field<'_>) -> Outcome {
+fn fixed(decoder: &mut Decoder, field: &Field<'_>) -> Respond {
     let table = decoder.table(field, &["status", "body", "type"]);
     let status = table.get("status").and_then(|field| decoder.read(&field, number(200, 599))).unwrap_or(200);
     let body = table.get("body").and_then(|field| decoder.read(&field, |text| Ok(text.to_owned()))).unwrap_or_default();
@@ -195,16 +278,19 @@ fn respond(decoder: &mut Decoder, field: &Field<'_>) -> Outcome {
         })
     });
     let content_type = content_type.unwrap_or_else(|| PLAIN_TEXT.to_owned());
-    Outcome::Respond(Respond { status, content_type, body: body.into() })
+    Respond { status, content_type, body: body.into() }
 }
 
 /// The services that routes call.
 pub(super) fn services(routes: &[At<RawRoute>]) -> BTreeSet<String> {
-    let called = routes.iter().flat_map(|route| match &route.value.then {
-        RawOutcome::Call { services, .. } => services.as_slice(),
-        RawOutcome::Done(_) => &[],
-    });
-    called.map(|share| share.service.clone()).collect()
+    let mut all = BTreeSet::new();
+    for route in routes {
+        if let RawOutcome::Call { services, overrides, .. } = &route.value.then {
+            all.extend(services.iter().map(|share| share.service().to_owned()));
+            all.extend(overrides.services().map(str::to_owned));
+        }
+    }
+    all
 }
 
 /// Looks every policy up, and checks that no two routes take the same requests.
@@ -213,13 +299,13 @@ pub(super) fn services(routes: &[At<RawRoute>]) -> BTreeSet<String> {
 pub(super) fn resolve(
     decoder: &mut Decoder,
     routes: Vec<At<RawRoute>>,
-    upstreams: &BTreeMap<String, At<Overrides>>,
+    (upstreams, defaults): (&BTreeMap<String, At<Overrides>>, &Defaults),
     taken: Vec<Rule>,
 ) -> Vec<Rule> {
     let elsewhere = taken.len();
     let mut rules = taken;
     let mut places: Vec<Place> = Vec::new();
-    for At { value: RawRoute { name, when, then }, place } in routes {
+    for At { value: RawRoute { name, when, then, terms }, place } in routes {
         if when.host.is_none() && when.path.as_str() == "/cluster" {
             decoder.fault(&place, "the path `/cluster` is the gateway's own page");
         }
@@ -238,7 +324,11 @@ pub(super) fn resolve(
             decoder.fault(&place, message);
         }
         let name = name.map_or_else(|| when.path.as_str().to_owned(), |name| name.value);
-        rules.push(Rule { name, when, then: outcome(then, upstreams) });
+        terms.check(decoder, &defaults.ways);
+        let none = Overrides::default();
+        let upstream = first_upstream(&then, upstreams).unwrap_or(&none);
+        let terms = terms.resolve(decoder, &upstream.terms, defaults);
+        rules.push(Rule { name, when, then: outcome(then, upstream), terms });
         places.push(place);
     }
     rules.split_off(elsewhere)
@@ -252,16 +342,21 @@ fn called(index: usize, elsewhere: usize, rules: &[Rule], places: &[Place]) -> S
     }
 }
 
-fn outcome(raw: RawOutcome, upstreams: &BTreeMap<String, At<Overrides>>) -> Outcome {
+/// What is said of the service that is called, or of the first of several.
+fn first_upstream<'u>(then: &RawOutcome, upstreams: &'u BTreeMap<String, At<Overrides>>) -> Option<&'u Overrides> {
+    let RawOutcome::Call { services, .. } = then else { return None };
+    upstreams.get(services.first()?.service()).map(|at| &at.value)
+}
+
+fn outcome(raw: RawOutcome, upstream: &Overrides) -> Outcome {
     match raw {
         RawOutcome::Done(outcome) => outcome,
         RawOutcome::Call { services, rewrite, overrides } => {
-            let none = Overrides::default();
-            let upstream = services.first().and_then(|share| upstreams.get(&share.service));
-            let upstream = upstream.map_or(&none, |at| &at.value);
             // what is no action of the originals passes as it is
             let (encode, answer) = overrides.forms(upstream, (Encode::None, AnswerForm::Untouched));
-            Outcome::Call(Call { policy: overrides.policy(upstream), encode, answer, services, rewrite })
+            let (policy, fallback) = (overrides.policy(upstream), overrides.fallback(upstream));
+            let mirror = overrides.mirror(upstream);
+            Outcome::Call(Box::new(Call { policy, fallback, mirror, encode, answer, services, rewrite }))
         }
     }
 }

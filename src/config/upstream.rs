@@ -66,6 +66,7 @@ impl RawBalance {
     /// `selector` is for where nothing is said, `own_zone` where this process stands.
     pub(super) fn resolve(&self, selector: Selector, own_zone: &str) -> Settings {
         Settings {
+            of: None,
             selector: self.selector.unwrap_or(selector),
             version: self.version.clone(),
             zone: self.zone.clone(),

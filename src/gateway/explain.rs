@@ -2,9 +2,11 @@
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Settings;
+use super::access::Ways;
+use super::keeper::Kept;
 use super::route::{self, Asked, Routes};
 use super::rule::Outcome;
+use super::{Settings, Terms};
 use crate::metrics::Metrics;
 
 /// A request that might come.
@@ -51,6 +53,8 @@ pub struct Taken {
     pub outcome: Outcome,
     /// The path that is called, or the address to which the client is sent.
     pub target: Option<String>,
+    /// What is asked of who sends it.
+    pub terms: Terms,
 }
 
 impl Question {
@@ -71,7 +75,7 @@ impl Question {
 /// What of the question cannot be a request.
 pub fn explain(settings: &Settings, question: &Question) -> Result<Explanation, String> {
     let headers = question.headers()?;
-    let routes = Routes::new(settings, &Metrics::new());
+    let routes = Routes::new(&Settings { ways: Ways::new(), ..settings.clone() }, &Metrics::new(), &Kept::default());
     let path = match route::unambiguous(&question.path, &question.host) {
         Ok(path) => path,
         Err(failure) => return Ok(Explanation { tried: Vec::new(), outcome: Err(failure.to_string()) }),
@@ -106,7 +110,11 @@ pub fn explain(settings: &Settings, question: &Question) -> Result<Explanation, 
                 Outcome::Redirect(redirect) => redirect.to.fill(&found).into_owned(),
                 Outcome::Respond(_) => String::new(),
             };
-            Ok(Taken { outcome: route.then.clone(), target: Some(target).filter(|target| !target.is_empty()) })
+            Ok(Taken {
+                outcome: route.then.clone(),
+                target: Some(target).filter(|target| !target.is_empty()),
+                terms: route.terms.clone(),
+            })
         }
         Err(failure) => Err(failure.to_string()),
     };

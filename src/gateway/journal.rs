@@ -9,11 +9,11 @@ use actix_web::HttpRequest;
 use uuid::Uuid;
 
 use super::client::client_ip;
-use super::live::Table;
+use super::live::Counted;
 use super::pipeline::Worker;
 use super::route::{Meters, Route};
 use crate::trace::event::now_ms;
-use crate::trace::{Decision, Event, EventKind, RequestInfo, TraceBody, TraceContext};
+use crate::trace::{Decision, Event, EventKind, REDACTED, RequestInfo, TraceBody, TraceContext};
 use crate::upstream::headers;
 
 /// nginx's word for a client that left before its answer.
@@ -22,6 +22,7 @@ const CLIENT_LEFT: u16 = 499;
 /// One request's notes. Dropped without an end, it notes that the client left.
 pub(super) struct Journal {
     worker: Rc<Worker>,
+    table: Counted,
     request: HttpRequest,
     context: TraceContext,
     arrived: Instant,
@@ -38,10 +39,11 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Marks the context with whether callees shall record the request.
-    pub fn begin(worker: &Rc<Worker>, table: &Table, request: &HttpRequest, context: &mut TraceContext) -> Self {
+    pub fn begin(worker: &Rc<Worker>, table: &Counted, request: &HttpRequest, context: &mut TraceContext) -> Self {
         let decision = worker.recorder.decide(context);
         Self {
             worker: worker.clone(),
+            table: table.clone(),
             request: request.clone(),
             context: *context,
             arrived: Instant::now(),
@@ -67,11 +69,15 @@ impl Journal {
         if self.decision == Decision::Off || self.info.is_some() {
             return;
         }
-        let headers = self.request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let secrets = &self.table.routes.known.secrets;
+        let headers = self.request.headers().iter().map(|(name, value)| match name.as_str() {
+            name if secrets.headers.iter().any(|secret| secret == name) => (name, REDACTED.as_bytes()),
+            name => (name, value.as_bytes()),
+        });
         let mut info = self.worker.recorder.request_info(
             self.request.method().as_str(),
             self.request.path(),
-            self.request.query_string(),
+            &secrets.query(self.request.query_string()),
             client_ip(&self.request).to_string(),
             headers.filter(|(name, _)| !headers::is_call_key_alias(name)),
             body,

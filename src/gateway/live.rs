@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Settings;
+use super::keeper::Kept;
 use super::route::Routes;
 use crate::metrics::Metrics;
 
@@ -21,20 +22,22 @@ pub(super) struct Table {
 pub struct Live {
     table: watch::Sender<Arc<Table>>,
     metrics: Metrics,
+    kept: Kept,
 }
 
 impl Live {
     /// With what a gateway begins.
     #[must_use]
     pub fn new(settings: Settings, metrics: &Metrics) -> Self {
-        let table = Table { routes: Routes::new(&settings, metrics), settings };
-        Self { table: watch::Sender::new(Arc::new(table)), metrics: metrics.clone() }
+        let kept = Kept::default();
+        let table = Table { routes: Routes::new(&settings, metrics, &kept), settings };
+        Self { table: watch::Sender::new(Arc::new(table)), metrics: metrics.clone(), kept }
     }
 
     /// Puts these in force for every request from now on. What the listening socket was made with stays: see
     /// [`Settings::needs_restart`].
     pub fn replace(&self, settings: Settings) {
-        let table = Table { routes: Routes::new(&settings, &self.metrics), settings };
+        let table = Table { routes: Routes::new(&settings, &self.metrics, &self.kept), settings };
         self.table.send_replace(Arc::new(table));
     }
 
@@ -52,7 +55,7 @@ impl Live {
 }
 
 /// A table with a count of this thread's own: each request counts, and threads that share a counter slow each other down.
-type Counted = Rc<Arc<Table>>;
+pub(super) type Counted = Rc<Arc<Table>>;
 
 /// A worker thread's look at the table: while nothing changes, a look costs no lock and no shared counter.
 pub(super) struct View {

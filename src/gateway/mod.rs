@@ -1,13 +1,14 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
 //! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
-//! `upgrade`.
+//! `upgrade`, `backoff`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that
 //! takes a request (by `host` and `pattern`; a `template` makes the path that is called); `live` puts others in force. `cluster` is the page that shows the
 //! nodes.
 
+pub mod access;
 mod answer;
 mod body;
 mod client;
@@ -16,27 +17,32 @@ mod explain;
 mod form;
 mod host;
 mod journal;
+mod keeper;
 mod limit;
 mod live;
+mod mirror;
 mod pattern;
 mod pipeline;
+pub mod rate;
 mod respond;
 mod route;
 mod rule;
 mod server;
 mod template;
+mod terms;
 
 pub use explain::{Explanation, Question, Taken, Tried, explain};
 pub use host::HostPattern;
 pub use live::Live;
 pub use pattern::PathPattern;
-pub use rule::{Call, Condition, FieldCondition, Outcome, Redirect, Respond, Rule, Share};
+pub use rule::{Call, Compare, Condition, Fallback, FieldCondition, Mirror, Outcome, Redirect, Respond, Rule, Share};
 pub use server::{GatewayError, Parts, serve};
 pub use template::Template;
+pub use terms::Terms;
 
 pub use crate::drain::Running;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::balance;
@@ -52,6 +58,8 @@ pub struct Settings {
     pub routes: Vec<Rule>,
     /// The first signs calls, all are accepted from callers (rotation); empty: no guard.
     pub call_keys: Vec<String>,
+    /// The ways in which callers prove who they are.
+    pub ways: access::Ways,
     /// What one request may use.
     pub limits: Limits,
     /// Print one line a request.
@@ -62,6 +70,31 @@ pub struct Settings {
     pub proxy_protocol: bool,
     /// Who it is on its HTTPS port; `None`: there is none.
     pub tls: Option<TlsSettings>,
+}
+
+impl Settings {
+    /// How the nodes of each service are chosen and watched, and those of each version that a route names.
+    #[must_use]
+    pub fn balance(&self) -> HashMap<String, balance::Settings> {
+        let services = self.services.iter();
+        let mut all: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
+        let of_routes = self.routes.iter().filter_map(|rule| match &rule.then {
+            Outcome::Call(call) => Some((call.services.as_slice(), &call.mirror)),
+            _ => None,
+        });
+        let of_actions = self.services.values().flat_map(|service| service.actions.values());
+        let of_actions = of_actions.map(|action| (&[][..], &action.mirror));
+        for share in
+            of_routes.chain(of_actions).flat_map(|(shares, mirror)| shares.iter().chain(mirror.iter().map(|m| &m.to)))
+        {
+            if let Some(version) = share.version() {
+                let settings = self.services.get(share.service()).map(|service| service.balance.clone());
+                let settings = settings.unwrap_or_default().of_version(share.service(), version);
+                all.insert(share.group().to_owned(), settings);
+            }
+        }
+        all
+    }
 }
 
 /// A service behind the gateway.
@@ -82,10 +115,16 @@ pub struct Action {
     pub methods: Vec<String>,
     /// Deadline and retries.
     pub policy: Policy,
+    /// Instead of a call that reached nobody.
+    pub fallback: Option<Fallback>,
+    /// Who gets copies.
+    pub mirror: Option<Mirror>,
     /// What the service gets as a body.
     pub encode: Encode,
     /// What is made of the service's answer.
     pub answer: AnswerForm,
+    /// What is asked of clients.
+    pub terms: Terms,
 }
 
 /// What a service gets as a body.

@@ -17,10 +17,11 @@ use futures_util::Stream;
 use super::answer::{self, Answer, Body};
 use super::client::{self, Teller};
 use super::journal::Journal;
+use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
-use super::rule::Outcome;
+use super::rule::{Fallback, Outcome};
 use super::{body, cluster, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
@@ -56,8 +57,9 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
         client::settle(&request, &table.settings.trusted_proxies);
+        let mut finish = Finish::default();
         let mut journal = Journal::begin(&worker, &table, &request, &mut context);
-        match steps(&worker, &table, &request, payload, &context, &mut journal).await {
+        let mut response = match steps(&worker, &table, &request, payload, &context, &mut journal, &mut finish).await {
             Ok(answer) => {
                 journal.answered(answer.head.status().as_u16());
                 deliver(answer, journal, in_flight)
@@ -68,7 +70,9 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
                 let path = pattern::normal(request.path()).unwrap_or_default();
                 failure.answer(table.routes.form(&Asked::new(&request, &path)), wants_problem(&request), id)
             }
-        }
+        };
+        finish.dress(response.headers_mut());
+        response
     };
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
@@ -86,6 +90,7 @@ async fn steps(
     payload: Payload,
     context: &TraceContext,
     journal: &mut Journal,
+    finish: &mut Finish,
 ) -> Result<Answer, Failure> {
     let limits = &table.settings.limits;
 
@@ -97,10 +102,14 @@ async fn steps(
     // whether it may
     limit::check_headers(request.headers(), limits)?;
     limit::check_flow(&worker.traffic.load, limits)?;
+    let passage = match &route.keeper {
+        Some(keeper) => keeper.admit(request, client::client_ip(request), finish).await?,
+        None => Passage::free(request),
+    };
 
     let call = match &route.then {
         Outcome::Call(call) => call,
-        Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, request.query_string()),
+        Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, &passage.query),
         Outcome::Respond(respond) => return Ok(answer::fixed(respond)),
     };
 
@@ -114,22 +123,36 @@ async fn steps(
     let sent = UpstreamRequest {
         method: request.method().as_str(),
         path: if target.is_empty() { "/" } else { &target },
-        query: request.query_string(),
-        headers: request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+        query: &passage.query,
+        headers: passage.headers(request),
         content_type: prepared.content_type,
         body: prepared.body,
         context,
         call_key: table.settings.call_keys.first().map(String::as_str),
         forwarded: Some(teller.forwarded()),
     };
-    let upstream = worker.upstream.call(route.service(&call.services), sent, &call.policy).await;
-    let upstream = upstream.map_err(|error| match error {
-        CallError::NoNode(_) if worker.catalog.borrow().is_none() => Failure::NotKnownYet,
-        error => Failure::Call(error),
-    })?;
+    let copy = route.mirror.as_ref().and_then(|mirror| mirror.reflect(&worker.upstream, &sent, call));
+    let fallback = match &call.fallback {
+        Some(Fallback::Service(service)) => Some(service.as_str()),
+        _ => None,
+    };
+    let upstream = match worker.upstream.call(route.group(&call.services), fallback, sent, &call.policy).await {
+        Ok(upstream) => upstream,
+        Err(error) => match &call.fallback {
+            Some(Fallback::Respond(respond)) if error.was_not_sent() => return Ok(answer::fixed(respond)),
+            _ if matches!(error, CallError::NoNode(_)) && worker.catalog.borrow().is_none() => {
+                return Err(Failure::NotKnownYet);
+            }
+            _ => return Err(Failure::Call(error)),
+        },
+    };
 
     // the answer
-    answer::make(upstream, call.answer, request.method() == Method::HEAD).await
+    let answer = answer::make(upstream, call.answer, request.method() == Method::HEAD).await?;
+    if let Some(copy) = copy {
+        copy.tell(&answer);
+    }
+    Ok(answer)
 }
 
 /// A whole body ends the journal now, a passing one with its last part.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
@@ -38,6 +38,8 @@ pub(super) enum Failure {
     TooMany { limit: usize },
     #[error("the headers have more than {limit} bytes, the limit of this gateway")]
     Headers { limit: usize },
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error("the registry has not told yet which nodes there are; try again in a second")]
     NotKnownYet,
     #[error(transparent)]
@@ -48,6 +50,59 @@ pub(super) enum Failure {
     Answer(#[from] Broken),
 }
 
+/// Why a request is not let in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Denied {
+    #[error("{message}")]
+    Unproven {
+        message: String,
+        /// What `WWW-Authenticate` says.
+        challenges: Vec<String>,
+    },
+    #[error("this caller may not use this route")]
+    Caller { by_token: bool },
+    #[error("requests from this address are not let in")]
+    Address,
+    #[error("what the header `{header}` should tell of the caller cannot stand in a header")]
+    Untellable { header: String },
+    #[error("too many requests, {limit} may come; try again in {retry_after_secs} s")]
+    Rate { limit: String, retry_after_secs: u64 },
+    #[error("too many passwords are being checked; try again in a second")]
+    PasswordsBusy,
+    #[error("the keys that tokens are checked with could not be read yet; try again in a second")]
+    KeysAway,
+}
+
+impl Denied {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Unproven { .. } => StatusCode::UNAUTHORIZED,
+            Self::Caller { .. } | Self::Address | Self::Untellable { .. } => StatusCode::FORBIDDEN,
+            Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::PasswordsBusy | Self::KeysAway => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn retry_after_secs(&self) -> Option<u64> {
+        match self {
+            Self::Rate { retry_after_secs, .. } => Some(*retry_after_secs),
+            Self::PasswordsBusy | Self::KeysAway => Some(1),
+            _ => None,
+        }
+    }
+
+    /// `WWW-Authenticate`, one field each.
+    fn challenges(&self) -> impl Iterator<Item = &str> {
+        let (several, one) = match self {
+            Self::Unproven { challenges, .. } => (challenges.as_slice(), None),
+            // RFC 6750 section 3.1
+            Self::Caller { by_token: true } => (&[][..], Some("Bearer error=\"insufficient_scope\"")),
+            _ => (&[][..], None),
+        };
+        several.iter().map(String::as_str).chain(one)
+    }
+}
+
 impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
@@ -55,6 +110,7 @@ impl Failure {
                 StatusCode::BAD_REQUEST
             }
             Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Denied(denied) => denied.status(),
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLong { .. } | Self::Fields { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -100,6 +156,7 @@ impl Failure {
             Self::Call(CallError::NoNode(PickError::Open { retry_after, .. })) => {
                 Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
             }
+            Self::Denied(denied) => denied.retry_after_secs(),
             _ => None,
         }
     }
@@ -122,6 +179,11 @@ impl Failure {
         response.insert_header((CONTENT_TYPE, content_type));
         if let Self::Method { allow } = self {
             response.insert_header((ALLOW, allow.as_str()));
+        }
+        if let Self::Denied(denied) = self {
+            for challenge in denied.challenges() {
+                response.append_header((WWW_AUTHENTICATE, challenge));
+            }
         }
         if matches!(self, Self::Ambiguous(_)) {
             response.force_close();

@@ -9,10 +9,13 @@ use actix_web::http::header::{HOST, HeaderMap, HeaderValue};
 use prometheus::{Histogram, IntCounter};
 use url::form_urlencoded;
 
+use super::access::Known;
+use super::keeper::{Keeper, Kept};
+use super::mirror::Reflector;
 use super::pattern::Found;
 use super::respond::Failure;
 use super::rule::{Condition, FieldCondition, Outcome, Rule, Share};
-use super::{AnswerForm, HostPattern, Settings, host, pattern};
+use super::{AnswerForm, HostPattern, Settings, Terms, host, pattern};
 use crate::balance::Turns;
 use crate::metrics::Metrics;
 
@@ -28,15 +31,22 @@ pub(super) struct Routes {
     services: BTreeMap<String, (Vec<String>, AnswerForm)>,
     /// Counts requests without a route.
     pub stray: Arc<Meters>,
+    /// How callers prove who they are.
+    pub known: Known,
 }
 
 /// A route in force.
 pub(super) struct Route {
     pub when: Condition,
     pub then: Outcome,
+    pub terms: Terms,
     /// `user/login`, as events tell it.
     pub name: Arc<str>,
     pub meters: Arc<Meters>,
+    /// What is asked of clients; `None`: nothing.
+    pub keeper: Option<Box<Keeper>>,
+    /// Copies some requests to another service.
+    pub mirror: Option<Box<Reflector>>,
     turns: Turns,
 }
 
@@ -156,8 +166,11 @@ impl Meters {
 }
 
 impl Routes {
-    pub fn new(settings: &Settings, metrics: &Metrics) -> Self {
-        let routes: Vec<Route> = settings.rules().into_iter().map(|rule| Route::new(rule, metrics)).collect();
+    /// `kept` is what lasts longer than a table.
+    pub fn new(settings: &Settings, metrics: &Metrics, kept: &Kept) -> Self {
+        let known = Known::new(&settings.ways, &kept.sources);
+        let rules = settings.rules().into_iter();
+        let routes: Vec<Route> = rules.map(|rule| Route::new(rule, metrics, &known, kept)).collect();
         let mut exact: HashMap<String, Vec<usize>> = HashMap::new();
         let mut open = Vec::new();
         for (place, route) in routes.iter().enumerate() {
@@ -172,7 +185,8 @@ impl Routes {
             let form = service.actions.values().next().map(|action| action.answer).unwrap_or_default();
             (name.clone(), (service.actions.keys().cloned().collect(), form))
         });
-        Self { routes, exact, open, services: services.collect(), stray: Arc::new(Meters::new(metrics, "", "")) }
+        let stray = Arc::new(Meters::new(metrics, "", ""));
+        Self { routes, exact, open, services: services.collect(), stray, known }
     }
 
     /// The route of a request, with what its path found.
@@ -256,30 +270,38 @@ impl Routes {
 }
 
 impl Route {
-    fn new(rule: Rule, metrics: &Metrics) -> Self {
+    fn new(rule: Rule, metrics: &Metrics, known: &Known, kept: &Kept) -> Self {
         let service = match &rule.then {
-            Outcome::Call(call) => call.services.first().map(|share| share.service.as_str()).unwrap_or_default(),
+            Outcome::Call(call) => call.services.first().map(Share::service).unwrap_or_default(),
             Outcome::Redirect(_) | Outcome::Respond(_) => "",
         };
         // of a service's own action without the service, which is a label already
         let own = rule.name.strip_prefix(service).and_then(|name| name.strip_prefix('/'));
         let action = own.filter(|_| !service.is_empty()).unwrap_or(&rule.name);
+        let name: Arc<str> = Arc::from(rule.name.as_str());
+        let mirror = match &rule.then {
+            Outcome::Call(call) => call.mirror.as_ref(),
+            Outcome::Redirect(_) | Outcome::Respond(_) => None,
+        };
         Self {
             meters: Arc::new(Meters::new(metrics, service, action)),
-            name: Arc::from(rule.name),
+            mirror: mirror.map(|mirror| Box::new(Reflector::new(mirror, &name, metrics))),
+            keeper: Keeper::new(&rule, [service, action], known, kept, metrics).map(Box::new),
+            name,
             when: rule.when,
             then: rule.then,
+            terms: rule.terms,
             turns: Turns::default(),
         }
     }
 
-    /// The service whose turn it is: each gets its exact part of every round, spread evenly.
-    pub fn service<'s>(&self, services: &'s [Share]) -> &'s str {
+    /// By what name the balancer knows whose turn it is: each gets its exact part of every round, spread evenly.
+    pub fn group<'s>(&self, services: &'s [Share]) -> &'s str {
         let share = match services {
             [only] => Some(only),
             many => next_of(&self.turns, many).and_then(|place| many.get(place)),
         };
-        share.map(|share| share.service.as_str()).unwrap_or_default()
+        share.map(Share::group).unwrap_or_default()
     }
 }
 
@@ -329,7 +351,7 @@ mod tests {
     #[test]
     fn each_service_gets_its_part_of_every_round_spread_evenly() {
         let round = |weights: &[u16], turns: usize| -> Vec<usize> {
-            let share = |weight: &u16| Share { service: String::new(), weight: *weight };
+            let share = |weight: &u16| Share::new("", None, *weight);
             let (shares, of) = (weights.iter().map(share).collect::<Vec<_>>(), Turns::default());
             (0..turns).map(|_| next_of(&of, &shares).unwrap()).collect()
         };

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
-use super::{AnswerForm, Encode, HostPattern, PathPattern, Settings, Template};
+use super::{AnswerForm, Encode, HostPattern, PathPattern, Settings, Template, Terms};
 use crate::upstream::Policy;
 
 /// A route.
@@ -16,6 +16,8 @@ pub struct Rule {
     pub when: Condition,
     /// What becomes of them.
     pub then: Outcome,
+    /// What is asked of who sends them.
+    pub terms: Terms,
 }
 
 /// Which requests a route takes; all of it must hold.
@@ -46,7 +48,7 @@ pub struct FieldCondition {
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// A service answers it.
-    Call(Call),
+    Call(Box<Call>),
     /// The client is sent elsewhere.
     Redirect(Redirect),
     /// It is answered here.
@@ -62,19 +64,81 @@ pub struct Call {
     pub rewrite: Option<Template>,
     /// Deadline and retries.
     pub policy: Policy,
+    /// Instead of a call that reached nobody.
+    pub fallback: Option<Fallback>,
+    /// Who gets copies.
+    pub mirror: Option<Mirror>,
     /// What the service gets as a body.
     pub encode: Encode,
     /// What is made of its answer.
     pub answer: AnswerForm,
 }
 
-/// A service's part of a route's requests.
+/// A service's part of a route's requests, or that of its nodes of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// The service.
-    pub service: String,
+    service: String,
+    version: Option<String>,
     /// Its weight among the others; 0: none.
     pub weight: u16,
+    group: String,
+}
+
+impl Share {
+    /// All nodes of a service, or those of one version.
+    #[must_use]
+    pub fn new(service: &str, version: Option<&str>, weight: u16) -> Self {
+        let group = version.map_or_else(|| service.to_owned(), |version| format!("{service}@{version}"));
+        Self { service: service.to_owned(), version: version.map(str::to_owned), weight, group }
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The version; `None`: any.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// By what name the balancer knows its nodes: `shop`, `shop@1.3.0`.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+}
+
+/// Another service that gets copies of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Which.
+    pub to: Share,
+    /// Of so many requests in a thousand.
+    pub permille: u16,
+    /// What of the answers is compared.
+    pub compare: Compare,
+}
+
+/// What of two answers must be alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compare {
+    /// Status and body.
+    #[default]
+    Body,
+    /// The status, where bodies hold what differs each time.
+    Status,
+}
+
+/// What is done where no node could be asked: none is there, all are left out or full, or none accepts a connection.
+#[derive(Clone, Debug)]
+pub enum Fallback {
+    /// Another service is.
+    Service(String),
+    /// The client gets this.
+    Respond(Respond),
 }
 
 /// Sends the client elsewhere.
@@ -115,15 +179,18 @@ impl super::Service {
         self.actions.iter().filter_map(move |(name, action)| {
             let path = PathPattern::parse(&format!("/api/{service}/{name}")).ok()?; // names have no other characters
             let call = Call {
-                services: vec![Share { service: service.to_owned(), weight: 1 }],
+                services: vec![Share::new(service, None, 1)],
                 rewrite: Some(Template::fixed(&action.path)),
                 policy: action.policy.clone(),
+                fallback: action.fallback.clone(),
+                mirror: action.mirror.clone(),
                 encode: action.encode,
                 answer: action.answer,
             };
             let methods = action.methods.clone();
             let when = Condition { host: None, path, methods, headers: Vec::new(), query: Vec::new() };
-            Some(Rule { name: format!("{service}/{name}"), when, then: Outcome::Call(call) })
+            let (then, terms) = (Outcome::Call(Box::new(call)), action.terms.clone());
+            Some(Rule { name: format!("{service}/{name}"), when, then, terms })
         })
     }
 }

@@ -31,6 +31,8 @@ pub struct CalledAction {
     pub path: String,
     /// Deadline and retries.
     pub policy: Policy,
+    /// The service that is called where no node of this one is reached.
+    pub fallback: Option<String>,
 }
 
 /// Why a call to another service gave no value.
@@ -167,7 +169,7 @@ impl Calls {
         };
         let answer = self
             .upstream
-            .call(service, request, &target.policy)
+            .call(service, target.fallback.as_deref(), request, &target.policy)
             .await
             .map_err(|source| CallError::Failed { action: named(), source })?;
         let status = answer.status;

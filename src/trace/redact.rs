@@ -87,7 +87,8 @@ impl Redact {
     }
 
     /// A query without the values of hidden parameters; everything else stays as it was written.
-    pub(super) fn query<'a>(&self, query: &'a str) -> Cow<'a, str> {
+    #[must_use]
+    pub fn query<'a>(&self, query: &'a str) -> Cow<'a, str> {
         let hides = |part: &str| {
             part.split_once('=').is_some_and(|(name, _)| {
                 let name = decoded(name);

@@ -42,6 +42,7 @@ pub struct Upstream {
     retries: IntCounterVec,
     /// Requests that failed for want of a retry.
     unretried: IntCounterVec,
+    fallbacks: IntCounterVec,
 }
 
 /// A request as it is to reach the service.
@@ -113,11 +114,17 @@ impl Upstream {
             "retries that were left out since the service had too many",
             &["service"],
         );
-        let balancer = Rc::new(balancer.local());
-        Self { pool: Pool::new(IDLE), balancer, caller: tracestate::member(caller), retries, unretried }
+        let fallbacks = metrics.counter(
+            "fallbacks_total",
+            "requests to another service, since none of this one was reached",
+            &["service"],
+        );
+        let (balancer, caller) = (Rc::new(balancer.local()), tracestate::member(caller));
+        Self { pool: Pool::new(IDLE), balancer, caller, retries, unretried, fallbacks }
     }
 
-    /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete.
+    /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete. Where it
+    /// reached none, `fallback` is called in its place.
     ///
     /// # Errors
     /// [`CallError`], the last try's.
@@ -127,15 +134,38 @@ impl Upstream {
     pub async fn call(
         &self,
         service: &str,
+        fallback: Option<&str>,
         mut request: UpstreamRequest<'_>,
         policy: &Policy,
     ) -> Result<UpstreamResponse, CallError> {
+        let body = outgoing(std::mem::replace(&mut request.body, RequestBody::Empty), policy);
+        let end = policy.deadline.map(|after| Deadline { at: Instant::now() + after, after });
+        let (mut service, mut next) = (service, fallback);
+        loop {
+            let error = match self.call_one(service, &request, &body, policy, end).await {
+                Err(error) if error.was_not_sent() && body.is_replayable() => error,
+                done => return done,
+            };
+            let Some(instead) = next.take() else { return Err(error) };
+            log::debug!("fallback service={service} to={instead} error=\"{error}\"");
+            self.fallbacks.with_label_values(&[service]).inc();
+            service = instead;
+        }
+    }
+
+    /// All tries of one service.
+    async fn call_one(
+        &self,
+        service: &str,
+        request: &UpstreamRequest<'_>,
+        body: &Outgoing,
+        policy: &Policy,
+        end: Option<Deadline>,
+    ) -> Result<UpstreamResponse, CallError> {
         let may_repeat = policy.retry_non_idempotent || is_idempotent(request.method);
         let client_ip = request.forwarded.map(|forwarded| forwarded.client);
-        let body = outgoing(std::mem::replace(&mut request.body, RequestBody::Empty), policy);
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         let mut waits = LazyCell::new(|| Backoff::seeded(policy.backoff, BACKOFF_CAP));
-        let end = policy.deadline.map(|after| Deadline { at: Instant::now() + after, after });
         loop {
             let permit = match self.balancer.acquire(service, client_ip, &tried).await {
                 Ok(permit) => permit,
@@ -151,7 +181,7 @@ impl Upstream {
                 let in_time = end.is_none_or(|end| Instant::now() + wait < end.at);
                 (in_time && (!costs || self.may_retry(service, &permit))).then_some(wait)
             };
-            let (wait, failure) = match self.try_until(end, &request, &body, &node, policy).await {
+            let (wait, failure) = match self.try_until(end, request, body, &node, policy).await {
                 Ok(answer) => {
                     let status = answer.head.status();
                     permit.answered(status);

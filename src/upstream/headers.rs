@@ -70,8 +70,9 @@ fn is_listed<'a>(name: &str, mut listed: impl Iterator<Item = &'a [u8]>) -> bool
     })
 }
 
-/// Equal but for case and `_` instead of `-`.
-fn same(known: &str, name: &str) -> bool {
+/// Whether `name` is `known` (in lower case with `-`) but for case and `_` instead of `-`.
+#[must_use]
+pub fn same(known: &str, name: &str) -> bool {
     known.len() == name.len()
         && known
             .bytes()

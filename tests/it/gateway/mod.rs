@@ -2,19 +2,24 @@
 #![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
 
 mod answers;
+mod auth;
 mod bodies;
 mod breaker;
+mod canary;
 mod deadlines;
 mod drain;
 mod ejection;
 mod failures;
+mod fallback;
 mod framing;
 mod headers;
 mod http2;
 mod limits;
+mod mirror;
 mod pickers;
 mod proxies;
 mod queue;
+mod rates;
 mod routes;
 mod rules;
 mod sampling;
@@ -25,13 +30,12 @@ mod traces;
 mod turns;
 mod websocket;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use goms::balance::Balancer;
-use goms::gateway::{self, Action, AnswerForm, Encode, Live, Parts, Running, Settings};
+use goms::gateway::{self, Action, AnswerForm, Encode, Live, Parts, Running, Settings, Terms};
 use goms::listener::{Doors, Tls};
 use goms::metrics::{Load, Metrics};
 use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
@@ -84,9 +88,7 @@ impl Door {
 
     fn with_traces(publisher: Publisher, settings: Settings, traces: &trace::Settings) -> Self {
         let (background, metrics) = (Shutdown::new(), Metrics::new());
-        let services = settings.services.iter();
-        let balance: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
-        let balancer = Balancer::start(publisher.subscribe(), balance, &metrics, &background);
+        let balancer = Balancer::start(publisher.subscribe(), settings.balance(), &metrics, &background);
         let (recorder, events) = Recorder::channel(traces, &metrics);
         let live = Live::new(settings, &metrics);
         let parts = Parts {
@@ -190,8 +192,11 @@ fn action(path: &str) -> Action {
         path: path.into(),
         methods: Vec::new(),
         policy: Policy { timeout: Duration::from_secs(5), backoff: Duration::from_millis(2), ..Policy::default() },
+        fallback: None,
+        mirror: None,
         encode: Encode::Json,
         answer: AnswerForm::Goms,
+        terms: Terms::default(),
     }
 }
 

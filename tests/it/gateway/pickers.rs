@@ -73,7 +73,7 @@ async fn other_settings_are_taken_over_and_what_is_known_of_nodes_stays() {
         assert_eq!(door.get().await.status, 200);
     }
     let settings = goms::balance::Settings { selector: Selector::SourceHash, ..Default::default() };
-    door.balancer.configure(HashMap::from([("user".to_owned(), settings)]));
+    door.balancer.configure(std::collections::HashMap::from([("user".to_owned(), settings)]));
     for _ in 0..6 {
         assert_eq!(door.get().await.status, 200);
     }

@@ -7,7 +7,7 @@ use super::*;
 use crate::support::origin::{Origin, Reply};
 
 /// A gateway with what the text says; `nodes` are services with where each has a node.
-fn door(text: &str, nodes: &[(&str, SocketAddr)]) -> Door {
+pub(super) fn door(text: &str, nodes: &[(&str, SocketAddr)]) -> Door {
     let cli = cli::parse(["goms", "gateway"].map(Into::into)).unwrap();
     let config =
         Config::parse("config.yml", text, &cli.common, &cli.node()).unwrap_or_else(|faults| panic!("{faults}"));

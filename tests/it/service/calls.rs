@@ -63,7 +63,7 @@ fn pair() -> Pair {
     let shutdown = Shutdown::new();
     let balancer = Balancer::start(registry.subscribe(), HashMap::new(), &Metrics::new(), &shutdown);
 
-    let action = |path: &str| CalledAction { path: path.to_owned(), policy: Policy::default() };
+    let action = |path: &str| CalledAction { path: path.to_owned(), policy: Policy::default(), fallback: None };
     let math_actions = BTreeMap::from([("sum".to_owned(), action("/sum")), ("gone".to_owned(), action("/gone"))]);
     let empty = BTreeMap::from([("any".to_owned(), action("/any"))]);
     let actions = BTreeMap::from([("math".to_owned(), math_actions), ("empty".to_owned(), empty)]);

@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod rabbitmq;
 pub mod servers;
 pub mod tls;
+pub mod token;
 pub mod wire;
 
 /// Whether the tests that take over half a minute run too (`scripts/test --all`); prints a line when they do not.

@@ -1,0 +1,117 @@
+//! `auth` and what routes ask of clients, for `config print`. No secret is shown.
+
+use serde_yaml::{Mapping, Value};
+
+use super::auth::ALGORITHMS;
+use super::print::{REDACTED, duration, name_of, put, texts};
+use crate::gateway::Terms;
+use crate::gateway::access::{ApiKeys, JwksPlace, Jwt, JwtKey, KeyPlace, Proof, Way, Ways, Who};
+use crate::gateway::rate::RateLimit;
+
+/// `auth`.
+pub(super) fn ways(ways: &Ways) -> Mapping {
+    ways.iter().map(|(name, shown)| (Value::from(name.as_str()), Value::from(way(shown)))).collect()
+}
+
+fn way(way: &Way) -> Mapping {
+    let mut shown = Mapping::new();
+    match &way.proof {
+        Proof::ApiKeys(settings) => put(&mut shown, "apiKeys", api_keys(settings)),
+        Proof::Basic(settings) => {
+            let mut basic = Mapping::new();
+            put(&mut basic, "realm", settings.realm.as_str());
+            let user = |name: &String| (Value::from(name.as_str()), Value::from(REDACTED));
+            put(&mut basic, "users", settings.users.keys().map(user).collect::<Mapping>());
+            put(&mut shown, "basic", basic);
+        }
+        Proof::Jwt(settings) => put(&mut shown, "jwt", jwt(settings)),
+    }
+    if let Some(header) = &way.caller_header {
+        put(&mut shown, "callerHeader", header.as_str());
+    }
+    shown
+}
+
+fn api_keys(settings: &ApiKeys) -> Mapping {
+    let mut shown = Mapping::new();
+    match &settings.place {
+        KeyPlace::Header(name) => put(&mut shown, "header", name.as_str()),
+        KeyPlace::Query(name) => put(&mut shown, "query", name.as_str()),
+    }
+    let mut keys = Mapping::new();
+    for (_, name) in &settings.keys {
+        let count = settings.keys.iter().filter(|(_, other)| other == name).count();
+        put(&mut keys, name, vec![Value::from(REDACTED); count]);
+    }
+    put(&mut shown, "keys", keys);
+    shown
+}
+
+fn jwt(settings: &Jwt) -> Mapping {
+    let mut shown = Mapping::new();
+    match &settings.key {
+        JwtKey::Secret(_) => put(&mut shown, "secret", REDACTED),
+        JwtKey::Pem(_, file) => put(&mut shown, "publicKeyFile", file.display().to_string()),
+        JwtKey::Jwks { from, refresh } => {
+            put(&mut shown, "jwks", from.to_string());
+            if let JwksPlace::Url(_, Some(ca_file)) = from {
+                put(&mut shown, "caFile", ca_file.display().to_string());
+            }
+            put(&mut shown, "refresh", duration(*refresh));
+        }
+    }
+    put(&mut shown, "algorithms", texts(settings.algorithms.iter().map(|algorithm| name_of(&ALGORITHMS, *algorithm))));
+    put(&mut shown, "issuer", texts(settings.issuers.iter()));
+    put(&mut shown, "audience", texts(settings.audiences.iter()));
+    put(&mut shown, "leeway", duration(settings.leeway));
+    put(&mut shown, "caller", settings.caller.as_str());
+    let header = |(header, claim): (&String, &String)| (Value::from(header.as_str()), Value::from(claim.as_str()));
+    put(&mut shown, "headers", settings.headers.iter().map(header).collect::<Mapping>());
+    shown
+}
+
+/// Those of a route, beside its other keys; what is not asked for is left out, but for `auth`.
+pub(super) fn put_terms(mapping: &mut Mapping, terms: &Terms) {
+    let access = &terms.access;
+    match access.ways.as_slice() {
+        [] => put(mapping, "auth", "none"),
+        ways => put(mapping, "auth", texts(ways.iter())),
+    }
+    for (key, value) in [("allow", &access.allow), ("deny", &access.deny)] {
+        if let Some(value) = value {
+            put(mapping, key, who(value));
+        }
+    }
+    if !terms.rates.is_empty() {
+        put(mapping, "rateLimit", terms.rates.iter().map(|limit| Value::from(rate(limit))).collect::<Vec<_>>());
+    }
+}
+
+fn rate(limit: &RateLimit) -> Mapping {
+    let mut shown = Mapping::new();
+    put(&mut shown, "rate", format!("{}/{}", limit.count, duration(limit.per)));
+    put(&mut shown, "burst", limit.burst);
+    put(&mut shown, "by", limit.word());
+    if let Some(name) = &limit.name {
+        put(&mut shown, "name", name.as_str());
+    }
+    shown
+}
+
+fn who(settings: &Who) -> Mapping {
+    let mut shown = Mapping::new();
+    if !settings.callers.is_empty() {
+        put(&mut shown, "callers", texts(settings.callers.iter()));
+    }
+    if !settings.claims.is_empty() {
+        let mut claims = Mapping::new();
+        for (name, values) in &settings.claims {
+            put(&mut claims, name, texts(values.iter()));
+        }
+        put(&mut shown, "claims", claims);
+    }
+    if !settings.addresses.is_empty() {
+        put(&mut shown, "addresses", texts(settings.addresses.iter()));
+    }
+    shown
+}

@@ -1,0 +1,284 @@
+//! What a route needs to decide who may, made once from the config.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use url::form_urlencoded;
+
+use super::basic::{self, Passwords};
+use super::jwt::{self, Tokens};
+use super::{Access, ApiKeys, Caller, KeyPlace, Proof, Sources, Way, Ways, Who, redact_credentials};
+use crate::gateway::respond::{Denied, Failure};
+use crate::trace::Redact;
+
+/// Every way of the config, ready to be asked.
+#[derive(Default)]
+pub(in crate::gateway) struct Known {
+    ways: BTreeMap<String, Arc<Asked>>,
+    /// What only this gateway says to services; in lower case.
+    pub own_headers: Vec<String>,
+    /// Where credentials stand, which no event shows.
+    pub secrets: Redact,
+}
+
+/// A way in force.
+struct Asked {
+    proof: InForce,
+    caller_header: Option<String>,
+    /// Of tokens: header and claim.
+    claims: BTreeMap<String, String>,
+}
+
+enum InForce {
+    ApiKeys(ApiKeys),
+    Basic(Passwords, String),
+    Jwt(Tokens),
+    /// It could not be made; nobody gets in by it.
+    Unusable,
+}
+
+/// What became of asking one way.
+enum Told {
+    /// The request brings nothing for it.
+    Nothing,
+    Wrong(&'static str),
+    Later(Denied),
+    Is(Caller),
+}
+
+impl Known {
+    pub fn new(ways: &Ways, sources: &Sources) -> Self {
+        let mut known = Self::default();
+        redact_credentials(ways, &mut known.secrets);
+        for (name, way) in ways {
+            known.own_headers.extend(way.caller_header.clone());
+            if let Proof::Jwt(jwt) = &way.proof {
+                known.own_headers.extend(jwt.headers.keys().cloned());
+            }
+            known.ways.insert(name.clone(), Arc::new(Asked::new(name, way, sources)));
+        }
+        known
+    }
+
+    /// Whether no request needs to be looked at for its sake.
+    pub fn is_empty(&self) -> bool {
+        self.ways.is_empty()
+    }
+}
+
+impl Asked {
+    fn new(name: &str, way: &Way, sources: &Sources) -> Self {
+        let (mut claims, caller_header) = (BTreeMap::new(), way.caller_header.clone());
+        let made = match &way.proof {
+            Proof::ApiKeys(keys) => Ok(InForce::ApiKeys(keys.clone())),
+            Proof::Basic(basic) => Passwords::new(basic.clone())
+                .map(|passwords| InForce::Basic(passwords, basic.challenge()))
+                .map_err(|error| error.to_string()),
+            Proof::Jwt(jwt) => {
+                claims.clone_from(&jwt.headers);
+                Tokens::new((**jwt).clone(), sources).map(InForce::Jwt)
+            }
+        };
+        let proof = made.unwrap_or_else(|error| {
+            log::error!("the way `auth.{name}` cannot be used, nobody gets in by it: {error}");
+            InForce::Unusable
+        });
+        Self { proof, caller_header, claims }
+    }
+
+    async fn ask(&self, headers: &HeaderMap, query: &str) -> Told {
+        match &self.proof {
+            InForce::ApiKeys(keys) => match keys.check(headers, query) {
+                None => Told::Nothing,
+                Some(Ok(caller)) => Told::Is(caller),
+                Some(Err(why)) => Told::Wrong(why),
+            },
+            InForce::Basic(passwords, _) => match credentials(headers, "basic") {
+                Ok(None) => Told::Nothing,
+                Err(why) => Told::Wrong(why),
+                Ok(Some(credentials)) => match passwords.check(credentials).await {
+                    Ok(caller) => Told::Is(caller),
+                    Err(basic::Refused::Wrong(why)) => Told::Wrong(why),
+                    Err(basic::Refused::Busy) => Told::Later(Denied::PasswordsBusy),
+                },
+            },
+            InForce::Jwt(tokens) => match credentials(headers, "bearer") {
+                Ok(None) => Told::Nothing,
+                Err(why) => Told::Wrong(why),
+                Ok(Some(token)) => match tokens.check(token).await {
+                    Ok(caller) => Told::Is(caller),
+                    Err(jwt::Refused::Wrong(why)) => Told::Wrong(why),
+                    Err(jwt::Refused::KeysAway) => Told::Later(Denied::KeysAway),
+                },
+            },
+            InForce::Unusable => Told::Wrong("the gateway cannot check it, see its log"),
+        }
+    }
+
+    /// RFC 9110 section 11.6.1; of tokens RFC 6750 section 3.
+    fn challenge(&self, wrong: Option<&str>) -> Option<String> {
+        match (&self.proof, wrong) {
+            (InForce::ApiKeys(keys), _) => Some(keys.challenge()),
+            (InForce::Basic(_, challenge), _) => Some(challenge.clone()),
+            (InForce::Jwt(_), None) => Some("Bearer".to_owned()),
+            (InForce::Jwt(_), Some(why)) => {
+                Some(format!("Bearer error=\"invalid_token\", error_description=\"{}\"", why.replace('"', "'")))
+            }
+            (InForce::Unusable, _) => None,
+        }
+    }
+
+    fn hint(&self) -> Cow<'static, str> {
+        match &self.proof {
+            InForce::ApiKeys(ApiKeys { place: KeyPlace::Header(name), .. }) => format!("the header `{name}`").into(),
+            InForce::ApiKeys(ApiKeys { place: KeyPlace::Query(name), .. }) => format!("the parameter `{name}`").into(),
+            InForce::Basic(..) => "`Authorization: Basic …`".into(),
+            InForce::Jwt(_) => "`Authorization: Bearer …`".into(),
+            InForce::Unusable => "nothing".into(),
+        }
+    }
+}
+
+/// What stands behind the scheme in `Authorization`.
+fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Result<Option<&'h [u8]>, &'static str> {
+    let mut fields = headers.get_all(AUTHORIZATION);
+    let Some(value) = fields.next() else { return Ok(None) };
+    let value = value.as_bytes();
+    let is_meant = |value: &[u8]| {
+        value.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
+            && value.get(scheme.len()) == Some(&b' ')
+    };
+    if fields.next().is_some() {
+        return Err("the request brings more than one `Authorization`");
+    }
+    Ok(is_meant(value).then(|| &value[scheme.len() + 1..]))
+}
+
+/// A route's door.
+pub(in crate::gateway) struct Gate {
+    ways: Vec<Arc<Asked>>,
+    allow: Option<Who>,
+    deny: Option<Who>,
+    /// Headers with credentials of this route, which its service does not get; in lower case.
+    hidden_headers: Vec<String>,
+    hidden_query: Vec<String>,
+    hides_basic: bool,
+}
+
+/// Who was let in.
+pub(in crate::gateway) struct Admitted {
+    /// Who it is.
+    pub caller: Caller,
+    /// What the service is told of it: headers in lower case.
+    pub told: Vec<(String, HeaderValue)>,
+}
+
+impl Gate {
+    /// `None`: everybody may.
+    pub fn new(access: &Access, known: &Known) -> Option<Self> {
+        if access.is_open() {
+            return None;
+        }
+        let mut gate = Self {
+            ways: Vec::new(),
+            allow: access.allow.clone(),
+            deny: access.deny.clone(),
+            hidden_headers: Vec::new(),
+            hidden_query: Vec::new(),
+            hides_basic: false,
+        };
+        for name in &access.ways {
+            // the config knows all of them; one that is not there lets nobody in
+            let unusable = || Asked { proof: InForce::Unusable, caller_header: None, claims: BTreeMap::new() };
+            let way = known.ways.get(name).cloned().unwrap_or_else(|| Arc::new(unusable()));
+            match &way.proof {
+                InForce::ApiKeys(ApiKeys { place: KeyPlace::Header(name), .. }) => {
+                    gate.hidden_headers.push(name.clone())
+                }
+                InForce::ApiKeys(ApiKeys { place: KeyPlace::Query(name), .. }) => gate.hidden_query.push(name.clone()),
+                InForce::Basic(..) => gate.hides_basic = true,
+                InForce::Jwt(_) | InForce::Unusable => {}
+            }
+            gate.ways.push(way);
+        }
+        Some(gate)
+    }
+
+    /// # Errors
+    /// 403 for an address that is not let in.
+    pub fn check_address(&self, address: IpAddr) -> Result<(), Failure> {
+        let denied = self.deny.as_ref().is_some_and(|who| who.has_address(address));
+        let allowed = self.allow.as_ref().is_none_or(|who| who.addresses.is_empty() || who.has_address(address));
+        if denied || !allowed { Err(Denied::Address.into()) } else { Ok(()) }
+    }
+
+    /// Finds out who calls, and whether it may. `None`: nobody is asked to prove anything.
+    ///
+    /// # Errors
+    /// 401 without a proof, 403 for who may not, 503 while a proof cannot be checked.
+    pub async fn check_caller(&self, headers: &HeaderMap, query: &str) -> Result<Option<Admitted>, Failure> {
+        if self.ways.is_empty() {
+            return Ok(None);
+        }
+        let (mut later, mut wrong) = (None, Vec::with_capacity(self.ways.len()));
+        for way in &self.ways {
+            match way.ask(headers, query).await {
+                Told::Is(caller) => return self.check_name(caller, way).map(Some),
+                Told::Later(why) => later = Some(why),
+                Told::Wrong(why) => wrong.push(Some(why)),
+                Told::Nothing => wrong.push(None),
+            }
+        }
+        if let Some(why) = later {
+            return Err(why.into());
+        }
+        let challenges = self.ways.iter().zip(&wrong).filter_map(|(way, wrong)| way.challenge(*wrong)).collect();
+        let message = match wrong.iter().flatten().next() {
+            Some(why) => (*why).to_owned(),
+            None => {
+                let hints: Vec<_> = self.ways.iter().map(|way| way.hint()).collect();
+                format!("this route wants to know who calls; send {}", hints.join(" or "))
+            }
+        };
+        Err(Denied::Unproven { message, challenges }.into())
+    }
+
+    fn check_name(&self, caller: Caller, way: &Asked) -> Result<Admitted, Failure> {
+        let denied = self.deny.as_ref().is_some_and(|who| who.has_caller(&caller));
+        let allowed = self.allow.as_ref().is_none_or(|who| !who.names_callers() || who.has_caller(&caller));
+        if denied || !allowed {
+            return Err(Denied::Caller { by_token: matches!(way.proof, InForce::Jwt(_)) }.into());
+        }
+        let name = way.caller_header.iter().filter(|_| !caller.name.is_empty());
+        let name = name.map(|header| (header.clone(), caller.name.clone()));
+        let claims = way.claims.iter().filter_map(|(header, claim)| Some((header.clone(), caller.told(claim)?)));
+        let told = name.chain(claims).map(|(header, text)| match HeaderValue::from_bytes(text.as_bytes()) {
+            Ok(value) => Ok((header, value)),
+            Err(_) => Err(Denied::Untellable { header }),
+        });
+        let told = told.collect::<Result<Vec<_>, _>>()?;
+        Ok(Admitted { caller, told })
+    }
+
+    /// Whether a header is a credential for this gateway and not for the service.
+    pub fn hides(&self, name: &str, value: &[u8]) -> bool {
+        let is_basic = || value.get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"basic "));
+        self.hidden_headers.iter().any(|hidden| hidden == name)
+            || (self.hides_basic && name == "authorization" && is_basic())
+    }
+
+    /// The query without parameters that are credentials.
+    pub fn query<'q>(&self, query: &'q str) -> Cow<'q, str> {
+        let hides = |part: &str| {
+            let name = form_urlencoded::parse(part.as_bytes()).next().map(|(name, _)| name.into_owned());
+            name.is_some_and(|name| self.hidden_query.contains(&name))
+        };
+        if self.hidden_query.is_empty() || !query.split('&').any(hides) {
+            return Cow::Borrowed(query);
+        }
+        Cow::Owned(query.split('&').filter(|part| !hides(part)).collect::<Vec<_>>().join("&"))
+    }
+}

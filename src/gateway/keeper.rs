@@ -1,0 +1,163 @@
+//! Holds clients to a route's terms. Made once with the table of routes; a route without terms has none.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::access::{Gate, Known, Sources};
+use super::rate::{By, Limiters, Rates, Subject, Told};
+use super::respond::{Denied, Failure};
+use super::{Rule, Terms};
+use crate::metrics::Metrics;
+use crate::upstream::headers;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What lasts longer than a table of routes.
+#[derive(Clone, Default)]
+pub(super) struct Kept {
+    /// Published keys of tokens.
+    pub sources: Sources,
+    /// What is left of everybody's budget.
+    pub limiters: Limiters,
+}
+
+/// Keeps a route.
+pub(super) struct Keeper {
+    gate: Option<Gate>,
+    rates: Option<Rates>,
+    /// Headers that only this gateway sends; in lower case.
+    own_headers: Vec<String>,
+}
+
+/// What goes on to the service of a request that was let in.
+pub(super) struct Passage<'r> {
+    keeper: Option<&'r Keeper>,
+    /// The query without what is not for the service.
+    pub query: Cow<'r, str>,
+    /// What the service is told besides, by headers in lower case.
+    told: Vec<(String, HeaderValue)>,
+}
+
+/// What an answer gets, whichever it is.
+#[derive(Default)]
+pub(super) struct Finish {
+    fields: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Finish {
+    fn field(&mut self, name: HeaderName, value: &str) {
+        // no limit has a name with control characters
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.fields.push((name, value));
+        }
+    }
+
+    /// Puts it on the answer.
+    pub fn dress(self, headers: &mut HeaderMap) {
+        for (name, value) in self.fields {
+            headers.insert(name, value);
+        }
+    }
+}
+
+impl Keeper {
+    /// `None`: there is nothing to do. `labels` are the service and the action in metrics.
+    pub fn new(rule: &Rule, labels: [&str; 2], known: &Known, kept: &Kept, metrics: &Metrics) -> Option<Self> {
+        let terms = &rule.terms;
+        if *terms == Terms::default() && known.is_empty() {
+            return None;
+        }
+        let refused = |by: &str| {
+            let counter = metrics.counter(
+                "rate_limited_total",
+                "requests that a rate limit refused",
+                &["service", "action", "by"],
+            );
+            counter.with_label_values(&[labels[0], labels[1], by])
+        };
+        Some(Self {
+            gate: Gate::new(&terms.access, known),
+            rates: Rates::new(&terms.rates, &rule.name, &kept.limiters, refused),
+            own_headers: known.own_headers.clone(),
+        })
+    }
+
+    /// Lets a request in. What is limited by address comes before any proof, so that guessing is; the rest after it, so that
+    /// nobody uses up what is for those who may.
+    ///
+    /// # Errors
+    /// 401, 403, 429, 503.
+    pub async fn admit<'r>(
+        &'r self,
+        request: &'r HttpRequest,
+        client: IpAddr,
+        finish: &mut Finish,
+    ) -> Result<Passage<'r>, Failure> {
+        let query = request.query_string();
+        let mut passage = Passage { keeper: Some(self), query: Cow::Borrowed(query), told: Vec::new() };
+        let mut caller = None;
+        let mut told = Told::default();
+        if let Some(gate) = &self.gate {
+            gate.check_address(client)?;
+        }
+        self.take(By::Ip, || Subject::address(client), &mut told, finish)?;
+        if let Some(gate) = &self.gate {
+            if let Some(admitted) = gate.check_caller(request.headers(), query).await? {
+                passage.told = admitted.told;
+                caller = Some(admitted.caller);
+            }
+            passage.query = gate.query(query);
+        }
+        let name = || Subject::Caller(caller.as_ref().map(|caller| caller.name.clone()).unwrap_or_default());
+        self.take(By::Caller, name, &mut told, finish)?;
+        self.take(By::Route, || Subject::Everybody, &mut told, finish)?;
+        self.tell(&told, finish);
+        Ok(passage)
+    }
+
+    fn take(
+        &self,
+        by: By,
+        subject: impl FnOnce() -> Subject,
+        told: &mut Told,
+        finish: &mut Finish,
+    ) -> Result<(), Failure> {
+        let Some(rates) = self.rates.as_ref().filter(|rates| rates.has(by)) else { return Ok(()) };
+        rates.take(by, &subject(), told).map_err(|(limit, used_up)| {
+            self.tell(told, finish);
+            Denied::Rate { limit: limit.to_string(), retry_after_secs: used_up.retry_after_secs }.into()
+        })
+    }
+
+    fn tell(&self, told: &Told, finish: &mut Finish) {
+        if let Some(rates) = &self.rates {
+            finish.field(RATE_LIMIT, &told.0);
+            finish.field(RATE_LIMIT_POLICY, rates.policy());
+        }
+    }
+
+    /// Whether a header that the client sent is not for the service.
+    fn hides(&self, name: &str, value: &[u8]) -> bool {
+        self.own_headers.iter().any(|own| headers::same(own, name))
+            || self.gate.as_ref().is_some_and(|gate| gate.hides(name, value))
+    }
+}
+
+impl<'r> Passage<'r> {
+    /// Through a route that asks nothing.
+    pub fn free(request: &'r HttpRequest) -> Self {
+        Self { keeper: None, query: Cow::Borrowed(request.query_string()), told: Vec::new() }
+    }
+
+    /// The headers for the service.
+    pub fn headers<'s>(&'s self, request: &'s HttpRequest) -> Vec<(&'s str, &'s [u8])> {
+        let sent = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let Some(keeper) = self.keeper else { return sent.collect() };
+        let told = self.told.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        sent.filter(|(name, value)| !keeper.hides(name, value)).chain(told).collect()
+    }
+}
