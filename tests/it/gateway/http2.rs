@@ -303,6 +303,48 @@ async fn a_client_that_gives_up_ends_its_request() {
 }
 
 #[tokio::test]
+async fn a_client_that_opens_no_window_is_given_up() {
+    let origin = Origin::start(|_, _| Reply::Bytes(answer("200 OK", "", vec![b'x'; 3 << 20]))).await;
+    let door = Door::with(&[origin.address], |settings| {
+        login(settings).answer = AnswerForm::Untouched;
+        settings.limits.send_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut client = Client::plain(&door).await;
+    let answer = client.send.send_request(request(Method::GET, "/api/user/login"), true).unwrap().0;
+    let mut body = answer.await.unwrap().into_body();
+    let mut got = 0;
+    let error = loop {
+        match body.data().await.unwrap() {
+            Ok(part) => got += part.len(), // and no capacity is released
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((got, error.reason()), (65_535, Some(Reason::CANCEL)), "the window that a client begins with");
+    wait_for("the request to go", || door.balancer.view()[0].nodes[0].in_flight == 0).await;
+    body.flow_control().release_capacity(got).unwrap(); // the window of the connection
+    assert_eq!(client.get("/nowhere").await.unwrap().0.status(), 404, "the connection survives");
+}
+
+#[tokio::test]
+async fn bodies_have_their_limits() {
+    let origin = Origin::echo().await;
+    let door = Door::with(&[origin.address], |settings| {
+        settings.limits.body_bytes = 10;
+        settings.limits.body_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut client = Client::plain(&door).await;
+    let post = || request(Method::POST, "/api/user/login");
+    assert_eq!(client.ask(post(), Some(b"{\"a\":\"too long\"}")).await.unwrap().0.status(), 413);
+    let (answer, mut upload) = client.send.send_request(post(), false).unwrap();
+    upload.send_data(Bytes::from_static(b"{"), false).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 408, "it never ends");
+    assert_eq!(client.ask(post(), Some(b"{\"a\":1}")).await.unwrap().0.status(), 200, "the connection survives");
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn long_heads_are_431_and_streams_are_limited() {
     let origin = Origin::echo().await;
     let door = Door::open(&[origin.address]).await;
