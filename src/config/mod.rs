@@ -82,6 +82,8 @@ pub struct NodeSettings {
     pub http_port: Option<u16>,
     /// A gateway's port for HTTPS; `None`: 8443; 0: any.
     pub https_port: Option<u16>,
+    /// What that binds; `None`: as the others.
+    pub https_bind: Option<IpAddr>,
     /// A gateway's Unix socket.
     pub http_socket: Option<PathBuf>,
     /// Port for RPC; as above.
@@ -206,6 +208,7 @@ impl Config {
             return Err(ConfigErrors::flag("--https-port", message));
         }
         self.node.https_port = flags.https_port;
+        self.node.https_bind = flags.https_bind;
         self.node.http_socket.clone_from(&flags.http_socket);
         Ok(self)
     }

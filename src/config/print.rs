@@ -115,7 +115,10 @@ impl Config {
         let node = &self.node;
         let https = self.gateway.tls.as_ref().map(|_| {
             let port = node.https_port.map_or_else(|| "default".to_owned(), |port| port.to_string());
-            format!("https {port}, ")
+            match node.https_bind {
+                Some(ip) => format!("https {port} of {ip}, "),
+                None => format!("https {port}, "),
+            }
         });
         let socket = node.http_socket.as_ref().map(|file| format!("http socket {}, ", file.display()));
         https.unwrap_or_default() + &socket.unwrap_or_default()

@@ -88,7 +88,7 @@ fn a_unix_socket_is_a_door_that_ends_with_its_gateway() {
     let socket = folder.path().join("goms.sock");
     let name = socket.to_str().expect("utf-8");
     drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket")); // as a killed gateway leaves it
-    let config = folder.write("config.yml", SERVICES);
+    let config = folder.write("config.yml", &format!("{SERVICES}trustedProxies: [unix]\n"));
     let with = ["--config", config.as_str(), "--http-socket", name];
     let (gateway, address) = gateway(&folder, &with);
     let (_user, _) = service(&folder, "user", &with[..2]);
@@ -101,8 +101,11 @@ fn a_unix_socket_is_a_door_that_ends_with_its_gateway() {
         let answer = read_answer(&mut reader, false).expect("an answer");
         assert_eq!(answer.status, 200);
         let told = &answer.json()["data"]["headers"];
-        assert!(told.to_string().contains("127.0.0.1"), "{told}");
+        assert!(told.to_string().contains("\"127.0.0.1\""), "{told}");
     }
+    client.write_all(b"GET /api/user/login HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n").expect("sent");
+    let told = read_answer(&mut reader, false).expect("an answer").json()["data"]["headers"].to_string();
+    assert!(told.contains("192.0.2.1, 127.0.0.1"), "trusted: {told}");
     // another gateway cannot have it
     let ended = run(folder.path(), &["gateway", "--http-port", "0", "--rpc-port", "0", "--http-socket", name]);
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
