@@ -22,7 +22,7 @@ use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
-use super::{body, cluster, limit, pattern};
+use super::{body, cluster, cors, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
@@ -83,21 +83,35 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     response
 }
 
-async fn steps(
+async fn steps<'t>(
     worker: &Worker,
-    table: &Table,
+    table: &'t Table,
     request: &HttpRequest,
     payload: Payload,
     context: &TraceContext,
     journal: &mut Journal,
-    finish: &mut Finish,
+    finish: &mut Finish<'t>,
 ) -> Result<Answer, Failure> {
     let limits = &table.settings.limits;
 
     // where to
     let path = route::unambiguous(request.path(), route::host_of(request))?;
-    let (route, found) = table.routes.find(&Asked::new(request, &path))?;
+    let asked = Asked::new(request, &path);
+    if let Some(method) = cors::asked_method(request) {
+        // a browser asks whether a page may ask
+        let meant = Asked { method, ..Asked::new(request, &path) };
+        if let Ok((route, _)) = table.routes.find(&meant)
+            && let Some(answer) = route.keeper.as_ref().and_then(|keeper| keeper.preflight(request))
+        {
+            journal.routed(route);
+            return answer;
+        }
+    }
+    let (route, found) = table.routes.find(&asked)?;
     journal.routed(route);
+    if let Some(keeper) = &route.keeper {
+        finish.begin(keeper, request);
+    }
 
     // whether it may
     limit::check_headers(request.headers(), limits)?;
@@ -114,7 +128,7 @@ async fn steps(
     };
 
     // with what
-    let prepared = body::prepare(request, payload, call.encode, limits).await?;
+    let prepared = body::prepare(request, payload, call.encode, limits, passage.body_bytes()).await?;
     journal.started(prepared.shown);
 
     // the call
@@ -142,7 +156,7 @@ async fn steps(
             _ if matches!(error, CallError::NoNode(_)) && worker.catalog.borrow().is_none() => {
                 return Err(Failure::NotKnownYet);
             }
-            _ => return Err(Failure::Call(error)),
+            _ => return Err(body::blame(error)),
         },
     };
 
