@@ -7,6 +7,7 @@
 
 mod address;
 mod auth;
+mod cors;
 mod decode;
 mod environment;
 mod fault;

@@ -23,7 +23,7 @@ use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
-use super::{body, cluster, limit, pattern};
+use super::{body, cluster, cors, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
@@ -90,27 +90,41 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
 }
 
 /// What comes of a request beside its answer.
-struct Asides {
-    finish: Finish,
+struct Asides<'t> {
+    finish: Finish<'t>,
     inside: Option<Box<Inside>>,
 }
 
-async fn steps(
+async fn steps<'t>(
     worker: &Worker,
-    table: &Table,
+    table: &'t Table,
     request: &HttpRequest,
     payload: Payload,
     context: &TraceContext,
     journal: &mut Journal,
-    asides: &mut Asides,
+    asides: &mut Asides<'t>,
 ) -> Result<Answer, Failure> {
     let Asides { finish, inside } = asides;
     let limits = &table.settings.limits;
 
     // where to
     let path = route::unambiguous(request.path(), route::host_of(request))?;
-    let (route, found) = table.routes.find(&Asked::new(request, &path))?;
+    let asked = Asked::new(request, &path);
+    if let Some(method) = cors::asked_method(request) {
+        // a browser asks whether a page may ask
+        let meant = Asked { method, ..Asked::new(request, &path) };
+        if let Ok((route, _)) = table.routes.find(&meant)
+            && let Some(answer) = route.keeper.as_ref().and_then(|keeper| keeper.preflight(request))
+        {
+            journal.routed(route);
+            return answer;
+        }
+    }
+    let (route, found) = table.routes.find(&asked)?;
     journal.routed(route);
+    if let Some(keeper) = &route.keeper {
+        finish.begin(keeper, request);
+    }
 
     // whether it may
     limit::check_headers(request.headers(), limits)?;
@@ -127,7 +141,7 @@ async fn steps(
     };
 
     // with what
-    let prepared = body::prepare(request, payload, call.encode, limits).await?;
+    let prepared = body::prepare(request, payload, call.encode, limits, passage.body_bytes()).await?;
     journal.started(prepared.shown);
 
     // the call
@@ -157,7 +171,7 @@ async fn steps(
             _ if matches!(error, CallError::NoNode(_)) && worker.catalog.borrow().is_none() => {
                 return Err(Failure::NotKnownYet);
             }
-            _ => return Err(Failure::Call(error)),
+            _ => return Err(body::blame(error)),
         },
     };
 
