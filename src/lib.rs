@@ -45,7 +45,7 @@
 //! | [`app`] | the composition root: roles, and the commands that read |
 //! | [`drain`] | how an HTTP server ends without failing a request |
 //! | `upgrade` | clients that ask a server for WebSocket |
-//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`] | what every room may use |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`] | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -79,6 +79,7 @@ pub mod service;
 pub mod shutdown;
 pub mod store;
 pub mod trace;
+pub mod trust;
 mod upgrade;
 pub mod upstream;
 
