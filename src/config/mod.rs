@@ -7,6 +7,7 @@
 
 mod address;
 mod auth;
+mod compress;
 mod cors;
 mod decode;
 mod environment;
