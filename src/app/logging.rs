@@ -20,6 +20,8 @@ pub fn start(settings: &LogSettings) {
     builder.target(Target::Stderr).filter_level(LevelFilter::Warn).filter_module("goms", level);
     // a drain closes the listening socket under actix's accept loop on purpose
     builder.filter_module("actix_server::accept", LevelFilter::Off);
+    // what a client sends wrong is no trouble of ours: else anybody could fill the disk (`listener` tells it at debug)
+    builder.filter_module("actix_http", LevelFilter::Off).filter_module("h2", LevelFilter::Off);
     // goms tells a lost connection once; lapin would tell each of its parts, and an absent queue as an error
     builder.filter_module("lapin", LevelFilter::Off);
     if settings.verbosity > 2 {

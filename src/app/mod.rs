@@ -4,6 +4,7 @@
 
 mod check;
 mod cluster;
+mod descriptors;
 mod error;
 mod explain;
 mod gateway;
@@ -13,6 +14,7 @@ mod ports;
 mod process;
 mod reload;
 mod roles;
+mod routes;
 mod rpc;
 mod service;
 mod table;
@@ -146,6 +148,7 @@ fn served(config: &Config, args: ServiceCommand) -> Result<Served, AppError> {
 
 fn start(config: Config, roles: Vec<Role>, reload: Option<Reload>) -> Result<(), AppError> {
     logging::start(&config.log);
+    descriptors::raise_limit();
     in_system(roles::run(config, roles, reload))
 }
 

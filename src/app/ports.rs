@@ -48,7 +48,8 @@ impl Ports {
     pub fn and_doors(mut self, config: &Config) -> Result<Self, AppError> {
         let node = &config.node;
         if config.gateway.tls.is_some() {
-            self.https = Some(listen(node.bind, node.https_port.unwrap_or(HTTPS_PORT), "--https-port")?);
+            let ip = node.https_bind.unwrap_or(node.bind);
+            self.https = Some(listen(ip, node.https_port.unwrap_or(HTTPS_PORT), "--https-port")?);
         }
         let file = node.http_socket.as_deref().map(SocketFile::bind).transpose();
         self.file = file.map_err(|error| AppError::Part(Box::new(error)))?;

@@ -158,6 +158,10 @@ pub struct GatewayFlags {
     #[arg(long, env = "GOMS_HTTPS_PORT", value_name = "PORT")]
     pub https_port: Option<u16>,
 
+    /// Address the HTTPS port binds, for example where plain HTTP is for this machine only [default: that of --bind]
+    #[arg(long, env = "GOMS_HTTPS_BIND", hide_short_help = true, value_name = "IP")]
+    pub https_bind: Option<IpAddr>,
+
     /// Take HTTP on a Unix socket too; the file is made at the start and removed at the end
     #[arg(long, env = "GOMS_HTTP_SOCKET", value_name = "FILE")]
     pub http_socket: Option<PathBuf>,

@@ -36,6 +36,7 @@ pub use address::{Listen, app_url, host_port};
 pub use fault::{ConfigErrors, Fault};
 pub use flags::{CommonFlags, GatewayFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use names::service_name;
+pub use print::routes as shown_routes;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
 
 use crate::balance::Selector;
@@ -83,6 +84,8 @@ pub struct NodeSettings {
     pub http_port: Option<u16>,
     /// A gateway's port for HTTPS; `None`: 8443; 0: any.
     pub https_port: Option<u16>,
+    /// What that binds; `None`: as the others.
+    pub https_bind: Option<IpAddr>,
     /// A gateway's Unix socket.
     pub http_socket: Option<PathBuf>,
     /// Port for RPC; as above.
@@ -207,6 +210,7 @@ impl Config {
             return Err(ConfigErrors::flag("--https-port", message));
         }
         self.node.https_port = flags.https_port;
+        self.node.https_bind = flags.https_bind;
         self.node.http_socket.clone_from(&flags.http_socket);
         Ok(self)
     }

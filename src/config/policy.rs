@@ -11,7 +11,7 @@ use super::terms::{self, Defaults, RawTerms};
 use super::units::{parse_duration, parse_positive_duration};
 use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
-use crate::gateway::{Action, AnswerForm, Encode, Fallback, Service};
+use crate::gateway::{Action, AnswerForm, Encode, Fallback, Mirror, Service};
 use crate::upstream::Policy;
 
 /// What an action or an upstream says of calls.
@@ -32,6 +32,7 @@ pub(super) struct Overrides {
     answer: Option<AnswerForm>,
     /// `Some(None)`: none.
     fallback: Option<Option<Fallback>>,
+    mirror: Option<Option<Mirror>>,
     pub(super) terms: RawTerms,
 }
 
@@ -58,6 +59,7 @@ pub(super) const KEYS: &[&str] = &[
     "deadline",
     "retry",
     "fallback",
+    "mirror",
     "encode",
     "answer",
 ];
@@ -133,6 +135,7 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         encode: table.get("encode").and_then(|field| decoder.read(&field, word("word", &ENCODES))),
         answer: table.get("answer").and_then(|field| decoder.read(&field, word("word", &ANSWERS))),
         fallback: table.get("fallback").and_then(|field| routes::fallback(decoder, &field)),
+        mirror: table.get("mirror").and_then(|field| routes::mirror(decoder, &field)),
         terms: RawTerms::read(decoder, table),
         ..Overrides::default()
     };
@@ -201,9 +204,9 @@ pub(super) fn resolve(
     own_zone: &str,
 ) -> BTreeMap<String, Service> {
     let actions = services.values().flat_map(BTreeMap::values).map(|action| &action.overrides);
-    let fallbacks = actions.chain(upstreams.values().map(|at| &at.value)).filter_map(Overrides::fallback_service);
-    let fallbacks: Vec<String> = fallbacks.map(str::to_owned).collect();
-    for service in fallbacks.into_iter().chain(routed) {
+    let besides = actions.chain(upstreams.values().map(|at| &at.value)).flat_map(Overrides::services);
+    let besides: Vec<String> = besides.map(str::to_owned).collect();
+    for service in besides.into_iter().chain(routed) {
         services.entry(service).or_default();
     }
     for (name, upstream) in upstreams.iter().filter(|(name, _)| !services.contains_key(*name)) {
@@ -231,7 +234,8 @@ fn resolve_action(decoder: &mut Decoder, raw: RawAction, upstream: &Overrides, d
     let (encode, answer) = raw.overrides.forms(upstream, (Encode::default(), AnswerForm::default()));
     let (policy, fallback) = (raw.overrides.policy(upstream), raw.overrides.fallback(upstream));
     let terms = raw.overrides.terms.resolve(decoder, &upstream.terms, defaults);
-    Action { policy, fallback, terms, path: raw.path, methods: raw.methods, encode, answer }
+    let mirror = raw.overrides.mirror(upstream);
+    Action { policy, fallback, mirror, terms, path: raw.path, methods: raw.methods, encode, answer }
 }
 
 impl Overrides {
@@ -258,12 +262,19 @@ impl Overrides {
         self.fallback.clone().or_else(|| upstream.fallback.clone()).flatten()
     }
 
-    /// The service that is called then.
-    pub(super) fn fallback_service(&self) -> Option<&str> {
-        match &self.fallback {
-            Some(Some(Fallback::Service(service))) => Some(service),
+    /// The same for who gets copies.
+    pub(super) fn mirror(&self, upstream: &Self) -> Option<Mirror> {
+        self.mirror.clone().or_else(|| upstream.mirror.clone()).flatten()
+    }
+
+    /// The services that are called besides.
+    pub(super) fn services(&self) -> impl Iterator<Item = &str> {
+        let fallback = match &self.fallback {
+            Some(Some(Fallback::Service(service))) => Some(service.as_str()),
             _ => None,
-        }
+        };
+        let mirror = self.mirror.iter().flatten().map(|mirror| mirror.to.service());
+        fallback.into_iter().chain(mirror)
     }
 
     /// The same for what the service gets and what becomes of its answer.

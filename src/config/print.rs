@@ -9,10 +9,11 @@ use super::address::redacted;
 use super::policy::{ANSWERS, ENCODES};
 use super::print_terms::{self, put_terms};
 use super::raw::LEVELS;
+use super::routes::COMPARES;
 use super::units::format_duration;
 use super::{Config, LogFormat};
 use super::{tls, upstream};
-use crate::gateway::{Action, Fallback, FieldCondition, Outcome, Respond, Rule, Service, Share};
+use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
@@ -114,7 +115,10 @@ impl Config {
         let node = &self.node;
         let https = self.gateway.tls.as_ref().map(|_| {
             let port = node.https_port.map_or_else(|| "default".to_owned(), |port| port.to_string());
-            format!("https {port}, ")
+            match node.https_bind {
+                Some(ip) => format!("https {port} of {ip}, "),
+                None => format!("https {port}, "),
+            }
         });
         let socket = node.http_socket.as_ref().map(|file| format!("http socket {}, ", file.display()));
         https.unwrap_or_default() + &socket.unwrap_or_default()
@@ -254,6 +258,7 @@ fn action(settings: &Action) -> Mapping {
     put(&mut action, "methods", texts(settings.methods.iter()));
     put_policy(&mut action, &settings.policy);
     put_fallback(&mut action, settings.fallback.as_ref());
+    put_mirror(&mut action, settings.mirror.as_ref());
     put(&mut action, "encode", name_of(&ENCODES, settings.encode));
     put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
     put_terms(&mut action, &settings.terms);
@@ -275,12 +280,30 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(mapping, "retry", retry);
 }
 
+/// Every route of a gateway as a config would write it, in the order in which they are tried.
+#[must_use]
+pub fn routes(settings: &gateway::Settings) -> Vec<Mapping> {
+    settings.rules().iter().map(route).collect()
+}
+
 fn put_fallback(mapping: &mut Mapping, fallback: Option<&Fallback>) {
     match fallback {
         None => put(mapping, "fallback", "none"),
         Some(Fallback::Service(service)) => put(mapping, "fallback", only("service", service.as_str())),
         Some(Fallback::Respond(respond)) => put(mapping, "fallback", only("respond", fixed(respond))),
     }
+}
+
+fn put_mirror(mapping: &mut Mapping, mirror: Option<&Mirror>) {
+    let Some(mirror) = mirror else { return put(mapping, "mirror", "none") };
+    let mut shown = Mapping::new();
+    put(&mut shown, "service", mirror.to.service());
+    if let Some(version) = mirror.to.version() {
+        put(&mut shown, "version", version);
+    }
+    put(&mut shown, "share", format!("{}%", f64::from(mirror.permille) / 10.0));
+    put(&mut shown, "compare", name_of(&COMPARES, mirror.compare));
+    put(mapping, "mirror", shown);
 }
 
 fn only(key: &str, value: impl Into<Value>) -> Mapping {
@@ -339,6 +362,7 @@ fn route(rule: &Rule) -> Mapping {
             }
             put_policy(&mut route, &call.policy);
             put_fallback(&mut route, call.fallback.as_ref());
+            put_mirror(&mut route, call.mirror.as_ref());
             put(&mut route, "encode", name_of(&ENCODES, call.encode));
             put(&mut route, "answer", name_of(&ANSWERS, call.answer));
         }

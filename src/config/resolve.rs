@@ -11,7 +11,7 @@ use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces};
 use super::units::format_duration;
 use super::{Config, LogSettings, NodeSettings, SpanSettings, policy, routes, tls};
-use crate::listener::Networks;
+use crate::listener::{Network, Networks};
 use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
 use crate::{consumer, gateway, registry, store, trace};
 
@@ -74,16 +74,10 @@ pub(super) fn resolve(
         ways: raw.defaults.ways.clone(),
         limits: limits(&raw.limits),
         access_log: node.access_log.unwrap_or(false),
+        proxy_protocol: proxy_protocol(decoder, raw.proxy_protocol, &raw.trusted_proxies),
         trusted_proxies: Networks(raw.trusted_proxies),
-        proxy_protocol: raw.proxy_protocol.as_ref().is_some_and(|at| at.value),
         tls: raw.tls.and_then(|tls| tls::resolve(decoder, tls)),
     };
-    if let Some(at) = raw.proxy_protocol.filter(|at| at.value)
-        && gateway.trusted_proxies.is_empty()
-    {
-        let message = "anybody could claim to be any client; name those who may send it, for example `trustedProxies: [10.0.0.0/8]`";
-        decoder.fault(&at.place, message);
-    }
     gateway.routes = routes::resolve(decoder, raw.routes, policies, gateway.rules());
     let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
     let store = if raw.es_addr.is_empty() {
@@ -133,6 +127,15 @@ pub(super) fn resolve(
             },
         },
     }
+}
+
+fn proxy_protocol(decoder: &mut Decoder, raw: Option<At<bool>>, trusted: &[Network]) -> bool {
+    let Some(at) = raw.filter(|at| at.value) else { return false };
+    if trusted.is_empty() {
+        let message = "anybody could claim to be any client; name those who may send it, for example `trustedProxies: [10.0.0.0/8]`";
+        decoder.fault(&at.place, message);
+    }
+    true
 }
 
 fn registry(
@@ -338,6 +341,7 @@ fn node_settings(flags: &NodeFlags) -> NodeSettings {
     NodeSettings {
         http_port: flags.http_port,
         https_port: None,
+        https_bind: None,
         http_socket: None,
         rpc_port: flags.rpc_port,
         admin_port: flags.admin_port,

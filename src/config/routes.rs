@@ -8,8 +8,8 @@ use super::policy::{self, Overrides};
 use super::terms::{self, Defaults, RawTerms};
 use super::values::header_name;
 use crate::gateway::{
-    AnswerForm, Call, Condition, Encode, Fallback, FieldCondition, HostPattern, Outcome, PathPattern, Redirect,
-    Respond, Rule, Share, Template,
+    AnswerForm, Call, Compare, Condition, Encode, Fallback, FieldCondition, HostPattern, Mirror, Outcome, PathPattern,
+    Redirect, Respond, Rule, Share, Template,
 };
 
 /// A route as written, but for what an upstream may say of it.
@@ -31,6 +31,8 @@ enum RawOutcome {
 const OUTCOMES: [&str; 4] = ["service", "services", "redirect", "respond"];
 /// What is said of a call only, besides [`policy::KEYS`].
 const OF_CALLS: [&str; 4] = ["version", "versions", "rewrite", "strip"];
+/// The words of [`Compare`].
+pub(super) const COMPARES: [(&str, Compare); 2] = [("body", Compare::Body), ("status", Compare::Status)];
 /// A share in a thousand is the finest that is asked for.
 const MOST_WEIGHT: u16 = 1000;
 /// Each is looked at for every request of the route.
@@ -171,6 +173,35 @@ fn version(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Reads `mirror`; `Some(None)` is `none`.
+pub(super) fn mirror(decoder: &mut Decoder, field: &Field<'_>) -> Option<Option<Mirror>> {
+    if field.is_scalar() {
+        return decoder.read(field, |text| match text {
+            "none" => Ok(None),
+            _ => Err(format!("must be `none` or name a `service`, got `{}`", names::shown(text))),
+        });
+    }
+    let table = decoder.table(field, &["service", "version", "share", "compare"]);
+    let version = table.get("version").and_then(|field| decoder.read(&field, version));
+    let permille = table.get("share").map_or(Some(1000), |field| decoder.read(&field, permille));
+    let compare = table.get("compare").map(|field| decoder.read(&field, word("word", &COMPARES))).unwrap_or_default();
+    let Some(service) = table.get("service") else {
+        decoder.fault(&field.place, "has no `service`; write for example `{ service: shop-next, share: 10% }`");
+        return None;
+    };
+    let to = Share::new(&decoder.read(&service, names::service_name)?, version.as_deref(), 1);
+    Some(Some(Mirror { to, permille: permille?, compare: compare.unwrap_or_default() }))
+}
+
+/// `10%`, `0.5%`: at least a thousandth.
+fn permille(text: &str) -> Result<u16, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    match number.filter(|percent| (0.1..=100.0).contains(percent)) {
+        Some(percent) => Ok((percent * 10.0).round() as u16), // 1 to 1000
+        None => Err(format!("must be a share from `0.1%` to `100%`, got `{}`", names::shown(text))),
+    }
+}
+
 /// Reads `fallback`; `Some(None)` is `none`.
 pub(super) fn fallback(decoder: &mut Decoder, field: &Field<'_>) -> Option<Option<Fallback>> {
     if field.is_scalar() {
@@ -256,7 +287,7 @@ pub(super) fn services(routes: &[At<RawRoute>]) -> BTreeSet<String> {
     for route in routes {
         if let RawOutcome::Call { services, overrides, .. } = &route.value.then {
             all.extend(services.iter().map(|share| share.service().to_owned()));
-            all.extend(overrides.fallback_service().map(str::to_owned));
+            all.extend(overrides.services().map(str::to_owned));
         }
     }
     all
@@ -324,7 +355,8 @@ fn outcome(raw: RawOutcome, upstream: &Overrides) -> Outcome {
             // what is no action of the originals passes as it is
             let (encode, answer) = overrides.forms(upstream, (Encode::None, AnswerForm::Untouched));
             let (policy, fallback) = (overrides.policy(upstream), overrides.fallback(upstream));
-            Outcome::Call(Box::new(Call { policy, fallback, encode, answer, services, rewrite }))
+            let mirror = overrides.mirror(upstream);
+            Outcome::Call(Box::new(Call { policy, fallback, mirror, encode, answer, services, rewrite }))
         }
     }
 }

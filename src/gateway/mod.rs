@@ -19,10 +19,12 @@ mod explain;
 pub mod fields;
 mod form;
 mod host;
+mod inside;
 mod journal;
 mod keeper;
 mod limit;
 mod live;
+mod mirror;
 mod pattern;
 mod pipeline;
 pub mod rate;
@@ -37,7 +39,7 @@ pub use explain::{Explanation, Question, Taken, Tried, explain};
 pub use host::HostPattern;
 pub use live::Live;
 pub use pattern::PathPattern;
-pub use rule::{Call, Condition, Fallback, FieldCondition, Outcome, Redirect, Respond, Rule, Share};
+pub use rule::{Call, Compare, Condition, Fallback, FieldCondition, Mirror, Outcome, Redirect, Respond, Rule, Share};
 pub use server::{GatewayError, Parts, serve};
 pub use template::Template;
 pub use terms::Terms;
@@ -80,13 +82,19 @@ impl Settings {
     pub fn balance(&self) -> HashMap<String, balance::Settings> {
         let services = self.services.iter();
         let mut all: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
-        for rule in &self.routes {
-            let Outcome::Call(call) = &rule.then else { continue };
-            for share in &call.services {
-                if let Some(version) = share.version() {
-                    let settings = all.get(share.service()).cloned().unwrap_or_default();
-                    all.insert(share.group().to_owned(), settings.of_version(share.service(), version));
-                }
+        let of_routes = self.routes.iter().filter_map(|rule| match &rule.then {
+            Outcome::Call(call) => Some((call.services.as_slice(), &call.mirror)),
+            _ => None,
+        });
+        let of_actions = self.services.values().flat_map(|service| service.actions.values());
+        let of_actions = of_actions.map(|action| (&[][..], &action.mirror));
+        for share in
+            of_routes.chain(of_actions).flat_map(|(shares, mirror)| shares.iter().chain(mirror.iter().map(|m| &m.to)))
+        {
+            if let Some(version) = share.version() {
+                let settings = self.services.get(share.service()).map(|service| service.balance.clone());
+                let settings = settings.unwrap_or_default().of_version(share.service(), version);
+                all.insert(share.group().to_owned(), settings);
             }
         }
         all
@@ -113,6 +121,8 @@ pub struct Action {
     pub policy: Policy,
     /// Instead of a call that reached nobody.
     pub fallback: Option<Fallback>,
+    /// Who gets copies.
+    pub mirror: Option<Mirror>,
     /// What the service gets as a body.
     pub encode: Encode,
     /// What is made of the service's answer.

@@ -16,6 +16,7 @@ use futures_util::Stream;
 
 use super::answer::{self, Answer, Body};
 use super::client::{self, Teller};
+use super::inside::Inside;
 use super::journal::Journal;
 use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
@@ -57,9 +58,11 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
         client::settle(&request, &table.settings.trusted_proxies);
-        let mut finish = Finish::default();
+        let inside = Inside::asked(&request, &table.settings.call_keys);
+        let mut asides = Asides { finish: Finish::default(), inside };
         let mut journal = Journal::begin(&worker, &table, &request, &mut context);
-        let mut response = match steps(&worker, &table, &request, payload, &context, &mut journal, &mut finish).await {
+        let steps = steps(&worker, &table, &request, payload, &context, &mut journal, &mut asides);
+        let mut response = match steps.await {
             Ok(answer) => {
                 journal.answered(answer.head.status().as_u16());
                 deliver(finish.encode(answer), journal, in_flight)
@@ -71,8 +74,11 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
                 failure.answer(table.routes.form(&Asked::new(&request, &path)), wants_problem(&request), id)
             }
         };
-        finish.dress(response.headers_mut());
-        response
+        asides.finish.dress(response.headers_mut());
+        match asides.inside {
+            None => response,
+            Some(inside) => inside.tell(&worker, &table, &request, &response),
+        }
     };
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
@@ -83,6 +89,12 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     response
 }
 
+/// What comes of a request beside its answer.
+struct Asides<'t> {
+    finish: Finish<'t>,
+    inside: Option<Box<Inside>>,
+}
+
 async fn steps<'t>(
     worker: &Worker,
     table: &'t Table,
@@ -90,8 +102,9 @@ async fn steps<'t>(
     payload: Payload,
     context: &TraceContext,
     journal: &mut Journal,
-    finish: &mut Finish<'t>,
+    asides: &mut Asides<'t>,
 ) -> Result<Answer, Failure> {
+    let Asides { finish, inside } = asides;
     let limits = &table.settings.limits;
 
     // where to
@@ -144,7 +157,9 @@ async fn steps<'t>(
         context,
         call_key: table.settings.call_keys.first().map(String::as_str),
         forwarded: Some(teller.forwarded()),
+        tries: inside.as_ref().map(|inside| &inside.tries),
     };
+    let copy = route.mirror.as_ref().and_then(|mirror| mirror.reflect(&worker.upstream, &sent, call));
     let fallback = match &call.fallback {
         Some(Fallback::Service(service)) => Some(service.as_str()),
         _ => None,
@@ -161,7 +176,11 @@ async fn steps<'t>(
     };
 
     // the answer
-    answer::make(upstream, call.answer, request.method() == Method::HEAD).await
+    let answer = answer::make(upstream, call.answer, request.method() == Method::HEAD).await?;
+    if let Some(copy) = copy {
+        copy.tell(&answer);
+    }
+    Ok(answer)
 }
 
 /// A whole body ends the journal now, a passing one with its last part.

@@ -11,6 +11,7 @@ use url::form_urlencoded;
 
 use super::access::Known;
 use super::keeper::{Keeper, Kept};
+use super::mirror::Reflector;
 use super::pattern::Found;
 use super::respond::Failure;
 use super::rule::{Condition, FieldCondition, Outcome, Rule, Share};
@@ -44,6 +45,8 @@ pub(super) struct Route {
     pub meters: Arc<Meters>,
     /// What is asked of clients; `None`: nothing.
     pub keeper: Option<Box<Keeper>>,
+    /// Copies some requests to another service.
+    pub mirror: Option<Box<Reflector>>,
     turns: Turns,
 }
 
@@ -275,10 +278,16 @@ impl Route {
         // of a service's own action without the service, which is a label already
         let own = rule.name.strip_prefix(service).and_then(|name| name.strip_prefix('/'));
         let action = own.filter(|_| !service.is_empty()).unwrap_or(&rule.name);
+        let name: Arc<str> = Arc::from(rule.name.as_str());
+        let mirror = match &rule.then {
+            Outcome::Call(call) => call.mirror.as_ref(),
+            Outcome::Redirect(_) | Outcome::Respond(_) => None,
+        };
         Self {
             meters: Arc::new(Meters::new(metrics, service, action)),
+            mirror: mirror.map(|mirror| Box::new(Reflector::new(mirror, &name, metrics))),
             keeper: Keeper::new(&rule, [service, action], known, kept, metrics).map(Box::new),
-            name: Arc::from(rule.name),
+            name,
             when: rule.when,
             then: rule.then,
             terms: rule.terms,

@@ -66,6 +66,8 @@ pub struct Call {
     pub policy: Policy,
     /// Instead of a call that reached nobody.
     pub fallback: Option<Fallback>,
+    /// Who gets copies.
+    pub mirror: Option<Mirror>,
     /// What the service gets as a body.
     pub encode: Encode,
     /// What is made of its answer.
@@ -107,6 +109,27 @@ impl Share {
     pub fn group(&self) -> &str {
         &self.group
     }
+}
+
+/// Another service that gets copies of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Which.
+    pub to: Share,
+    /// Of so many requests in a thousand.
+    pub permille: u16,
+    /// What of the answers is compared.
+    pub compare: Compare,
+}
+
+/// What of two answers must be alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compare {
+    /// Status and body.
+    #[default]
+    Body,
+    /// The status, where bodies hold what differs each time.
+    Status,
 }
 
 /// What is done where no node could be asked: none is there, all are left out or full, or none accepts a connection.
@@ -160,6 +183,7 @@ impl super::Service {
                 rewrite: Some(Template::fixed(&action.path)),
                 policy: action.policy.clone(),
                 fallback: action.fallback.clone(),
+                mirror: action.mirror.clone(),
                 encode: action.encode,
                 answer: action.answer,
             };

@@ -70,7 +70,7 @@ where
             Some(()) = streams.next(), if !streams.is_empty() => limits.idle_timeout,
             accepted = http2.accept() => match accepted {
                 Some(Ok((request, respond))) => {
-                    streams.push(answer(request, respond, peer, app));
+                    streams.push(answer(request, respond, peer, app, limits.send_timeout));
                     if shared.traffic.is_draining() && !is_ending {
                         is_ending = true;
                         http2.graceful_shutdown();
@@ -111,8 +111,13 @@ fn builder() -> Builder {
 }
 
 /// One request to the end of its answer.
-async fn answer<A>(request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>, peer: &Rc<Peer>, app: &A)
-where
+async fn answer<A>(
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    peer: &Rc<Peer>,
+    app: &A,
+    patience: Duration,
+) where
     A: Service<Request, Response = Response<Held>, Error = actix_web::Error>,
 {
     let is_head = request.method() == Method::HEAD;
@@ -132,8 +137,8 @@ where
         answered = app.call(request) => answered,
     };
     let sent = match answered {
-        Ok(response) => send(response, respond, is_head).await,
-        Err(error) => send(Response::from(error), respond, is_head).await,
+        Ok(response) => send(response, respond, is_head, patience).await,
+        Err(error) => send(Response::from(error), respond, is_head, patience).await,
     };
     if let Err(error) = sent {
         log::debug!("an answer of http/2 was not sent client={} error=\"{error}\"", peer.ip());
@@ -229,7 +234,12 @@ const OF_A_CONNECTION: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-async fn send<B>(response: Response<B>, mut respond: SendResponse<Bytes>, is_head: bool) -> Result<(), h2::Error>
+async fn send<B>(
+    response: Response<B>,
+    mut respond: SendResponse<Bytes>,
+    is_head: bool,
+    patience: Duration,
+) -> Result<(), h2::Error>
 where
     B: MessageBody,
 {
@@ -266,7 +276,7 @@ where
             part = poll_fn(|task| body.as_mut().poll_next(task)) => part,
         };
         match part {
-            Some(Ok(part)) => send_part(&mut stream, part).await?,
+            Some(Ok(part)) => send_part(&mut stream, part, patience).await?,
             Some(Err(_)) => {
                 stream.send_reset(Reason::INTERNAL_ERROR); // the answer broke off: so that it never looks complete
                 return Ok(());
@@ -276,14 +286,19 @@ where
     }
 }
 
-/// Hands a part over as the client takes it.
-async fn send_part(stream: &mut SendStream<Bytes>, mut part: Bytes) -> Result<(), h2::Error> {
+/// Hands a part over as the client takes it. One that opens no window for so long wants no more: else it would hold a
+/// service's answer for ever with a connection that is well.
+async fn send_part(stream: &mut SendStream<Bytes>, mut part: Bytes, patience: Duration) -> Result<(), h2::Error> {
     while !part.is_empty() {
         stream.reserve_capacity(part.len().min(PART));
-        match poll_fn(|task| stream.poll_capacity(task)).await {
-            Some(Ok(room)) => stream.send_data(part.split_to(room.min(part.len())), false)?,
-            Some(Err(error)) => return Err(error),
-            None => return Err(Reason::CANCEL.into()),
+        match tokio::time::timeout(patience, poll_fn(|task| stream.poll_capacity(task))).await {
+            Ok(Some(Ok(room))) => stream.send_data(part.split_to(room.min(part.len())), false)?,
+            Ok(Some(Err(error))) => return Err(error),
+            Ok(None) => return Err(Reason::CANCEL.into()),
+            Err(_) => {
+                stream.send_reset(Reason::CANCEL);
+                return Err(Reason::CANCEL.into());
+            }
         }
     }
     Ok(())

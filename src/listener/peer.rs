@@ -43,10 +43,10 @@ impl Peer {
         request.conn_data::<Rc<Self>>().cloned().or_else(|| request.extensions().get::<Rc<Self>>().cloned())
     }
 
-    /// Its address; this machine's own for one on a Unix socket.
+    /// Its address, an IPv4 one as such also where it came by an IPv6 socket; this machine's own for one on a Unix socket.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
-        self.address.unwrap_or(LOCAL).ip()
+        self.address.unwrap_or(LOCAL).ip().to_canonical()
     }
 
     /// Counts a request as running until what is returned is dropped.

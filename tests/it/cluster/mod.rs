@@ -2,6 +2,7 @@
 
 mod app;
 mod cli;
+mod clients;
 mod doors;
 mod faults;
 mod hostile;

@@ -119,7 +119,7 @@ services: { user: { login: { path: /login, fallback: none }, out: /out } }
 upstreams: { user: { fallback: { service: user2 } }, shop: { selector: p2c, ejection: off } }
 routes:
   - { match: { path: /a }, service: shop, versions: { 1.2.0: 9, 1.3.0: 1 }, fallback: { respond: { status: 503, body: no } } }
-  - { match: { path: /b }, service: shop, version: 1.3.0 }
+  - { match: { path: /b }, service: shop, version: 1.3.0, mirror: { service: shop, version: 2.0.0, share: 0.5%, compare: status } }
 "#;
     let config = load(text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
     let shares: Vec<_> =
@@ -130,6 +130,9 @@ routes:
     assert_eq!((part.of.as_deref(), part.version.as_deref()), (Some("shop"), Some("1.3.0")));
     assert_eq!((part.selector, &part.ejection), (balance["shop"].selector, &None), "otherwise as the service");
     assert!(balance.contains_key("user2"), "a fallback is a service");
+    let mirror = call(&config.gateway.routes[1]).mirror.as_ref().unwrap();
+    assert_eq!((mirror.to.group(), mirror.permille, mirror.compare), ("shop@2.0.0", 5, goms::gateway::Compare::Status));
+    assert!(balance.contains_key("shop@2.0.0"), "whom a mirror names too");
     let actions = &config.gateway.services["user"].actions;
     assert!(actions["login"].fallback.is_none());
     assert!(matches!(&actions["out"].fallback, Some(goms::gateway::Fallback::Service(name)) if name == "user2"));
@@ -137,7 +140,7 @@ routes:
     let printed = config.to_yaml().unwrap();
     let again = load(&printed, &[]).unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
     assert_eq!(again.to_yaml().unwrap(), printed);
-    for line in ["1.3.0: 1", "service: user2", "status: 503"] {
+    for line in ["1.3.0: 1", "service: user2", "status: 503", "share: 0.5%"] {
         assert!(printed.contains(line), "{line} in {printed}");
     }
 }
@@ -149,7 +152,7 @@ services: { user: { login: { path: /login, fallback: { service: a, respond: {} }
 routes:
   - { match: { path: /a }, service: shop, versions: { 1.2.0: 0 } }
   - { match: { path: /b }, services: { shop: 1 }, version: 1.3.0 }
-  - { match: { path: /c }, service: shop, version: "a b", fallback: sometimes }
+  - { match: { path: /c }, service: shop, version: "a b", fallback: sometimes, mirror: { share: 0% } }
 "#;
     let told = faults(text);
     for part in [
@@ -157,6 +160,8 @@ routes:
         "gives no version a weight; write for example `{ 1.2.0: 90, 1.3.0: 10 }`",
         "`version` stands beside `service`, which names whose it is",
         "must be a version without spaces, such as `1.3.0`, got `a b`",
+        "must be a share from `0.1%` to `100%`, got `0%`",
+        "mirror: has no `service`; write for example `{ service: shop-next, share: 10% }`",
         "must be `none`, `service` or `respond`, got `sometimes`",
     ] {
         assert!(told.contains(part), "{part} in:\n{told}");

@@ -1,5 +1,7 @@
 //! HTTP/2: with TLS by ALPN, without by prior knowledge.
 
+mod hostile;
+
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
@@ -152,104 +154,6 @@ async fn alpn_chooses_it_on_the_https_port() {
 }
 
 #[tokio::test]
-async fn what_is_ambiguous_is_refused_and_never_reaches_a_service() {
-    let origin = Origin::echo().await;
-    let door = Door::open(&[origin.address]).await;
-    let target = "/api/user/login";
-    let with = |fields: &[(&'static str, &str)]| {
-        let mut request = request(Method::POST, target);
-        for (name, value) in fields {
-            request.headers_mut().append(*name, value.parse().unwrap());
-        }
-        request
-    };
-    let mut wrong = Vec::new();
-    for (what, request, body) in [
-        ("another Host", with(&[("host", "evil.test")]), None),
-        ("two Hosts", with(&[("host", "shop.test"), ("host", "shop.test")]), None),
-        ("a body longer than its length", with(&[("content-length", "2")]), Some(&b"abc"[..])),
-        ("a body shorter than its length", with(&[("content-length", "4")]), Some(b"abc")),
-        ("two lengths", with(&[("content-length", "3"), ("content-length", "3")]), Some(b"abc")),
-        ("a length that is none", with(&[("content-length", "3x")]), Some(b"abc")),
-    ] {
-        let mut client = Client::plain(&door).await;
-        match client.ask(request, body).await {
-            Ok((head, _)) if head.status() == 400 => {}
-            Err(error) if error.reason() == Some(Reason::PROTOCOL_ERROR) => {}
-            other => wrong.push(format!("{what}: {other:?}")),
-        }
-    }
-    // what no decent client can send
-    let host = (":authority", "x");
-    for (what, fields) in [
-        ("no host", &[][..]),
-        ("Transfer-Encoding", &[host, ("transfer-encoding", "chunked")]),
-        ("Connection", &[host, ("connection", "x-mine")]),
-        ("Keep-Alive", &[host, ("keep-alive", "5")]),
-        ("Upgrade", &[host, ("upgrade", "websocket")]),
-        ("TE", &[host, ("te", "gzip")]),
-        ("a name in upper case", &[host, ("X-Mine", "1")]),
-        ("an unknown pseudo-field", &[host, (":mine", "1")]),
-        ("a pseudo-field after others", &[host, ("x-mine", "1"), (":path", "/")]),
-        ("two paths", &[host, (":path", "/a")]),
-        ("a line break", &[host, ("x-mine", "1\r\nx-other: 1")]),
-    ] {
-        let answered = raw(&door, fields).await;
-        if !matches!(answered, Answered::Status400 | Answered::Reset(1) | Answered::Ended) {
-            wrong.push(format!("{what}: {answered:?}"));
-        }
-    }
-    assert!(matches!(raw(&door, &[host]).await, Answered::Other(_)), "the rest of it is good");
-    let reached: Vec<String> = origin.seen().iter().skip(1).map(|seen| format!("{seen:?}")).collect();
-    assert!(wrong.is_empty() && reached.is_empty() && origin.seen().len() == 1, "{wrong:#?}\n{reached:#?}");
-}
-
-/// What came on a stream.
-#[derive(Debug)]
-enum Answered {
-    Status400,
-    /// RST_STREAM with its code.
-    Reset(u32),
-    /// GOAWAY, or the end.
-    Ended,
-    /// Another head, packed.
-    Other(#[allow(dead_code)] Vec<u8>), // shown
-}
-
-/// A GET with these fields besides (their names and values without compression, RFC 7541 section 6.2.2).
-async fn raw(door: &Door, fields: &[(&str, &str)]) -> Answered {
-    let mut head = vec![0x82, 0x86, 0x04, 15];
-    head.extend_from_slice(b"/api/user/login");
-    for (name, value) in fields {
-        head.push(0);
-        for text in [name, value] {
-            head.push(text.len() as u8);
-            head.extend_from_slice(text.as_bytes());
-        }
-    }
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
-    bytes.extend_from_slice(&[0, 0, head.len() as u8, 1, 5, 0, 0, 0, 1]);
-    bytes.extend_from_slice(&head);
-    let mut reader = door.connect().await;
-    reader.send(bytes).await;
-    let answered = async {
-        while let Some(frame) = reader.exactly(9).await {
-            let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]) as usize;
-            let Some(payload) = reader.exactly(length).await else { return Answered::Ended };
-            match frame[3] {
-                1 if payload[0] == 0x8c => return Answered::Status400, // of the static table
-                1 => return Answered::Other(payload),
-                3 => return Answered::Reset(u32::from_be_bytes(payload.try_into().unwrap())),
-                7 => return Answered::Ended,
-                _ => {}
-            }
-        }
-        Answered::Ended
-    };
-    tokio::time::timeout(Duration::from_secs(20), answered).await.expect("an answer in 20 s")
-}
-
-#[tokio::test]
 async fn both_ways_are_streamed_and_trailers_are_dropped() {
     let parts = Origin::start(|_, _| Reply::Bytes(answer("200 OK", "", vec![b'x'; 3 << 20]))).await;
     let door = Door::with(&[parts.address], |settings| login(settings).encode = Encode::None).await;
@@ -303,6 +207,48 @@ async fn a_client_that_gives_up_ends_its_request() {
 }
 
 #[tokio::test]
+async fn a_client_that_opens_no_window_is_given_up() {
+    let origin = Origin::start(|_, _| Reply::Bytes(answer("200 OK", "", vec![b'x'; 3 << 20]))).await;
+    let door = Door::with(&[origin.address], |settings| {
+        login(settings).answer = AnswerForm::Untouched;
+        settings.limits.send_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut client = Client::plain(&door).await;
+    let answer = client.send.send_request(request(Method::GET, "/api/user/login"), true).unwrap().0;
+    let mut body = answer.await.unwrap().into_body();
+    let mut got = 0;
+    let error = loop {
+        match body.data().await.unwrap() {
+            Ok(part) => got += part.len(), // and no capacity is released
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((got, error.reason()), (65_535, Some(Reason::CANCEL)), "the window that a client begins with");
+    wait_for("the request to go", || door.balancer.view()[0].nodes[0].in_flight == 0).await;
+    body.flow_control().release_capacity(got).unwrap(); // the window of the connection
+    assert_eq!(client.get("/nowhere").await.unwrap().0.status(), 404, "the connection survives");
+}
+
+#[tokio::test]
+async fn bodies_have_their_limits() {
+    let origin = Origin::echo().await;
+    let door = Door::with(&[origin.address], |settings| {
+        settings.limits.body_bytes = 10;
+        settings.limits.body_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut client = Client::plain(&door).await;
+    let post = || request(Method::POST, "/api/user/login");
+    assert_eq!(client.ask(post(), Some(b"{\"a\":\"too long\"}")).await.unwrap().0.status(), 413);
+    let (answer, mut upload) = client.send.send_request(post(), false).unwrap();
+    upload.send_data(Bytes::from_static(b"{"), false).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 408, "it never ends");
+    assert_eq!(client.ask(post(), Some(b"{\"a\":1}")).await.unwrap().0.status(), 200, "the connection survives");
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn long_heads_are_431_and_streams_are_limited() {
     let origin = Origin::echo().await;
     let door = Door::open(&[origin.address]).await;
@@ -327,33 +273,6 @@ async fn long_heads_are_431_and_streams_are_limited() {
         answers.push(client.send.send_request(request(Method::GET, "/api/user/login"), true).unwrap().0);
     }
     wait_for("the requests", || slow.seen().len() == 128).await;
-}
-
-#[tokio::test]
-async fn rapid_resets_end_the_connection_and_harm_nobody() {
-    let origin = Origin::start(|_, _| Reply::Never).await;
-    let door = Door::open(&[origin.address]).await;
-    let mut raw = tokio::net::TcpStream::connect(door.address).await.unwrap();
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
-    // :method GET, :scheme http, :path /api/user/login and :authority x, as literals of the static table's names
-    let head = [&[0x82, 0x86, 0x04, 15][..], b"/api/user/login", &[0x01, 1], b"x"].concat();
-    for stream in (1_u32..4001).step_by(2) {
-        bytes.extend_from_slice(&[0, 0, head.len() as u8, 1, 5]);
-        bytes.extend_from_slice(&stream.to_be_bytes());
-        bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(&[0, 0, 4, 3, 0]);
-        bytes.extend_from_slice(&stream.to_be_bytes());
-        bytes.extend_from_slice(&8_u32.to_be_bytes());
-    }
-    // an error is the connection's end
-    drop(raw.write_all(&bytes).await);
-    let mut reader = Reader::new(raw);
-    assert!(tokio::time::timeout(Duration::from_secs(20), reader.exactly(1 << 20)).await.unwrap().is_none(), "it ends");
-    wait_for("its requests to go", || door.balancer.view()[0].nodes[0].in_flight == 0).await;
-    let healthy = Origin::echo().await;
-    door.set_nodes(&[healthy.address]).await;
-    assert_eq!(door.get().await.status, 200);
-    assert_eq!(Client::plain(&door).await.get("/api/user/login").await.unwrap().0.status(), 200);
 }
 
 #[tokio::test]

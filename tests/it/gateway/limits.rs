@@ -40,6 +40,33 @@ async fn a_slow_head_is_408() {
     assert_eq!(client.answer(false).await.unwrap().status, 408);
 }
 
+/// actix-http times the first head of a connection only.
+#[tokio::test]
+async fn a_slow_later_head_is_408_too() {
+    let origin = Origin::echo().await;
+    let door = Door::with(&[origin.address], |settings| settings.limits.header_timeout = Duration::from_secs(1)).await;
+    let mut client = door.connect().await;
+    for _ in 0..3 {
+        assert_eq!(client.ask("GET", "/api/user/login", "", "").await.status, 200);
+        tokio::time::sleep(Duration::from_millis(600)).await; // idle between requests is no slow head
+    }
+    client.send("GET /api/user/login HTTP/1.1\r\nHo").await;
+    let got = client.answer(false).await.unwrap();
+    assert_eq!((got.status, got.header("connection")), (408, Some("close")));
+    assert!(client.closes().await);
+    // nor is a slow body, or a slow answer
+    let slow = Origin::start(|seen, _| Reply::Late(Duration::from_millis(1500), echo(seen))).await;
+    door.set_nodes(&[slow.address]).await;
+    let mut client = door.connect().await;
+    assert_eq!(client.ask("GET", "/api/user/login", "", "").await.status, 200);
+    client.send(format!("POST /api/user/login HTTP/1.1\r\nHost: x\r\n{JSON}Content-Length: 7\r\n\r\n")).await;
+    for part in ["{\"a", "\":1", "}"] {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        client.send(part).await;
+    }
+    assert_eq!(client.answer(false).await.unwrap().status, 200);
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
     let origin = Origin::echo().await;

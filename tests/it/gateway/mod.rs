@@ -11,6 +11,7 @@ mod cors;
 mod deadlines;
 mod drain;
 mod ejection;
+mod explain;
 mod failures;
 mod fallback;
 mod fields;
@@ -18,7 +19,9 @@ mod framing;
 mod headers;
 mod http2;
 mod limits;
+mod mirror;
 mod pickers;
+mod proxies;
 mod queue;
 mod rates;
 mod routes;
@@ -194,6 +197,7 @@ fn action(path: &str) -> Action {
         methods: Vec::new(),
         policy: Policy { timeout: Duration::from_secs(5), backoff: Duration::from_millis(2), ..Policy::default() },
         fallback: None,
+        mirror: None,
         encode: Encode::Json,
         answer: AnswerForm::Goms,
         terms: Terms::default(),

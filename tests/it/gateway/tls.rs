@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use goms::listener::{CertificateFiles, ClientAuth, TlsError, TlsSettings};
 
+use tokio_rustls::TlsConnector;
+
 use super::*;
 use crate::support::origin::{Origin, Reply, echo};
 use crate::support::tls::{Authority, Identity, client, connect, der, shown};
@@ -86,8 +88,8 @@ async fn a_client_must_show_who_it_is_where_that_is_required() {
         };
         let origin = Origin::echo().await;
         let door = open(&origin, tls).await;
-        let ask = async |own: Option<&Identity>| {
-            let stream = connect(&client(&server.ca, HTTP1, own), door.https(), "127.0.0.1").await.ok()?;
+        let ask = async |client: &TlsConnector| {
+            let stream = connect(client, door.https(), "127.0.0.1").await.ok()?;
             let mut reader = Reader::new(stream);
             let fake = "Client-Cert: :ZmFrZQ==:\r\nclient_cert: fake\r\nClient-Cert-Chain: fake\r\n";
             // in TLS 1.3 a refusal comes only after the client is through
@@ -95,9 +97,11 @@ async fn a_client_must_show_who_it_is_where_that_is_required() {
             tokio::io::AsyncWriteExt::write_all(&mut reader.socket, &sent).await.ok()?;
             reader.answer(false).await.map(|got| got.status)
         };
-        assert_eq!(ask(Some(&known)).await, Some(200), "{auth:?}");
-        assert_eq!(ask(Some(&stranger)).await, None, "{auth:?}");
-        assert_eq!(ask(None).await.is_some(), without, "{auth:?}");
+        let alice = client(&server.ca, HTTP1, Some(&known));
+        assert_eq!(ask(&alice).await, Some(200), "{auth:?}");
+        assert_eq!(ask(&alice).await, Some(200), "{auth:?}, with the session resumed");
+        assert_eq!(ask(&client(&server.ca, HTTP1, Some(&stranger))).await, None, "{auth:?}");
+        assert_eq!(ask(&client(&server.ca, HTTP1, None)).await.is_some(), without, "{auth:?}");
         let own = {
             use base64::Engine;
             format!(":{}:", base64::engine::general_purpose::STANDARD.encode(der(&known.certificate)))
@@ -110,9 +114,29 @@ async fn a_client_must_show_who_it_is_where_that_is_required() {
             })
             .collect();
         let fields = ("client-cert".to_owned(), own);
-        let expected: &[Vec<&(String, String)>] = if without { &[vec![&fields], vec![]] } else { &[vec![&fields]] };
+        let alice = || vec![&fields];
+        let expected = if without { vec![alice(), alice(), vec![]] } else { vec![alice(), alice()] };
         assert_eq!(told, expected, "{auth:?}");
     }
+}
+
+#[tokio::test]
+async fn websocket_passes_through_tls() {
+    let granted = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello";
+    let origin = Origin::start(|_, _| Reply::Bytes(granted.to_vec())).await;
+    let (folder, identity) = (tempfile::tempdir().unwrap(), Identity::new());
+    let door = Door::with(&[origin.address], |change| {
+        change.tls = Some(settings(vec![files(folder.path(), "site", &identity)]));
+        login(change).encode = Encode::None;
+    })
+    .await;
+    let stream = connect(&client(&identity.ca, HTTP1, None), door.https(), "127.0.0.1").await.unwrap();
+    let mut reader = Reader::new(stream);
+    let asked = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n";
+    reader.send(crate::support::wire::request("GET", "/api/user/login", asked, "")).await;
+    let (line, _) = reader.head().await.unwrap();
+    assert!(line.contains("101"), "{line}");
+    assert_eq!(reader.exactly(5).await.unwrap(), b"hello");
 }
 
 #[tokio::test]

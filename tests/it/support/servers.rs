@@ -16,6 +16,11 @@ pub fn elasticsearch() -> Option<String> {
     address("GOMS_TEST_ES", "Elasticsearch")
 }
 
+/// The path of a built h2spec.
+pub fn h2spec() -> Option<String> {
+    address("GOMS_TEST_H2SPEC", "h2spec")
+}
+
 fn address(variable: &str, server: &str) -> Option<String> {
     let address = std::env::var(variable).ok().filter(|address| !address.is_empty());
     if address.is_none() {
