@@ -65,7 +65,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let mut response = match steps.await {
             Ok(answer) => {
                 journal.answered(answer.head.status().as_u16());
-                deliver(finish.encode(answer), journal, in_flight)
+                deliver(asides.finish.encode(answer), journal, in_flight)
             }
             Err(failure) => {
                 note(&failure, &request, id);
