@@ -95,6 +95,13 @@ pub(super) fn put_terms(mapping: &mut Mapping, terms: &Terms) {
             put(mapping, key, fields(rules));
         }
     }
+    if let Some(settings) = &terms.compression {
+        let mut shown = Mapping::new();
+        put(&mut shown, "codings", texts(settings.codings.iter().map(|coding| coding.name())));
+        put(&mut shown, "minBytes", settings.least_bytes);
+        put(&mut shown, "types", texts(settings.types.iter()));
+        put(mapping, "compress", shown);
+    }
     if let Some(bytes) = terms.body_bytes {
         put(mapping, "bodyBytes", bytes);
     }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::cors;
 use super::decode::{At, Decoder, Field, Place, Table, size};
 use super::names::{shown, unknown};
 use super::rate;
+use super::{compress, cors};
 use crate::gateway::Terms;
 use crate::gateway::access::{Access, Ways, Who};
+use crate::gateway::compress::Compression;
 use crate::gateway::cors::Cors;
 use crate::gateway::fields::FieldRules;
 use crate::gateway::rate::{By, RateLimit};
@@ -17,7 +18,7 @@ use crate::upstream::headers;
 
 /// The keys of [`RawTerms`].
 pub(super) const KEYS: &[&str] =
-    &["auth", "allow", "deny", "rateLimit", "cors", "requestHeaders", "responseHeaders", "bodyBytes"];
+    &["auth", "allow", "deny", "rateLimit", "cors", "requestHeaders", "responseHeaders", "bodyBytes", "compress"];
 /// What takes back what would be inherited.
 pub(super) const NONE: &str = "none";
 
@@ -32,6 +33,7 @@ pub(super) struct RawTerms {
     request_fields: Option<FieldRules>,
     answer_fields: Option<FieldRules>,
     body_bytes: Option<usize>,
+    compression: Option<Option<Compression>>,
 }
 
 /// What is asked of clients where nothing else says so, and the ways that may be asked for.
@@ -58,6 +60,7 @@ impl RawTerms {
             request_fields: table.get("requestHeaders").map(|field| cors::fields(decoder, &field, passes_down)),
             answer_fields: table.get("responseHeaders").map(|field| cors::fields(decoder, &field, passes_up)),
             body_bytes: table.get("bodyBytes").and_then(|field| decoder.read(&field, size(0, u64::MAX))).map(to_usize),
+            compression: table.get("compress").map(|field| compress::read(decoder, &field)),
         }
     }
 
@@ -95,6 +98,7 @@ impl RawTerms {
             cors: cors.map(|cors| cors.value.clone()),
             request_fields: fields(|layer| &layer.request_fields),
             answer_fields: fields(|layer| &layer.answer_fields),
+            compression: layers.iter().find_map(|layer| layer.compression.clone()).flatten(),
             body_bytes: layers.iter().find_map(|layer| layer.body_bytes),
             rates,
             access: Access { ways, allow: allow.map(value), deny: deny.map(value) },

@@ -13,6 +13,7 @@ mod answer;
 mod body;
 mod client;
 mod cluster;
+pub mod compress;
 pub mod cors;
 mod explain;
 pub mod fields;

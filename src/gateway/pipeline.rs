@@ -29,7 +29,7 @@ use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
 use crate::registry::CatalogWatch;
 use crate::trace::{Origin, Recorder, TraceContext};
-use crate::upstream::{AnswerBody, Broken, CallError, Upstream, UpstreamRequest};
+use crate::upstream::{Broken, CallError, Upstream, UpstreamRequest};
 
 /// What a worker thread has at hand.
 pub(super) struct Worker {
@@ -65,7 +65,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let mut response = match steps.await {
             Ok(answer) => {
                 journal.answered(answer.head.status().as_u16());
-                deliver(answer, journal, in_flight)
+                deliver(asides.finish.encode(answer), journal, in_flight)
             }
             Err(failure) => {
                 note(&failure, &request, id);
@@ -189,24 +189,30 @@ fn deliver(answer: Answer, journal: Journal, in_flight: LoadGuard) -> HttpRespon
         Body::None => answer.head.set_body(BoxBody::new(actix_web::body::None::new())),
         Body::Whole(bytes) => answer.head.set_body(BoxBody::new(bytes)),
         Body::Passing(body) => {
-            let passing = Passing { body: *body, _journal: journal, _in_flight: in_flight };
+            let size = body.length().map_or(BodySize::Stream, BodySize::Sized);
+            let passing = Passing { body: *body, size, _journal: journal, _in_flight: in_flight };
+            answer.head.set_body(BoxBody::new(passing))
+        }
+        Body::Encoded(body) => {
+            let passing = Passing { body: *body, size: BodySize::Stream, _journal: journal, _in_flight: in_flight };
             answer.head.set_body(BoxBody::new(passing))
         }
     }
 }
 
 /// An answer's body on its way to the client, with what must last as long as it.
-struct Passing {
-    body: AnswerBody,
+struct Passing<B> {
+    body: B,
+    size: BodySize,
     _journal: Journal,
     _in_flight: LoadGuard,
 }
 
-impl MessageBody for Passing {
+impl<B: Stream<Item = Result<Bytes, Broken>> + Unpin> MessageBody for Passing<B> {
     type Error = Broken;
 
     fn size(&self) -> BodySize {
-        self.body.length().map_or(BodySize::Stream, BodySize::Sized)
+        self.size
     }
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {

@@ -289,7 +289,8 @@ registry: { namespace: go-ms, ttl: 30, interval: 10 }
         config.trace.redact.headers,
         ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"]
     );
-    assert_eq!((&config.call_keys, &config.gateway.call_keys), (&config.consumer.call_keys, &config.call_keys));
+    assert_eq!(config.call_keys, config.consumer.call_keys);
+    assert_eq!(config.call_keys[..], config.gateway.call_keys[..]);
     assert_eq!(config.registry.namespace, "go-ms");
     let config = load("callServiceKey: k", &[]).expect("good");
     assert!(matches!(&config.trace.transport, Transport::Direct { call_key: Some(key) } if key == "k"));

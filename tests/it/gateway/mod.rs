@@ -6,6 +6,7 @@ mod auth;
 mod bodies;
 mod breaker;
 mod canary;
+mod compression;
 mod cors;
 mod deadlines;
 mod drain;
