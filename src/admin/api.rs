@@ -48,11 +48,12 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/readyz", web::get().to(readyz))
         .route("/metrics", web::get().to(metrics))
         .route("/api/nodes", web::get().to(nodes))
-        .route("/api/cluster", web::get().to(cluster));
+        .route("/api/cluster", web::get().to(cluster))
+        .route("/api/routes", web::get().to(routes_in_force));
 }
 
 async fn index() -> HttpResponse {
-    text("goms admin port: /healthz /readyz /metrics /api/nodes /api/cluster\n".to_owned())
+    text("goms admin port: /healthz /readyz /metrics /api/nodes /api/cluster /api/routes\n".to_owned())
 }
 
 async fn healthz() -> HttpResponse {
@@ -81,6 +82,13 @@ async fn cluster(admin: web::Data<Admin>) -> HttpResponse {
     match catalog {
         Some(catalog) => HttpResponse::Ok().json(catalog.all().map(|node| shown(node)).collect::<Vec<_>>()),
         None => HttpResponse::ServiceUnavailable().body("the registry is not known yet\n"),
+    }
+}
+
+async fn routes_in_force(admin: web::Data<Admin>) -> HttpResponse {
+    match admin.inner.routes.get() {
+        Some(tell) => HttpResponse::Ok().json(tell()),
+        None => HttpResponse::NotFound().body("this process runs no gateway\n"),
     }
 }
 

@@ -4,7 +4,8 @@
 //!
 //! `/healthz` (the process lives), `/readyz` (200 while it takes requests; 503 with the reason before that, while it
 //! drains, and while a part says that it is of no use),
-//! `/metrics` (Prometheus), `/api/nodes` (the nodes of this process with their load), `/api/cluster` (the catalog).
+//! `/metrics` (Prometheus), `/api/nodes` (the nodes of this process with their load), `/api/cluster` (the catalog),
+//! `/api/routes` (what a gateway has in force).
 
 mod api;
 
@@ -12,7 +13,7 @@ pub use api::{NodeReport, Reported};
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
@@ -33,7 +34,11 @@ struct Inner {
     ready: AtomicBool,
     nodes: Mutex<Vec<OwnNode>>,
     checks: Mutex<Vec<Check>>,
+    routes: OnceLock<Tell>,
 }
+
+/// What a part tells of itself, as JSON.
+type Tell = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
 
 /// Why a part is of no use now, if so.
 type Check = Box<dyn Fn() -> Option<String> + Send>;
@@ -50,7 +55,14 @@ impl Admin {
     #[must_use]
     pub fn new(metrics: Metrics, catalog: CatalogWatch) -> Self {
         let ready = AtomicBool::new(false);
-        let inner = Inner { metrics, catalog, ready, nodes: Mutex::default(), checks: Mutex::default() };
+        let inner = Inner {
+            metrics,
+            catalog,
+            ready,
+            nodes: Mutex::default(),
+            checks: Mutex::default(),
+            routes: OnceLock::new(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -73,6 +85,13 @@ impl Admin {
     /// Has `/readyz` ask a part too: while it gives a reason the process is not ready.
     pub fn add_check(&self, check: impl Fn() -> Option<String> + Send + 'static) {
         self.inner.checks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(check));
+    }
+
+    /// What `/api/routes` tells; the first gateway of a process.
+    pub fn set_routes(&self, tell: impl Fn() -> serde_json::Value + Send + Sync + 'static) {
+        if self.inner.routes.set(Box::new(tell)).is_err() {
+            log::debug!("a process has two gateways, `/api/routes` tells of the first");
+        }
     }
 
     /// Why the process is not ready, if so; empty when it starts or ends.

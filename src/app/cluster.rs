@@ -49,6 +49,7 @@ pub async fn run(config: &Config, command: ClusterCommand) -> Result<(), AppErro
             services(&catalog, args.output);
             Ok(())
         }
+        ClusterCommand::Routes(args) => super::routes::run(&catalog, args.output).await,
         ClusterCommand::Watch(args) => watch(&*registry, args.output).await,
         ClusterCommand::Drain { node, undo } => {
             let id = find(&catalog, &node)?;

@@ -1,7 +1,5 @@
 //! `goms explain`.
 
-use serde_json::json;
-
 use super::{AppError, output, table};
 use crate::cli::ExplainArgs;
 use crate::config::{Config, format_duration};
@@ -18,7 +16,7 @@ pub fn run(config: &Config, args: ExplainArgs) -> Result<(), AppError> {
         explanation.tried.retain(|tried| tried.is_near);
     }
     if args.form.json() {
-        output::json(&as_json(&explanation));
+        output::json(&explanation.json());
     } else {
         output::text(&as_text(&explanation));
     }
@@ -96,27 +94,4 @@ fn outcome(taken: &Taken) -> Vec<(&'static str, String)> {
     };
     lines.extend(taken.terms.shown());
     lines
-}
-
-fn as_json(explanation: &Explanation) -> serde_json::Value {
-    let tried = explanation.tried.iter();
-    let tried: Vec<_> =
-        tried.map(|tried| json!({"name": tried.name, "path": tried.path, "refusal": tried.refusal})).collect();
-    let outcome = explanation.outcome.as_ref().ok().map(|taken| match &taken.outcome {
-        Outcome::Call(call) => {
-            let services = call.services.iter().map(|share| (share.group().to_owned(), share.weight.into()));
-            let services: serde_json::Map<String, serde_json::Value> = services.collect();
-            json!({"kind": "call", "services": services, "target": taken.target, "status": null})
-        }
-        Outcome::Redirect(redirect) => {
-            json!({"kind": "redirect", "services": null, "target": taken.target, "status": redirect.status})
-        }
-        Outcome::Respond(respond) => {
-            json!({"kind": "respond", "services": null, "target": null, "status": respond.status})
-        }
-    });
-    let terms = explanation.outcome.as_ref().map(|taken| taken.terms.shown()).unwrap_or_default();
-    let terms: serde_json::Map<String, serde_json::Value> =
-        terms.into_iter().map(|(key, what)| (key.to_owned(), what.into())).collect();
-    json!({"tried": tried, "outcome": outcome, "terms": terms, "error": explanation.outcome.as_ref().err()})
 }

@@ -5,6 +5,7 @@ use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
 use super::{AppError, reload};
 use crate::balance::Balancer;
+use crate::config::shown_routes;
 use crate::gateway;
 use crate::listener::{Doors, Tls};
 
@@ -47,6 +48,8 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     if let Some(tls) = &tls {
         tls.follow(&process.background);
     }
+    let shown = live.clone();
+    process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());
     reload::follow(process, live, balancer, tls)?;
     let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));

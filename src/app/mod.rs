@@ -14,6 +14,7 @@ mod ports;
 mod process;
 mod reload;
 mod roles;
+mod routes;
 mod rpc;
 mod service;
 mod table;

@@ -269,6 +269,15 @@ JSON: as of `goms cluster status`.")]
     /// Every service
     #[command(after_help = "JSON: an array of {service, nodes, ready, versions}; versions is an array of text.")]
     Services(OutputArgs),
+    /// The routes that the gateways have in force, in the order in which they are tried
+    #[command(after_help = "Examples:
+  goms cluster routes
+  goms cluster routes --output json
+
+Asks the admin ports of the gateways, so it shows what a reload put in force. `goms explain` says which route takes a request.
+
+JSON: an array of {gateway, routes}; routes as in the config, with every policy.")]
+    Routes(OutputArgs),
     /// Nodes that join, leave and drain, as it happens
     #[command(
         after_help = "JSON: an object a line, {timeMs, service, node, change}; change is join, leave, ready, draining or stale."

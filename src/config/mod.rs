@@ -7,6 +7,7 @@
 
 mod address;
 mod auth;
+mod cors;
 mod decode;
 mod environment;
 mod fault;
@@ -34,6 +35,7 @@ pub use address::{Listen, app_url, host_port};
 pub use fault::{ConfigErrors, Fault};
 pub use flags::{CommonFlags, GatewayFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use names::service_name;
+pub use print::routes as shown_routes;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
 
 use crate::balance::Selector;

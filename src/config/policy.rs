@@ -178,7 +178,7 @@ pub(super) fn methods(decoder: &mut Decoder, table: &Table<'_>) -> Vec<String> {
 }
 
 /// Reads a method, in any case.
-fn method(text: &str) -> Result<String, String> {
+pub(super) fn method(text: &str) -> Result<String, String> {
     let upper = text.to_uppercase();
     if METHODS.contains(&upper.as_str()) { Ok(upper) } else { Err(unknown("method", text, &METHODS)) }
 }

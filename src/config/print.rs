@@ -13,7 +13,7 @@ use super::routes::COMPARES;
 use super::units::format_duration;
 use super::{Config, LogFormat};
 use super::{tls, upstream};
-use crate::gateway::{Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share};
+use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
@@ -278,6 +278,12 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(&mut retry, "nonIdempotent", policy.retry_non_idempotent);
     put(&mut retry, "backoff", duration(policy.backoff));
     put(mapping, "retry", retry);
+}
+
+/// Every route of a gateway as a config would write it, in the order in which they are tried.
+#[must_use]
+pub fn routes(settings: &gateway::Settings) -> Vec<Mapping> {
+    settings.rules().iter().map(route).collect()
 }
 
 fn put_fallback(mapping: &mut Mapping, fallback: Option<&Fallback>) {

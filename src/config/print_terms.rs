@@ -6,6 +6,8 @@ use super::auth::ALGORITHMS;
 use super::print::{REDACTED, duration, name_of, put, texts};
 use crate::gateway::Terms;
 use crate::gateway::access::{ApiKeys, JwksPlace, Jwt, JwtKey, KeyPlace, Proof, Way, Ways, Who};
+use crate::gateway::cors::Cors;
+use crate::gateway::fields::FieldRules;
 use crate::gateway::rate::RateLimit;
 
 /// `auth`.
@@ -85,6 +87,49 @@ pub(super) fn put_terms(mapping: &mut Mapping, terms: &Terms) {
     if !terms.rates.is_empty() {
         put(mapping, "rateLimit", terms.rates.iter().map(|limit| Value::from(rate(limit))).collect::<Vec<_>>());
     }
+    if let Some(settings) = &terms.cors {
+        put(mapping, "cors", cors(settings));
+    }
+    for (key, rules) in [("requestHeaders", &terms.request_fields), ("responseHeaders", &terms.answer_fields)] {
+        if !rules.is_empty() {
+            put(mapping, key, fields(rules));
+        }
+    }
+    if let Some(bytes) = terms.body_bytes {
+        put(mapping, "bodyBytes", bytes);
+    }
+}
+
+fn cors(settings: &Cors) -> Mapping {
+    let mut shown = Mapping::new();
+    put(&mut shown, "origins", texts(settings.origins.iter()));
+    if let Some(methods) = &settings.methods {
+        put(&mut shown, "methods", texts(methods.iter()));
+    }
+    match &settings.headers {
+        Some(headers) => put(&mut shown, "headers", texts(headers.iter())),
+        None => put(&mut shown, "headers", "*"),
+    }
+    put(&mut shown, "expose", texts(settings.expose.iter()));
+    put(&mut shown, "credentials", settings.credentials);
+    put(&mut shown, "maxAge", duration(settings.max_age));
+    shown
+}
+
+fn fields(rules: &FieldRules) -> Mapping {
+    let pairs = |list: &[(String, String)]| -> Mapping {
+        let mut shown = Mapping::new();
+        for (name, _) in list {
+            let values = list.iter().filter(|(other, _)| other == name).map(|(_, value)| value);
+            put(&mut shown, name, texts(values));
+        }
+        shown
+    };
+    let mut shown = Mapping::new();
+    put(&mut shown, "remove", texts(rules.remove.iter()));
+    put(&mut shown, "set", pairs(&rules.set));
+    put(&mut shown, "add", pairs(&rules.add));
+    shown
 }
 
 fn rate(limit: &RateLimit) -> Mapping {

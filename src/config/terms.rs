@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::decode::{At, Decoder, Field, Place, Table};
+use super::cors;
+use super::decode::{At, Decoder, Field, Place, Table, size};
 use super::names::{shown, unknown};
 use super::rate;
 use crate::gateway::Terms;
 use crate::gateway::access::{Access, Ways, Who};
+use crate::gateway::cors::Cors;
+use crate::gateway::fields::FieldRules;
 use crate::gateway::rate::{By, RateLimit};
+use crate::upstream::headers;
 
 /// The keys of [`RawTerms`].
-pub(super) const KEYS: &[&str] = &["auth", "allow", "deny", "rateLimit"];
+pub(super) const KEYS: &[&str] =
+    &["auth", "allow", "deny", "rateLimit", "cors", "requestHeaders", "responseHeaders", "bodyBytes"];
 /// What takes back what would be inherited.
 pub(super) const NONE: &str = "none";
 
@@ -23,6 +28,10 @@ pub(super) struct RawTerms {
     allow: Option<Option<At<Who>>>,
     deny: Option<Option<At<Who>>>,
     rates: Option<Vec<At<RateLimit>>>,
+    cors: Option<Option<At<Cors>>>,
+    request_fields: Option<FieldRules>,
+    answer_fields: Option<FieldRules>,
+    body_bytes: Option<usize>,
 }
 
 /// What is asked of clients where nothing else says so, and the ways that may be asked for.
@@ -45,6 +54,10 @@ impl RawTerms {
             allow: or_none(decoder, table.get("allow"), who),
             deny: or_none(decoder, table.get("deny"), who),
             rates: table.get("rateLimit").map(|field| rate::read(decoder, &field)),
+            cors: or_none(decoder, table.get("cors"), cors::read),
+            request_fields: table.get("requestHeaders").map(|field| cors::fields(decoder, &field, passes_down)),
+            answer_fields: table.get("responseHeaders").map(|field| cors::fields(decoder, &field, passes_up)),
+            body_bytes: table.get("bodyBytes").and_then(|field| decoder.read(&field, size(0, u64::MAX))).map(to_usize),
         }
     }
 
@@ -73,9 +86,33 @@ impl RawTerms {
             once(decoder, &rate.place, "counts by caller, and nobody is asked who it is; set `auth` too");
         }
         let rates = rates.iter().map(|rate| rate.value.clone()).collect();
+        let cors = layers.iter().find_map(|layer| layer.cors.as_ref()).and_then(Option::as_ref);
+        let fields = |of: fn(&Self) -> &Option<FieldRules>| {
+            layers.iter().find_map(|layer| of(layer).as_ref()).cloned().unwrap_or_default()
+        };
         let value = |who: &At<Who>| who.value.clone();
-        Terms { rates, access: Access { ways, allow: allow.map(value), deny: deny.map(value) } }
+        Terms {
+            cors: cors.map(|cors| cors.value.clone()),
+            request_fields: fields(|layer| &layer.request_fields),
+            answer_fields: fields(|layer| &layer.answer_fields),
+            body_bytes: layers.iter().find_map(|layer| layer.body_bytes),
+            rates,
+            access: Access { ways, allow: allow.map(value), deny: deny.map(value) },
+        }
     }
+}
+
+fn passes_down(name: &str) -> bool {
+    headers::passes_down(name, std::iter::empty())
+}
+
+fn passes_up(name: &str) -> bool {
+    headers::passes_up(name, std::iter::empty()) && name != "x-request-id"
+}
+
+/// A limit that a 32-bit machine cannot reach is none.
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// An upstream's terms are looked at for each of its routes.

@@ -15,7 +15,7 @@ use super::respond::Failure;
 use super::{Encode, Limits, form};
 use crate::trace::TraceBody;
 use crate::upgrade;
-use crate::upstream::RequestBody;
+use crate::upstream::{CallError, HttpError, RequestBody};
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -28,7 +28,7 @@ pub(super) struct Prepared {
     pub shown: TraceBody,
 }
 
-/// Reads the body as far as the encoding asks for it.
+/// Reads the body as far as the encoding asks for it. `most` is how many bytes it may have where the route says so.
 ///
 /// # Errors
 /// 400 malformed, 408 too slow, 413 too long, 415 of a type that cannot be read.
@@ -37,6 +37,7 @@ pub(super) async fn prepare(
     payload: Payload,
     encode: Encode,
     limits: &Limits,
+    most: Option<usize>,
 ) -> Result<Prepared, Failure> {
     let has_body = has_body(request, &payload);
     if upgrade::is_ambiguous(request, has_body) {
@@ -48,10 +49,17 @@ pub(super) async fn prepare(
         return Ok(Prepared { body, content_type: None, shown: TraceBody::None });
     }
     if encode == Encode::None {
-        let body = if has_body { stream(request, payload, limits.body_timeout) } else { RequestBody::Empty };
+        if let Some(limit) = most.filter(|most| announced(request).is_some_and(|length| length > *most as u64)) {
+            return Err(Failure::BodyTooLong { limit });
+        }
+        let body = if has_body { stream(request, payload, limits.body_timeout, most) } else { RequestBody::Empty };
         return Ok(Prepared { body, content_type: None, shown: TraceBody::None });
     }
-    let raw = if has_body { read(request, payload, limits).await? } else { Bytes::new() };
+    let raw = if has_body {
+        read(request, payload, most.unwrap_or(limits.body_bytes), limits.body_timeout).await?
+    } else {
+        Bytes::new()
+    };
     if raw.is_empty() && !takes_body(request.method().as_str()) {
         return Ok(Prepared { body: RequestBody::Empty, content_type: None, shown: TraceBody::None });
     }
@@ -80,8 +88,7 @@ fn takes_body(method: &str) -> bool {
     !["GET", "HEAD", "DELETE", "OPTIONS", "TRACE"].contains(&method)
 }
 
-async fn read(request: &HttpRequest, mut payload: Payload, limits: &Limits) -> Result<Bytes, Failure> {
-    let limit = limits.body_bytes;
+async fn read(request: &HttpRequest, mut payload: Payload, limit: usize, within: Duration) -> Result<Bytes, Failure> {
     if announced(request).is_some_and(|length| length > limit as u64) {
         return Err(Failure::BodyTooLong { limit });
     }
@@ -105,9 +112,9 @@ async fn read(request: &HttpRequest, mut payload: Payload, limits: &Limits) -> R
         }
         Ok(if all.is_empty() { first } else { all.freeze() })
     };
-    match tokio::time::timeout(limits.body_timeout, collect).await {
+    match tokio::time::timeout(within, collect).await {
         Ok(collected) => collected,
-        Err(_) => Err(Failure::SlowBody(limits.body_timeout)),
+        Err(_) => Err(Failure::SlowBody(within)),
     }
 }
 
@@ -115,12 +122,34 @@ fn broken(error: &PayloadError) -> Failure {
     Failure::BadRequest(format!("the body cannot be read: {error}"))
 }
 
-fn stream(request: &HttpRequest, payload: Payload, stall: Duration) -> RequestBody {
-    let parts = futures_util::stream::unfold(Some(payload), move |payload| async move {
-        let mut payload = payload?;
+/// A body that is passed on turned out to be longer than its route takes.
+#[derive(Debug, thiserror::Error)]
+#[error("it has more than {limit} bytes")]
+struct TooLong {
+    limit: usize,
+}
+
+/// Says whose fault it is that a call failed: a body that was too long is told as such.
+pub(super) fn blame(error: CallError) -> Failure {
+    match &error {
+        CallError::Body(HttpError::Body(cause)) => match cause.downcast_ref::<TooLong>() {
+            Some(TooLong { limit }) => Failure::BodyTooLong { limit: *limit },
+            None => Failure::Call(error),
+        },
+        _ => Failure::Call(error),
+    }
+}
+
+fn stream(request: &HttpRequest, payload: Payload, stall: Duration, most: Option<usize>) -> RequestBody {
+    let room = most.unwrap_or(usize::MAX);
+    let parts = futures_util::stream::unfold(Some((payload, room)), move |state| async move {
+        let (mut payload, room) = state?;
         match tokio::time::timeout(stall, payload.next()).await {
             Ok(None) => None,
-            Ok(Some(Ok(part))) => Some((Ok(part), Some(payload))),
+            Ok(Some(Ok(part))) => match (room.checked_sub(part.len()), most) {
+                (None, Some(limit)) => Some((Err(TooLong { limit }.into()), None)),
+                (left, _) => Some((Ok(part), Some((payload, left.unwrap_or(usize::MAX))))),
+            },
             Ok(Some(Err(error))) => Some((Err(error.into()), None)),
             Err(late) => Some((Err(late.into()), None)),
         }

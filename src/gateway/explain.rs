@@ -1,6 +1,9 @@
 //! Why a request takes the route that it takes.
 
+use std::borrow::Cow;
+
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
 
 use super::access::Ways;
 use super::keeper::Kept;
@@ -87,36 +90,68 @@ pub fn explain(settings: &Settings, question: &Question) -> Result<Explanation, 
         headers: &headers,
         query: &question.query,
     };
-    let mut tried = Vec::new();
-    for route in routes.all() {
-        let refusal = route.when.check(&asked).err();
-        let is_last = refusal.is_none();
-        tried.push(Tried {
-            name: route.name.to_string(),
-            path: route.when.path.as_str().to_owned(),
-            is_near: route.when.path.find(&path).is_some(),
-            refusal: refusal.map(|refusal| refusal.to_string()),
-        });
-        if is_last {
-            break;
+    Ok(Explanation::of(&routes, &asked))
+}
+
+impl Explanation {
+    pub(super) fn of(routes: &Routes, asked: &Asked<'_>) -> Self {
+        let mut tried = Vec::new();
+        for route in routes.all() {
+            let refusal = route.when.check(asked).err();
+            let is_last = refusal.is_none();
+            tried.push(Tried {
+                name: route.name.to_string(),
+                path: route.when.path.as_str().to_owned(),
+                is_near: route.when.path.find(asked.path).is_some(),
+                refusal: refusal.map(|refusal| refusal.to_string()),
+            });
+            if is_last {
+                break;
+            }
         }
+        let outcome = match routes.find(asked) {
+            Ok((route, found)) => {
+                let target = match &route.then {
+                    Outcome::Call(call) => call
+                        .rewrite
+                        .as_ref()
+                        .map_or(Cow::Borrowed(asked.path), |rewrite| rewrite.fill(&found))
+                        .into_owned(),
+                    Outcome::Redirect(redirect) => redirect.to.fill(&found).into_owned(),
+                    Outcome::Respond(_) => String::new(),
+                };
+                Ok(Taken {
+                    outcome: route.then.clone(),
+                    target: Some(target).filter(|target| !target.is_empty()),
+                    terms: route.terms.clone(),
+                })
+            }
+            Err(failure) => Err(failure.to_string()),
+        };
+        Self { tried, outcome }
     }
-    let outcome = match routes.find(&asked) {
-        Ok((route, found)) => {
-            let target = match &route.then {
-                Outcome::Call(call) => {
-                    call.rewrite.as_ref().map_or(path.clone(), |rewrite| rewrite.fill(&found)).into_owned()
-                }
-                Outcome::Redirect(redirect) => redirect.to.fill(&found).into_owned(),
-                Outcome::Respond(_) => String::new(),
-            };
-            Ok(Taken {
-                outcome: route.then.clone(),
-                target: Some(target).filter(|target| !target.is_empty()),
-                terms: route.terms.clone(),
-            })
-        }
-        Err(failure) => Err(failure.to_string()),
-    };
-    Ok(Explanation { tried, outcome })
+
+    /// `{tried: [{name, path, refusal}], outcome: {kind, services, target, status}, terms, error}`.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let tried = self.tried.iter();
+        let tried: Vec<_> =
+            tried.map(|tried| json!({"name": tried.name, "path": tried.path, "refusal": tried.refusal})).collect();
+        let outcome = self.outcome.as_ref().ok().map(|taken| match &taken.outcome {
+            Outcome::Call(call) => {
+                let services = call.services.iter().map(|share| (share.group().to_owned(), share.weight.into()));
+                let services: Map<String, Value> = services.collect();
+                json!({"kind": "call", "services": services, "target": taken.target, "status": null})
+            }
+            Outcome::Redirect(redirect) => {
+                json!({"kind": "redirect", "services": null, "target": taken.target, "status": redirect.status})
+            }
+            Outcome::Respond(respond) => {
+                json!({"kind": "respond", "services": null, "target": null, "status": respond.status})
+            }
+        });
+        let terms = self.outcome.as_ref().map(|taken| taken.terms.shown()).unwrap_or_default();
+        let terms: Map<String, Value> = terms.into_iter().map(|(key, what)| (key.to_owned(), what.into())).collect();
+        json!({"tried": tried, "outcome": outcome, "terms": terms, "error": self.outcome.as_ref().err()})
+    }
 }

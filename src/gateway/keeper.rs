@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
 
 use super::access::{Gate, Known, Sources};
+use super::answer::{Answer, Body};
+use super::cors::Cors;
 use super::rate::{By, Limiters, Rates, Subject, Told};
 use super::respond::{Denied, Failure};
-use super::{Rule, Terms};
+use super::{Rule, Terms, fields};
 use crate::metrics::Metrics;
 use crate::upstream::headers;
 
@@ -29,6 +31,12 @@ pub(super) struct Kept {
 pub(super) struct Keeper {
     gate: Option<Gate>,
     rates: Option<Rates>,
+    cors: Option<Cors>,
+    /// What the route takes; empty: any.
+    methods: Vec<String>,
+    request_fields: Option<fields::InForce>,
+    answer_fields: Option<fields::InForce>,
+    body_bytes: Option<usize>,
     /// Headers that only this gateway sends; in lower case.
     own_headers: Vec<String>,
 }
@@ -44,11 +52,22 @@ pub(super) struct Passage<'r> {
 
 /// What an answer gets, whichever it is.
 #[derive(Default)]
-pub(super) struct Finish {
+pub(super) struct Finish<'t> {
     fields: Vec<(HeaderName, HeaderValue)>,
+    keeper: Option<&'t Keeper>,
+    /// Of the page that asks.
+    origin: Option<HeaderValue>,
 }
 
-impl Finish {
+impl<'t> Finish<'t> {
+    /// The answer will be one of this route.
+    pub fn begin(&mut self, keeper: &'t Keeper, request: &HttpRequest) {
+        self.keeper = Some(keeper);
+        if keeper.cors.is_some() {
+            self.origin = request.headers().get(ORIGIN).cloned();
+        }
+    }
+
     fn field(&mut self, name: HeaderName, value: &str) {
         // no limit has a name with control characters
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -60,6 +79,13 @@ impl Finish {
     pub fn dress(self, headers: &mut HeaderMap) {
         for (name, value) in self.fields {
             headers.insert(name, value);
+        }
+        let Some(keeper) = self.keeper else { return };
+        if let Some(cors) = &keeper.cors {
+            cors.dress(self.origin.as_ref(), headers);
+        }
+        if let Some(rules) = &keeper.answer_fields {
+            rules.answer(headers);
         }
     }
 }
@@ -83,7 +109,18 @@ impl Keeper {
             gate: Gate::new(&terms.access, known),
             rates: Rates::new(&terms.rates, &rule.name, &kept.limiters, refused),
             own_headers: known.own_headers.clone(),
+            cors: terms.cors.clone(),
+            methods: rule.when.methods.clone(),
+            request_fields: fields::InForce::new(&terms.request_fields),
+            answer_fields: fields::InForce::new(&terms.answer_fields),
+            body_bytes: terms.body_bytes,
         })
+    }
+
+    /// Answers a browser that asks whether a page may ask; `None`: the service does.
+    pub fn preflight(&self, request: &HttpRequest) -> Option<Result<Answer, Failure>> {
+        let answer = self.cors.as_ref()?.preflight(request, &self.methods);
+        Some(answer.map(|head| Answer { head, body: Body::None }).map_err(|why| Denied::Origin(why).into()))
     }
 
     /// Lets a request in. What is limited by address comes before any proof, so that guessing is; the rest after it, so that
@@ -95,7 +132,7 @@ impl Keeper {
         &'r self,
         request: &'r HttpRequest,
         client: IpAddr,
-        finish: &mut Finish,
+        finish: &mut Finish<'_>,
     ) -> Result<Passage<'r>, Failure> {
         let query = request.query_string();
         let mut passage = Passage { keeper: Some(self), query: Cow::Borrowed(query), told: Vec::new() };
@@ -124,7 +161,7 @@ impl Keeper {
         by: By,
         subject: impl FnOnce() -> Subject,
         told: &mut Told,
-        finish: &mut Finish,
+        finish: &mut Finish<'_>,
     ) -> Result<(), Failure> {
         let Some(rates) = self.rates.as_ref().filter(|rates| rates.has(by)) else { return Ok(()) };
         rates.take(by, &subject(), told).map_err(|(limit, used_up)| {
@@ -133,7 +170,7 @@ impl Keeper {
         })
     }
 
-    fn tell(&self, told: &Told, finish: &mut Finish) {
+    fn tell(&self, told: &Told, finish: &mut Finish<'_>) {
         if let Some(rates) = &self.rates {
             finish.field(RATE_LIMIT, &told.0);
             finish.field(RATE_LIMIT_POLICY, rates.policy());
@@ -158,6 +195,15 @@ impl<'r> Passage<'r> {
         let sent = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let Some(keeper) = self.keeper else { return sent.collect() };
         let told = self.told.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        sent.filter(|(name, value)| !keeper.hides(name, value)).chain(told).collect()
+        let mut fields: Vec<_> = sent.filter(|(name, value)| !keeper.hides(name, value)).chain(told).collect();
+        if let Some(rules) = &keeper.request_fields {
+            rules.request(&mut fields);
+        }
+        fields
+    }
+
+    /// How many bytes the body may have where the route says so.
+    pub fn body_bytes(&self) -> Option<usize> {
+        self.keeper.and_then(|keeper| keeper.body_bytes)
     }
 }

@@ -304,6 +304,7 @@ impl Owned {
                 host: &forwarded.host,
                 certificate: forwarded.certificate.as_deref(),
             }),
+            tries: None,
         };
         let answer = upstream.call(group, None, request, policy).await.map_err(|error| error.to_string())?;
         let answer = answer::make(answer, form, self.method == "HEAD").await.map_err(|error| error.to_string())?;

@@ -16,13 +16,14 @@ use futures_util::Stream;
 
 use super::answer::{self, Answer, Body};
 use super::client::{self, Teller};
+use super::inside::Inside;
 use super::journal::Journal;
 use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
-use super::{body, cluster, limit, pattern};
+use super::{body, cluster, cors, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
@@ -57,9 +58,11 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
         client::settle(&request, &table.settings.trusted_proxies);
-        let mut finish = Finish::default();
+        let inside = Inside::asked(&request, &table.settings.call_keys);
+        let mut asides = Asides { finish: Finish::default(), inside };
         let mut journal = Journal::begin(&worker, &table, &request, &mut context);
-        let mut response = match steps(&worker, &table, &request, payload, &context, &mut journal, &mut finish).await {
+        let steps = steps(&worker, &table, &request, payload, &context, &mut journal, &mut asides);
+        let mut response = match steps.await {
             Ok(answer) => {
                 journal.answered(answer.head.status().as_u16());
                 deliver(answer, journal, in_flight)
@@ -71,8 +74,11 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
                 failure.answer(table.routes.form(&Asked::new(&request, &path)), wants_problem(&request), id)
             }
         };
-        finish.dress(response.headers_mut());
-        response
+        asides.finish.dress(response.headers_mut());
+        match asides.inside {
+            None => response,
+            Some(inside) => inside.tell(&worker, &table, &request, &response),
+        }
     };
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
@@ -83,21 +89,42 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     response
 }
 
-async fn steps(
+/// What comes of a request beside its answer.
+struct Asides<'t> {
+    finish: Finish<'t>,
+    inside: Option<Box<Inside>>,
+}
+
+async fn steps<'t>(
     worker: &Worker,
-    table: &Table,
+    table: &'t Table,
     request: &HttpRequest,
     payload: Payload,
     context: &TraceContext,
     journal: &mut Journal,
-    finish: &mut Finish,
+    asides: &mut Asides<'t>,
 ) -> Result<Answer, Failure> {
+    let Asides { finish, inside } = asides;
     let limits = &table.settings.limits;
 
     // where to
     let path = route::unambiguous(request.path(), route::host_of(request))?;
-    let (route, found) = table.routes.find(&Asked::new(request, &path))?;
+    let asked = Asked::new(request, &path);
+    if let Some(method) = cors::asked_method(request) {
+        // a browser asks whether a page may ask
+        let meant = Asked { method, ..Asked::new(request, &path) };
+        if let Ok((route, _)) = table.routes.find(&meant)
+            && let Some(answer) = route.keeper.as_ref().and_then(|keeper| keeper.preflight(request))
+        {
+            journal.routed(route);
+            return answer;
+        }
+    }
+    let (route, found) = table.routes.find(&asked)?;
     journal.routed(route);
+    if let Some(keeper) = &route.keeper {
+        finish.begin(keeper, request);
+    }
 
     // whether it may
     limit::check_headers(request.headers(), limits)?;
@@ -114,7 +141,7 @@ async fn steps(
     };
 
     // with what
-    let prepared = body::prepare(request, payload, call.encode, limits).await?;
+    let prepared = body::prepare(request, payload, call.encode, limits, passage.body_bytes()).await?;
     journal.started(prepared.shown);
 
     // the call
@@ -130,6 +157,7 @@ async fn steps(
         context,
         call_key: table.settings.call_keys.first().map(String::as_str),
         forwarded: Some(teller.forwarded()),
+        tries: inside.as_ref().map(|inside| &inside.tries),
     };
     let copy = route.mirror.as_ref().and_then(|mirror| mirror.reflect(&worker.upstream, &sent, call));
     let fallback = match &call.fallback {
@@ -143,7 +171,7 @@ async fn steps(
             _ if matches!(error, CallError::NoNode(_)) && worker.catalog.borrow().is_none() => {
                 return Err(Failure::NotKnownYet);
             }
-            _ => return Err(Failure::Call(error)),
+            _ => return Err(body::blame(error)),
         },
     };
 

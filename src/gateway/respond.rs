@@ -67,6 +67,8 @@ pub(super) enum Denied {
     Untellable { header: String },
     #[error("too many requests, {limit} may come; try again in {retry_after_secs} s")]
     Rate { limit: String, retry_after_secs: u64 },
+    #[error("{0}")]
+    Origin(&'static str),
     #[error("too many passwords are being checked; try again in a second")]
     PasswordsBusy,
     #[error("the keys that tokens are checked with could not be read yet; try again in a second")]
@@ -77,7 +79,7 @@ impl Denied {
     fn status(&self) -> StatusCode {
         match self {
             Self::Unproven { .. } => StatusCode::UNAUTHORIZED,
-            Self::Caller { .. } | Self::Address | Self::Untellable { .. } => StatusCode::FORBIDDEN,
+            Self::Caller { .. } | Self::Address | Self::Untellable { .. } | Self::Origin(_) => StatusCode::FORBIDDEN,
             Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::PasswordsBusy | Self::KeysAway => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -166,6 +166,7 @@ impl Calls {
             context: trace,
             call_key: self.call_key.as_deref(),
             forwarded: None,
+            tries: None,
         };
         let answer = self
             .upstream

@@ -4,7 +4,7 @@
 //! twice is harmless: an idempotent method (RFC 9110 section 9.2.2), or a policy that says so.
 
 use std::borrow::Cow;
-use std::cell::LazyCell;
+use std::cell::{LazyCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::http1::{
 use super::{CallError, Policy, headers};
 use crate::backoff::Backoff;
 use crate::balance::{Balancer, LocalBalancer, Permit};
+use crate::causes;
 use crate::metrics::Metrics;
 use crate::registry::Node;
 use crate::trace::context::TraceContext;
@@ -66,6 +67,35 @@ pub struct UpstreamRequest<'a> {
     pub call_key: Option<&'a str>,
     /// Who asked, for `X-Forwarded-*` and the source-hash picker.
     pub forwarded: Option<Forwarded<'a>>,
+    /// Where each try is noted, if anywhere.
+    pub tries: Option<&'a Tries>,
+}
+
+/// The tries of a request, in their order.
+pub type Tries = RefCell<Vec<Try>>;
+
+/// What became of a try.
+#[derive(Clone, Debug)]
+pub struct Try {
+    /// Which service (or part of it) was called.
+    pub service: String,
+    /// `ip:rpc_ip:http`; `None` where there was nobody to call.
+    pub node: Option<String>,
+    /// The status of its answer, or what went wrong.
+    pub result: String,
+    /// Up to the answer's head.
+    pub took: Duration,
+}
+
+impl UpstreamRequest<'_> {
+    fn note(&self, service: &str, node: Option<&Node>, began: Option<Instant>, result: impl FnOnce() -> String) {
+        if let Some(tries) = self.tries {
+            let (node, took) =
+                (node.map(|node| node.id.to_string()), began.map_or(Duration::ZERO, |began| began.elapsed()));
+            let tried = Try { service: service.to_owned(), node, result: result(), took };
+            tries.borrow_mut().push(tried);
+        }
+    }
 }
 
 /// Who asked, as the gateway saw it.
@@ -169,8 +199,12 @@ impl Upstream {
         loop {
             let permit = match self.balancer.acquire(service, client_ip, &tried).await {
                 Ok(permit) => permit,
-                Err(error) => return Err(before.unwrap_or_else(|| error.into())),
+                Err(error) => {
+                    request.note(service, None, None, || error.to_string());
+                    return Err(before.unwrap_or_else(|| error.into()));
+                }
             };
+            let began = request.tries.map(|_| Instant::now());
             let node = permit.node().clone();
             // the wait before another try, where there may be one
             let mut again = |costs: bool| {
@@ -184,6 +218,7 @@ impl Upstream {
             let (wait, failure) = match self.try_until(end, request, body, &node, policy).await {
                 Ok(answer) => {
                     let status = answer.head.status();
+                    request.note(service, Some(&node), began, || status.to_string());
                     permit.answered(status);
                     let is_wanted = !may_repeat || !policy.retry_status.contains(&status);
                     let Some(wait) = (if is_wanted { None } else { again(true) }) else {
@@ -194,6 +229,7 @@ impl Upstream {
                     (wait, None)
                 }
                 Err(error) => {
+                    request.note(service, Some(&node), began, || causes::chain(&error));
                     match &error {
                         CallError::Unreachable { .. } => permit.refused(),
                         CallError::Broken { .. } | CallError::Deadline { .. } => permit.failed(),

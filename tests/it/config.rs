@@ -4,6 +4,7 @@ mod auth;
 mod doors;
 mod rates;
 mod routes;
+mod terms;
 mod upstream;
 
 use std::path::{Path, PathBuf};

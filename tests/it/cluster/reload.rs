@@ -1,7 +1,7 @@
 //! A changed config file is taken over while requests go on.
 
 use super::{gateway, service};
-use crate::support::goms::{Folder, Goms};
+use crate::support::goms::{Folder, Goms, run};
 use crate::support::http::{get, wait_for_status};
 use crate::support::load::Load;
 
@@ -32,6 +32,15 @@ fn a_good_config_is_taken_over_and_a_bad_one_is_told_and_changes_nothing() {
     gateway.wait_for("config reloaded");
     wait_for_status(&address, "/hello", 200);
     assert_eq!(metric(&gateway, "goms_config_last_reload_successful"), "1");
+    let shown = run(folder.path(), &["cluster", "routes"]);
+    let lines = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let lines: Vec<Vec<&str>> = lines.lines().map(|line| line.split_whitespace().collect()).collect();
+    let expected = [
+        vec!["ROUTE", "TAKES", "DOES"],
+        vec!["/hello", "/hello", "answers", "200"],
+        vec!["user/login", "/api/user/login", "user", "/login"],
+    ];
+    assert_eq!(lines, expected, "{shown:?}");
 
     let bad = format!("{CONFIG}routes: [{{ match: {{ path: hello }}, respond: {{ body: two }} }}]\n");
     folder.write("config.yml", &bad);

@@ -1,0 +1,71 @@
+//! `cors`, header rules, `bodyBytes` of a config file.
+
+use super::{faults, load, yaml};
+use goms::gateway::Terms;
+
+const TEXT: &str = r#"
+defaults: { cors: "https://a.test", responseHeaders: { set: { x-frame-options: DENY } }, bodyBytes: 1MiB }
+upstreams: { user: { cors: { origins: [https://*.b.test], methods: [get], headers: [X-A], expose: [x-b], maxAge: 1h } } }
+services:
+  user: { login: /login, none: { path: /none, cors: none, responseHeaders: {}, bodyBytes: 5 } }
+  order: { submit: { path: /submit, requestHeaders: { remove: [x-a], set: { X-B: 1 }, add: { x-c: [a, "b c"] } } } }
+"#;
+
+#[test]
+fn each_key_is_looked_up_and_printed() {
+    let config = load(TEXT, &[]).unwrap_or_else(|errors| panic!("{errors}"));
+    let terms =
+        |service: &str, action: &str| -> Terms { config.gateway.services[service].actions[action].terms.clone() };
+    let login = terms("user", "login");
+    let cors = login.cors.unwrap();
+    assert_eq!(
+        (cors.origins[0].to_string(), cors.methods),
+        ("https://*.b.test".to_owned(), Some(vec!["GET".to_owned()]))
+    );
+    assert_eq!((cors.headers, cors.max_age.as_secs()), (Some(vec!["x-a".to_owned()]), 3600));
+    assert_eq!((login.answer_fields.set.len(), login.body_bytes), (1, Some(1 << 20)));
+    let none = terms("user", "none");
+    assert!(none.cors.is_none() && none.answer_fields.is_empty() && none.body_bytes == Some(5));
+    let submit = terms("order", "submit");
+    assert_eq!(submit.cors.unwrap().origins[0].to_string(), "https://a.test");
+    assert_eq!(submit.request_fields.add.len(), 2);
+    let printed = yaml(&config);
+    let again = load(&printed, &[]).unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
+    assert_eq!(yaml(&again), printed);
+}
+
+#[test]
+fn one_fault_each() {
+    for (terms, fault) in [
+        ("cors: {}", "user.a.cors: has no `origins`"),
+        ("cors: []", "user.a.cors: names no origin; write `none`"),
+        ("cors: example.com", "user.a.cors: `example.com` is no origin"),
+        (
+            "cors: { origins: '*', credentials: true }",
+            "cors.origins: `*` cannot go with `credentials`; name the origins",
+        ),
+        ("cors: { origins: '*', methods: [GTE] }", "cors.methods[0]: unknown method `GTE`"),
+        ("cors: { origins: '*', headers: ['a b'] }", "cors.headers[0]: `a b` is no header name"),
+        ("cors: { origin: '*' }", "user.a.cors: unknown key `origin`; did you mean `origins`?"),
+        (
+            "requestHeaders: { remove: [Connection] }",
+            "requestHeaders.remove[0]: `connection` is the gateway's own business",
+        ),
+        ("requestHeaders: { set: { Host: a } }", "requestHeaders.set.host: `host` is the gateway's own business"),
+        ("requestHeaders: { set: { content-length: 1 } }", "requestHeaders.set.content-length: "),
+        ("requestHeaders: { add: { call_service_key: a } }", "requestHeaders.add.call_service_key: "),
+        ("requestHeaders: { add: { X-Forwarded-For: a } }", "requestHeaders.add.x-forwarded-for: "),
+        ("responseHeaders: { set: { transfer-encoding: a } }", "responseHeaders.set.transfer-encoding: "),
+        ("responseHeaders: { set: { x-request-id: a } }", "responseHeaders.set.x-request-id: "),
+        (
+            "responseHeaders: { set: { x-a: \"a\\nb\" } }",
+            "responseHeaders.set.x-a: must be one line of printable ASCII",
+        ),
+        ("responseHeaders: { 'a b': c }", "user.a.responseHeaders: unknown key `a b`"),
+        ("bodyBytes: some", "user.a.bodyBytes: `some` is no size"),
+    ] {
+        let found = faults(&format!("services: {{ user: {{ a: {{ path: /a, {terms} }} }} }}"));
+        let has_more = found.lines().count() > 1 && !terms.contains("origin: ");
+        assert!(found.contains(fault) && !has_more, "{terms}\n{found}\nnot: {fault}");
+    }
+}
