@@ -14,7 +14,7 @@ use super::routes::COMPARES;
 use super::units::format_duration;
 use super::{Config, LogFormat};
 use super::{tls, upstream};
-use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share};
+use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share, Terms};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
@@ -46,6 +46,7 @@ impl Config {
             "tls",
             "trustedProxies",
             "proxyProtocol",
+            "defaults",
         ];
         let (one, two) = (self.mapping(), other.mapping());
         let differs = |key: &&Value| one.get(*key) != two.get(*key);
@@ -66,8 +67,13 @@ impl Config {
         if !self.gateway.ways.is_empty() {
             put(&mut root, "auth", print_terms::ways(&self.gateway.ways));
         }
+        let page = &self.gateway.page;
+        let defaults = print_terms::defaults(page);
+        if !defaults.is_empty() {
+            put(&mut root, "defaults", defaults);
+        }
         let services = &self.gateway.services;
-        put(&mut root, "services", named(services.iter().map(|(name, service)| (name, actions(service)))));
+        put(&mut root, "services", named(services.iter().map(|(name, service)| (name, actions(service, page)))));
         put(
             &mut root,
             "upstreams",
@@ -77,7 +83,7 @@ impl Config {
             put(
                 &mut root,
                 "routes",
-                self.gateway.routes.iter().map(|rule| Value::from(route(rule))).collect::<Vec<_>>(),
+                self.gateway.routes.iter().map(|rule| Value::from(route(rule, page))).collect::<Vec<_>>(),
             );
         }
         self.put_traces(&mut root);
@@ -249,11 +255,11 @@ impl Config {
     }
 }
 
-fn actions(service: &Service) -> Mapping {
-    named(service.actions.iter().map(|(name, settings)| (name, action(settings))))
+fn actions(service: &Service, defaults: &Terms) -> Mapping {
+    named(service.actions.iter().map(|(name, settings)| (name, action(settings, defaults))))
 }
 
-fn action(settings: &Action) -> Mapping {
+fn action(settings: &Action, defaults: &Terms) -> Mapping {
     let mut action = Mapping::new();
     put(&mut action, "path", settings.path.as_str());
     put(&mut action, "methods", texts(settings.methods.iter()));
@@ -262,7 +268,7 @@ fn action(settings: &Action) -> Mapping {
     put_mirror(&mut action, settings.mirror.as_ref());
     put(&mut action, "encode", name_of(&ENCODES, settings.encode));
     put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
-    put_terms(&mut action, &settings.terms);
+    put_terms(&mut action, &settings.terms, defaults);
     action
 }
 
@@ -285,7 +291,7 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
 /// Every route of a gateway as a config would write it, in the order in which they are tried.
 #[must_use]
 pub fn routes(settings: &gateway::Settings) -> Vec<Mapping> {
-    settings.rules().iter().map(route).collect()
+    settings.rules().iter().map(|rule| route(rule, &settings.page)).collect()
 }
 
 fn put_fallback(mapping: &mut Mapping, fallback: Option<&Fallback>) {
@@ -336,7 +342,7 @@ fn put_shares(route: &mut Mapping, shares: &[Share]) {
     }
 }
 
-fn route(rule: &Rule) -> Mapping {
+fn route(rule: &Rule, defaults: &Terms) -> Mapping {
     let fields = |fields: &[FieldCondition]| -> Mapping {
         let pair = |field: &FieldCondition| {
             (Value::from(field.name.as_str()), Value::from(field.value.as_deref().unwrap_or("*")))
@@ -382,7 +388,7 @@ fn route(rule: &Rule) -> Mapping {
             put(&mut route, "respond", fixed(respond));
         }
     }
-    put_terms(&mut route, &rule.terms);
+    put_terms(&mut route, &rule.terms, defaults);
     route
 }
 

@@ -10,7 +10,7 @@ use super::environment::Folders;
 use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces};
 use super::units::format_duration;
-use super::{Config, LogSettings, NodeSettings, SpanSettings, policy, routes, tls};
+use super::{Config, LogSettings, NodeSettings, SpanSettings, policy, routes, terms, tls};
 use crate::call_key::CallKeys;
 use crate::listener::{Network, Networks};
 use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
@@ -73,6 +73,7 @@ pub(super) fn resolve(
         routes: Vec::new(),
         call_keys: raw.call_keys.clone(),
         ways: raw.defaults.ways.clone(),
+        page: terms::RawTerms::default().resolve(decoder, &terms::RawTerms::default(), &raw.defaults),
         limits: limits(&raw.limits),
         access_log: node.access_log.unwrap_or(false),
         proxy_protocol: proxy_protocol(decoder, raw.proxy_protocol, &raw.trusted_proxies),

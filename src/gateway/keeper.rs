@@ -12,7 +12,7 @@ use super::compress::{Coding, Compression};
 use super::cors::Cors;
 use super::rate::{By, Limiters, Rates, Subject, Told};
 use super::respond::{Denied, Failure};
-use super::{Rule, Terms, fields};
+use super::{Terms, fields};
 use crate::metrics::Metrics;
 use crate::upstream::headers;
 
@@ -104,10 +104,15 @@ impl<'t> Finish<'t> {
 }
 
 impl Keeper {
-    /// `None`: there is nothing to do. `labels` are the service and the action in metrics.
-    pub fn new(rule: &Rule, labels: [&str; 2], known: &Known, kept: &Kept, metrics: &Metrics) -> Option<Self> {
-        let terms = &rule.terms;
-        if *terms == Terms::default() && known.is_empty() {
+    /// Of a route of this name with these methods (none: any). `None`: there is nothing to do. `labels` are the service and the action in metrics.
+    pub fn new(
+        (name, methods, terms): (&str, &[String], &Terms),
+        labels: [&str; 2],
+        known: &Known,
+        kept: &Kept,
+        metrics: &Metrics,
+    ) -> Option<Self> {
+        if *terms == Terms::default() && known.own_headers.is_empty() {
             return None;
         }
         let refused = |by: &str| {
@@ -120,10 +125,10 @@ impl Keeper {
         };
         Some(Self {
             gate: Gate::new(&terms.access, known),
-            rates: Rates::new(&terms.rates, &rule.name, &kept.limiters, refused),
+            rates: Rates::new(&terms.rates, name, &kept.limiters, refused),
             own_headers: known.own_headers.clone(),
             cors: terms.cors.clone(),
-            methods: rule.when.methods.clone(),
+            methods: methods.to_vec(),
             request_fields: fields::InForce::new(&terms.request_fields),
             answer_fields: fields::InForce::new(&terms.answer_fields),
             body_bytes: terms.body_bytes,

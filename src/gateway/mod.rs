@@ -64,6 +64,8 @@ pub struct Settings {
     pub call_keys: Vec<String>,
     /// The ways in which callers prove who they are.
     pub ways: access::Ways,
+    /// What is asked of who wants to see the page `/cluster`: what applies by default.
+    pub page: Terms,
     /// What one request may use.
     pub limits: Limits,
     /// Print one line a request.

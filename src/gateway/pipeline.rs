@@ -23,7 +23,7 @@ use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
-use super::{body, cluster, cors, limit, pattern};
+use super::{AnswerForm, body, cluster, cors, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
@@ -52,8 +52,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     let mut id = uuid::Uuid::encode_buffer();
     let id = &*context.request_id.hyphenated().encode_lower(&mut id);
     let mut response = if request.path() == "/cluster" {
-        let page = cluster::page(worker.balancer.view(), request.query_string());
-        HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(page)
+        page(&worker, &request, id).await
     } else {
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
@@ -86,6 +85,29 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     if worker.traffic.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
+    response
+}
+
+/// The page `/cluster`, for those who may do what is open by default.
+async fn page(worker: &Worker, request: &HttpRequest, id: &str) -> HttpResponse<BoxBody> {
+    let table = worker.view.table();
+    let mut finish = Finish::default();
+    let admitted = match &table.routes.page {
+        None => Ok(()),
+        Some(keeper) => {
+            client::settle(request, &table.settings.trusted_proxies);
+            finish.begin(keeper, request);
+            keeper.admit(request, client::client_ip(request), &mut finish).await.map(drop)
+        }
+    };
+    let mut response = match admitted {
+        Ok(()) => {
+            let page = cluster::page(worker.balancer.view(), request.query_string());
+            HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(page)
+        }
+        Err(failure) => failure.answer(AnswerForm::default(), wants_problem(request), id),
+    };
+    finish.dress(response.headers_mut());
     response
 }
 

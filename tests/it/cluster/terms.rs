@@ -20,6 +20,9 @@ fn a_route_is_guarded_from_one_moment_to_the_next_and_one_can_see_it() {
     folder.write("config.yml", GUARDED);
     gateway.wait_for("config reloaded");
     assert_eq!(get(&address, "/hello").expect("an answer").status, 401);
+    assert_eq!(get(&address, "/cluster").expect("an answer").status, 401, "the gateway's own page too");
+    let key = "key=the%20key%20of%20acme%20long";
+    assert_eq!(get(&address, &format!("/cluster?{key}")).expect("an answer").status, 200);
     let answer = get(&address, "/hello?key=the%20key%20of%20acme%20long").expect("an answer");
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
     assert_eq!(answer.header("ratelimit-policy"), Some("\"route\";q=1000;w=60"));

@@ -8,7 +8,7 @@ defaults: { cors: "https://a.test", responseHeaders: { set: { x-frame-options: D
 upstreams: { user: { cors: { origins: [https://*.b.test], methods: [get], headers: [X-A], expose: [x-b], maxAge: 1h } } }
 services:
   user: { login: /login, none: { path: /none, cors: none, responseHeaders: {}, bodyBytes: 5, compress: false } }
-  order: { submit: { path: /submit, requestHeaders: { remove: [x-a], set: { X-B: 1 }, add: { x-c: [a, "b c"] } } } }
+  order: { submit: { path: /submit, requestHeaders: { remove: [x-a], set: { X-B: 1, authorization: Basic c2VjcmV0 }, add: { x-c: [a, "b c"] } } } }
 "#;
 
 #[test]
@@ -42,8 +42,11 @@ fn each_key_is_looked_up_and_printed() {
     assert_eq!((codings("[gzip, br]"), codings("gzip")), (Some(vec!["gzip", "br"]), Some(vec!["gzip"])));
     assert_eq!((codings("false"), codings("none")), (None, None));
     let printed = yaml(&config);
+    assert!(!printed.contains("c2VjcmV0"), "{printed}");
     let again = load(&printed, &[]).unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
     assert_eq!(yaml(&again), printed);
+    let again = again.gateway;
+    assert!(again.page.cors.is_some() && again.services["user"].actions["none"].terms.cors.is_none());
 }
 
 #[test]
