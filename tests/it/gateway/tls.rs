@@ -144,7 +144,8 @@ async fn certificates_change_under_load_without_a_failed_request() {
     let (origin, folder, ca) = (Origin::echo().await, tempfile::tempdir().unwrap(), Authority::new());
     let identities: Vec<Identity> = (0..3).map(|_| ca.vouch(&["127.0.0.1"])).collect();
     let pair = files(folder.path(), "site", &identities[0]);
-    let door = open(&origin, settings(vec![pair.clone()])).await;
+    let same = settings(vec![pair.clone()]);
+    let door = open(&origin, same.clone()).await;
     let (address, tls) = door.https.clone().unwrap();
     let client = client(&identities[0].ca, HTTP1, None);
     let (answered, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -171,21 +172,21 @@ async fn certificates_change_under_load_without_a_failed_request() {
         more(20).await;
         assert!(shows(&identities[0]).await);
         files(folder.path(), "site", &identities[1]);
-        tls.look();
+        tls.replace(same.clone());
         assert!(shows(&identities[1]).await);
         more(20).await;
         // a certificate without its key, and none at all: what was in force stays
         std::fs::write(&pair.cert, &identities[2].certificate).unwrap();
-        tls.look();
+        tls.replace(same.clone());
         assert!(shows(&identities[1]).await);
         std::fs::write(&pair.cert, "no certificate").unwrap();
-        tls.look();
+        tls.replace(same.clone());
         std::fs::remove_file(&pair.key).unwrap();
-        tls.look();
+        tls.replace(same.clone());
         assert!(shows(&identities[1]).await);
         more(20).await;
         files(folder.path(), "site", &identities[2]);
-        tls.look();
+        tls.replace(same.clone());
         assert!(shows(&identities[2]).await);
         more(20).await;
         is_over.store(true, Ordering::Relaxed);
