@@ -45,7 +45,8 @@
 //! | [`app`] | the composition root: roles, and the commands that read |
 //! | [`drain`] | how an HTTP server ends without failing a request |
 //! | `upgrade` | clients that ask a server for WebSocket |
-//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`] | what every room may use |
+//! | [`call_key`] | the key between services, and when it was last used |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`] | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -66,6 +67,7 @@ pub mod admin;
 pub mod app;
 pub mod backoff;
 pub mod balance;
+pub mod call_key;
 pub mod causes;
 pub mod cli;
 pub mod config;
@@ -79,6 +81,7 @@ pub mod service;
 pub mod shutdown;
 pub mod store;
 pub mod trace;
+pub mod trust;
 mod upgrade;
 pub mod upstream;
 

@@ -189,7 +189,7 @@ async fn consume(url: &str, events: u64, writes: Writes, store: Arc<dyn TraceSto
         batch_bytes: writes.bytes,
         batch_wait: Duration::from_millis(200),
         writes: writes.at_once,
-        call_keys: Vec::new(),
+        call_keys: Vec::new().into(),
         dead_letters: None,
     };
     let (began, before) = (Instant::now(), cpu());

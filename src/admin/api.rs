@@ -33,6 +33,33 @@ pub struct Reported {
     pub nodes: Vec<NodeReport>,
 }
 
+/// A call key of this process, as `/api/keys` tells it; never the key itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyReport {
+    /// The first hexadecimal digits of its SHA-256.
+    pub fingerprint: String,
+    /// The process signs its own calls with it.
+    pub signs: bool,
+    /// Callers of the process may bring it.
+    pub accepted: bool,
+    /// When one last did, in milliseconds of Unix time; `None`: not since the process started.
+    pub last_used_ms: Option<i64>,
+}
+
+impl KeyReport {
+    pub(super) fn new(fingerprint: String, signs: bool, accepted: bool, last_used_ms: Option<i64>) -> Self {
+        Self { fingerprint, signs, accepted, last_used_ms }
+    }
+}
+
+/// The answer of `/api/keys`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeysReported {
+    /// The keys of the process, in the order of its config.
+    pub keys: Vec<KeyReport>,
+}
+
 #[derive(Serialize)]
 struct CatalogNode<'a> {
     service: &'a str,
@@ -49,11 +76,12 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/metrics", web::get().to(metrics))
         .route("/api/nodes", web::get().to(nodes))
         .route("/api/cluster", web::get().to(cluster))
+        .route("/api/keys", web::get().to(keys))
         .route("/api/routes", web::get().to(routes_in_force));
 }
 
 async fn index() -> HttpResponse {
-    text("goms admin port: /healthz /readyz /metrics /api/nodes /api/cluster /api/routes\n".to_owned())
+    text("goms admin port: /healthz /readyz /metrics /api/nodes /api/cluster /api/keys /api/routes\n".to_owned())
 }
 
 async fn healthz() -> HttpResponse {
@@ -75,6 +103,10 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
 
 async fn nodes(admin: web::Data<Admin>) -> HttpResponse {
     HttpResponse::Ok().json(Reported { nodes: admin.nodes().iter().map(report).collect() })
+}
+
+async fn keys(admin: web::Data<Admin>) -> HttpResponse {
+    HttpResponse::Ok().json(KeysReported { keys: admin.keys() })
 }
 
 async fn cluster(admin: web::Data<Admin>) -> HttpResponse {

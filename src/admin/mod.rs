@@ -1,15 +1,15 @@
 //! THE BACK DOOR: health, readiness, metrics and the JSON API of every role, on the admin port.
 //!
-//! May import: `registry`, `metrics`, `shutdown`.
+//! May import: `registry`, `metrics`, `shutdown`, `call_key`.
 //!
 //! `/healthz` (the process lives), `/readyz` (200 while it takes requests; 503 with the reason before that, while it
 //! drains, and while a part says that it is of no use),
 //! `/metrics` (Prometheus), `/api/nodes` (the nodes of this process with their load), `/api/cluster` (the catalog),
-//! `/api/routes` (what a gateway has in force).
+//! `/api/routes` (what a gateway has in force), `/api/keys` (which call keys there are, and when each was last used).
 
 mod api;
 
-pub use api::{NodeReport, Reported};
+pub use api::{KeyReport, KeysReported, NodeReport, Reported};
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
 
+use crate::call_key::{CallKeys, fingerprint};
 use crate::metrics::{Load, Metrics};
 use crate::registry::{CatalogWatch, NodeId, NodeMeta};
 use crate::shutdown::Shutdown;
@@ -35,6 +36,7 @@ struct Inner {
     nodes: Mutex<Vec<OwnNode>>,
     checks: Mutex<Vec<Check>>,
     routes: OnceLock<Tell>,
+    keys: Mutex<Keys>,
 }
 
 /// What a part tells of itself, as JSON.
@@ -42,6 +44,9 @@ type Tell = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
 
 /// Why a part is of no use now, if so.
 type Check = Box<dyn Fn() -> Option<String> + Send>;
+
+/// Which call keys the process has, and when each was last used.
+type Keys = Box<dyn Fn() -> Vec<KeyReport> + Send>;
 
 #[derive(Clone)]
 struct OwnNode {
@@ -61,6 +66,7 @@ impl Admin {
             ready,
             nodes: Mutex::default(),
             checks: Mutex::default(),
+            keys: Mutex::new(Box::new(Vec::new)),
             routes: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -92,6 +98,28 @@ impl Admin {
         if self.inner.routes.set(Box::new(tell)).is_err() {
             log::debug!("a process has two gateways, `/api/routes` tells of the first");
         }
+    }
+
+    /// What `/api/keys` says: these keys, which callers bring.
+    pub fn tell_keys(&self, keys: CallKeys) {
+        let report = move || {
+            let uses = keys.uses().into_iter().enumerate();
+            uses.map(|(place, used)| KeyReport::new(used.fingerprint, place == 0, true, used.last_ms)).collect()
+        };
+        *self.inner.keys.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(report);
+    }
+
+    /// What `/api/keys` says of a process that calls with these keys, and is called with none.
+    pub fn tell_signing_keys(&self, keys: impl Fn() -> Vec<String> + Send + 'static) {
+        let report = move || {
+            let keys = keys().into_iter().enumerate();
+            keys.map(|(place, key)| KeyReport::new(fingerprint(&key), place == 0, false, None)).collect()
+        };
+        *self.inner.keys.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(report);
+    }
+
+    fn keys(&self) -> Vec<KeyReport> {
+        self.inner.keys.lock().unwrap_or_else(PoisonError::into_inner)()
     }
 
     /// Why the process is not ready, if so; empty when it starts or ends.

@@ -1,5 +1,7 @@
 //! `goms cluster`: reads and steers the cluster through whatever registry the config names.
 
+mod keys;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,6 +52,10 @@ pub async fn run(config: &Config, command: ClusterCommand) -> Result<(), AppErro
             Ok(())
         }
         ClusterCommand::Routes(args) => super::routes::run(&catalog, args.output).await,
+        ClusterCommand::Keys(args) => {
+            keys::run(&catalog, args.output).await;
+            Ok(())
+        }
         ClusterCommand::Watch(args) => watch(&*registry, args.output).await,
         ClusterCommand::Drain { node, undo } => {
             let id = find(&catalog, &node)?;

@@ -62,8 +62,10 @@ fn as_text(explanation: &Explanation) -> String {
     let mut text = if rows.is_empty() { String::new() } else { table::render(&["ROUTE", "PATH", "TAKES IT"], &rows) };
     if let Ok(taken) = &explanation.outcome {
         text.push('\n');
-        for (what, how) in outcome(taken) {
-            text.push_str(&format!("{what:<10}{how}\n"));
+        let lines = outcome(taken);
+        let width = lines.iter().map(|(what, _)| what.len() + 1).max().unwrap_or(0).max(10);
+        for (what, how) in lines {
+            text.push_str(&format!("{what:<width$}{how}\n"));
         }
     }
     text

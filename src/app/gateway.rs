@@ -48,6 +48,11 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     if let Some(tls) = &tls {
         tls.follow(&process.background);
     }
+    if process.reload.as_ref().is_some_and(|reload| reload.with_keys) {
+        // other keys may come into force, and nobody calls this process with one
+        let shown = live.clone();
+        process.admin.tell_signing_keys(move || shown.settings().call_keys);
+    }
     let shown = live.clone();
     process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());
     reload::follow(process, live, balancer, tls)?;

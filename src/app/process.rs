@@ -64,6 +64,7 @@ impl Process {
         let recorder = trace::start(&traces, registry.catalog(), &metrics, &spool)
             .map_err(|error| AppError::Part(Box::new(error)))?;
         let admin = Admin::new(metrics.clone(), registry.catalog());
+        admin.tell_keys(config.call_keys.clone());
         Ok(Self { config, reload, metrics, registry, recorder, admin, background, spool })
     }
 

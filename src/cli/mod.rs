@@ -278,6 +278,14 @@ Asks the admin ports of the gateways, so it shows what a reload put in force. `g
 
 JSON: an array of {gateway, routes}; routes as in the config, with every policy.")]
     Routes(OutputArgs),
+    /// The call keys of every node, and when callers last used each
+    #[command(after_help = "A key shows as the first digits of its SHA-256: echo -n KEY | sha256sum | cut -c1-12. A
+gateway signs with the first key of its config and is called with none. Uses count since the
+start of each process; nodes of one process count together.
+
+JSON: an array of {service, node, admin, keys}; keys is an array of {fingerprint, signs,
+accepted, lastUsedMs}, or null when the node's admin port cannot be reached from here.")]
+    Keys(OutputArgs),
     /// Nodes that join, leave and drain, as it happens
     #[command(
         after_help = "JSON: an object a line, {timeMs, service, node, change}; change is join, leave, ready, draining or stale."

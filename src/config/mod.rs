@@ -7,12 +7,14 @@
 
 mod address;
 mod auth;
+mod compress;
 mod cors;
 mod decode;
 mod environment;
 mod fault;
 mod flags;
 mod names;
+mod origins;
 mod policy;
 mod print;
 mod print_terms;
@@ -39,6 +41,7 @@ pub use print::routes as shown_routes;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
 
 use crate::balance::Selector;
+use crate::call_key::CallKeys;
 use crate::{consumer, gateway, registry, store, trace};
 
 /// Everything a process of goms needs to know, checked.
@@ -63,7 +66,7 @@ pub struct Config {
     /// What a gateway serves.
     pub gateway: gateway::Settings,
     /// The first signs calls, all are accepted; empty: no guard.
-    pub call_keys: Vec<String>,
+    pub call_keys: CallKeys,
     /// How a node is chosen of a service that `gateway` does not name.
     pub selector: Selector,
     /// Ports and the like.

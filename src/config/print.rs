@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use super::address::redacted;
+use super::origins::put_tls;
 use super::policy::{ANSWERS, ENCODES};
 use super::print_terms::{self, put_terms};
 use super::raw::LEVELS;
@@ -13,7 +14,7 @@ use super::routes::COMPARES;
 use super::units::format_duration;
 use super::{Config, LogFormat};
 use super::{tls, upstream};
-use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share};
+use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share, Terms};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
@@ -45,6 +46,7 @@ impl Config {
             "tls",
             "trustedProxies",
             "proxyProtocol",
+            "defaults",
         ];
         let (one, two) = (self.mapping(), other.mapping());
         let differs = |key: &&Value| one.get(*key) != two.get(*key);
@@ -65,8 +67,13 @@ impl Config {
         if !self.gateway.ways.is_empty() {
             put(&mut root, "auth", print_terms::ways(&self.gateway.ways));
         }
+        let page = &self.gateway.page;
+        let defaults = print_terms::defaults(page);
+        if !defaults.is_empty() {
+            put(&mut root, "defaults", defaults);
+        }
         let services = &self.gateway.services;
-        put(&mut root, "services", named(services.iter().map(|(name, service)| (name, actions(service)))));
+        put(&mut root, "services", named(services.iter().map(|(name, service)| (name, actions(service, page)))));
         put(
             &mut root,
             "upstreams",
@@ -76,7 +83,7 @@ impl Config {
             put(
                 &mut root,
                 "routes",
-                self.gateway.routes.iter().map(|rule| Value::from(route(rule))).collect::<Vec<_>>(),
+                self.gateway.routes.iter().map(|rule| Value::from(route(rule, page))).collect::<Vec<_>>(),
             );
         }
         self.put_traces(&mut root);
@@ -248,11 +255,11 @@ impl Config {
     }
 }
 
-fn actions(service: &Service) -> Mapping {
-    named(service.actions.iter().map(|(name, settings)| (name, action(settings))))
+fn actions(service: &Service, defaults: &Terms) -> Mapping {
+    named(service.actions.iter().map(|(name, settings)| (name, action(settings, defaults))))
 }
 
-fn action(settings: &Action) -> Mapping {
+fn action(settings: &Action, defaults: &Terms) -> Mapping {
     let mut action = Mapping::new();
     put(&mut action, "path", settings.path.as_str());
     put(&mut action, "methods", texts(settings.methods.iter()));
@@ -261,7 +268,7 @@ fn action(settings: &Action) -> Mapping {
     put_mirror(&mut action, settings.mirror.as_ref());
     put(&mut action, "encode", name_of(&ENCODES, settings.encode));
     put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
-    put_terms(&mut action, &settings.terms);
+    put_terms(&mut action, &settings.terms, defaults);
     action
 }
 
@@ -270,6 +277,7 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(mapping, "connectTimeout", duration(policy.connect_timeout));
     put(mapping, "stallTimeout", duration(policy.stall_timeout));
     put(mapping, "tunnelTimeout", duration(policy.tunnel_timeout));
+    put_tls(mapping, policy.tls.as_deref());
     put(mapping, "deadline", policy.deadline.map_or_else(|| "none".to_owned(), duration));
     let mut retry = Mapping::new();
     put(&mut retry, "attempts", policy.attempts);
@@ -283,7 +291,7 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
 /// Every route of a gateway as a config would write it, in the order in which they are tried.
 #[must_use]
 pub fn routes(settings: &gateway::Settings) -> Vec<Mapping> {
-    settings.rules().iter().map(route).collect()
+    settings.rules().iter().map(|rule| route(rule, &settings.page)).collect()
 }
 
 fn put_fallback(mapping: &mut Mapping, fallback: Option<&Fallback>) {
@@ -334,7 +342,7 @@ fn put_shares(route: &mut Mapping, shares: &[Share]) {
     }
 }
 
-fn route(rule: &Rule) -> Mapping {
+fn route(rule: &Rule, defaults: &Terms) -> Mapping {
     let fields = |fields: &[FieldCondition]| -> Mapping {
         let pair = |field: &FieldCondition| {
             (Value::from(field.name.as_str()), Value::from(field.value.as_deref().unwrap_or("*")))
@@ -356,7 +364,11 @@ fn route(rule: &Rule) -> Mapping {
     put(&mut route, "match", when);
     match &rule.then {
         Outcome::Call(call) => {
-            put_shares(&mut route, &call.services);
+            if call.origins.is_empty() {
+                put_shares(&mut route, &call.services);
+            } else {
+                put(&mut route, "urls", texts(call.origins.iter()));
+            }
             if let Some(rewrite) = &call.rewrite {
                 put(&mut route, "rewrite", if rewrite.as_str().is_empty() { "/" } else { rewrite.as_str() });
             }
@@ -376,7 +388,7 @@ fn route(rule: &Rule) -> Mapping {
             put(&mut route, "respond", fixed(respond));
         }
     }
-    put_terms(&mut route, &rule.terms);
+    put_terms(&mut route, &rule.terms, defaults);
     route
 }
 

@@ -4,11 +4,14 @@ use serde_yaml::{Mapping, Value};
 
 use super::auth::ALGORITHMS;
 use super::print::{REDACTED, duration, name_of, put, texts};
+use super::terms::NONE;
 use crate::gateway::Terms;
 use crate::gateway::access::{ApiKeys, JwksPlace, Jwt, JwtKey, KeyPlace, Proof, Way, Ways, Who};
+use crate::gateway::compress::Compression;
 use crate::gateway::cors::Cors;
 use crate::gateway::fields::FieldRules;
 use crate::gateway::rate::RateLimit;
+use crate::trace::REDACTED_HEADERS;
 
 /// `auth`.
 pub(super) fn ways(ways: &Ways) -> Mapping {
@@ -72,32 +75,51 @@ fn jwt(settings: &Jwt) -> Mapping {
     shown
 }
 
-/// Those of a route, beside its other keys; what is not asked for is left out, but for `auth`.
-pub(super) fn put_terms(mapping: &mut Mapping, terms: &Terms) {
+/// Those of a route, beside its other keys. What is not asked for is left out, but for `auth` and what the defaults would ask
+/// for instead.
+pub(super) fn put_terms(mapping: &mut Mapping, terms: &Terms, defaults: &Terms) {
+    for ((key, own), (_, default)) in parts(terms).into_iter().zip(parts(defaults)) {
+        match (own, default) {
+            (Some(own), _) => put(mapping, key, own),
+            (None, Some(_)) if key.ends_with("Headers") => put(mapping, key, Mapping::new()),
+            (None, Some(_)) => put(mapping, key, NONE),
+            (None, None) if key == "auth" => put(mapping, key, NONE),
+            (None, None) => {}
+        }
+    }
+}
+
+/// `defaults`; empty where nothing is asked for.
+pub(super) fn defaults(terms: &Terms) -> Mapping {
+    let asked = parts(terms).into_iter().filter_map(|(key, value)| Some((Value::from(key), value?)));
+    asked.collect()
+}
+
+/// Each key with what is asked for.
+fn parts(terms: &Terms) -> Vec<(&'static str, Option<Value>)> {
     let access = &terms.access;
-    match access.ways.as_slice() {
-        [] => put(mapping, "auth", "none"),
-        ways => put(mapping, "auth", texts(ways.iter())),
-    }
-    for (key, value) in [("allow", &access.allow), ("deny", &access.deny)] {
-        if let Some(value) = value {
-            put(mapping, key, who(value));
-        }
-    }
-    if !terms.rates.is_empty() {
-        put(mapping, "rateLimit", terms.rates.iter().map(|limit| Value::from(rate(limit))).collect::<Vec<_>>());
-    }
-    if let Some(settings) = &terms.cors {
-        put(mapping, "cors", cors(settings));
-    }
-    for (key, rules) in [("requestHeaders", &terms.request_fields), ("responseHeaders", &terms.answer_fields)] {
-        if !rules.is_empty() {
-            put(mapping, key, fields(rules));
-        }
-    }
-    if let Some(bytes) = terms.body_bytes {
-        put(mapping, "bodyBytes", bytes);
-    }
+    let ways = (!access.ways.is_empty()).then(|| texts(access.ways.iter()).into());
+    let rates: Vec<Value> = terms.rates.iter().map(|limit| rate(limit).into()).collect();
+    let rules = |rules: &FieldRules| (!rules.is_empty()).then(|| fields(rules).into());
+    vec![
+        ("auth", ways),
+        ("allow", access.allow.as_ref().map(|allow| who(allow).into())),
+        ("deny", access.deny.as_ref().map(|deny| who(deny).into())),
+        ("rateLimit", (!rates.is_empty()).then(|| rates.into())),
+        ("cors", terms.cors.as_ref().map(|settings| cors(settings).into())),
+        ("requestHeaders", rules(&terms.request_fields)),
+        ("responseHeaders", rules(&terms.answer_fields)),
+        ("compress", terms.compression.as_ref().map(|settings| compression(settings).into())),
+        ("bodyBytes", terms.body_bytes.map(Value::from)),
+    ]
+}
+
+fn compression(settings: &Compression) -> Mapping {
+    let mut shown = Mapping::new();
+    put(&mut shown, "codings", texts(settings.codings.iter().map(|coding| coding.name())));
+    put(&mut shown, "minBytes", settings.least_bytes);
+    put(&mut shown, "types", texts(settings.types.iter()));
+    shown
 }
 
 fn cors(settings: &Cors) -> Mapping {
@@ -120,8 +142,9 @@ fn fields(rules: &FieldRules) -> Mapping {
     let pairs = |list: &[(String, String)]| -> Mapping {
         let mut shown = Mapping::new();
         for (name, _) in list {
-            let values = list.iter().filter(|(other, _)| other == name).map(|(_, value)| value);
-            put(&mut shown, name, texts(values));
+            let values = list.iter().filter(|(other, _)| other == name);
+            let value = |value: &'_ String| if is_secret(name) { REDACTED.to_owned() } else { value.clone() };
+            put(&mut shown, name, texts(values.map(|(_, text)| value(text))));
         }
         shown
     };
@@ -130,6 +153,11 @@ fn fields(rules: &FieldRules) -> Mapping {
     put(&mut shown, "set", pairs(&rules.set));
     put(&mut shown, "add", pairs(&rules.add));
     shown
+}
+
+/// Whether a header's value is one that is not shown.
+fn is_secret(name: &str) -> bool {
+    REDACTED_HEADERS.contains(&name) || ["key", "token", "secret"].iter().any(|word| name.contains(word))
 }
 
 fn rate(limit: &RateLimit) -> Mapping {

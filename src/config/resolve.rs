@@ -10,7 +10,8 @@ use super::environment::Folders;
 use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces};
 use super::units::format_duration;
-use super::{Config, LogSettings, NodeSettings, SpanSettings, policy, routes, tls};
+use super::{Config, LogSettings, NodeSettings, SpanSettings, policy, routes, terms, tls};
+use crate::call_key::CallKeys;
 use crate::listener::{Network, Networks};
 use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
 use crate::{consumer, gateway, registry, store, trace};
@@ -72,6 +73,7 @@ pub(super) fn resolve(
         routes: Vec::new(),
         call_keys: raw.call_keys.clone(),
         ways: raw.defaults.ways.clone(),
+        page: terms::RawTerms::default().resolve(decoder, &terms::RawTerms::default(), &raw.defaults),
         limits: limits(&raw.limits),
         access_log: node.access_log.unwrap_or(false),
         proxy_protocol: proxy_protocol(decoder, raw.proxy_protocol, &raw.trusted_proxies),
@@ -91,6 +93,7 @@ pub(super) fn resolve(
         store::Settings::Embedded { .. } => EMBEDDED_BATCH,
         store::Settings::Elasticsearch(_) => (DEFAULT_BATCH_EVENTS, DEFAULT_BATCH_BYTES),
     };
+    let call_keys = CallKeys::from(raw.call_keys.clone());
     Config {
         file,
         registry,
@@ -106,7 +109,7 @@ pub(super) fn resolve(
             batch_bytes: raw.consumer.batch_bytes.unwrap_or(batch_bytes),
             writes: raw.consumer.writes.unwrap_or(DEFAULT_WRITES),
             batch_wait: raw.consumer.batch_wait.unwrap_or(DEFAULT_BATCH_WAIT),
-            call_keys: raw.call_keys.clone(),
+            call_keys: call_keys.clone(),
             dead_letters: Some(data_dir.join("dead-letters.jsonl")),
         },
         spans: SpanSettings {
@@ -114,7 +117,7 @@ pub(super) fn resolve(
             zipkin: raw.consumer.zipkin.unwrap_or_default(),
         },
         gateway,
-        call_keys: raw.call_keys,
+        call_keys,
         selector,
         node: node_settings(node),
         data_dir,

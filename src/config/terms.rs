@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::cors;
-use super::decode::{At, Decoder, Field, Place, Table, size};
+use super::decode::{At, Decoder, Field, Place, Table};
 use super::names::{shown, unknown};
 use super::rate;
+use super::units::parse_size;
+use super::{compress, cors};
 use crate::gateway::Terms;
 use crate::gateway::access::{Access, Ways, Who};
+use crate::gateway::compress::Compression;
 use crate::gateway::cors::Cors;
 use crate::gateway::fields::FieldRules;
 use crate::gateway::rate::{By, RateLimit};
@@ -17,7 +19,7 @@ use crate::upstream::headers;
 
 /// The keys of [`RawTerms`].
 pub(super) const KEYS: &[&str] =
-    &["auth", "allow", "deny", "rateLimit", "cors", "requestHeaders", "responseHeaders", "bodyBytes"];
+    &["auth", "allow", "deny", "rateLimit", "cors", "requestHeaders", "responseHeaders", "bodyBytes", "compress"];
 /// What takes back what would be inherited.
 pub(super) const NONE: &str = "none";
 
@@ -31,7 +33,8 @@ pub(super) struct RawTerms {
     cors: Option<Option<At<Cors>>>,
     request_fields: Option<FieldRules>,
     answer_fields: Option<FieldRules>,
-    body_bytes: Option<usize>,
+    body_bytes: Option<Option<usize>>,
+    compression: Option<Option<Compression>>,
 }
 
 /// What is asked of clients where nothing else says so, and the ways that may be asked for.
@@ -57,7 +60,8 @@ impl RawTerms {
             cors: or_none(decoder, table.get("cors"), cors::read),
             request_fields: table.get("requestHeaders").map(|field| cors::fields(decoder, &field, passes_down)),
             answer_fields: table.get("responseHeaders").map(|field| cors::fields(decoder, &field, passes_up)),
-            body_bytes: table.get("bodyBytes").and_then(|field| decoder.read(&field, size(0, u64::MAX))).map(to_usize),
+            body_bytes: table.get("bodyBytes").and_then(|field| decoder.read(&field, body_bytes)),
+            compression: table.get("compress").map(|field| compress::read(decoder, &field)),
         }
     }
 
@@ -95,7 +99,8 @@ impl RawTerms {
             cors: cors.map(|cors| cors.value.clone()),
             request_fields: fields(|layer| &layer.request_fields),
             answer_fields: fields(|layer| &layer.answer_fields),
-            body_bytes: layers.iter().find_map(|layer| layer.body_bytes),
+            compression: layers.iter().find_map(|layer| layer.compression.clone()).flatten(),
+            body_bytes: layers.iter().find_map(|layer| layer.body_bytes).flatten(),
             rates,
             access: Access { ways, allow: allow.map(value), deny: deny.map(value) },
         }
@@ -110,9 +115,12 @@ fn passes_up(name: &str) -> bool {
     headers::passes_up(name, std::iter::empty()) && name != "x-request-id"
 }
 
-/// A limit that a 32-bit machine cannot reach is none.
-fn to_usize(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
+fn body_bytes(text: &str) -> Result<Option<usize>, String> {
+    if text == NONE {
+        return Ok(None);
+    }
+    // a limit that a 32-bit machine cannot reach is none
+    parse_size(text).map(|bytes| Some(usize::try_from(bytes).unwrap_or(usize::MAX)))
 }
 
 /// An upstream's terms are looked at for each of its routes.

@@ -20,10 +20,10 @@ use futures_util::StreamExt;
 use prometheus::IntCounter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use subtle::{Choice, ConstantTimeEq};
 
 use super::ConsumerError;
 use super::pipeline::{Pipeline, Verdict, document};
+use crate::call_key::CallKeys;
 use crate::causes::chain;
 use crate::shutdown::Shutdown;
 use crate::store::{Query, SEARCH_PATH, STATS_PATH, StatsQuery, StoreError, TraceStore};
@@ -46,7 +46,7 @@ const STOP_SECONDS: u64 = 5;
 pub struct Intake {
     pub(super) pipeline: Pipeline,
     pub(super) store: Arc<dyn TraceStore>,
-    pub(super) call_keys: Arc<[String]>,
+    pub(super) call_keys: CallKeys,
     pub(super) dead_letters: Arc<DeadLetters>,
     pub(super) refused: IntCounter,
 }
@@ -68,11 +68,10 @@ impl Intake {
     }
 }
 
-/// Whether the request brings one of the keys, where there are any. Every key is compared whole, whatever matched before.
-pub(super) fn knows_key(call_keys: &[String], request: &HttpRequest) -> bool {
+/// Whether the request brings one of the keys, where there are any.
+pub(super) fn knows_key(call_keys: &CallKeys, request: &HttpRequest) -> bool {
     let brought = request.headers().get(CALL_KEY_HEADER).map_or(&b""[..], |value| value.as_bytes());
-    let matches = call_keys.iter().map(|key| key.as_bytes().ct_eq(brought));
-    call_keys.is_empty() || bool::from(matches.fold(Choice::from(0), |any, this| any | this))
+    call_keys.is_empty() || call_keys.knows(brought)
 }
 
 /// Serves an intake on a listener that is already bound, until the end is asked for.

@@ -1,7 +1,7 @@
 //! THE PIPELINE'S END: takes events from RabbitMQ or over HTTP, stores them, and only then acknowledges. Spans of other
 //! programs (`spans`) become events on the way.
 //!
-//! May import: `trace`, `store`, `metrics`, `shutdown`, `backoff`, `causes`.
+//! May import: `trace`, `store`, `metrics`, `shutdown`, `backoff`, `causes`, `call_key`.
 
 mod amqp;
 mod batch;
@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use lapin::types::ShortString;
 
+use crate::call_key::CallKeys;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::store::TraceStore;
@@ -50,7 +51,7 @@ pub struct Settings {
     /// Writes at once.
     pub writes: usize,
     /// Whose direct events and queries are accepted; empty: everyone's.
-    pub call_keys: Vec<String>,
+    pub call_keys: CallKeys,
     /// The file for direct events that can never be stored (those from RabbitMQ go to `<queue>.dead`); `None` only logs
     /// them.
     pub dead_letters: Option<PathBuf>,
@@ -149,7 +150,7 @@ pub fn start(
         let intake = Intake {
             pipeline: pipeline.clone(),
             store,
-            call_keys: settings.call_keys.clone().into(),
+            call_keys: settings.call_keys.clone(),
             dead_letters,
             refused: instruments.refused.clone(),
         };

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::AnswerForm;
+use super::compress::Encoded;
 use super::pattern::Found;
 use super::respond::Failure;
 use super::rule::{Redirect, Respond};
@@ -35,6 +36,8 @@ pub(super) enum Body {
     None,
     Whole(Bytes),
     Passing(Box<AnswerBody>),
+    /// In another coding.
+    Encoded(Box<Encoded>),
 }
 
 /// Takes the service's answer over: status, headers that may pass, and the body in the form that the route asks for.

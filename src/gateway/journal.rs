@@ -1,5 +1,6 @@
 //! What is noted of a request: its two events, its metrics, its line in the access log.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,6 +71,10 @@ impl Journal {
             return;
         }
         let secrets = &self.table.routes.known.secrets;
+        let query = match self.request.query_string() {
+            query if secrets.query.is_empty() => Cow::Borrowed(query),
+            query => secrets.query(query),
+        };
         let headers = self.request.headers().iter().map(|(name, value)| match name.as_str() {
             name if secrets.headers.iter().any(|secret| secret == name) => (name, REDACTED.as_bytes()),
             name => (name, value.as_bytes()),
@@ -77,7 +82,7 @@ impl Journal {
         let mut info = self.worker.recorder.request_info(
             self.request.method().as_str(),
             self.request.path(),
-            &secrets.query(self.request.query_string()),
+            &query,
             client_ip(&self.request).to_string(),
             headers.filter(|(name, _)| !headers::is_call_key_alias(name)),
             body,

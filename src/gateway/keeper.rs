@@ -8,10 +8,11 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
 
 use super::access::{Gate, Known, Sources};
 use super::answer::{Answer, Body};
+use super::compress::{Coding, Compression};
 use super::cors::Cors;
 use super::rate::{By, Limiters, Rates, Subject, Told};
 use super::respond::{Denied, Failure};
-use super::{Rule, Terms, fields};
+use super::{Terms, fields};
 use crate::metrics::Metrics;
 use crate::upstream::headers;
 
@@ -37,6 +38,7 @@ pub(super) struct Keeper {
     request_fields: Option<fields::InForce>,
     answer_fields: Option<fields::InForce>,
     body_bytes: Option<usize>,
+    compression: Option<Compression>,
     /// Headers that only this gateway sends; in lower case.
     own_headers: Vec<String>,
 }
@@ -57,6 +59,8 @@ pub(super) struct Finish<'t> {
     keeper: Option<&'t Keeper>,
     /// Of the page that asks.
     origin: Option<HeaderValue>,
+    /// Which the client likes best.
+    coding: Option<Coding>,
 }
 
 impl<'t> Finish<'t> {
@@ -65,6 +69,15 @@ impl<'t> Finish<'t> {
         self.keeper = Some(keeper);
         if keeper.cors.is_some() {
             self.origin = request.headers().get(ORIGIN).cloned();
+        }
+        self.coding = keeper.compression.as_ref().and_then(|settings| settings.negotiate(request.headers()));
+    }
+
+    /// Compresses an answer where the route says so.
+    pub fn encode(&self, answer: Answer) -> Answer {
+        match self.keeper.and_then(|keeper| keeper.compression.as_ref()) {
+            Some(settings) => settings.encode(answer, self.coding),
+            None => answer,
         }
     }
 
@@ -91,10 +104,15 @@ impl<'t> Finish<'t> {
 }
 
 impl Keeper {
-    /// `None`: there is nothing to do. `labels` are the service and the action in metrics.
-    pub fn new(rule: &Rule, labels: [&str; 2], known: &Known, kept: &Kept, metrics: &Metrics) -> Option<Self> {
-        let terms = &rule.terms;
-        if *terms == Terms::default() && known.is_empty() {
+    /// Of a route of this name with these methods (none: any). `None`: there is nothing to do. `labels` are the service and the action in metrics.
+    pub fn new(
+        (name, methods, terms): (&str, &[String], &Terms),
+        labels: [&str; 2],
+        known: &Known,
+        kept: &Kept,
+        metrics: &Metrics,
+    ) -> Option<Self> {
+        if *terms == Terms::default() && known.own_headers.is_empty() {
             return None;
         }
         let refused = |by: &str| {
@@ -107,13 +125,14 @@ impl Keeper {
         };
         Some(Self {
             gate: Gate::new(&terms.access, known),
-            rates: Rates::new(&terms.rates, &rule.name, &kept.limiters, refused),
+            rates: Rates::new(&terms.rates, name, &kept.limiters, refused),
             own_headers: known.own_headers.clone(),
             cors: terms.cors.clone(),
-            methods: rule.when.methods.clone(),
+            methods: methods.to_vec(),
             request_fields: fields::InForce::new(&terms.request_fields),
             answer_fields: fields::InForce::new(&terms.answer_fields),
             body_bytes: terms.body_bytes,
+            compression: terms.compression.clone(),
         })
     }
 

@@ -23,13 +23,13 @@ use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
-use super::{body, cluster, cors, limit, pattern};
+use super::{AnswerForm, body, cluster, cors, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::metrics::LoadGuard;
 use crate::registry::CatalogWatch;
 use crate::trace::{Origin, Recorder, TraceContext};
-use crate::upstream::{AnswerBody, Broken, CallError, Upstream, UpstreamRequest};
+use crate::upstream::{Broken, CallError, Upstream, UpstreamRequest};
 
 /// What a worker thread has at hand.
 pub(super) struct Worker {
@@ -52,8 +52,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     let mut id = uuid::Uuid::encode_buffer();
     let id = &*context.request_id.hyphenated().encode_lower(&mut id);
     let mut response = if request.path() == "/cluster" {
-        let page = cluster::page(worker.balancer.view(), request.query_string());
-        HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(page)
+        page(&worker, &request, id).await
     } else {
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
@@ -65,7 +64,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
         let mut response = match steps.await {
             Ok(answer) => {
                 journal.answered(answer.head.status().as_u16());
-                deliver(answer, journal, in_flight)
+                deliver(asides.finish.encode(answer), journal, in_flight)
             }
             Err(failure) => {
                 note(&failure, &request, id);
@@ -86,6 +85,29 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
     if worker.traffic.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
+    response
+}
+
+/// The page `/cluster`, for those who may do what is open by default.
+async fn page(worker: &Worker, request: &HttpRequest, id: &str) -> HttpResponse<BoxBody> {
+    let table = worker.view.table();
+    let mut finish = Finish::default();
+    let admitted = match &table.routes.page {
+        None => Ok(()),
+        Some(keeper) => {
+            client::settle(request, &table.settings.trusted_proxies);
+            finish.begin(keeper, request);
+            keeper.admit(request, client::client_ip(request), &mut finish).await.map(drop)
+        }
+    };
+    let mut response = match admitted {
+        Ok(()) => {
+            let page = cluster::page(worker.balancer.view(), request.query_string());
+            HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(page)
+        }
+        Err(failure) => failure.answer(AnswerForm::default(), wants_problem(request), id),
+    };
+    finish.dress(response.headers_mut());
     response
 }
 
@@ -189,24 +211,30 @@ fn deliver(answer: Answer, journal: Journal, in_flight: LoadGuard) -> HttpRespon
         Body::None => answer.head.set_body(BoxBody::new(actix_web::body::None::new())),
         Body::Whole(bytes) => answer.head.set_body(BoxBody::new(bytes)),
         Body::Passing(body) => {
-            let passing = Passing { body: *body, _journal: journal, _in_flight: in_flight };
+            let size = body.length().map_or(BodySize::Stream, BodySize::Sized);
+            let passing = Passing { body: *body, size, _journal: journal, _in_flight: in_flight };
+            answer.head.set_body(BoxBody::new(passing))
+        }
+        Body::Encoded(body) => {
+            let passing = Passing { body: *body, size: BodySize::Stream, _journal: journal, _in_flight: in_flight };
             answer.head.set_body(BoxBody::new(passing))
         }
     }
 }
 
 /// An answer's body on its way to the client, with what must last as long as it.
-struct Passing {
-    body: AnswerBody,
+struct Passing<B> {
+    body: B,
+    size: BodySize,
     _journal: Journal,
     _in_flight: LoadGuard,
 }
 
-impl MessageBody for Passing {
+impl<B: Stream<Item = Result<Bytes, Broken>> + Unpin> MessageBody for Passing<B> {
     type Error = Broken;
 
     fn size(&self) -> BodySize {
-        self.body.length().map_or(BodySize::Stream, BodySize::Sized)
+        self.size
     }
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {

@@ -33,6 +33,8 @@ pub(super) struct Routes {
     pub stray: Arc<Meters>,
     /// How callers prove who they are.
     pub known: Known,
+    /// What is asked of who wants to see the page `/cluster`.
+    pub page: Option<Keeper>,
 }
 
 /// A route in force.
@@ -169,6 +171,7 @@ impl Routes {
     /// `kept` is what lasts longer than a table.
     pub fn new(settings: &Settings, metrics: &Metrics, kept: &Kept) -> Self {
         let known = Known::new(&settings.ways, &kept.sources);
+        let page = Keeper::new(("/cluster", &[], &settings.page), ["", "/cluster"], &known, kept, metrics);
         let rules = settings.rules().into_iter();
         let routes: Vec<Route> = rules.map(|rule| Route::new(rule, metrics, &known, kept)).collect();
         let mut exact: HashMap<String, Vec<usize>> = HashMap::new();
@@ -186,7 +189,7 @@ impl Routes {
             (name.clone(), (service.actions.keys().cloned().collect(), form))
         });
         let stray = Arc::new(Meters::new(metrics, "", ""));
-        Self { routes, exact, open, services: services.collect(), stray, known }
+        Self { routes, exact, open, services: services.collect(), stray, known, page }
     }
 
     /// The route of a request, with what its path found.
@@ -286,7 +289,8 @@ impl Route {
         Self {
             meters: Arc::new(Meters::new(metrics, service, action)),
             mirror: mirror.map(|mirror| Box::new(Reflector::new(mirror, &name, metrics))),
-            keeper: Keeper::new(&rule, [service, action], known, kept, metrics).map(Box::new),
+            keeper: Keeper::new((&rule.name, &rule.when.methods, &rule.terms), [service, action], known, kept, metrics)
+                .map(Box::new),
             name,
             when: rule.when,
             then: rule.then,

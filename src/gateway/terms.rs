@@ -1,6 +1,7 @@
 //! What a route asks of clients and does for them besides answering: the terms on which it is open.
 
 use super::access::Access;
+use super::compress::Compression;
 use super::cors::Cors;
 use super::fields::FieldRules;
 use super::rate::RateLimit;
@@ -21,6 +22,8 @@ pub struct Terms {
     /// How many bytes a body may have, also one that passes untouched; `None`: [`super::Limits::body_bytes`], and no limit
     /// for what passes untouched.
     pub body_bytes: Option<usize>,
+    /// Which answers are compressed; `None`: none.
+    pub compression: Option<Compression>,
 }
 
 impl Terms {
@@ -43,6 +46,10 @@ impl Terms {
             if !rules.is_empty() {
                 shown.push((key, rules.to_string()));
             }
+        }
+        if let Some(compression) = &self.compression {
+            let codings: Vec<&str> = compression.codings.iter().map(|coding| coding.name()).collect();
+            shown.push(("compress", codings.join(", ")));
         }
         shown.extend(self.body_bytes.map(|bytes| ("bodyBytes", bytes.to_string())));
         shown

@@ -22,6 +22,7 @@ use super::forward::Forwarder;
 use super::guard::Guard;
 use super::observe::{Observed, Observer};
 use super::{Context, ServeError, Service, ServiceError, body};
+use crate::call_key::CallKeys;
 use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
 use crate::metrics::{Load, Metrics};
 use crate::trace::{CALL_KEY_HEADER, Origin, Recorder, TraceBody, TraceContext};
@@ -30,7 +31,7 @@ use crate::trace::{CALL_KEY_HEADER, Origin, Recorder, TraceBody, TraceContext};
 #[derive(Clone)]
 pub struct Parts {
     /// Any of them opens the node; none: no guard.
-    pub call_keys: Vec<String>,
+    pub call_keys: CallKeys,
     /// Takes the trace events.
     pub recorder: Recorder,
     /// Which node they come from.

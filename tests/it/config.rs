@@ -75,7 +75,7 @@ fn the_examples_in_comments_are_good_and_are_the_defaults() {
     {
         assert!(uncommented.lines().any(|line| line.trim_start().starts_with(key)), "{key} in\n{uncommented}");
     }
-    assert_eq!(full.gateway.routes.len(), 5);
+    assert_eq!(full.gateway.routes.len(), 6);
     assert_eq!(full.gateway.services["order"].actions["cancel"].policy.retry_status, [502, 503]);
     // What stands there is what applies without it.
     let bare = load("services: {user: {register: /register, login: /login}, order: {submit: /order/submit}}", &[]);
@@ -289,7 +289,8 @@ registry: { namespace: go-ms, ttl: 30, interval: 10 }
         config.trace.redact.headers,
         ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"]
     );
-    assert_eq!((&config.call_keys, &config.gateway.call_keys), (&config.consumer.call_keys, &config.call_keys));
+    assert_eq!(config.call_keys, config.consumer.call_keys);
+    assert_eq!(config.call_keys[..], config.gateway.call_keys[..]);
     assert_eq!(config.registry.namespace, "go-ms");
     let config = load("callServiceKey: k", &[]).expect("good");
     assert!(matches!(&config.trace.transport, Transport::Direct { call_key: Some(key) } if key == "k"));

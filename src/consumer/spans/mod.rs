@@ -35,6 +35,7 @@ use super::instruments::Instruments;
 use super::intake::{self, AWAY_TIMEOUT, MAX_BODY_BYTES, STORE_TIMEOUT};
 use super::pipeline::{Pipeline, Reply, Verdict, document, weight};
 use super::{ConsumerError, Settings};
+use crate::call_key::CallKeys;
 use crate::causes::chain;
 use crate::shutdown::Shutdown;
 use crate::store::Document;
@@ -82,7 +83,7 @@ impl Shared {
 #[derive(Clone)]
 pub(super) struct Door {
     pipeline: Pipeline,
-    call_keys: Arc<[String]>,
+    call_keys: CallKeys,
     dead_letters: Arc<DeadLetters>,
     callers: Arc<Callers>,
     taken: IntCounter,
@@ -106,7 +107,7 @@ pub(super) fn serve(
     let room_bytes = settings.parsed_bytes();
     let door = Door {
         pipeline: pipeline.clone(),
-        call_keys: settings.call_keys.clone().into(),
+        call_keys: settings.call_keys.clone(),
         dead_letters: shared.dead_letters.clone(),
         callers: shared.callers.clone(),
         taken: spans("taken"),

@@ -104,7 +104,7 @@ fn settings(batch_events: usize, batch_wait: Duration) -> Settings {
         batch_bytes: 4 << 20,
         batch_wait,
         writes: 2,
-        call_keys: Vec::new(),
+        call_keys: Vec::new().into(),
         dead_letters: None,
     }
 }

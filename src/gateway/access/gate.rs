@@ -62,11 +62,6 @@ impl Known {
         }
         known
     }
-
-    /// Whether no request needs to be looked at for its sake.
-    pub fn is_empty(&self) -> bool {
-        self.ways.is_empty()
-    }
 }
 
 impl Asked {

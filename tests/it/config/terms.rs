@@ -4,11 +4,11 @@ use super::{faults, load, yaml};
 use goms::gateway::Terms;
 
 const TEXT: &str = r#"
-defaults: { cors: "https://a.test", responseHeaders: { set: { x-frame-options: DENY } }, bodyBytes: 1MiB }
+defaults: { cors: "https://a.test", responseHeaders: { set: { x-frame-options: DENY } }, bodyBytes: 1MiB, compress: { minBytes: 5, types: ["text/*", "*+json"] } }
 upstreams: { user: { cors: { origins: [https://*.b.test], methods: [get], headers: [X-A], expose: [x-b], maxAge: 1h } } }
 services:
-  user: { login: /login, none: { path: /none, cors: none, responseHeaders: {}, bodyBytes: 5 } }
-  order: { submit: { path: /submit, requestHeaders: { remove: [x-a], set: { X-B: 1 }, add: { x-c: [a, "b c"] } } } }
+  user: { login: /login, none: { path: /none, cors: none, responseHeaders: {}, bodyBytes: 5, compress: false } }
+  order: { submit: { path: /submit, requestHeaders: { remove: [x-a], set: { X-B: 1, authorization: Basic c2VjcmV0 }, add: { x-c: [a, "b c"] } } } }
 "#;
 
 #[test]
@@ -26,12 +26,27 @@ fn each_key_is_looked_up_and_printed() {
     assert_eq!((login.answer_fields.set.len(), login.body_bytes), (1, Some(1 << 20)));
     let none = terms("user", "none");
     assert!(none.cors.is_none() && none.answer_fields.is_empty() && none.body_bytes == Some(5));
+    assert!(none.compression.is_none());
+    let compression = login.compression.unwrap();
+    assert_eq!((compression.codings.len(), compression.least_bytes, compression.types.len()), (3, 5, 2));
     let submit = terms("order", "submit");
     assert_eq!(submit.cors.unwrap().origins[0].to_string(), "https://a.test");
     assert_eq!(submit.request_fields.add.len(), 2);
+    let codings = |text: &str| {
+        let config =
+            load(&format!("services: {{ user: {{ a: {{ path: /a, compress: {text} }} }} }}"), &[]).expect(text);
+        let compression = config.gateway.services["user"].actions["a"].terms.compression.clone();
+        compression.map(|compression| compression.codings.iter().map(|coding| coding.name()).collect::<Vec<_>>())
+    };
+    assert_eq!(codings("true"), Some(vec!["zstd", "br", "gzip"]));
+    assert_eq!((codings("[gzip, br]"), codings("gzip")), (Some(vec!["gzip", "br"]), Some(vec!["gzip"])));
+    assert_eq!((codings("false"), codings("none")), (None, None));
     let printed = yaml(&config);
+    assert!(!printed.contains("c2VjcmV0"), "{printed}");
     let again = load(&printed, &[]).unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
     assert_eq!(yaml(&again), printed);
+    let again = again.gateway;
+    assert!(again.page.cors.is_some() && again.services["user"].actions["none"].terms.cors.is_none());
 }
 
 #[test]
@@ -62,6 +77,12 @@ fn one_fault_each() {
             "responseHeaders.set.x-a: must be one line of printable ASCII",
         ),
         ("responseHeaders: { 'a b': c }", "user.a.responseHeaders: unknown key `a b`"),
+        (
+            "compress: deflate",
+            "user.a.compress: must be `true`, `false` or a list of `zstd`, `br` and `gzip`, got `deflate`",
+        ),
+        ("compress: [gzip, deflate]", "compress[1]: unknown coding `deflate`"),
+        ("compress: { types: [text] }", "compress.types[0]: `text` is no media type"),
         ("bodyBytes: some", "user.a.bodyBytes: `some` is no size"),
     ] {
         let found = faults(&format!("services: {{ user: {{ a: {{ path: /a, {terms} }} }} }}"));

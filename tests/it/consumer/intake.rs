@@ -26,7 +26,7 @@ fn events_are_answered_once_stored_and_only_with_the_key() {
         let folder = tempfile::tempdir().unwrap();
         let letters = folder.path().join("dead-letters.jsonl");
         let mut settings = consumer_settings(None);
-        settings.call_keys = vec!["old".into(), "new".into()];
+        settings.call_keys = vec!["old".into(), "new".into()].into();
         settings.dead_letters = Some(letters.clone());
         let store = MoodyStore::new(Mood::Picky);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

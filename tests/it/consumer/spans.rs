@@ -272,7 +272,7 @@ fn what_would_fill_the_memory_is_refused() {
 fn with_a_call_key_only_its_bearers_are_heard() {
     run(async {
         let mut settings = consumer_settings(None);
-        settings.call_keys = vec!["s3cret".into()];
+        settings.call_keys = vec!["s3cret".into()].into();
         let taking = Taking::with(Mood::Works, &settings);
         assert!(taking.otlp(&[JSON], of_shop()).await.failed(403, 7).contains("`Call-Service-Key`"));
         assert_eq!(taking.zipkin(&[JSON], r#"[{"traceId":"1","id":"2"}]"#).await.status, 403);

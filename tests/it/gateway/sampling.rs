@@ -35,7 +35,7 @@ impl Two {
         let (mut parts, service_events) = parts_with("user", |settings| {
             (settings.sample, settings.slow) = (service_share, service_slow);
         });
-        parts.call_keys = vec!["the key".into()];
+        parts.call_keys = vec!["the key".into()].into();
         let service = start(Service::new("user").route("/login", login), parts);
         let mut settings = Settings { call_keys: vec!["the key".into()], ..Settings::default() };
         settings.services.entry("user".into()).or_default().actions.insert("login".into(), action("/login"));

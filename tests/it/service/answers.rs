@@ -21,7 +21,7 @@ fn failure(answer: &Answer) -> (u16, String) {
 #[tokio::test]
 async fn the_echo_is_that_of_the_originals() {
     let (mut parts, _events) = parts("user");
-    parts.call_keys = vec!["secret".to_owned()];
+    parts.call_keys = vec!["secret".to_owned()].into();
     let running = start(echo_service("user", ["/login", "/register"]), parts);
     let mut client = Client::connect(running.address());
     let key = ("call-service-key", "secret");
@@ -63,7 +63,7 @@ async fn the_echo_is_that_of_the_originals() {
 #[tokio::test]
 async fn only_callers_with_the_key_get_in() {
     let (mut parts, mut events) = parts("user");
-    parts.call_keys = vec!["new".to_owned(), "old".to_owned()];
+    parts.call_keys = vec!["new".to_owned(), "old".to_owned()].into();
     let metrics = parts.metrics.clone();
     let running = start(echo_service("user", ["/login"]), parts);
     let status = |headers: &[(&str, &str)]| {
@@ -167,7 +167,7 @@ async fn typed_handlers_and_their_errors() {
 #[tokio::test]
 async fn a_guarded_node_believes_the_gateway_about_the_client() {
     let (mut parts, mut events) = parts("order");
-    parts.call_keys = vec!["k".to_owned()];
+    parts.call_keys = vec!["k".to_owned()].into();
     let running = start(Service::new("order").route("/submit", place), parts);
     let headers = [JSON, ("Call-Service-Key", "k"), ("X-Forwarded-For", "9.9.9.9, 10.0.0.7")];
     let answer = ask(running.address(), "POST", "/submit", &headers, r#"{"item":"pen","count":1}"#);

@@ -50,7 +50,7 @@ struct Pair {
 /// `math` behind a key, and `front`, which calls it; the catalog also names a node of `math` that is not there.
 fn pair() -> Pair {
     let (mut math_parts, math_events) = parts("math");
-    math_parts.call_keys = vec!["old".to_owned(), "new".to_owned()];
+    math_parts.call_keys = vec!["old".to_owned(), "new".to_owned()].into();
     let math = start(Service::new("math").route("/sum", sum), math_parts);
 
     let dead = super::listener().local_addr().unwrap();
@@ -68,7 +68,7 @@ fn pair() -> Pair {
     let empty = BTreeMap::from([("any".to_owned(), action("/any"))]);
     let actions = BTreeMap::from([("math".to_owned(), math_actions), ("empty".to_owned(), empty)]);
     let (mut front_parts, front_events) = parts("front");
-    front_parts.call_keys = vec!["new".to_owned()];
+    front_parts.call_keys = vec!["new".to_owned()].into();
     front_parts.calls = Some(CallTable { balancer, actions: Arc::new(actions), answer_bytes: 1 << 20 });
     let front = start(Service::new("front").route("/twice", twice), front_parts);
     Pair { math, front, math_events, front_events, shutdown }

@@ -50,7 +50,7 @@ pub(crate) fn parts_with(service: &str, change: impl FnOnce(&mut trace::Settings
         node: "127.0.0.1:1_127.0.0.1:2".to_owned(),
     };
     let parts = Parts {
-        call_keys: Vec::new(),
+        call_keys: Vec::new().into(),
         recorder,
         origin: Arc::new(origin),
         metrics,

@@ -88,7 +88,7 @@ impl Drop for Files {
 
 fn front(url: &ProgramUrl) -> (Running, tokio::sync::mpsc::Receiver<goms::trace::Event>) {
     let (mut parts, events) = parts("py");
-    parts.call_keys = vec!["secret".to_owned()];
+    parts.call_keys = vec!["secret".to_owned()].into();
     parts.limits.body_bytes = 1 << 20;
     let _runtime = super::RUNTIME.enter();
     (serve_program(listener(), "py", url, PROGRAM_TIMEOUT, parts).unwrap(), events)

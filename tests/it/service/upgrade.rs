@@ -23,7 +23,7 @@ async fn a_websocket_reaches_the_program() {
     let program = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/base", program.local_addr().unwrap()).parse().unwrap();
     let (mut parts, mut events) = parts("py");
-    parts.call_keys = vec!["secret".to_owned()];
+    parts.call_keys = vec!["secret".to_owned()].into();
     let running = {
         let _runtime = super::RUNTIME.enter();
         serve_program(listener(), "py", &url, PROGRAM_TIMEOUT, parts).unwrap()

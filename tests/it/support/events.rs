@@ -96,7 +96,7 @@ pub fn consumer_settings(amqp: Option<AmqpSettings>) -> consumer::Settings {
         batch_bytes: 4 << 20,
         writes: 2,
         batch_wait: Duration::from_millis(20),
-        call_keys: Vec::new(),
+        call_keys: Vec::new().into(),
         dead_letters: None,
     }
 }

@@ -17,7 +17,7 @@ use crate::support::origin::{Origin, Reply, answer, json};
 
 fn consumer(store: &Arc<MoodyStore>, key: &str) -> (Running, SocketAddr) {
     let mut settings = consumer_settings(None);
-    settings.call_keys = vec![key.to_owned()];
+    settings.call_keys = vec![key.to_owned()].into();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     let running = consumer::start(&settings, store.clone(), Some(listener), &Metrics::new(), &Shutdown::new())

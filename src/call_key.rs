@@ -1,0 +1,129 @@
+//! The key by which nodes of one cluster know each other, and when each was last brought by a caller.
+//!
+//! May import: nothing.
+//!
+//! Several may be valid while one takes the place of another: the first signs, all are accepted. The old one can go once no
+//! node has seen it for a while, which is what [`CallKeys::uses`] tells.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+/// Enough to tell keys apart; too little to find one by, if it is not a word.
+const FINGERPRINT_BYTES: usize = 6;
+/// How exactly a use is kept: threads that write the same place all the time slow each other down.
+const EXACT_MS: i64 = 1000;
+
+/// The call keys of a process; none: no guard. Clones share what they know of uses.
+#[derive(Clone, Debug, Default)]
+pub struct CallKeys {
+    keys: Arc<[String]>,
+    /// Milliseconds of Unix time; 0: never.
+    used: Arc<[AtomicI64]>,
+}
+
+/// When a key was last brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyUse {
+    /// The first hexadecimal digits of its SHA-256.
+    pub fingerprint: String,
+    /// In milliseconds of Unix time, to the second; `None`: not since the start.
+    pub last_ms: Option<i64>,
+}
+
+/// What shows in place of a key.
+#[must_use]
+pub fn fingerprint(key: &str) -> String {
+    Sha256::digest(key.as_bytes())[..FINGERPRINT_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl CallKeys {
+    /// Whether this is one of the keys, and if so notes its use. Every key is compared whole, whatever matched before.
+    #[must_use]
+    pub fn knows(&self, brought: &[u8]) -> bool {
+        let mut found = Choice::from(0);
+        for (key, used) in self.keys.iter().zip(&*self.used) {
+            let is_it = key.as_bytes().ct_eq(brought);
+            found |= is_it;
+            if is_it.into() {
+                note(used, now_ms());
+            }
+        }
+        found.into()
+    }
+
+    /// When each was last brought, in their order.
+    #[must_use]
+    pub fn uses(&self) -> Vec<KeyUse> {
+        let last_ms = |used: &AtomicI64| Some(used.load(Ordering::Relaxed)).filter(|ms| *ms > 0);
+        let keys = self.keys.iter().zip(&*self.used);
+        keys.map(|(key, used)| KeyUse { fingerprint: fingerprint(key), last_ms: last_ms(used) }).collect()
+    }
+}
+
+fn note(used: &AtomicI64, now_ms: i64) {
+    if (now_ms - used.load(Ordering::Relaxed)).abs() >= EXACT_MS {
+        used.store(now_ms, Ordering::Relaxed);
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl From<Vec<String>> for CallKeys {
+    /// An empty key is none.
+    fn from(keys: Vec<String>) -> Self {
+        let keys: Vec<String> = keys.into_iter().filter(|key| !key.is_empty()).collect();
+        let used = keys.iter().map(|_| AtomicI64::new(0)).collect();
+        Self { keys: keys.into(), used }
+    }
+}
+
+impl Deref for CallKeys {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.keys
+    }
+}
+
+/// The same keys, whatever is known of their uses.
+impl PartialEq for CallKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.keys == other.keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_use_is_noted_of_the_key_that_was_brought() {
+        let keys = CallKeys::from(vec!["new".to_owned(), "old".to_owned()]);
+        let same = keys.clone();
+        assert!(!keys.knows(b"ol") && !keys.knows(b"") && !keys.knows(b"older"));
+        assert!(keys.uses().iter().all(|used| used.last_ms.is_none()));
+        let before = now_ms();
+        assert!(keys.knows(b"old"));
+        let uses = same.uses();
+        assert_eq!((uses[0].last_ms, uses[0].fingerprint.as_str()), (None, "11507a0e2f5e"));
+        assert!(uses[1].last_ms.is_some_and(|ms| ms >= before), "{uses:?}");
+        assert!(!CallKeys::default().knows(b""));
+    }
+
+    #[test]
+    fn a_use_is_kept_to_the_second() {
+        let used = AtomicI64::new(0);
+        for (now_ms, kept_ms) in [(5_000, 5_000), (5_999, 5_000), (6_000, 6_000), (1_000, 1_000)] {
+            note(&used, now_ms);
+            assert_eq!(used.load(Ordering::Relaxed), kept_ms);
+        }
+    }
+}
