@@ -22,6 +22,7 @@ mod limits;
 mod mirror;
 mod pickers;
 mod proxies;
+mod published;
 mod queue;
 mod rates;
 mod routes;
