@@ -12,7 +12,7 @@ COPY --from=build /src/target/release/goms /usr/local/bin/goms
 USER goms
 ENV GOMS_DATA_DIR=/var/lib/goms GOMS_RUNTIME_DIR=/run/goms
 VOLUME /var/lib/goms
-EXPOSE 8080 8180
+EXPOSE 8080 8443 8180
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["goms", "healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["goms"]

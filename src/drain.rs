@@ -1,8 +1,8 @@
 //! How an HTTP server of this process ends without failing a request that it could have served.
 //!
 //! ```text
-//! stop: answers carry `Connection: close` → new connects are refused → no request for a moment (busy clients have been
-//!       told) → idle connections are closed → running requests end → at the limit the rest is cut off
+//! stop: answers carry `Connection: close` → new connects are dropped, then refused → no request for a moment (busy
+//!       clients have been told) → idle connections are closed → running requests end → at the limit the rest is cut off
 //! ```
 //! actix-web's own graceful stop closes idle connections at once, where a request may just be on its way, and looks only
 //! once a second whether all are gone; so this module goes before it and counts the connections itself.
@@ -25,6 +25,9 @@ use crate::shutdown::Shutdown;
 const QUIET: Duration = Duration::from_millis(50);
 /// At most so long are busy clients waited for before idle connections are closed.
 const WIND_DOWN: Duration = Duration::from_secs(2);
+/// How long connects that are under way get to be accepted before a listening socket closes; longer than the round trip
+/// of most clients.
+const SETTLE: Duration = Duration::from_millis(100);
 /// How often the end of the last request or connection is looked for.
 const POLL: Duration = Duration::from_millis(5);
 /// How long a server that was told to end at once may take.
@@ -96,6 +99,32 @@ impl Drop for Opening {
     }
 }
 
+/// Lets a listening TCP socket pass over segments that ask for a connection. Returns whether it does.
+#[cfg(target_os = "linux")]
+fn drop_connects(socket: &socket2::Socket) -> bool {
+    use socket2::SockFilter;
+    /// Classic BPF over the TCP header: of its flags (byte 13) SYN and ACK; only SYN: drop; else: keep all of it.
+    const PROGRAM: [SockFilter; 5] = [
+        SockFilter::new(0x30, 0, 0, 13),
+        SockFilter::new(0x54, 0, 0, 0x12),
+        SockFilter::new(0x15, 0, 1, 0x02),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    let is_tcp = socket.local_addr().is_ok_and(|address| address.as_socket().is_some());
+    let filtered = if is_tcp { socket.attach_filter(&PROGRAM) } else { return false };
+    if let Err(error) = &filtered {
+        log::debug!("cannot drop connects before a listening socket closes: {error}");
+    }
+    filtered.is_ok()
+}
+
+/// Only Linux has such a filter.
+#[cfg(not(target_os = "linux"))]
+fn drop_connects(_: &socket2::Socket) -> bool {
+    false
+}
+
 /// A server at work. Dropping it does not end it: [`Running::stop`] does.
 #[derive(Debug)]
 pub struct Running {
@@ -161,13 +190,7 @@ impl Running {
     pub async fn stop(mut self, drain: Duration) -> bool {
         let deadline = Instant::now() + drain;
         self.traffic.draining.store(true, Ordering::Relaxed);
-        // From here on a connect is refused. What the kernel holds at this instant and nobody has accepted yet is reset by
-        // it (Linux does so whenever a listener closes), so the accept loop goes on until then and keeps that queue empty.
-        for socket in &self.sockets {
-            if let Err(error) = socket.shutdown(std::net::Shutdown::Read) {
-                log::debug!("cannot shut a listening socket: {error}");
-            }
-        }
+        self.close_sockets(deadline).await;
         self.kept.clear();
         self.wind_down(deadline.min(Instant::now() + WIND_DOWN)).await;
         drop(self.handle.stop(true)); // sent at once; its answer comes only to the full second
@@ -181,6 +204,20 @@ impl Running {
             log::warn!("[{}] http server did not end", self.name);
         }
         finished
+    }
+
+    /// From its end on a connect is refused. What the kernel holds at that instant and nobody has accepted yet is reset by it
+    /// (Linux does so whenever a listener closes), so new connects are dropped before, for long enough that those under way
+    /// are accepted: a client whose connect was dropped tries again within a second, and is refused then.
+    async fn close_sockets(&self, deadline: Instant) {
+        if self.sockets.iter().filter(|socket| drop_connects(socket)).count() > 0 {
+            tokio::time::sleep_until(deadline.min(Instant::now() + SETTLE)).await;
+        }
+        for socket in &self.sockets {
+            if let Err(error) = socket.shutdown(std::net::Shutdown::Read) {
+                log::debug!("cannot shut a listening socket: {error}");
+            }
+        }
     }
 
     /// Waits until nothing is in flight and nothing came for a moment.
@@ -209,5 +246,37 @@ impl Running {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn connects_are_dropped_while_those_that_are_made_stay() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = socket2::Socket::from(listener.try_clone().unwrap());
+        let mut made = TcpStream::connect(address).unwrap(); // the kernel holds it, nobody has accepted it
+        assert!(drop_connects(&socket));
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).map_err(|error| error.kind());
+        assert_eq!(connect().map(drop), Err(ErrorKind::TimedOut), "neither taken nor refused");
+        let (mut accepted, _) = listener.accept().unwrap();
+        made.write_all(b"hello").unwrap();
+        let mut got = [0; 5];
+        accepted.read_exact(&mut got).unwrap();
+        accepted.write_all(&got).unwrap();
+        made.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"hello");
+        socket.shutdown(std::net::Shutdown::Read).unwrap();
+        assert_eq!(connect().map(drop), Err(ErrorKind::ConnectionRefused));
+        // a Unix socket keeps what it holds anyway
+        let folder = tempfile::tempdir().unwrap();
+        let unix = std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap();
+        assert!(!drop_connects(&unix.into()));
     }
 }

@@ -1,15 +1,17 @@
 //! The balancer: every service with its nodes, kept up with the catalog.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounterVec;
+use tokio::sync::Notify;
 
 use super::clock::Clock;
+use super::names::{self, Addresses};
 use super::permit::Permit;
 use super::service::{Call, Counters, Service};
 use super::settings::Settings;
@@ -28,6 +30,8 @@ pub struct Balancer {
     /// That of `newest`, for readers to see without the lock that there is a newer one.
     version: AtomicU64,
     random: AtomicU64,
+    /// The names that are to be looked up may be others.
+    renamed: Notify,
 }
 
 /// What the services are made of.
@@ -36,6 +40,7 @@ struct Given {
     settings: HashMap<String, Settings>,
     /// `None`: nothing is known yet.
     catalog: Option<Arc<Catalog>>,
+    addresses: Addresses,
 }
 
 /// Every service as one catalog tells it. Never changed: a new catalog makes a new one.
@@ -121,6 +126,8 @@ impl Balancer {
         if let Some(known) = catalog.borrow_and_update().clone() {
             balancer.apply(known);
         }
+        balancer.renew(|_| {}); // for who needs no catalog
+        shutdown.spawn(names::follow(balancer.clone(), shutdown.clone()));
         let (follower, ending) = (balancer.clone(), shutdown.clone());
         shutdown.spawn(async move {
             loop {
@@ -148,9 +155,9 @@ impl Balancer {
             "services left alone for a while because they failed",
             &["service"],
         );
-        let given = Mutex::new(Given { settings, catalog: None });
+        let given = Mutex::new(Given { settings, ..Given::default() });
         let (newest, version, random) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(seed));
-        Self { given, clock, ejections, breaks, newest, version, random }
+        Self { given, clock, ejections, breaks, newest, version, random, renamed: Notify::new() }
     }
 
     /// A worker's way to this balancer.
@@ -172,6 +179,29 @@ impl Balancer {
     /// Chooses and watches nodes by these settings from now on; what is known of the nodes stays.
     pub fn configure(&self, settings: HashMap<String, Settings>) {
         self.renew(|given| given.settings = settings);
+        self.renamed.notify_one();
+    }
+
+    /// The names of servers that are to be looked up.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        names::names(given.settings.values().flat_map(|settings| &settings.origins))
+    }
+
+    /// Waits until there may be other names.
+    pub(super) async fn names_changed(&self) {
+        self.renamed.notified().await;
+    }
+
+    /// A name has these addresses.
+    pub(super) fn found(&self, name: String, addresses: Vec<IpAddr>) {
+        let is_news = {
+            let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+            given.addresses.get(&name) != Some(&addresses)
+        };
+        if is_news {
+            self.renew(|given| drop(given.addresses.insert(name, addresses)));
+        }
     }
 
     /// Takes over a new catalog: endpoints keep their counters, a service that was called stays known without nodes.
@@ -182,9 +212,17 @@ impl Balancer {
     fn renew(&self, change: impl FnOnce(&mut Given)) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = given.catalog.is_none();
         change(&mut given);
-        let Given { settings, catalog: Some(catalog) } = &*given else { return };
-        let (is_first, default) = (newest.version == 0, Settings::default());
+        let Given { settings, catalog, addresses } = &*given;
+        let nothing = Catalog::default();
+        let has_origins = settings.values().any(|settings| !settings.origins.is_empty());
+        let catalog = match catalog {
+            Some(catalog) => &**catalog,
+            None if has_origins => &nothing, // they need no registry
+            None => return,
+        };
+        let default = Settings::default();
         let mut services: BTreeMap<String, Arc<Service>> = BTreeMap::new();
         let mut add = |name: &str, nodes: &[Arc<Node>]| {
             let settings = settings.get(name).unwrap_or(&default);
@@ -196,7 +234,9 @@ impl Balancer {
         };
         catalog.services().for_each(|(name, nodes)| add(name, nodes));
         for (name, settings) in settings {
-            if let Some(of) = &settings.of {
+            if !settings.origins.is_empty() {
+                add(name, &names::nodes(name, &settings.origins, addresses));
+            } else if let Some(of) = &settings.of {
                 let is_part = |node: &&Arc<Node>| settings.version.as_ref().is_none_or(|v| *v == node.meta.version);
                 add(name, &catalog.nodes(of).iter().filter(is_part).cloned().collect::<Vec<_>>());
             }

@@ -16,6 +16,7 @@ mod budget;
 mod clock;
 mod endpoint;
 mod latency;
+mod names;
 mod outlier;
 mod permit;
 mod pick;

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Selector;
+use crate::registry::Origin;
 
 /// How a service's nodes are chosen and watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Settings {
     /// Whose nodes these are; `None`: the service of the same name. So a part of a service (its nodes of one version) has a
     /// name of its own, and its own turns, breaker and queue.
     pub of: Option<String>,
+    /// Servers that stand in the config, in place of nodes of the cluster; empty: nodes of the cluster.
+    pub origins: Vec<Origin>,
     /// Which of them gets the next request.
     pub selector: Selector,
     /// Only nodes of this version.
@@ -62,6 +65,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             of: None,
+            origins: Vec::new(),
             selector: Selector::default(),
             version: None,
             zone: None,

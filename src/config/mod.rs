@@ -14,6 +14,7 @@ mod environment;
 mod fault;
 mod flags;
 mod names;
+mod origins;
 mod policy;
 mod print;
 mod print_terms;

@@ -2,17 +2,19 @@
 //! that over the default.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::decode::{At, Decoder, Field, Table, boolean, number, word};
 use super::names::{self, nearest, shown, unknown};
+use super::origins;
 use super::routes;
 use super::terms::{self, Defaults, RawTerms};
 use super::units::{parse_duration, parse_positive_duration};
 use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
 use crate::gateway::{Action, AnswerForm, Encode, Fallback, Mirror, Service};
-use crate::upstream::Policy;
+use crate::upstream::{ClientTls, Policy};
 
 /// What an action or an upstream says of calls.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +35,7 @@ pub(super) struct Overrides {
     /// `Some(None)`: none.
     fallback: Option<Option<Fallback>>,
     mirror: Option<Option<Mirror>>,
+    pub(super) tls: Option<Option<Arc<ClientTls>>>,
     pub(super) terms: RawTerms,
 }
 
@@ -60,6 +63,7 @@ pub(super) const KEYS: &[&str] = &[
     "retry",
     "fallback",
     "mirror",
+    "tls",
     "encode",
     "answer",
 ];
@@ -135,6 +139,7 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         encode: table.get("encode").and_then(|field| decoder.read(&field, word("word", &ENCODES))),
         answer: table.get("answer").and_then(|field| decoder.read(&field, word("word", &ANSWERS))),
         fallback: table.get("fallback").and_then(|field| routes::fallback(decoder, &field)),
+        tls: table.get("tls").and_then(|field| origins::tls(decoder, &field)),
         mirror: table.get("mirror").and_then(|field| routes::mirror(decoder, &field)),
         terms: RawTerms::read(decoder, table),
         ..Overrides::default()
@@ -253,6 +258,7 @@ impl Overrides {
             attempts: self.attempts.or(upstream.attempts).unwrap_or(default.attempts),
             retry_non_idempotent: non_idempotent.unwrap_or(default.retry_non_idempotent),
             retry_status: retry_status.cloned().unwrap_or(default.retry_status),
+            tls: self.tls.clone().or_else(|| upstream.tls.clone()).flatten(),
             backoff: self.backoff.or(upstream.backoff).unwrap_or(default.backoff),
         }
     }

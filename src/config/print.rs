@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use super::address::redacted;
+use super::origins::put_tls;
 use super::policy::{ANSWERS, ENCODES};
 use super::print_terms::{self, put_terms};
 use super::raw::LEVELS;
@@ -276,6 +277,7 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(mapping, "connectTimeout", duration(policy.connect_timeout));
     put(mapping, "stallTimeout", duration(policy.stall_timeout));
     put(mapping, "tunnelTimeout", duration(policy.tunnel_timeout));
+    put_tls(mapping, policy.tls.as_deref());
     put(mapping, "deadline", policy.deadline.map_or_else(|| "none".to_owned(), duration));
     let mut retry = Mapping::new();
     put(&mut retry, "attempts", policy.attempts);
@@ -362,7 +364,11 @@ fn route(rule: &Rule, defaults: &Terms) -> Mapping {
     put(&mut route, "match", when);
     match &rule.then {
         Outcome::Call(call) => {
-            put_shares(&mut route, &call.services);
+            if call.origins.is_empty() {
+                put_shares(&mut route, &call.services);
+            } else {
+                put(&mut route, "urls", texts(call.origins.iter()));
+            }
             if let Some(rewrite) = &call.rewrite {
                 put(&mut route, "rewrite", if rewrite.as_str().is_empty() { "/" } else { rewrite.as_str() });
             }

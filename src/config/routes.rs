@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::decode::{At, Decoder, Field, Place, Table, number, word};
 use super::names;
+use super::origins;
 use super::policy::{self, Overrides};
 use super::terms::{self, Defaults, RawTerms};
 use super::values::header_name;
@@ -11,6 +12,8 @@ use crate::gateway::{
     AnswerForm, Call, Compare, Condition, Encode, Fallback, FieldCondition, HostPattern, Mirror, Outcome, PathPattern,
     Redirect, Respond, Rule, Share, Template,
 };
+use crate::registry::Origin;
+use crate::upstream::ClientTlsFiles;
 
 /// A route as written, but for what an upstream may say of it.
 #[derive(Clone, Debug)]
@@ -23,12 +26,18 @@ pub(super) struct RawRoute {
 
 #[derive(Clone, Debug)]
 enum RawOutcome {
-    Call { services: Vec<Share>, rewrite: Option<Template>, overrides: Box<Overrides> },
+    /// Of services, or (without any) of servers that stand there.
+    Call {
+        services: Vec<Share>,
+        origins: Vec<Origin>,
+        rewrite: Option<Template>,
+        overrides: Box<Overrides>,
+    },
     Done(Outcome),
 }
 
 /// What says what becomes of a request; one of them.
-const OUTCOMES: [&str; 4] = ["service", "services", "redirect", "respond"];
+const OUTCOMES: [&str; 5] = ["service", "services", "urls", "redirect", "respond"];
 /// What is said of a call only, besides [`policy::KEYS`].
 const OF_CALLS: [&str; 4] = ["version", "versions", "rewrite", "strip"];
 /// The words of [`Compare`].
@@ -67,7 +76,7 @@ fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
         decoder.fault(&field.place, format!("needs one of {}, has {found}", names::list(&OUTCOMES)));
         return None;
     };
-    if !outcome.starts_with("service")
+    if ["redirect", "respond"].contains(outcome)
         && let Some((key, field)) = of_calls.into_iter().find_map(|key| table.get(key).map(|field| (key, field)))
     {
         decoder.fault(&field.place, format!("`{key}` is for routes to a service, this one has `{outcome}`"));
@@ -78,8 +87,20 @@ fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
         "respond" => RawOutcome::Done(Outcome::Respond(fixed(decoder, &table.get("respond")?))),
         _ => {
             let rewrite = rewrite(decoder, &table, &when.path);
-            let overrides = Box::new(policy::overrides(decoder, &table));
-            RawOutcome::Call { services: shares(decoder, &table)?, rewrite, overrides }
+            let mut overrides = Box::new(policy::overrides(decoder, &table));
+            match table.get("urls") {
+                None => {
+                    RawOutcome::Call { services: shares(decoder, &table)?, origins: Vec::new(), rewrite, overrides }
+                }
+                Some(field) => {
+                    refuse_versions(decoder, &table);
+                    let origins = origins::urls(decoder, &field)?;
+                    if origins.iter().any(|origin| origin.tls) && overrides.tls.clone().flatten().is_none() {
+                        overrides.tls = Some(origins::load(decoder, &field, ClientTlsFiles::default()));
+                    }
+                    RawOutcome::Call { services: Vec::new(), origins, rewrite, overrides }
+                }
+            }
         }
     };
     let terms = RawTerms::read(decoder, &table);
@@ -131,14 +152,18 @@ fn shares(decoder: &mut Decoder, table: &Table<'_>) -> Option<Vec<Share>> {
             Some(version) => Some(vec![Share::new(&service, Some(&version?), 1)]),
         };
     }
+    refuse_versions(decoder, table);
+    let share = |service: &str, weight| Share::new(service, None, weight);
+    let example = "{ shop: 90, shop-next: 10 }";
+    weighted(decoder, &table.get("services")?, names::service_name, share, "service", example)
+}
+
+fn refuse_versions(decoder: &mut Decoder, table: &Table<'_>) {
     for key in ["version", "versions"] {
         if let Some(field) = table.get(key) {
             decoder.fault(&field.place, format!("`{key}` stands beside `service`, which names whose it is"));
         }
     }
-    let share = |service: &str, weight| Share::new(service, None, weight);
-    let example = "{ shop: 90, shop-next: 10 }";
-    weighted(decoder, &table.get("services")?, names::service_name, share, "service", example)
 }
 
 fn weighted(
@@ -328,7 +353,8 @@ pub(super) fn resolve(
         let none = Overrides::default();
         let upstream = first_upstream(&then, upstreams).unwrap_or(&none);
         let terms = terms.resolve(decoder, &upstream.terms, defaults);
-        rules.push(Rule { name, when, then: outcome(then, upstream), terms });
+        let then = outcome(&name, then, upstream);
+        rules.push(Rule { name, when, then, terms });
         places.push(place);
     }
     rules.split_off(elsewhere)
@@ -348,15 +374,16 @@ fn first_upstream<'u>(then: &RawOutcome, upstreams: &'u BTreeMap<String, At<Over
     upstreams.get(services.first()?.service()).map(|at| &at.value)
 }
 
-fn outcome(raw: RawOutcome, upstream: &Overrides) -> Outcome {
+fn outcome(name: &str, raw: RawOutcome, upstream: &Overrides) -> Outcome {
     match raw {
         RawOutcome::Done(outcome) => outcome,
-        RawOutcome::Call { services, rewrite, overrides } => {
+        RawOutcome::Call { services, origins, rewrite, overrides } => {
+            let services = if origins.is_empty() { services } else { vec![Share::of_route(name)] };
             // what is no action of the originals passes as it is
             let (encode, answer) = overrides.forms(upstream, (Encode::None, AnswerForm::Untouched));
             let (policy, fallback) = (overrides.policy(upstream), overrides.fallback(upstream));
             let mirror = overrides.mirror(upstream);
-            Outcome::Call(Box::new(Call { policy, fallback, mirror, encode, answer, services, rewrite }))
+            Outcome::Call(Box::new(Call { policy, fallback, mirror, encode, answer, services, origins, rewrite }))
         }
     }
 }

@@ -67,6 +67,7 @@ impl RawBalance {
     pub(super) fn resolve(&self, selector: Selector, own_zone: &str) -> Settings {
         Settings {
             of: None,
+            origins: Vec::new(),
             selector: self.selector.unwrap_or(selector),
             version: self.version.clone(),
             zone: self.zone.clone(),

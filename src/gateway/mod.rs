@@ -1,7 +1,7 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
 //! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
-//! `upgrade`, `backoff`.
+//! `upgrade`, `backoff`, `trust`, `causes`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that
@@ -84,6 +84,14 @@ impl Settings {
     pub fn balance(&self) -> HashMap<String, balance::Settings> {
         let services = self.services.iter();
         let mut all: HashMap<_, _> = services.map(|(name, service)| (name.clone(), service.balance.clone())).collect();
+        for rule in &self.routes {
+            if let Outcome::Call(call) = &rule.then
+                && let ([share], false) = (call.services.as_slice(), call.origins.is_empty())
+            {
+                let settings = balance::Settings { origins: call.origins.clone(), ..balance::Settings::default() };
+                all.insert(share.group().to_owned(), settings);
+            }
+        }
         let of_routes = self.routes.iter().filter_map(|rule| match &rule.then {
             Outcome::Call(call) => Some((call.services.as_slice(), &call.mirror)),
             _ => None,

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use super::{AnswerForm, Encode, HostPattern, PathPattern, Settings, Template, Terms};
+use crate::registry::Origin;
 use crate::upstream::Policy;
 
 /// A route.
@@ -60,6 +61,8 @@ pub enum Outcome {
 pub struct Call {
     /// The services that share the requests; at least one, and one with a weight.
     pub services: Vec<Share>,
+    /// Servers that the one share stands for, in place of nodes of the cluster.
+    pub origins: Vec<Origin>,
     /// The path that is called; `None`: the one that the client named.
     pub rewrite: Option<Template>,
     /// Deadline and retries.
@@ -90,6 +93,13 @@ impl Share {
     pub fn new(service: &str, version: Option<&str>, weight: u16) -> Self {
         let group = version.map_or_else(|| service.to_owned(), |version| format!("{service}@{version}"));
         Self { service: service.to_owned(), version: version.map(str::to_owned), weight, group }
+    }
+
+    /// Servers that stand in the config at the route of this name.
+    #[must_use]
+    pub fn of_route(route: &str) -> Self {
+        let group = format!("route:{route}"); // which is no name of a service
+        Self { service: group.clone(), version: None, weight: 1, group }
     }
 
     /// The service.
@@ -180,6 +190,7 @@ impl super::Service {
             let path = PathPattern::parse(&format!("/api/{service}/{name}")).ok()?; // names have no other characters
             let call = Call {
                 services: vec![Share::new(service, None, 1)],
+                origins: Vec::new(),
                 rewrite: Some(Template::fixed(&action.path)),
                 policy: action.policy.clone(),
                 fallback: action.fallback.clone(),

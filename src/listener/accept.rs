@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix_http::body::{BodySize, BoxBody, MessageBody};
 use actix_http::{HttpService, KeepAlive, Protocol, Request, Response};
+use actix_server::GracefulShutdownSignal;
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, apply_fn, fn_factory, fn_service};
 use actix_web::dev::{AppConfig, ServiceResponse};
 use base64::Engine;
@@ -24,6 +26,9 @@ use crate::causes::chain;
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4). No request of HTTP/1.1 does.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long ago a client has come whose request may be under way still.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// Why a connection did not come to speak HTTP.
 #[derive(Debug, thiserror::Error)]
@@ -103,10 +108,7 @@ where
         .keep_alive(KeepAlive::Timeout(shared.limits.idle_timeout))
         .client_request_timeout(shared.limits.header_timeout)
         .client_disconnect_timeout(LINGER)
-        .graceful_shutdown_signal(move || {
-            let stopping = stopping.clone();
-            async move { stopping.notified().await }
-        })
+        .graceful_shutdown_signal(move || end_of_silence(stopping.clone()))
         .on_connect_ext(|connection: &Connection, told| drop(told.insert(connection.peer().clone())))
         .finish(fn_factory(move || ready(Ok::<_, ()>(app.clone()))))
 }
@@ -147,6 +149,14 @@ impl MessageBody for Held {
     }
 }
 
+/// When a client that says nothing is let go at the end of a server: at once, but one that has only just come gets a
+/// moment, for its request may be under way.
+async fn end_of_silence(stopping: GracefulShutdownSignal) {
+    let came = tokio::time::Instant::now();
+    stopping.notified().await;
+    tokio::time::sleep_until(came + YOUNG).await;
+}
+
 /// Waits until a client speaks, and finds out how. `None`: it never came to HTTP.
 async fn open(wire: Wire, shared: &Shared) -> Option<(Connection, bool)> {
     let connected = shared.traffic.connected();
@@ -165,7 +175,7 @@ async fn open(wire: Wire, shared: &Shared) -> Option<(Connection, bool)> {
     tokio::select! {
         biased;
         speaks = socket.speaks() => speaks.ok()?,
-        () = shared.stopping.notified() => return None,
+        () = end_of_silence(shared.stopping.clone()) => return None,
         () = tokio::time::sleep_until(deadline) => return None,
     }
     let _opening = shared.traffic.opening();

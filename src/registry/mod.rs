@@ -16,7 +16,7 @@ mod node;
 
 pub use catalog::{Catalog, Publisher};
 pub use key::KeyError;
-pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState};
+pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState, Origin};
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -117,12 +118,42 @@ pub struct Node {
     pub meta: NodeMeta,
     /// What to do with it.
     pub state: NodeState,
+    /// Whose name and protocol it has, where it is no node of the cluster but stands in the config.
+    pub origin: Option<Arc<Origin>>,
+}
+
+/// A server that is no node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// A name or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Called by TLS.
+    pub tls: bool,
+}
+
+impl fmt::Display for Origin {
+    /// `http://host:port`, without the port where it is the usual one.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+    }
+}
+
+impl Origin {
+    /// What `Host` names: without the port where it is the usual one.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let usual = if self.tls { 443 } else { 80 };
+        if self.port == usual { host } else { format!("{host}:{}", self.port) }
+    }
 }
 
 impl Node {
     /// A ready node.
     #[must_use]
     pub fn new(id: NodeId, meta: NodeMeta) -> Self {
-        Self { id, meta, state: NodeState::Ready }
+        Self { id, meta, state: NodeState::Ready, origin: None }
     }
 }

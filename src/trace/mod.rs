@@ -1,6 +1,6 @@
 //! WHAT HAPPENED: the events of a request, and their way to the transport.
 //!
-//! May import: `shutdown`, `backoff`, `metrics`, `causes`, `registry` (to find a consumer).
+//! May import: `shutdown`, `backoff`, `metrics`, `causes`, `trust`, `registry` (to find a consumer).
 //!
 //! [`Recorder`] takes events without blocking → `spool` keeps them in batches, on disk while the transport is away →
 //! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts, [`tracestate`]

@@ -14,9 +14,9 @@ use prometheus::IntCounterVec;
 
 use super::body::{AnswerBody, Deadline, RequestBody};
 use super::http1::{
-    Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Shared, Target, Times, Upgrade, is_idempotent,
+    Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Secure, Shared, Target, Times, Upgrade, is_idempotent,
 };
-use super::{CallError, Policy, headers};
+use super::{CallError, ClientTls, Policy, headers};
 use crate::backoff::Backoff;
 use crate::balance::{Balancer, LocalBalancer, Permit};
 use crate::causes;
@@ -288,20 +288,23 @@ impl Upstream {
         node: &Arc<Node>,
         policy: &Policy,
     ) -> Result<Answer, CallError> {
-        let address = SocketAddr::new(node.id.http.ip, node.id.http.port.unwrap_or(HTTP_PORT));
+        let target = target(node, policy.tls.as_deref()).map_err(CallError::Request)?;
         let mut head = self.head(request, node).map_err(CallError::Request)?;
         if matches!(body, Outgoing::Upgrade(_)) {
             head.upgrade().map_err(CallError::Request)?;
         }
         let times = Times { connect: policy.connect_timeout, head: policy.timeout };
-        let sent = self.pool.send(&Target::Socket(address), &head, body, times).await;
+        let sent = self.pool.send(&target, &head, body, times).await;
         self.pool.recycle(head.into_buffer());
         sent.map_err(|error| CallError::from_try(node.clone(), error))
     }
 
     fn head(&self, request: &UpstreamRequest<'_>, node: &Node) -> Result<RequestHead, HttpError> {
         let mut head = RequestHead::new(self.pool.buffer(), request.method, request.path, request.query)?;
-        head.display("host", &node.id.http)?;
+        match &node.origin {
+            None => head.display("host", &node.id.http)?,
+            Some(origin) => head.field("host", origin.authority().as_bytes())?,
+        }
         let listed = || request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
         for &(name, value) in &request.headers {
             let replaced = request.content_type.is_some()
@@ -350,6 +353,19 @@ impl Upstream {
             Some(_) => Cow::Owned(tracestate::with_caller(own, lines)),
         };
         if state.is_empty() { Ok(()) } else { head.field("tracestate", state.as_bytes()) }
+    }
+}
+
+fn target(node: &Node, tls: Option<&ClientTls>) -> Result<Target, HttpError> {
+    let address = SocketAddr::new(node.id.http.ip, node.id.http.port.unwrap_or(HTTP_PORT));
+    let is_plain = node.origin.as_ref().is_some_and(|origin| !origin.tls);
+    match tls {
+        Some(tls) if !is_plain => {
+            let name =
+                tls.name_of(node).ok_or(HttpError::Request("a host is no name that a certificate could have"))?;
+            Ok(Target::Secure(Arc::new(Secure { address, name, config: tls.config.clone() })))
+        }
+        _ => Ok(Target::Socket(address)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! CALL IT: one function that calls a service: picks a node, sends, retries on the next one where that is safe.
 //!
 //! May import: `balance`, `registry`, `trace` (context, `tracestate` and the call key's name), `backoff`, `metrics`,
-//! `causes`.
+//! `causes`, `trust`.
 //!
 //! [`Upstream::call`] is that function; one [`Upstream`] a worker, since it is bound to its thread. [`headers`] says
 //! which headers may pass, `http1` is the client that carries it (a service's front uses it for the program behind it).
@@ -11,12 +11,15 @@ mod call;
 mod error;
 pub mod headers;
 pub(crate) mod http1;
+mod tls;
 
 pub use body::{AnswerBody, BodyStream, Broken, RequestBody};
 pub use call::{Forwarded, Tries, Try, Upstream, UpstreamRequest, UpstreamResponse};
 pub use error::CallError;
 pub use http1::{AnswerHead, Field, HttpError, PROTOCOL};
+pub use tls::{ClientTls, ClientTlsFiles};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a service (or one action of it) is called.
@@ -39,6 +42,8 @@ pub struct Policy {
     pub retry_non_idempotent: bool,
     /// Answers that are retried like failures; none by default.
     pub retry_status: Vec<u16>,
+    /// How it is called by TLS; `None`: it is not. An [`Origin`](crate::registry::Origin) of `https` must have it.
+    pub tls: Option<Arc<ClientTls>>,
     /// The first wait before a further try; doubled each time, with jitter.
     pub backoff: Duration,
 }
@@ -55,6 +60,7 @@ impl Default for Policy {
             attempts: 3,
             retry_non_idempotent: false,
             retry_status: Vec::new(),
+            tls: None,
             backoff: Duration::from_millis(25),
         }
     }

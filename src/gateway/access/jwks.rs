@@ -14,15 +14,14 @@ use std::time::{Duration, Instant};
 use awc::{Client, Connector};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 
 use super::JwksPlace;
 use crate::backoff::Backoff;
+use crate::causes;
 use crate::shutdown::Shutdown;
+use crate::trust::{self, Roots};
 
 /// A key set has some hundred bytes a key.
 const MOST_BYTES: usize = 1 << 20;
@@ -262,7 +261,9 @@ impl Reader {
             JwksPlace::Url(url, ca_file) => {
                 let mut connector = Connector::new().timeout(CONNECT_TIMEOUT);
                 if url.starts_with("https:") {
-                    connector = connector.rustls_0_23(Arc::new(tls(ca_file.as_deref())?));
+                    let roots = ca_file.as_deref().map_or(Roots::System, Roots::SystemAnd);
+                    let client = trust::client(roots, None).map_err(|error| causes::chain(&error))?;
+                    connector = connector.rustls_0_23(Arc::new(client));
                 }
                 let client = Client::builder().connector(connector).timeout(READ_TIMEOUT).disable_redirects().finish();
                 let mut answer = client.get(url.as_str()).send().await.map_err(|error| error.to_string())?;
@@ -274,22 +275,6 @@ impl Reader {
             }
         }
     }
-}
-
-/// Whom this system trusts, and who else vouches.
-fn tls(ca_file: Option<&std::path::Path>) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = ca_file {
-        let bad = |error: &dyn std::fmt::Display| format!("cannot use the certificates in {}: {error}", path.display());
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| bad(&error))? {
-            roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| error.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(test)]

@@ -1,49 +1,20 @@
 //! TLS to the collector: whom goms trusts, and who it is.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 use super::OtlpSettings;
+use crate::trust::{self, Roots, TrustError};
 
 /// Why there can be no TLS.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file is not there or holds something else.
-    #[error("{variable}: cannot use `{path}`")]
-    File {
-        /// The standard variable that names it.
-        variable: &'static str,
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: pem::Error,
-    },
-    /// A file without a certificate.
-    #[error("{variable}: no certificate stands in `{path}`; it must hold PEM, `-----BEGIN CERTIFICATE-----`")]
-    Empty {
-        /// The standard variable that names it.
-        variable: &'static str,
-        /// Which.
-        path: PathBuf,
-    },
-    /// A certificate or key that TLS cannot use.
-    #[error("{variable}: cannot be used for TLS")]
-    Refused {
-        /// The standard variable that names it.
-        variable: &'static str,
-        /// Why.
-        #[source]
-        source: rustls::Error,
-    },
-    /// The system has no certificates.
-    #[error("this system trusts nobody; install its `ca-certificates`, or name a PEM file by {CA}")]
-    NoRoots,
+#[error("{variable}: {source}")]
+pub struct TlsError {
+    /// The standard variable that names the file, or could name one.
+    variable: &'static str,
+    #[source]
+    source: TrustError,
 }
 
 const CA: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
@@ -55,51 +26,18 @@ const KEY: &str = "OTEL_EXPORTER_OTLP_CLIENT_KEY";
 /// # Errors
 /// [`TlsError`] when a file cannot be used or the system has no certificates.
 pub(super) fn config(settings: &OtlpSettings) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    match &settings.ca_file {
-        Some(path) => {
-            for certificate in certificates(CA, path)? {
-                roots.add(certificate).map_err(|source| TlsError::Refused { variable: CA, source })?;
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            for error in &found.errors {
-                log::debug!("a certificate of this system cannot be read: {error}");
-            }
-            roots.add_parsable_certificates(found.certs);
-            if roots.is_empty() {
-                return Err(TlsError::NoRoots);
-            }
-        }
-    }
-    // named, so that it does not depend on which others the tree happens to bring
-    let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|source| TlsError::Refused { variable: CA, source })?
-        .with_root_certificates(roots);
-    let client = match &settings.identity_files {
-        Some((certificate, key)) => {
-            let chain = certificates(IDENTITY, certificate)?;
-            let unreadable = |source| TlsError::File { variable: KEY, path: key.clone(), source };
-            let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable)?;
-            client
-                .with_client_auth_cert(chain, key)
-                .map_err(|source| TlsError::Refused { variable: IDENTITY, source })?
-        }
-        None => client.with_no_client_auth(),
-    };
-    Ok(Arc::new(client))
-}
-
-fn certificates(variable: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |source| TlsError::File { variable, path: path.to_owned(), source };
-    let found = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
-    let found: Vec<_> = found.collect::<Result<_, _>>().map_err(unreadable)?;
-    if found.is_empty() {
-        return Err(TlsError::Empty { variable, path: path.to_owned() });
-    }
-    Ok(found)
+    let roots = settings.ca_file.as_deref().map_or(Roots::System, Roots::Only);
+    let identity = settings.identity_files.as_ref();
+    let client = trust::client(roots, identity.map(|(certificate, key)| (certificate.as_path(), key.as_path())));
+    client.map(Arc::new).map_err(|source| {
+        let is = |file: Option<&std::path::PathBuf>| file.is_some_and(|file| source.path() == Some(file));
+        let variable = match () {
+            () if is(identity.map(|(_, key)| key)) => KEY,
+            () if is(identity.map(|(certificate, _)| certificate)) => IDENTITY,
+            () => CA,
+        };
+        TlsError { variable, source }
+    })
 }
 
 #[cfg(test)]

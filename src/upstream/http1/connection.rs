@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::Target;
+use super::socket::Socket;
 
 /// One read. More than most answers have: a read that fills its buffer is followed by one more system call that finds
 /// nothing.
@@ -21,7 +21,7 @@ const LONG_READ_BYTES: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    socket: TcpStream,
+    socket: Socket,
     input: BytesMut,
     read_bytes: usize,
     /// It has carried an exchange before.
@@ -31,7 +31,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub fn new(socket: TcpStream, target: Target, input: BytesMut, was_kept: bool) -> Self {
+    pub fn new(socket: Socket, target: Target, input: BytesMut, was_kept: bool) -> Self {
         Self { socket, input, read_bytes: READ_BYTES, was_kept, target }
     }
 
@@ -79,24 +79,29 @@ impl Connection {
         }
     }
 
+    /// Sends what was taken and is still held, as TLS does.
+    pub fn poll_flush(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(task)
+    }
+
     /// The socket, and what was read of it and not taken.
-    pub fn into_tunnel(self) -> (TcpStream, BytesMut) {
+    pub fn into_tunnel(self) -> (Socket, BytesMut) {
         (self.socket, self.input)
     }
 
     /// What is kept of it between exchanges, and its read buffer. `None`: it brought something that nobody asked for.
-    pub fn into_parts(self) -> Option<(TcpStream, Target, BytesMut)> {
+    pub fn into_parts(self) -> Option<(Socket, Target, BytesMut)> {
         self.input.is_empty().then_some((self.socket, self.target, self.input))
     }
 }
 
 /// Whether the other side neither ended it nor sent anything, as far as the last wake-up told: without a system call.
-pub(super) fn stands(socket: &TcpStream) -> bool {
-    matches!(socket.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+pub(super) fn stands(socket: &Socket) -> bool {
+    matches!(socket.tcp().try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// The same asked of the kernel.
-pub(super) fn surely_stands(socket: &TcpStream) -> bool {
-    let asked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+pub(super) fn surely_stands(socket: &Socket) -> bool {
+    let asked = SockRef::from(socket.tcp()).peek(&mut [MaybeUninit::uninit()]);
     matches!(asked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -19,12 +19,13 @@ mod framing;
 mod outgoing;
 mod pool;
 mod request;
+mod socket;
 mod tunnel;
 
 pub use answer::{AnswerHead, Body, Field};
 pub use error::HttpError;
 pub use exchange::{Answer, PROTOCOL};
 pub use outgoing::{Outgoing, Parts, Shared};
-pub use pool::{Pool, Target, Times};
+pub use pool::{Pool, Secure, Target, Times};
 pub use request::{RequestHead, is_idempotent};
 pub use tunnel::Upgrade;

@@ -155,6 +155,7 @@ impl Sending {
                 self.written += ready!(connection.poll_write(task, all, self.written)).map_err(HttpError::Write)?;
                 self.has_begun = true;
             }
+            ready!(connection.poll_flush(task)).map_err(HttpError::Write)?;
             let Some(rest) = &mut self.rest else { return Poll::Ready(Ok(())) };
             let part = ready!(rest.parts.poll_next(task)).transpose().map_err(HttpError::Body)?;
             if part.as_ref().is_some_and(Bytes::is_empty) {

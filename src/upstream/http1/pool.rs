@@ -2,17 +2,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::connection::{Connection, stands, surely_stands};
 use super::exchange::Exchange;
 use super::outgoing::Sending;
+use super::socket::Socket;
 use super::{Answer, HttpError, Outgoing, RequestHead};
 
 /// How often connections that are idle for too long are looked for; they stay open at most so much longer.
@@ -29,6 +35,34 @@ pub enum Target {
     Socket(SocketAddr),
     /// `host:port`; the name is looked up for each new connection.
     Named(Arc<str>),
+    /// An address that is called by TLS.
+    Secure(Arc<Secure>),
+}
+
+/// Where a request goes by TLS.
+#[derive(Clone, Debug)]
+pub struct Secure {
+    /// The address.
+    pub address: SocketAddr,
+    /// For whom its certificate must be.
+    pub name: ServerName<'static>,
+    /// Who vouches for it, and who calls.
+    pub config: Arc<ClientConfig>,
+}
+
+impl PartialEq for Secure {
+    fn eq(&self, other: &Self) -> bool {
+        self.address == other.address && self.name == other.name && Arc::ptr_eq(&self.config, &other.config)
+    }
+}
+
+impl Eq for Secure {}
+
+impl Hash for Secure {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address.hash(state);
+        self.name.hash(state);
+    }
 }
 
 /// How long the parts of an exchange may take.
@@ -52,7 +86,7 @@ pub struct Pool {
 /// A connection between two exchanges.
 #[derive(Debug)]
 struct Kept {
-    socket: TcpStream,
+    socket: Socket,
     since: Instant,
 }
 
@@ -178,22 +212,36 @@ impl Pool {
     async fn connect(&self, target: &Target, timeout: Duration) -> Result<Connection, HttpError> {
         let connecting = async {
             match target {
-                Target::Socket(address) => TcpStream::connect(address).await,
-                Target::Named(name) => TcpStream::connect(&**name).await,
+                Target::Socket(address) => plain(TcpStream::connect(address).await?),
+                Target::Named(name) => plain(TcpStream::connect(&**name).await?),
+                Target::Secure(secure) => {
+                    let tcp = TcpStream::connect(secure.address).await?;
+                    without_delay(&tcp);
+                    let connector = TlsConnector::from(secure.config.clone());
+                    Ok(Socket::Secure(Box::new(connector.connect(secure.name.clone(), tcp).await?)))
+                }
             }
         };
         let socket = tokio::time::timeout(timeout, connecting)
             .await
             .map_err(|_| HttpError::ConnectTimeout(timeout))?
             .map_err(HttpError::Connect)?;
-        if let Err(error) = socket.set_nodelay(true) {
-            log::debug!("cannot turn off Nagle's algorithm: {error}");
-        }
         Ok(Connection::new(socket, target.clone(), self.input(), false))
     }
 
     fn input(&self) -> BytesMut {
         self.inputs.borrow_mut().pop().unwrap_or_default()
+    }
+}
+
+fn plain(tcp: TcpStream) -> io::Result<Socket> {
+    without_delay(&tcp);
+    Ok(Socket::Plain(tcp))
+}
+
+fn without_delay(tcp: &TcpStream) {
+    if let Err(error) = tcp.set_nodelay(true) {
+        log::debug!("cannot turn off Nagle's algorithm: {error}");
     }
 }
 

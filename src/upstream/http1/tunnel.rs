@@ -4,20 +4,20 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, Sleep};
+use tokio_util::io::poll_read_buf;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::HttpError;
 use super::outgoing::Shared;
+use super::socket::Socket;
 
 /// One read.
 const READ_BYTES: usize = 16 << 10;
@@ -33,7 +33,7 @@ pub struct Upgrade {
 
 /// What comes out of the connection; what goes into it is sent by a task that ends with this.
 pub(super) struct Tunnel {
-    socket: Rc<TcpStream>,
+    reading: ReadHalf<Socket>,
     /// What came with the answer's head.
     input: BytesMut,
     /// When a byte last passed, either way.
@@ -52,18 +52,19 @@ impl std::fmt::Debug for Tunnel {
 impl Tunnel {
     /// Takes a connection over, with what was read of it and not taken. Must be called within a `LocalSet`.
     #[expect(clippy::disallowed_methods, reason = "it ends with its tunnel, which belongs to a request")]
-    pub fn open(socket: TcpStream, input: BytesMut, upgrade: Upgrade) -> Self {
-        let (socket, last) = (Rc::new(socket), Rc::new(Cell::new(Instant::now())));
-        let sending = tokio::task::spawn_local(send(socket.clone(), upgrade.parts, last.clone()));
+    pub fn open(socket: Socket, input: BytesMut, upgrade: Upgrade) -> Self {
+        let last = Rc::new(Cell::new(Instant::now()));
+        let (reading, writing) = tokio::io::split(socket);
+        let sending = tokio::task::spawn_local(send(writing, upgrade.parts, last.clone()));
         let sleep = Box::pin(tokio::time::sleep(upgrade.idle));
-        Self { socket, input, last, idle: upgrade.idle, sleep, _sending: AbortOnDropHandle::new(sending) }
+        Self { reading, input, last, idle: upgrade.idle, sleep, _sending: AbortOnDropHandle::new(sending) }
     }
 
     /// What comes next; the end when the other side ended it, or nothing passed for too long.
     pub fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, HttpError>>> {
         if self.input.is_empty() {
             self.input.reserve(READ_BYTES);
-            match self.poll_read(task) {
+            match poll_read_buf(Pin::new(&mut self.reading), task, &mut self.input) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(None),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(HttpError::Read(error)))),
@@ -72,16 +73,6 @@ impl Tunnel {
         }
         self.last.set(Instant::now());
         Poll::Ready(Some(Ok(self.input.split().freeze())))
-    }
-
-    fn poll_read(&mut self, task: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.socket.poll_read_ready(task))?;
-            match self.socket.try_read_buf(&mut self.input) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read),
-            }
-        }
     }
 
     /// Ready once nothing has passed for too long.
@@ -97,34 +88,22 @@ impl Tunnel {
     }
 }
 
-/// Sends what the client brings. At the client's end the other side hears of it; one that broke off takes both directions
-/// with it, so that a half never passes for a whole.
-async fn send(socket: Rc<TcpStream>, parts: Shared, last: Rc<Cell<Instant>>) {
-    loop {
-        let how = match std::future::poll_fn(|task| parts.poll_next(task)).await {
-            Some(Ok(part)) => match write(&socket, part, &last).await {
-                Ok(()) => continue,
-                Err(_) => return, // what is read of it tells the same
-            },
-            Some(Err(_)) => Shutdown::Both,
-            None => Shutdown::Write,
-        };
-        if let Err(error) = SockRef::from(&*socket).shutdown(how) {
-            log::debug!("cannot end a tunnel: {error}");
+/// Sends what the client brings; the other side hears of its end.
+async fn send(mut writing: WriteHalf<Socket>, parts: Shared, last: Rc<Cell<Instant>>) {
+    while let Some(Ok(part)) = std::future::poll_fn(|task| parts.poll_next(task)).await {
+        if write(&mut writing, part, &last).await.is_err() {
+            return; // what is read of it tells the same
         }
-        return;
+    }
+    if let Err(error) = writing.shutdown().await {
+        log::debug!("cannot end a tunnel: {error}");
     }
 }
 
-async fn write(socket: &TcpStream, mut part: Bytes, last: &Cell<Instant>) -> io::Result<()> {
+async fn write(writing: &mut WriteHalf<Socket>, mut part: Bytes, last: &Cell<Instant>) -> io::Result<()> {
     while part.has_remaining() {
-        socket.writable().await?;
-        match socket.try_write(&part) {
-            Ok(bytes) => part.advance(bytes),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        }
+        writing.write_buf(&mut part).await?;
         last.set(Instant::now());
     }
-    Ok(())
+    writing.flush().await
 }

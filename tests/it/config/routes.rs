@@ -69,7 +69,10 @@ fn one_fault_each() {
         ("{ match: { path: /a, host: 'a b' }, service: a }", "routes[0].match.host: must be a host like"),
         ("{ match: { path: /a, methods: [GTE] }, service: a }", "methods[0]: unknown method `GTE`; known: `GET`"),
         ("{ match: { path: /a, headers: { 'a b': c } }, service: a }", "routes[0].match.headers: "),
-        ("{ match: { path: /a } }", "routes[0]: needs one of `service`, `services`, `redirect`, `respond`, has none"),
+        (
+            "{ match: { path: /a } }",
+            "routes[0]: needs one of `service`, `services`, `urls`, `redirect`, `respond`, has none",
+        ),
         ("{ match: { path: /a }, service: a, redirect: /b }", "has `service`, `redirect`"),
         (
             "{ match: { path: /a }, redirect: /b, timeout: 1s }",

@@ -61,3 +61,42 @@ async fn defect_09_no_request_on_a_kept_connection_is_cut_off() {
     };
     tokio::join!(futures_util::future::join_all(clients), stop);
 }
+
+/// A listening socket that closes resets what the kernel holds for it: see `drain` for the moment itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_connection_that_was_made_is_reset() {
+    let origin = Origin::echo().await;
+    let mut door = Door::open(&[origin.address]).await;
+    let (address, answered) = (door.address, Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..50)
+        .map(|_| {
+            let answered = answered.clone();
+            let (told, outcome) = tokio::sync::oneshot::channel();
+            door.background.spawn(async move {
+                // a client for each request, as from a load balancer without kept connections
+                while let Ok(socket) = tokio::net::TcpStream::connect(address).await {
+                    let got = async {
+                        let mut client = crate::support::wire::Reader::new(socket);
+                        let asked =
+                            crate::support::wire::request("GET", "/api/user/login", "Connection: close\r\n", "");
+                        tokio::io::AsyncWriteExt::write_all(&mut client.socket, &asked).await.ok()?;
+                        client.answer(false).await
+                    };
+                    match got.await {
+                        Some(got) if got.status == 200 => drop(answered.fetch_add(1, Ordering::Relaxed)),
+                        other => return drop(told.send(Some(other))),
+                    }
+                }
+                drop(told.send(None));
+            });
+            outcome
+        })
+        .collect();
+    wait_for("the load", || answered.load(Ordering::Relaxed) > 500).await;
+    assert!(door.running.take().unwrap().stop(Duration::from_secs(20)).await);
+    for client in clients {
+        let failed = client.await.unwrap();
+        assert!(failed.is_none(), "{failed:?}");
+    }
+    assert_eq!(origin.seen().len(), answered.load(Ordering::Relaxed));
+}

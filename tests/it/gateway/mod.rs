@@ -20,6 +20,7 @@ mod headers;
 mod http2;
 mod limits;
 mod mirror;
+mod origins;
 mod pickers;
 mod proxies;
 mod published;

@@ -12,6 +12,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -83,12 +85,25 @@ pub struct TlsFront {
 
 impl TlsFront {
     pub async fn start(identity: &Identity, server: SocketAddr) -> Self {
+        Self::with(identity, server, WebPkiClientVerifier::no_client_auth()).await
+    }
+
+    /// Lets in only who has a certificate of this identity's CA.
+    pub async fn asking(identity: &Identity, server: SocketAddr) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(identity.ca.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        Self::with(identity, server, verifier).await
+    }
+
+    async fn with(identity: &Identity, server: SocketAddr, clients: Arc<dyn ClientCertVerifier>) -> Self {
         let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(chain, key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
