@@ -15,6 +15,7 @@ use super::respond::{Denied, Failure};
 use super::{Terms, fields};
 use crate::metrics::Metrics;
 use crate::upstream::headers;
+use prometheus::IntCounter;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -28,9 +29,13 @@ pub(super) struct Kept {
     pub limiters: Limiters,
 }
 
+/// Why somebody is denied, in metrics.
+const WHYS: [&str; 3] = ["proof", "caller", "address"];
+
 /// Keeps a route.
 pub(super) struct Keeper {
     gate: Option<Gate>,
+    denied: [IntCounter; WHYS.len()],
     rates: Option<Rates>,
     cors: Option<Cors>,
     /// What the route takes; empty: any.
@@ -123,7 +128,13 @@ impl Keeper {
             );
             counter.with_label_values(&[labels[0], labels[1], by])
         };
+        let denied = metrics.counter(
+            "denied_total",
+            "requests without a proof of who calls, and of callers and addresses that may not",
+            &["service", "action", "why"],
+        );
         Some(Self {
+            denied: WHYS.map(|why| denied.with_label_values(&[labels[0], labels[1], why])),
             gate: Gate::new(&terms.access, known),
             rates: Rates::new(&terms.rates, name, &kept.limiters, refused),
             own_headers: known.own_headers.clone(),
@@ -148,6 +159,21 @@ impl Keeper {
     /// # Errors
     /// 401, 403, 429, 503.
     pub async fn admit<'r>(
+        &'r self,
+        request: &'r HttpRequest,
+        client: IpAddr,
+        finish: &mut Finish<'_>,
+    ) -> Result<Passage<'r>, Failure> {
+        let admitted = self.look(request, client, finish).await;
+        if let Err(Failure::Denied(denied)) = &admitted
+            && let Some(place) = WHYS.iter().position(|why| denied.why() == Some(why))
+        {
+            self.denied[place].inc();
+        }
+        admitted
+    }
+
+    async fn look<'r>(
         &'r self,
         request: &'r HttpRequest,
         client: IpAddr,

@@ -23,6 +23,7 @@ mod mirror;
 mod origins;
 mod pickers;
 mod proxies;
+mod published;
 mod queue;
 mod rates;
 mod routes;
