@@ -181,7 +181,7 @@ impl Keeper {
     ) -> Result<Passage<'r>, Failure> {
         let query = request.query_string();
         let mut passage = Passage { keeper: Some(self), query: Cow::Borrowed(query), told: Vec::new() };
-        let mut caller = None;
+        let mut caller = String::new();
         let mut told = Told::default();
         if let Some(gate) = &self.gate {
             gate.check_address(client)?;
@@ -190,12 +190,11 @@ impl Keeper {
         if let Some(gate) = &self.gate {
             if let Some(admitted) = gate.check_caller(request.headers(), query).await? {
                 passage.told = admitted.told;
-                caller = Some(admitted.caller);
+                caller = admitted.name;
             }
             passage.query = gate.query(query);
         }
-        let name = || Subject::Caller(caller.as_ref().map(|caller| caller.name.clone()).unwrap_or_default());
-        self.take(By::Caller, name, &mut told, finish)?;
+        self.take(By::Caller, || Subject::Caller(caller), &mut told, finish)?;
         self.take(By::Route, || Subject::Everybody, &mut told, finish)?;
         self.tell(&told, finish);
         Ok(passage)
