@@ -63,8 +63,9 @@ pub async fn run(mut config: Config, roles: Vec<Role>, reload: Option<Reload>) -
         }
     }
     let process = Process::open(config, reload)?;
-    let mut spans = Vec::new();
+    let (mut spans, mut https) = (Vec::new(), None);
     for (_, ports) in &bound {
+        https = https.or(ports.https.as_ref().and_then(|listener| listener.local_addr().ok()));
         spans.extend(ports.spans(process.advertised_ip())?);
     }
     let terminated = termination(&process.background)?;
@@ -76,7 +77,7 @@ pub async fn run(mut config: Config, roles: Vec<Role>, reload: Option<Reload>) -
             Ok(admin) => {
                 if whole_cluster {
                     let ids: Vec<_> = nodes.iter().map(|node| &node.id).collect();
-                    up::greet(&ids, &spans, admin);
+                    up::greet(&ids, https, &spans, admin);
                 }
                 tokio::select! {
                     () = &mut terminated => Ok(()),

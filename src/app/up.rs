@@ -1,5 +1,7 @@
 //! `goms up`: a whole cluster in one process.
 
+use std::net::SocketAddr;
+
 use super::{output, trace_consumer};
 use crate::registry::NodeId;
 
@@ -9,7 +11,7 @@ pub const SERVICE: &str = "user";
 pub const USER_NODES: usize = 3;
 
 /// Tells a newcomer where everything is and what to try.
-pub fn greet(nodes: &[&NodeId], spans: &[(&str, String)], admin: std::net::SocketAddr) {
+pub fn greet(nodes: &[&NodeId], https: Option<SocketAddr>, spans: &[(&str, String)], admin: SocketAddr) {
     let http = |service: &str| nodes.iter().find(|id| id.service == service).and_then(|id| id.http.socket());
     let Some(gateway) = http(super::gateway::SERVICE) else { return };
     let users: Vec<String> = nodes
@@ -19,12 +21,13 @@ pub fn greet(nodes: &[&NodeId], spans: &[(&str, String)], admin: std::net::Socke
         .map(|address| format!("http://{address}"))
         .collect();
     let consumer = http(trace_consumer::SERVICE).map(|address| format!("http://{address}")).unwrap_or_default();
+    let https = https.map(|address| format!("  gateway, TLS    https://{address}\n")).unwrap_or_default();
     let spans: String =
         spans.iter().map(|(protocol, url)| format!("  {:<16}{url}\n", format!("{protocol} spans"))).collect();
     output::text(&format!(
         "
   gateway         http://{gateway}
-  cluster         http://{gateway}/cluster
+{https}  cluster         http://{gateway}/cluster
   user nodes      {}
   trace consumer  {consumer}
 {spans}  admin           http://{admin}  (/healthz /readyz /metrics)

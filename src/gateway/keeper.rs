@@ -223,7 +223,7 @@ impl Keeper {
 
     /// Whether a header that the client sent is not for the service.
     fn hides(&self, name: &str, value: &[u8]) -> bool {
-        self.own_headers.iter().any(|own| headers::same(own, name))
+        self.own_headers.iter().any(|own| headers::same(own, name.as_bytes()))
             || self.gate.as_ref().is_some_and(|gate| gate.hides(name, value))
     }
 }

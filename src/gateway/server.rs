@@ -57,7 +57,7 @@ pub fn serve(doors: impl Into<Doors>, parts: Parts) -> Result<Running, GatewayEr
         connections: limits.connections,
     };
     let traffic = Traffic::new(load);
-    let (name, shared) = (origin.service_name.clone(), traffic.clone());
+    let (name, shared, counted) = (origin.service_name.clone(), traffic.clone(), metrics.clone());
     let app = move || {
         let worker = Rc::new(Worker {
             view: live.view(),
@@ -72,5 +72,5 @@ pub fn serve(doors: impl Into<Doors>, parts: Parts) -> Result<Running, GatewayEr
             pipeline::run(worker.clone(), request, payload.into_inner())
         }))
     };
-    listener::serve(&name, doors.into(), limits, workers, traffic, app).map_err(GatewayError::Listen)
+    listener::serve(&name, doors.into(), limits, workers, (traffic, &counted), app).map_err(GatewayError::Listen)
 }

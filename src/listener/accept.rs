@@ -32,9 +32,11 @@ const YOUNG: Duration = Duration::from_secs(1);
 
 /// Why a connection did not come to speak HTTP.
 #[derive(Debug, thiserror::Error)]
-enum OpenError {
+pub(super) enum OpenError {
     #[error("it broke")]
     Broken(#[from] io::Error),
+    #[error("no TLS came of it")]
+    Tls(#[source] io::Error),
     #[error("it took longer than `limits.headerTimeout`")]
     Late,
     #[error("{0}")]
@@ -189,18 +191,20 @@ async fn open(wire: Wire, shared: &Shared) -> Option<(Connection, bool)> {
         };
         match &shared.tls {
             Some(tls) => {
-                let stream = TlsAcceptor::from(tls.config()).accept(socket).await?;
+                let stream = TlsAcceptor::from(tls.config()).accept(socket).await.map_err(OpenError::Tls)?;
                 let session = stream.get_ref().1;
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
                 let certificate = session.peer_certificates().and_then(|chain| chain.first());
                 // RFC 8941 section 3.3.5: a byte sequence stands between colons
                 let certificate = certificate.map(|der| format!(":{}:", STANDARD.encode(der)));
-                let peer = Peer::new(client, true, certificate, connected);
+                let counted = (connected, shared.instruments.opened(is_http2));
+                let peer = Peer::new(client, true, certificate, counted);
                 Ok((Connection::new(Stream::Tls(Box::new(stream)), peer, is_http2, &shared.limits), is_http2))
             }
             None => {
                 let is_http2 = begins_http2(&mut socket).await?;
-                let peer = Peer::new(client, false, None, connected);
+                let counted = (connected, shared.instruments.opened(is_http2));
+                let peer = Peer::new(client, false, None, counted);
                 Ok((Connection::new(Stream::Plain(socket), peer, is_http2, &shared.limits), is_http2))
             }
         }
@@ -208,6 +212,7 @@ async fn open(wire: Wire, shared: &Shared) -> Option<(Connection, bool)> {
     match tokio::time::timeout_at(deadline, opened).await.unwrap_or(Err(OpenError::Late)) {
         Ok(opened) => Some(opened),
         Err(error) => {
+            shared.instruments.refused(&error);
             let client = address.map_or_else(|| "unix".to_owned(), |address| address.to_string());
             log::debug!("a connection was not opened client={client} error=\"{}\"", chain(&error));
             None

@@ -11,6 +11,7 @@ mod accept;
 mod certificate;
 mod connection;
 mod http2;
+mod instruments;
 mod networks;
 mod peer;
 mod proxy_protocol;
@@ -34,7 +35,9 @@ use actix_web::body::BoxBody;
 use actix_web::dev::{AppConfig, ServiceResponse};
 use tokio::net::{TcpStream, UnixStream};
 
+use self::instruments::Instruments;
 use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
+use crate::metrics::Metrics;
 
 /// How long a client may take to read what it was refused while it still sends.
 const LINGER: Duration = Duration::from_secs(5);
@@ -78,6 +81,7 @@ struct Shared {
     tls: Option<Tls>,
     proxies: Option<Arc<Networks>>,
     traffic: Arc<Traffic>,
+    instruments: Instruments,
     stopping: GracefulShutdownSignal,
 }
 
@@ -91,7 +95,7 @@ pub fn serve<F, A, S>(
     doors: Doors,
     limits: Limits,
     workers: usize,
-    traffic: Arc<Traffic>,
+    counts: (Arc<Traffic>, &Metrics),
     app: F,
 ) -> io::Result<Running>
 where
@@ -109,6 +113,7 @@ where
     <S::Service as Service<Request>>::Future: 'static,
 {
     let Doors { http, https, file, proxies } = doors;
+    let (traffic, instruments) = (counts.0, Instruments::new(counts.1));
     let address = http.local_addr()?;
     let mut builder = ServerBuilder::new()
         .workers(workers.max(1))
@@ -116,7 +121,8 @@ where
         .shutdown_timeout(NO_LIMIT_SECS)
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
-    let shared = Shared { limits, tls: None, proxies: proxies.map(Arc::new), traffic: traffic.clone(), stopping };
+    let (proxies, counted) = (proxies.map(Arc::new), traffic.clone());
+    let shared = Shared { limits, tls: None, proxies, traffic: counted, instruments, stopping };
     let mut sockets = vec![http.try_clone()?.into()];
     let (plain, make) = (shared.clone(), app.clone());
     builder = builder.listen("http", http, move || accept::door::<TcpStream, _, _, _>(&make, &plain))?;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use actix_web::{HttpMessage, HttpRequest};
 
 use super::LOCAL;
+use super::instruments::Open;
 use crate::drain::Connected;
 
 /// The other end of a connection.
@@ -22,7 +23,7 @@ pub struct Peer {
     begun: Cell<u64>,
     /// Those of them that are not yet answered whole.
     running: Cell<u32>,
-    _connected: Connected,
+    _counted: (Connected, Open),
 }
 
 impl Peer {
@@ -30,10 +31,10 @@ impl Peer {
         address: Option<SocketAddr>,
         is_tls: bool,
         certificate: Option<String>,
-        connected: Connected,
+        counted: (Connected, Open),
     ) -> Rc<Self> {
         let (begun, running) = (Cell::new(0), Cell::new(0));
-        Rc::new(Self { address, is_tls, certificate, begun, running, _connected: connected })
+        Rc::new(Self { address, is_tls, certificate, begun, running, _counted: counted })
     }
 
     /// Whose request it is; `None` where no [`super::serve`] took it.

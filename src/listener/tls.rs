@@ -128,7 +128,7 @@ struct TlsShared {
 struct State {
     settings: TlsSettings,
     /// What the files held, to see a change.
-    files: Vec<Option<Vec<u8>>>,
+    files: Contents,
     facts: Vec<Facts>,
 }
 
@@ -157,11 +157,13 @@ impl Tls {
         let (tls, ending) = (self.clone(), background.clone());
         background.spawn(async move {
             let mut told = tokio::time::Instant::now();
+            let mut changing = None;
             loop {
                 tokio::select! {
                     () = ending.begun() => return,
-                    () = tokio::time::sleep(LOOK_EVERY) => tls.look(),
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
                 }
+                changing = tls.look_again(changing);
                 if told.elapsed() >= TELL_EVERY {
                     told = tokio::time::Instant::now();
                     tls.tell();
@@ -170,23 +172,35 @@ impl Tls {
         });
     }
 
-    /// Takes over files that have changed; what cannot be used is logged, and what was in force stays.
-    pub fn look(&self) {
+    /// Takes over files that have changed since they were looked at last, and are as they were then: whoever changes a
+    /// certificate changes its key after it. Gives what is changing.
+    fn look_again(&self, changing: Option<Contents>) -> Option<Contents> {
         let settings = self.state().settings.clone();
         let files = contents(&settings);
-        if files != self.state().files {
+        if files == self.state().files {
+            return None;
+        }
+        if changing.as_ref() != Some(&files) {
+            return Some(files);
+        }
+        self.take(settings, files);
+        None
+    }
+
+    /// Puts other settings in force for new connections, or the same ones with files that have changed, at once; what cannot
+    /// be used is logged, and what was in force stays.
+    pub fn replace(&self, settings: TlsSettings) {
+        let files = contents(&settings);
+        let is_same = {
+            let state = self.state();
+            settings == state.settings && files == state.files
+        };
+        if !is_same {
             self.take(settings, files);
         }
     }
 
-    /// Puts other settings in force for new connections, or the same ones with their files read again; what cannot be used
-    /// is logged, and what was in force stays.
-    pub fn replace(&self, settings: TlsSettings) {
-        let files = contents(&settings);
-        self.take(settings, files);
-    }
-
-    fn take(&self, settings: TlsSettings, files: Vec<Option<Vec<u8>>>) {
+    fn take(&self, settings: TlsSettings, files: Contents) {
         let mut state = self.state();
         let config = self.shared.config.borrow().clone();
         // tickets tell who a client was, so they hold as long as the rules for clients do
@@ -254,7 +268,10 @@ impl TlsSettings {
     }
 }
 
-fn contents(settings: &TlsSettings) -> Vec<Option<Vec<u8>>> {
+/// What each file holds; `None`: it cannot be read.
+type Contents = Vec<Option<Vec<u8>>>;
+
+fn contents(settings: &TlsSettings) -> Contents {
     settings.paths().map(|path| std::fs::read(path).ok()).collect()
 }
 

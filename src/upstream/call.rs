@@ -302,14 +302,15 @@ impl Upstream {
     fn head(&self, request: &UpstreamRequest<'_>, node: &Node) -> Result<RequestHead, HttpError> {
         let mut head = RequestHead::new(self.pool.buffer(), request.method, request.path, request.query)?;
         match &node.origin {
-            None => head.display("host", &node.id.http)?,
+            None => head.address("host", node.id.http.ip, node.id.http.port)?,
             Some(origin) => head.field("host", origin.authority().as_bytes())?,
         }
-        let listed = || request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        let listed = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        let listed: Vec<&[u8]> = listed.map(|(_, value)| *value).collect();
         for &(name, value) in &request.headers {
             let replaced = request.content_type.is_some()
                 && (name.eq_ignore_ascii_case("content-type") || name.eq_ignore_ascii_case("content-encoding"));
-            if !replaced && headers::passes_down(name, listed().map(|(_, value)| *value)) {
+            if !replaced && headers::passes_down(name, listed.iter().copied()) {
                 head.field(name, value)?;
             }
         }
@@ -322,11 +323,11 @@ impl Upstream {
         let mut id = uuid::Uuid::encode_buffer();
         let id = &*request.context.request_id.hyphenated().encode_lower(&mut id);
         head.field("x-request-id", id.as_bytes())?;
-        head.field("traceparent", request.context.traceparent().as_bytes())?;
+        head.field("traceparent", &request.context.traceparent_bytes())?;
         if let Some(forwarded) = request.forwarded {
             match forwarded.chain {
                 Some(chain) => head.field("x-forwarded-for", chain.as_bytes())?,
-                None => head.display("x-forwarded-for", &forwarded.client)?,
+                None => head.address("x-forwarded-for", forwarded.client, None)?,
             }
             if let Some(certificate) = forwarded.certificate {
                 head.field("client-cert", certificate.as_bytes())?;

@@ -57,3 +57,17 @@ fn an_https_port_needs_a_certificate() {
     let error = config.check_certificates().expect_err("a missing file").to_string();
     assert!(error.starts_with("config.yml: tls: cannot read `site.pem`"), "{error}");
 }
+
+#[test]
+fn what_a_running_gateway_does_not_follow_is_named() {
+    let load = |text: &str| load(text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
+    let restart = |one: &str, two: &str| load(one).differences_that_need_a_restart(&load(two)).join(", ");
+    let tls = |more: &str| format!("tls: {{ certificates: [{PAIR}{more}] }}");
+    assert_eq!(restart("", &tls("")), "tls");
+    assert_eq!(restart(&tls(""), &tls(", { cert: a, key: b }")), "");
+    assert_eq!(restart("trustedProxies: [10.0.0.0/8]", "trustedProxies: [10.1.0.0/16]"), "");
+    let proxied = |range: &str| format!("{{ trustedProxies: ['{range}'], proxyProtocol: on }}");
+    assert_eq!(restart("trustedProxies: [10.0.0.0/8]", &proxied("10.0.0.0/8")), "proxyProtocol");
+    assert_eq!(restart(&proxied("::1"), &proxied("::2")), "trustedProxies (of `proxyProtocol`)");
+    assert_eq!(restart("", "limits: { sendTimeout: 5s }"), "limits.sendTimeout");
+}

@@ -94,3 +94,18 @@ async fn a_reload_leaves_budgets_as_they_are() {
     door.live.replace(settings);
     assert_eq!(door.get().await.header("ratelimit"), None);
 }
+
+/// Behind a load balancer every request comes from one address.
+#[tokio::test]
+async fn the_address_is_the_one_that_a_trusted_proxy_tells() {
+    let origin = Origin::echo().await;
+    let text = "trustedProxies: [127.0.0.1]\nservices: { user: { login: { path: /login, rateLimit: { rate: 1/h, by: ip } } } }";
+    let door = door(text, &[("user", origin.address)]);
+    let ask = async |client: &str| {
+        let told = format!("X-Forwarded-For: 6.6.6.6, {client}\r\n");
+        door.ask("GET", "/api/user/login", &told, "").await.status
+    };
+    assert_eq!((ask("192.0.2.1").await, ask("192.0.2.2").await), (200, 200));
+    assert_eq!((ask("192.0.2.1").await, ask("192.0.2.2").await), (429, 429));
+    assert_eq!(ask("192.0.2.3").await, 200);
+}

@@ -60,8 +60,12 @@ async fn the_certificate_is_the_one_of_the_name_that_is_asked_for() {
     let (origin, folder, ca) = (Origin::echo().await, tempfile::tempdir().unwrap(), Authority::new());
     let names: [&[&str]; 3] = [&["first.test"], &["*.shop.test", "shop.test"], &["pay.shop.test"]];
     let identities = names.map(|names| ca.vouch(names));
-    let pairs = (0..3).map(|n| files(folder.path(), &n.to_string(), &identities[n])).collect();
-    let door = open(&origin, settings(pairs)).await;
+    let pairs: Vec<_> = (0..3).map(|n| files(folder.path(), &n.to_string(), &identities[n])).collect();
+    let door = open(&origin, settings(pairs[..2].to_vec())).await;
+    let stream = connect(&client(&identities[0].ca, HTTP1, None), door.https(), "pay.shop.test").await.unwrap();
+    assert_eq!(shown(&stream), der(&identities[1].certificate), "by its star");
+    // the config is followed
+    door.https.as_ref().unwrap().1.replace(settings(pairs));
     let client = client(&identities[0].ca, HTTP1, None);
     for (name, expected) in [("first.test", 0), ("a.shop.test", 1), ("SHOP.test", 1), ("pay.shop.test", 2)] {
         let stream = connect(&client, door.https(), name).await.unwrap();
@@ -144,7 +148,8 @@ async fn certificates_change_under_load_without_a_failed_request() {
     let (origin, folder, ca) = (Origin::echo().await, tempfile::tempdir().unwrap(), Authority::new());
     let identities: Vec<Identity> = (0..3).map(|_| ca.vouch(&["127.0.0.1"])).collect();
     let pair = files(folder.path(), "site", &identities[0]);
-    let door = open(&origin, settings(vec![pair.clone()])).await;
+    let same = settings(vec![pair.clone()]);
+    let door = open(&origin, same.clone()).await;
     let (address, tls) = door.https.clone().unwrap();
     let client = client(&identities[0].ca, HTTP1, None);
     let (answered, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -171,21 +176,21 @@ async fn certificates_change_under_load_without_a_failed_request() {
         more(20).await;
         assert!(shows(&identities[0]).await);
         files(folder.path(), "site", &identities[1]);
-        tls.look();
+        tls.replace(same.clone());
         assert!(shows(&identities[1]).await);
         more(20).await;
         // a certificate without its key, and none at all: what was in force stays
         std::fs::write(&pair.cert, &identities[2].certificate).unwrap();
-        tls.look();
+        tls.replace(same.clone());
         assert!(shows(&identities[1]).await);
         std::fs::write(&pair.cert, "no certificate").unwrap();
-        tls.look();
+        tls.replace(same.clone());
         std::fs::remove_file(&pair.key).unwrap();
-        tls.look();
+        tls.replace(same.clone());
         assert!(shows(&identities[1]).await);
         more(20).await;
         files(folder.path(), "site", &identities[2]);
-        tls.look();
+        tls.replace(same.clone());
         assert!(shows(&identities[2]).await);
         more(20).await;
         is_over.store(true, Ordering::Relaxed);
@@ -286,7 +291,19 @@ async fn no_tls_on_the_https_port_harms_nobody() {
     assert!(plain.answer(false).await.is_none());
     assert!(silent.closes().await && half.closes().await);
     let stream = connect(&client(&identity.ca, HTTP1, None), door.https(), "127.0.0.1").await.unwrap();
-    assert_eq!(Reader::new(stream).ask("GET", "/api/user/login", "", "").await.status, 200);
+    let mut reader = Reader::new(stream);
+    assert_eq!(reader.ask("GET", "/api/user/login", "", "").await.status, 200);
+    let metrics = door.metrics.render();
+    for line in [
+        r#"goms_connections{protocol="http1"} 1"#,
+        r#"goms_connections_refused_total{reason="late"} 1"#,
+        r#"goms_connections_refused_total{reason="tls"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+    drop(reader);
+    wait_for("the connection to go", || door.metrics.render().contains(r#"goms_connections{protocol="http1"} 0"#))
+        .await;
 }
 
 #[test]
