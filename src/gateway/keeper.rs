@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use actix_web::http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 
 use super::access::{Gate, Known, Sources};
 use super::answer::{Answer, Body};
@@ -181,7 +181,7 @@ impl Keeper {
     ) -> Result<Passage<'r>, Failure> {
         let query = request.query_string();
         let mut passage = Passage { keeper: Some(self), query: Cow::Borrowed(query), told: Vec::new() };
-        let mut caller = None;
+        let mut caller = String::new();
         let mut told = Told::default();
         if let Some(gate) = &self.gate {
             gate.check_address(client)?;
@@ -190,12 +190,11 @@ impl Keeper {
         if let Some(gate) = &self.gate {
             if let Some(admitted) = gate.check_caller(request.headers(), query).await? {
                 passage.told = admitted.told;
-                caller = Some(admitted.caller);
+                caller = admitted.name;
             }
             passage.query = gate.query(query);
         }
-        let name = || Subject::Caller(caller.as_ref().map(|caller| caller.name.clone()).unwrap_or_default());
-        self.take(By::Caller, name, &mut told, finish)?;
+        self.take(By::Caller, || Subject::Caller(caller), &mut told, finish)?;
         self.take(By::Route, || Subject::Everybody, &mut told, finish)?;
         self.tell(&told, finish);
         Ok(passage)
@@ -240,7 +239,12 @@ impl<'r> Passage<'r> {
         let sent = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let Some(keeper) = self.keeper else { return sent.collect() };
         let told = self.told.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let mut fields: Vec<_> = sent.filter(|(name, value)| !keeper.hides(name, value)).chain(told).collect();
+        let mut fields = Vec::with_capacity(request.headers().len() + self.told.len());
+        // what `Connection` lists is left out here, and it with it: it would take away what the service is told too
+        let listed = || request.headers().get_all(CONNECTION).map(HeaderValue::as_bytes);
+        let passes = |name: &str| !headers::is_hop_by_hop(name, listed());
+        fields.extend(sent.filter(|(name, value)| passes(name) && !keeper.hides(name, value)));
+        fields.extend(told);
         if let Some(rules) = &keeper.request_fields {
             rules.request(&mut fields);
         }
