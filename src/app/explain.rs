@@ -3,7 +3,7 @@
 use super::{AppError, output, table};
 use crate::cli::ExplainArgs;
 use crate::config::{Config, format_duration};
-use crate::gateway::{self, Explanation, Outcome, Question, Taken};
+use crate::gateway::{self, Explanation, Fallback, Outcome, Question, Taken};
 
 /// Says which route takes a request.
 ///
@@ -84,12 +84,26 @@ fn outcome(taken: &Taken) -> Vec<(&'static str, String)> {
             let on: Vec<String> = policy.retry_status.iter().map(u16::to_string).collect();
             let on = if on.is_empty() { String::new() } else { format!(", also after {}", on.join(", ")) };
             let deadline = policy.deadline.map(|deadline| format!(", {} in all", format_duration(deadline)));
-            vec![
-                ("service", shares.collect::<Vec<_>>().join(", ")),
+            let who = match call.origins.as_slice() {
+                [] => ("service", shares.collect::<Vec<_>>().join(", ")),
+                origins => ("servers", origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            };
+            let mut lines = vec![
+                who,
                 ("path", target),
                 ("timeout", format_duration(policy.timeout) + " a try" + &deadline.unwrap_or_default()),
                 ("tries", format!("{}{on}", policy.attempts)),
-            ]
+            ];
+            match &call.fallback {
+                Some(Fallback::Service(service)) => lines.push(("else", format!("service {service}"))),
+                Some(Fallback::Respond(respond)) => lines.push(("else", format!("answers {}", respond.status))),
+                None => {}
+            }
+            if let Some(mirror) = &call.mirror {
+                let share = f64::from(mirror.permille) / 10.0;
+                lines.push(("copies", format!("{share}% to {}", mirror.to.group())));
+            }
+            lines
         }
         Outcome::Redirect(redirect) => vec![("redirect", format!("{} to {target}", redirect.status))],
         Outcome::Respond(respond) => vec![("answer", format!("{} {}", respond.status, respond.content_type))],
