@@ -46,7 +46,7 @@
 //! | [`drain`] | how an HTTP server ends without failing a request |
 //! | `upgrade` | clients that ask a server for WebSocket |
 //! | [`call_key`] | the key between services, and when it was last used |
-//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`] | what every room may use |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], `timer` | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -80,6 +80,7 @@ pub mod registry;
 pub mod service;
 pub mod shutdown;
 pub mod store;
+mod timer;
 pub mod trace;
 pub mod trust;
 mod upgrade;

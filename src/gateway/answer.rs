@@ -50,8 +50,8 @@ pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: 
     let listed: Vec<&[u8]> = upstream.headers().values("connection").collect();
     for field in upstream.headers().fields() {
         // what the client parsed as a field is one here too
-        if headers::passes_up(field.name(), listed.iter().copied())
-            && let Ok(name) = HeaderName::from_bytes(field.name().as_bytes())
+        if headers::passes_up(field.name_bytes(), listed.iter().copied())
+            && let Ok(name) = HeaderName::from_bytes(field.name_bytes())
             && let Ok(value) = HeaderValue::from_maybe_shared(field.shared_value())
         {
             head.headers_mut().append(name, value);

@@ -72,7 +72,7 @@ impl InForce {
     pub fn request<'f>(&'f self, fields: &mut Vec<(&'f str, &'f [u8])>) {
         let goes = |name: &str| {
             let set = self.set.iter().map(|(name, _)| name);
-            self.remove.iter().chain(set).any(|known| headers::same(known.as_str(), name))
+            self.remove.iter().chain(set).any(|known| headers::same(known.as_str(), name.as_bytes()))
         };
         fields.retain(|(name, _)| !goes(name));
         let more = self.set.iter().chain(&self.add);

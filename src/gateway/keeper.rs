@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use actix_web::http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 
 use super::access::{Gate, Known, Sources};
 use super::answer::{Answer, Body};
@@ -15,6 +15,7 @@ use super::respond::{Denied, Failure};
 use super::{Terms, fields};
 use crate::metrics::Metrics;
 use crate::upstream::headers;
+use prometheus::IntCounter;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -28,9 +29,13 @@ pub(super) struct Kept {
     pub limiters: Limiters,
 }
 
+/// Why somebody is denied, in metrics.
+const WHYS: [&str; 3] = ["proof", "caller", "address"];
+
 /// Keeps a route.
 pub(super) struct Keeper {
     gate: Option<Gate>,
+    denied: [IntCounter; WHYS.len()],
     rates: Option<Rates>,
     cors: Option<Cors>,
     /// What the route takes; empty: any.
@@ -123,7 +128,13 @@ impl Keeper {
             );
             counter.with_label_values(&[labels[0], labels[1], by])
         };
+        let denied = metrics.counter(
+            "denied_total",
+            "requests without a proof of who calls, and of callers and addresses that may not",
+            &["service", "action", "why"],
+        );
         Some(Self {
+            denied: WHYS.map(|why| denied.with_label_values(&[labels[0], labels[1], why])),
             gate: Gate::new(&terms.access, known),
             rates: Rates::new(&terms.rates, name, &kept.limiters, refused),
             own_headers: known.own_headers.clone(),
@@ -153,9 +164,24 @@ impl Keeper {
         client: IpAddr,
         finish: &mut Finish<'_>,
     ) -> Result<Passage<'r>, Failure> {
+        let admitted = self.look(request, client, finish).await;
+        if let Err(Failure::Denied(denied)) = &admitted
+            && let Some(place) = WHYS.iter().position(|why| denied.why() == Some(why))
+        {
+            self.denied[place].inc();
+        }
+        admitted
+    }
+
+    async fn look<'r>(
+        &'r self,
+        request: &'r HttpRequest,
+        client: IpAddr,
+        finish: &mut Finish<'_>,
+    ) -> Result<Passage<'r>, Failure> {
         let query = request.query_string();
         let mut passage = Passage { keeper: Some(self), query: Cow::Borrowed(query), told: Vec::new() };
-        let mut caller = None;
+        let mut caller = String::new();
         let mut told = Told::default();
         if let Some(gate) = &self.gate {
             gate.check_address(client)?;
@@ -164,12 +190,11 @@ impl Keeper {
         if let Some(gate) = &self.gate {
             if let Some(admitted) = gate.check_caller(request.headers(), query).await? {
                 passage.told = admitted.told;
-                caller = Some(admitted.caller);
+                caller = admitted.name;
             }
             passage.query = gate.query(query);
         }
-        let name = || Subject::Caller(caller.as_ref().map(|caller| caller.name.clone()).unwrap_or_default());
-        self.take(By::Caller, name, &mut told, finish)?;
+        self.take(By::Caller, || Subject::Caller(caller), &mut told, finish)?;
         self.take(By::Route, || Subject::Everybody, &mut told, finish)?;
         self.tell(&told, finish);
         Ok(passage)
@@ -198,7 +223,7 @@ impl Keeper {
 
     /// Whether a header that the client sent is not for the service.
     fn hides(&self, name: &str, value: &[u8]) -> bool {
-        self.own_headers.iter().any(|own| headers::same(own, name))
+        self.own_headers.iter().any(|own| headers::same(own, name.as_bytes()))
             || self.gate.as_ref().is_some_and(|gate| gate.hides(name, value))
     }
 }
@@ -214,7 +239,12 @@ impl<'r> Passage<'r> {
         let sent = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let Some(keeper) = self.keeper else { return sent.collect() };
         let told = self.told.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let mut fields: Vec<_> = sent.filter(|(name, value)| !keeper.hides(name, value)).chain(told).collect();
+        let mut fields = Vec::with_capacity(request.headers().len() + self.told.len());
+        // what `Connection` lists is left out here, and it with it: it would take away what the service is told too
+        let listed = || request.headers().get_all(CONNECTION).map(HeaderValue::as_bytes);
+        let passes = |name: &str| !headers::is_hop_by_hop(name, listed());
+        fields.extend(sent.filter(|(name, value)| passes(name) && !keeper.hides(name, value)));
+        fields.extend(told);
         if let Some(rules) = &keeper.request_fields {
             rules.request(&mut fields);
         }

@@ -76,6 +76,16 @@ pub(super) enum Denied {
 }
 
 impl Denied {
+    /// What metrics call it; `None`: it is counted elsewhere, or nobody was denied for what it is.
+    pub fn why(&self) -> Option<&'static str> {
+        match self {
+            Self::Unproven { .. } => Some("proof"),
+            Self::Caller { .. } | Self::Untellable { .. } => Some("caller"),
+            Self::Address => Some("address"),
+            Self::Rate { .. } | Self::Origin(_) | Self::PasswordsBusy | Self::KeysAway => None,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Unproven { .. } => StatusCode::UNAUTHORIZED,

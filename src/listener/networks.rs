@@ -3,16 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 /// A range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// Those whose first `bits` bits are the same; IPv4 addresses within IPv6 count as IPv4.
-    Range {
-        /// One of them.
-        ip: IpAddr,
-        /// How many bits, at most 32 or 128.
-        bits: u8,
-    },
+    /// Those of a network; IPv4 addresses within IPv6 count as IPv4.
+    Range(IpNet),
     /// Clients on a Unix socket.
     Unix,
 }
@@ -27,42 +24,23 @@ impl Network {
             return Ok(Self::Unix);
         }
         let bad = || format!("must be an address or a range like `10.0.0.0/8`, or `unix`, got `{text}`");
-        let (ip, bits) = match text.split_once('/') {
-            Some((ip, bits)) => (ip, Some(bits.parse::<u8>().map_err(|_| bad())?)),
-            None => (text, None),
-        };
-        let ip = ip.parse::<IpAddr>().map_err(|_| bad())?;
-        let most = if ip.is_ipv4() { 32 } else { 128 };
-        match bits.unwrap_or(most) {
-            bits if bits <= most => Ok(Self::Range { ip, bits }),
-            _ => Err(bad()),
-        }
+        let range = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        range.map(Self::Range).map_err(|_| bad())
     }
 
     fn holds(&self, other: IpAddr) -> bool {
-        match *self {
+        match self {
             Self::Unix => false,
-            Self::Range { ip: IpAddr::V4(ip), bits } => match other {
-                IpAddr::V4(other) => same(u128::from(ip.to_bits()) << 96, u128::from(other.to_bits()) << 96, bits),
-                IpAddr::V6(_) => false,
-            },
-            Self::Range { ip: IpAddr::V6(ip), bits } => match other {
-                IpAddr::V6(other) => same(ip.to_bits(), other.to_bits(), bits),
-                IpAddr::V4(_) => false,
-            },
+            Self::Range(range) => range.contains(&other),
         }
     }
-}
-
-fn same(one: u128, two: u128, bits: u8) -> bool {
-    (one ^ two).checked_shr(128 - u32::from(bits)).unwrap_or(0) == 0
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix => f.write_str("unix"),
-            Self::Range { ip, bits } => write!(f, "{ip}/{bits}"),
+            Self::Range(range) => range.fmt(f),
         }
     }
 }

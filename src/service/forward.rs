@@ -136,7 +136,7 @@ impl Forwarder {
             }
         }
         head.display(REQUEST_ID.as_str(), &trace.request_id)?;
-        head.field(TRACEPARENT.as_str(), trace.traceparent().as_bytes())?;
+        head.field(TRACEPARENT.as_str(), &trace.traceparent_bytes())?;
         let lines = trace_lines(request.headers()).filter(|_| trace.parent_id.is_some());
         let state = tracestate::with_caller(self.caller.as_deref(), lines);
         if !state.is_empty() {

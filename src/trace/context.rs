@@ -38,7 +38,26 @@ impl TraceContext {
     /// The `traceparent` that a callee gets: this node's span as the parent.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        format!("00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
+        String::from_utf8_lossy(&self.traceparent_bytes()).into_owned()
+    }
+
+    /// The same, without memory of its own.
+    #[must_use]
+    pub fn traceparent_bytes(&self) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        put_hex(&mut text[3..35], &self.trace_id.to_be_bytes());
+        put_hex(&mut text[36..52], &self.span_id.to_be_bytes());
+        put_hex(&mut text[53..], &[u8::from(self.sampled)]);
+        text
+    }
+}
+
+/// Writes two digits a byte.
+fn put_hex(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 

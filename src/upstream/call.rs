@@ -301,15 +301,13 @@ impl Upstream {
 
     fn head(&self, request: &UpstreamRequest<'_>, node: &Node) -> Result<RequestHead, HttpError> {
         let mut head = RequestHead::new(self.pool.buffer(), request.method, request.path, request.query)?;
-        match &node.origin {
-            None => head.display("host", &node.id.http)?,
-            Some(origin) => head.field("host", origin.authority().as_bytes())?,
-        }
-        let listed = || request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        head.host(node)?;
+        let listed = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        let listed: Vec<&[u8]> = listed.map(|(_, value)| *value).collect();
         for &(name, value) in &request.headers {
             let replaced = request.content_type.is_some()
                 && (name.eq_ignore_ascii_case("content-type") || name.eq_ignore_ascii_case("content-encoding"));
-            if !replaced && headers::passes_down(name, listed().map(|(_, value)| *value)) {
+            if !replaced && headers::passes_down(name, listed.iter().copied()) {
                 head.field(name, value)?;
             }
         }
@@ -322,11 +320,11 @@ impl Upstream {
         let mut id = uuid::Uuid::encode_buffer();
         let id = &*request.context.request_id.hyphenated().encode_lower(&mut id);
         head.field("x-request-id", id.as_bytes())?;
-        head.field("traceparent", request.context.traceparent().as_bytes())?;
+        head.field("traceparent", &request.context.traceparent_bytes())?;
         if let Some(forwarded) = request.forwarded {
             match forwarded.chain {
                 Some(chain) => head.field("x-forwarded-for", chain.as_bytes())?,
-                None => head.display("x-forwarded-for", &forwarded.client)?,
+                None => head.address("x-forwarded-for", forwarded.client, None)?,
             }
             if let Some(certificate) = forwarded.certificate {
                 head.field("client-cert", certificate.as_bytes())?;
@@ -356,7 +354,7 @@ impl Upstream {
     }
 }
 
-fn target(node: &Node, tls: Option<&ClientTls>) -> Result<Target, HttpError> {
+pub(super) fn target(node: &Node, tls: Option<&ClientTls>) -> Result<Target, HttpError> {
     let address = SocketAddr::new(node.id.http.ip, node.id.http.port.unwrap_or(HTTP_PORT));
     let is_plain = node.origin.as_ref().is_some_and(|origin| !origin.tls);
     match tls {

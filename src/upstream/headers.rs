@@ -37,46 +37,47 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// Whether `name` concerns one connection only. `listed` are the values of the message's `Connection` headers.
 #[must_use]
-pub fn is_hop_by_hop<'a>(name: &str, listed: impl Iterator<Item = &'a [u8]>) -> bool {
+pub fn is_hop_by_hop<'a>(name: impl AsRef<[u8]>, listed: impl Iterator<Item = &'a [u8]>) -> bool {
+    let name = name.as_ref();
     HOP_BY_HOP.iter().any(|known| same(known, name)) || is_listed(name, listed)
 }
 
 /// Whether a header that a client sent goes on to the service.
 #[must_use]
-pub fn passes_down<'a>(name: &str, listed: impl Iterator<Item = &'a [u8]>) -> bool {
+pub fn passes_down<'a>(name: impl AsRef<[u8]>, listed: impl Iterator<Item = &'a [u8]>) -> bool {
+    let name = name.as_ref();
     !is_hop_by_hop(name, listed) && !OWN.iter().any(|known| same(known, name)) && !begins_forwarded(name)
 }
 
 /// Whether a header of a service's answer goes on to the client. Its length is goms's own business.
 #[must_use]
-pub fn passes_up<'a>(name: &str, listed: impl Iterator<Item = &'a [u8]>) -> bool {
+pub fn passes_up<'a>(name: impl AsRef<[u8]>, listed: impl Iterator<Item = &'a [u8]>) -> bool {
+    let name = name.as_ref();
     !is_hop_by_hop(name, listed) && !same("content-length", name) && !same("call-service-key", name)
 }
 
 /// Whether `name` is the call key's name in another spelling (`call_service_key`), whose value must not show anywhere.
 #[must_use]
 pub fn is_call_key_alias(name: &str) -> bool {
-    name.contains('_') && same(crate::trace::CALL_KEY_HEADER, name)
+    name.contains('_') && same(crate::trace::CALL_KEY_HEADER, name.as_bytes())
 }
 
-fn begins_forwarded(name: &str) -> bool {
+fn begins_forwarded(name: &[u8]) -> bool {
     name.get(..FORWARDED_PREFIX.len()).is_some_and(|start| same(FORWARDED_PREFIX, start))
 }
 
 /// `Connection: close, X-Mine`.
-fn is_listed<'a>(name: &str, mut listed: impl Iterator<Item = &'a [u8]>) -> bool {
-    listed.any(|value| {
-        value.split(|&byte| byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
-    })
+fn is_listed<'a>(name: &[u8], mut listed: impl Iterator<Item = &'a [u8]>) -> bool {
+    listed.any(|value| value.split(|&byte| byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(name)))
 }
 
 /// Whether `name` is `known` (in lower case with `-`) but for case and `_` instead of `-`.
 #[must_use]
-pub fn same(known: &str, name: &str) -> bool {
+pub fn same(known: &str, name: &[u8]) -> bool {
     known.len() == name.len()
         && known
             .bytes()
-            .zip(name.bytes())
+            .zip(name.iter().copied())
             .all(|(known, byte)| known == if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() })
 }
 

@@ -134,9 +134,42 @@ fn verify(password: &str, hash: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use argon2::{Params, PasswordHasher};
+    use futures_util::FutureExt;
 
     use super::*;
+
+    fn passwords() -> Passwords {
+        let users = BTreeMap::from([("ann".to_owned(), bcrypt::hash("secret", 4).expect("a hash"))]);
+        Passwords::new(Basic { realm: "r".into(), users }).expect("random numbers")
+    }
+
+    #[test]
+    fn what_was_right_is_remembered_for_a_minute_and_nothing_else() {
+        let (passwords, now) = (passwords(), Instant::now());
+        passwords.remember("ann", "ann:secret");
+        assert!(passwords.is_remembered("ann", "ann:secret", now));
+        assert!(!passwords.is_remembered("ann", "ann:secret", now + REMEMBERED + Duration::from_secs(1)));
+        assert!(
+            !passwords.is_remembered("ann", "ann:other", now) && !passwords.is_remembered("bob", "ann:secret", now)
+        );
+        // another password takes the place of the first
+        passwords.remember("ann", "ann:other");
+        assert!(!passwords.is_remembered("ann", "ann:secret", now) && passwords.is_remembered("ann", "ann:other", now));
+    }
+
+    #[test]
+    fn who_comes_while_too_many_wait_is_told_at_once() {
+        let passwords = passwords();
+        let _waiting = passwords.waiting.try_acquire_many(WAITING as u32).expect("room");
+        let asked = passwords.check(STANDARD.encode("ann:secret").as_bytes()).now_or_never();
+        assert_eq!(asked.expect("at once").map(|caller| caller.name), Err(Refused::Busy));
+        passwords.remember("ann", "ann:secret");
+        let asked = passwords.check(STANDARD.encode("ann:secret").as_bytes()).now_or_never();
+        assert_eq!(asked.expect("at once").map(|caller| caller.name), Ok("ann".to_owned()), "known without a hash");
+    }
 
     #[test]
     fn hashes_of_both_kinds_are_known_and_checked() {

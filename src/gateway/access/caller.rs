@@ -59,9 +59,14 @@ impl Caller {
 }
 
 impl Who {
-    /// Whether this caller is meant, by name or by all the claims.
-    pub(super) fn has_caller(&self, caller: &Caller) -> bool {
-        self.callers.contains(&caller.name)
+    /// Whether a caller who came by this one of the route's `ways` is meant, by name or by all the claims. `WAY/NAME` is a
+    /// name of that way only: ways do not share their names.
+    pub(super) fn has_caller(&self, caller: &Caller, way: &str, ways: &[String]) -> bool {
+        let is_it = |known: &String| match known.split_once('/') {
+            Some((of, name)) if ways.iter().any(|known| known == of) => of == way && name == caller.name,
+            _ => *known == caller.name,
+        };
+        self.callers.iter().any(is_it)
             || (!self.claims.is_empty() && self.claims.iter().all(|(claim, wanted)| caller.has(claim, wanted)))
     }
 
@@ -110,9 +115,26 @@ mod tests {
             (who(&[("a", &["x"])]), false),
             (who(&[]), false),
         ] {
-            assert_eq!(wanted.has_caller(&ann), is_meant, "{wanted:?}");
+            assert_eq!(wanted.has_caller(&ann, "people", &[]), is_meant, "{wanted:?}");
         }
-        assert!(Who { callers: vec!["ann".into()], ..who(&[("no", &["x"])]) }.has_caller(&ann));
+        assert!(Who { callers: vec!["ann".into()], ..who(&[("no", &["x"])]) }.has_caller(&ann, "people", &[]));
+    }
+
+    #[test]
+    fn a_name_can_be_of_one_way_only() {
+        let ways = ["people".to_owned(), "partners".to_owned()];
+        for (known, name, way, is_meant) in [
+            ("ann", "ann", "people", true),
+            ("ann", "ann", "partners", true),
+            ("people/ann", "ann", "people", true),
+            ("people/ann", "ann", "partners", false),
+            ("people/ann", "people/ann", "partners", false),
+            ("people/ann", "people/ann", "people", false),
+            ("auth0/ann", "auth0/ann", "people", true),
+        ] {
+            let who = Who { callers: vec![known.to_owned()], ..Who::default() };
+            assert_eq!(who.has_caller(&Caller::named(name), way, &ways), is_meant, "{known} {name} {way}");
+        }
     }
 
     #[test]

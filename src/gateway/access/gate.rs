@@ -26,6 +26,7 @@ pub(in crate::gateway) struct Known {
 
 /// A way in force.
 struct Asked {
+    name: String,
     proof: InForce,
     caller_header: Option<String>,
     /// Of tokens: header and claim.
@@ -81,7 +82,7 @@ impl Asked {
             log::error!("the way `auth.{name}` cannot be used, nobody gets in by it: {error}");
             InForce::Unusable
         });
-        Self { proof, caller_header, claims }
+        Self { name: name.to_owned(), proof, caller_header, claims }
     }
 
     async fn ask(&self, headers: &HeaderMap, query: &str) -> Told {
@@ -155,6 +156,7 @@ fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Result<Option<&'h [u
 /// A route's door.
 pub(in crate::gateway) struct Gate {
     ways: Vec<Arc<Asked>>,
+    names: Vec<String>,
     allow: Option<Who>,
     deny: Option<Who>,
     /// Headers with credentials of this route, which its service does not get; in lower case.
@@ -165,8 +167,8 @@ pub(in crate::gateway) struct Gate {
 
 /// Who was let in.
 pub(in crate::gateway) struct Admitted {
-    /// Who it is.
-    pub caller: Caller,
+    /// Who it is, as `WAY/NAME`.
+    pub name: String,
     /// What the service is told of it: headers in lower case.
     pub told: Vec<(String, HeaderValue)>,
 }
@@ -179,6 +181,7 @@ impl Gate {
         }
         let mut gate = Self {
             ways: Vec::new(),
+            names: access.ways.clone(),
             allow: access.allow.clone(),
             deny: access.deny.clone(),
             hidden_headers: Vec::new(),
@@ -187,7 +190,8 @@ impl Gate {
         };
         for name in &access.ways {
             // the config knows all of them; one that is not there lets nobody in
-            let unusable = || Asked { proof: InForce::Unusable, caller_header: None, claims: BTreeMap::new() };
+            let unusable =
+                || Asked { name: name.clone(), proof: InForce::Unusable, caller_header: None, claims: BTreeMap::new() };
             let way = known.ways.get(name).cloned().unwrap_or_else(|| Arc::new(unusable()));
             match &way.proof {
                 InForce::ApiKeys(ApiKeys { place: KeyPlace::Header(name), .. }) => {
@@ -242,8 +246,9 @@ impl Gate {
     }
 
     fn check_name(&self, caller: Caller, way: &Asked) -> Result<Admitted, Failure> {
-        let denied = self.deny.as_ref().is_some_and(|who| who.has_caller(&caller));
-        let allowed = self.allow.as_ref().is_none_or(|who| !who.names_callers() || who.has_caller(&caller));
+        let has = |who: &Who| who.has_caller(&caller, &way.name, &self.names);
+        let denied = self.deny.as_ref().is_some_and(has);
+        let allowed = self.allow.as_ref().is_none_or(|who| !who.names_callers() || has(who));
         if denied || !allowed {
             return Err(Denied::Caller { by_token: matches!(way.proof, InForce::Jwt(_)) }.into());
         }
@@ -251,11 +256,12 @@ impl Gate {
         let name = name.map(|header| (header.clone(), caller.name.clone()));
         let claims = way.claims.iter().filter_map(|(header, claim)| Some((header.clone(), caller.told(claim)?)));
         let told = name.chain(claims).map(|(header, text)| match HeaderValue::from_bytes(text.as_bytes()) {
-            Ok(value) => Ok((header, value)),
-            Err(_) => Err(Denied::Untellable { header }),
+            // readers cut blanks off, and ` ann` would be another
+            Ok(value) if text.trim() == text => Ok((header, value)),
+            _ => Err(Denied::Untellable { header }),
         });
         let told = told.collect::<Result<Vec<_>, _>>()?;
-        Ok(Admitted { caller, told })
+        Ok(Admitted { name: format!("{}/{}", way.name, caller.name), told })
     }
 
     /// Whether a header is a credential for this gateway and not for the service.

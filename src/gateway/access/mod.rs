@@ -140,7 +140,7 @@ pub struct Access {
 /// Some callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Who {
-    /// By name.
+    /// By name; `WAY/NAME` where only that way's is meant.
     pub callers: Vec<String>,
     /// By all of these claims, each with one of its values.
     pub claims: BTreeMap<String, Vec<String>>,

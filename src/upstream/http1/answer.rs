@@ -44,7 +44,13 @@ impl<'a> Field<'a> {
     #[must_use]
     pub fn name(&self) -> &'a str {
         // the parser lets only tokens pass, which are ASCII
-        std::str::from_utf8(self.head.bytes(self.span.name)).unwrap_or_default()
+        std::str::from_utf8(self.name_bytes()).unwrap_or_default()
+    }
+
+    /// The same as bytes, which costs nothing.
+    #[must_use]
+    pub fn name_bytes(&self) -> &'a [u8] {
+        self.head.bytes(self.span.name)
     }
 
     /// Its value, without white space around it.
@@ -82,7 +88,9 @@ impl AnswerHead {
 
     /// The values of all fields of this name (lower case).
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields().filter(move |field| field.name().eq_ignore_ascii_case(name)).map(|field| field.value())
+        self.fields()
+            .filter(move |field| field.name_bytes().eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| field.value())
     }
 
     /// What `Content-Length` says, also of an answer without a body such as a HEAD's.

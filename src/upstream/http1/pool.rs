@@ -2,11 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -20,10 +22,11 @@ use super::exchange::Exchange;
 use super::outgoing::Sending;
 use super::socket::Socket;
 use super::{Answer, HttpError, Outgoing, RequestHead};
+use crate::timer::Timer;
 
 /// How often connections that are idle for too long are looked for; they stay open at most so much longer.
 const SWEEP: Duration = Duration::from_secs(5);
-/// Buffers that wait for the next exchange: as many as one worker's requests begin and end in one turn of its loop.
+/// Buffers and timers that wait for the next exchange: as many as one worker's requests begin and end in one turn of its loop.
 const SPARE_BUFFERS: usize = 64;
 /// A longer head's buffer is not kept.
 const SPARE_BYTES: usize = 16 << 10;
@@ -81,6 +84,7 @@ pub struct Pool {
     kept: RefCell<HashMap<Target, Vec<Kept>>>,
     inputs: RefCell<Vec<BytesMut>>,
     heads: RefCell<Vec<Vec<u8>>>,
+    timers: RefCell<Vec<Timer>>,
 }
 
 /// A connection between two exchanges.
@@ -95,8 +99,13 @@ impl Pool {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "it ends with its pool, and no end of a process has to wait for it")]
     pub fn new(idle: Duration) -> Rc<Self> {
-        let pool =
-            Rc::new(Self { idle, kept: RefCell::default(), inputs: RefCell::default(), heads: RefCell::default() });
+        let pool = Rc::new(Self {
+            idle,
+            kept: RefCell::default(),
+            inputs: RefCell::default(),
+            heads: RefCell::default(),
+            timers: RefCell::default(),
+        });
         tokio::task::spawn_local(sweep(Rc::downgrade(&pool)));
         pool
     }
@@ -125,15 +134,25 @@ impl Pool {
         };
         let started = tokio::time::Instant::now();
         let is_connecting = Cell::new(false);
+        let mut timer = self.timers.borrow_mut().pop().unwrap_or_else(|| Timer::new(started + timeout));
         let mut sending = std::pin::pin!(self.send_any_time(target, head, body, times.connect, &is_connecting));
         loop {
             let since = parts.map_or(started, |parts| parts.last().max(started));
-            match tokio::time::timeout_at(since + timeout, &mut sending).await {
-                Ok(sent) => return sent,
-                Err(_) if parts.is_some_and(|parts| parts.last() > since) => {} // the body still flows
-                Err(_) if is_connecting.get() => return Err(HttpError::ConnectTimeout(timeout)),
-                Err(_) => return Err(HttpError::Deadline(timeout)),
+            let sent = std::future::poll_fn(|task| match sending.as_mut().poll(task) {
+                Poll::Ready(sent) => Poll::Ready(Some(sent)),
+                Poll::Pending => timer.poll(since + timeout, task).map(|()| None),
+            });
+            let outcome = match sent.await {
+                Some(sent) => sent,
+                None if parts.is_some_and(|parts| parts.last() > since) => continue, // the body still flows
+                None if is_connecting.get() => Err(HttpError::ConnectTimeout(timeout)),
+                None => Err(HttpError::Deadline(timeout)),
+            };
+            let mut timers = self.timers.borrow_mut();
+            if timers.len() < SPARE_BUFFERS {
+                timers.push(timer);
             }
+            return outcome;
         }
     }
 

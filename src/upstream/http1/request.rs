@@ -1,8 +1,10 @@
 //! The head of a request, written into one buffer.
 
 use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
 
 use super::HttpError;
+use crate::registry::Node;
 
 /// A request's line and fields; how its body is framed is added when it is sent.
 #[derive(Debug)]
@@ -62,6 +64,47 @@ impl RequestHead {
         self.field(name, value.to_string().as_bytes())
     }
 
+    /// Adds a field that is an address, without the formatting machinery, as each request has two.
+    ///
+    /// # Errors
+    /// [`HttpError::Request`] when the name would break the head.
+    pub fn address(&mut self, name: &str, ip: IpAddr, port: Option<u16>) -> Result<(), HttpError> {
+        let IpAddr::V4(v4) = ip else {
+            return match port {
+                Some(port) => self.display(name, &SocketAddr::new(ip, port)),
+                None => self.display(name, &ip),
+            };
+        };
+        let mut text = [0; "255.255.255.255:65535".len()];
+        let mut end = 0;
+        let mut put = |byte: u8| {
+            text[end] = byte;
+            end += 1;
+        };
+        for (place, octet) in v4.octets().into_iter().enumerate() {
+            if place > 0 {
+                put(b'.');
+            }
+            digits(octet.into(), &mut put);
+        }
+        if let Some(port) = port {
+            put(b':');
+            digits(port, &mut put);
+        }
+        self.field(name, &text[..end])
+    }
+
+    /// Adds `Host`: of a server that the config names its name.
+    ///
+    /// # Errors
+    /// [`HttpError::Request`] when it would break the head.
+    pub fn host(&mut self, node: &Node) -> Result<(), HttpError> {
+        match &node.origin {
+            None => self.address("host", node.id.http.ip, node.id.http.port),
+            Some(origin) => self.field("host", origin.authority().as_bytes()),
+        }
+    }
+
     /// Asks for the protocol of [`super::PROTOCOL`].
     ///
     /// # Errors
@@ -104,6 +147,17 @@ impl RequestHead {
     }
 }
 
+fn digits(number: u16, put: &mut impl FnMut(u8)) {
+    let mut power = 10_000;
+    while power > 1 && number < power {
+        power /= 10;
+    }
+    while power > 0 {
+        put(b'0' + (number / power % 10) as u8); // one digit
+        power /= 10;
+    }
+}
+
 /// Whether sending a request twice does what sending it once does (RFC 9110 section 9.2.2).
 #[must_use]
 pub fn is_idempotent(method: &str) -> bool {
@@ -136,6 +190,26 @@ mod tests {
             let text = String::from_utf8(head.finish(Vec::new(), length)).unwrap();
             let start = "POST /login?a=1&b=%20 HTTP/1.1\r\nhost: 127.0.0.1:80\r\nX-Name: größe\r\n";
             assert_eq!(text, format!("{start}{end}"));
+        }
+    }
+
+    #[test]
+    fn an_address_is_written_as_it_is_displayed() {
+        for (ip, port) in [
+            ("0.0.0.0", None),
+            ("127.0.0.1", Some(8080)),
+            ("255.10.100.9", Some(65535)),
+            ("1.2.3.4", Some(0)),
+            ("10.0.0.7", Some(80)),
+            ("::1", None),
+            ("2001:db8::1", Some(443)),
+        ] {
+            let ip: IpAddr = ip.parse().unwrap();
+            let mut head = RequestHead::new(Vec::new(), "GET", "/", "").unwrap();
+            head.address("host", ip, port).unwrap();
+            let shown = port.map_or_else(|| ip.to_string(), |port| SocketAddr::new(ip, port).to_string());
+            let text = String::from_utf8(head.finish(Vec::new(), Length::NoBody)).unwrap();
+            assert_eq!(text, format!("GET / HTTP/1.1\r\nhost: {shown}\r\n\r\n"));
         }
     }
 

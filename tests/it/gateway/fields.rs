@@ -23,7 +23,7 @@ routes:
 "#,
         &[("s", origin.address)],
     );
-    let got = door.ask("GET", "/a", "X-A: 1\r\nX_A: 1\r\nx-B: 1\r\nx_b: 1\r\nX-B: 2\r\nX-C: 1\r\nX-D: 1\r\n", "").await;
+    let got = door.ask("GET", "/a", "X-A: 1\r\nX_A: 1\r\nx-B: 1\r\nx_b: 1\r\nX-B: 2\r\nX-C: 1\r\nX-D: 1\r\nConnection: x-mine, x-e\r\nX-E: 1\r\n", "").await;
     let seen = origin.only();
     let sent: Vec<_> =
         seen.headers.iter().filter(|(name, _)| name.starts_with("x-") || name.starts_with("x_")).collect();
