@@ -11,6 +11,7 @@ use crate::support::goms::{Folder, Goms};
 use crate::support::http::{PATIENCE, get, read_answer, wait_for_status};
 use crate::support::load::Load;
 use crate::support::slow;
+use crate::support::tls::Identity;
 
 const HELLO: &str = "services: { user: { login: /login } }\nroutes: [{ match: { path: /hello }, respond: { body: hello } }]\ntraces: { sample: 0 }\n";
 
@@ -272,15 +273,20 @@ fn spoilt(numbers: &mut Numbers) -> Vec<u8> {
 fn malformed_requests_harm_nobody() {
     let count = if slow() { 100_000 } else { 4_000 };
     let folder = Folder::new();
-    let config = folder.write("config.yml", &format!("{HELLO}limits: {{ headerTimeout: 3s, bodyTimeout: 3s }}\n"));
-    let (gateway, address) = gateway(&folder, &["--config", &config]);
+    let identity = Identity::new().files(folder.path());
+    let pair = format!("{{ cert: {}, key: {} }}", identity.certificate.display(), identity.key.display());
+    let limits = "limits: { headerTimeout: 3s, bodyTimeout: 3s }";
+    let config = folder.write("config.yml", &format!("{HELLO}{limits}\ntls: {{ certificates: [{pair}] }}\n"));
+    let (gateway, address) = gateway(&folder, &["--config", &config, "--https-port", "0"]);
     wait_for_status(&address, "/hello", 200);
+    let https = gateway.wait_for("[gateway] Https Listen on port: ");
+    let https = format!("127.0.0.1:{}", https.rsplit(' ').next().expect("a port"));
     let load = Load::start(&address, "GET", "/hello", 1);
-    let attack = |from: u64, count: usize| {
+    let attack = &|from: u64, count: usize| {
         let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15 + from);
         let mut left = Vec::new();
         for number in 0..count {
-            let socket = client(&address);
+            let socket = client(if number % 8 == 7 { &https } else { &address });
             (&socket).write_all(&spoilt(&mut numbers)).ok(); // an error is its end
             match number % 3 {
                 0 => socket.shutdown(Shutdown::Write).unwrap_or(()),
