@@ -8,6 +8,7 @@ use crate::balance::Balancer;
 use crate::config::shown_routes;
 use crate::gateway;
 use crate::listener::{Doors, Tls};
+use crate::upstream::HealthChecks;
 
 /// The name under which gateways register.
 pub const SERVICE: &str = "gateway";
@@ -53,9 +54,12 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
         let shown = live.clone();
         process.admin.tell_signing_keys(move || shown.settings().call_keys);
     }
+    let checks = HealthChecks::default();
+    checks.configure(settings.health(), settings.call_keys.first().cloned());
+    checks.start(balancer.clone(), &process.background);
     let shown = live.clone();
     process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());
-    reload::follow(process, live, balancer, tls)?;
+    reload::follow(process, live, balancer, checks, tls)?;
     let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     for line in told {

@@ -16,6 +16,7 @@ use crate::balance::Balancer;
 use crate::config::{Config, ConfigErrors};
 use crate::gateway::Live;
 use crate::listener::Tls;
+use crate::upstream::HealthChecks;
 
 /// Reads the config again, with the flags and variables of the start.
 pub type Load = Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
@@ -41,6 +42,7 @@ struct Follower {
     file: PathBuf,
     live: Live,
     balancer: Arc<Balancer>,
+    checks: HealthChecks,
     tls: Option<Tls>,
     /// In force, but for what needs a restart.
     config: Config,
@@ -54,7 +56,13 @@ struct Follower {
 ///
 /// # Errors
 /// When the process cannot listen to SIGHUP.
-pub fn follow(process: &Process, live: Live, balancer: Arc<Balancer>, tls: Option<Tls>) -> Result<(), AppError> {
+pub fn follow(
+    process: &Process,
+    live: Live,
+    balancer: Arc<Balancer>,
+    checks: HealthChecks,
+    tls: Option<Tls>,
+) -> Result<(), AppError> {
     let (Some(how), Some(file)) = (process.reload.clone(), process.config.file.clone()) else { return Ok(()) };
     let mut hangup = match how.on_hangup {
         true => Some(signal(SignalKind::hangup()).map_err(AppError::Start)?),
@@ -67,7 +75,7 @@ pub fn follow(process: &Process, live: Live, balancer: Arc<Balancer>, tls: Optio
     is_good.set(1);
     let text = std::fs::read(&file).ok();
     let mut follower =
-        Follower { how, file, live, balancer, tls, config: process.config.clone(), text, reloads, is_good };
+        Follower { how, file, live, balancer, checks, tls, config: process.config.clone(), text, reloads, is_good };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
     let ending = process.background.clone();
@@ -144,6 +152,7 @@ impl Follower {
         }
         // first how nodes are chosen: a new route may lead to a service that is new too
         self.balancer.configure(config.gateway.balance());
+        self.checks.configure(config.gateway.health(), config.gateway.call_keys.first().cloned());
         self.live.replace(config.gateway.clone());
         if let (Some(tls), Some(settings)) = (&self.tls, &config.gateway.tls) {
             tls.replace(settings.clone());

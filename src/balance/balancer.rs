@@ -16,7 +16,7 @@ use super::permit::Permit;
 use super::service::{Call, Counters, Service};
 use super::settings::Settings;
 use crate::metrics::Metrics;
-use crate::registry::{Catalog, CatalogWatch, Node};
+use crate::registry::{Catalog, CatalogWatch, Node, NodeId};
 use crate::shutdown::Shutdown;
 
 /// Chooses nodes for a whole process; each worker does so through a [`LocalBalancer`] of its own.
@@ -109,6 +109,8 @@ pub struct NodeView {
     pub refused: u64,
     /// How long it still gets no requests because it failed; zero while it is on trial.
     pub ejected_for: Option<Duration>,
+    /// Health checks say that it should get nothing while another can.
+    pub is_unwell: bool,
 }
 
 impl Balancer {
@@ -170,6 +172,18 @@ impl Balancer {
     #[must_use]
     pub fn view(&self) -> Vec<ServiceView> {
         self.newest().services.values().map(|service| service.view()).collect()
+    }
+
+    /// The nodes of a service.
+    #[must_use]
+    pub fn nodes(&self, service: &str) -> Vec<Arc<Node>> {
+        self.newest().services.get(service).map(|known| known.nodes().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Takes what health checks say of a node: it gets requests only while it is well, or nobody else is left. For all
+    /// parts of its service.
+    pub fn report(&self, id: &NodeId, is_well: bool) {
+        self.newest().services.values().for_each(|service| service.report(id, is_well));
     }
 
     fn newest(&self) -> Snapshot {

@@ -110,9 +110,9 @@ impl Endpoint {
             }
     }
 
-    /// Whether it may and is not ejected.
+    /// Whether it may, is not ejected and is well.
     pub fn is_in(&self, now: &Now<'_>) -> bool {
-        self.is_pickable() && !self.health.is_out(now)
+        self.is_pickable() && !self.health.is_unwell() && !self.health.is_out(now)
     }
 
     /// One more request is in flight, unless there are as many as may be.

@@ -34,6 +34,8 @@ pub(super) struct Health {
     /// Successes of the window.
     successes: AtomicU32,
     history: Mutex<History>,
+    /// Health checks say that it should get nothing.
+    is_unwell: AtomicBool,
     /// Since when it is there, or back, on the balancer's clock; 0: from of old.
     since_ms: AtomicU64,
 }
@@ -56,6 +58,18 @@ pub(super) enum Reason {
     InARow(u32),
     Rate { failures: u32, tries: u32 },
     Trial,
+}
+
+impl Health {
+    /// Whether health checks say that it should get nothing.
+    pub fn is_unwell(&self) -> bool {
+        self.is_unwell.load(Ordering::Relaxed)
+    }
+
+    /// What health checks say.
+    pub fn set_well(&self, is_well: bool) {
+        self.is_unwell.store(!is_well, Ordering::Relaxed);
+    }
 }
 
 impl std::fmt::Display for Reason {

@@ -17,7 +17,7 @@ use super::permit::{Admission, Permit};
 use super::pick::{Ask, Nobody, Ring};
 use super::queue::Queue;
 use super::settings::{Ejection, Settings};
-use crate::registry::Node;
+use crate::registry::{Node, NodeId};
 
 /// A service with its nodes, which never change: another catalog makes another `Service` around the same [`Lasting`].
 #[derive(Debug)]
@@ -251,6 +251,18 @@ impl Service {
         );
     }
 
+    /// Its nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.ring.endpoints.iter().map(|endpoint| endpoint.node())
+    }
+
+    /// What health checks say of a node, where it is one of these.
+    pub fn report(&self, id: &NodeId, is_well: bool) {
+        if let Some(endpoint) = self.ring.endpoints.iter().find(|endpoint| endpoint.node().id == *id) {
+            endpoint.health().set_well(is_well);
+        }
+    }
+
     /// The endpoint at an index that a pick gave.
     pub fn endpoint(&self, index: usize) -> &Endpoint {
         &self.ring.endpoints[index]
@@ -269,6 +281,7 @@ impl Service {
             answered: endpoint.answered(),
             refused: endpoint.refused(),
             ejected_for: endpoint.health().out_for(now.ms()),
+            is_unwell: endpoint.health().is_unwell(),
         });
         ServiceView {
             name: self.lasting.name.clone(),

@@ -14,7 +14,7 @@ use super::units::{parse_duration, parse_positive_duration};
 use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
 use crate::gateway::{Action, AnswerForm, Encode, Fallback, Mirror, Service};
-use crate::upstream::{ClientTls, Policy};
+use crate::upstream::{ClientTls, HealthCheck, Policy};
 
 /// What an action or an upstream says of calls.
 #[derive(Clone, Debug, Default)]
@@ -230,7 +230,9 @@ pub(super) fn resolve(
             .into_iter()
             .map(|(action, raw)| (action, resolve_action(decoder, raw, upstream, defaults)))
             .collect();
-        (name, Service { balance: upstream.balance.resolve(selector, own_zone), actions })
+        let tls = upstream.tls.clone().flatten();
+        let health = upstream.balance.health.clone().map(|check| HealthCheck { tls, ..check });
+        (name, Service { balance: upstream.balance.resolve(selector, own_zone), health, actions })
     };
     services.into_iter().map(&mut resolve_one).collect()
 }

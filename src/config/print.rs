@@ -77,7 +77,11 @@ impl Config {
         put(
             &mut root,
             "upstreams",
-            named(services.iter().map(|(name, service)| (name, upstream::shown(&service.balance)))),
+            named(services.iter().map(|(name, service)| {
+                let mut shown = upstream::shown(&service.balance);
+                upstream::put_health(&mut shown, service.health.as_ref());
+                (name, shown)
+            })),
         );
         if !self.gateway.routes.is_empty() {
             put(

@@ -10,10 +10,21 @@ use super::names::{self, SELECTORS, shown as quoted};
 use super::print::{name_of, put};
 use super::units::{format_duration, parse_positive_duration};
 use crate::balance::{Breaker, Ejection, NodeLimit, Selector, Settings};
+use crate::upstream::HealthCheck;
 
 /// The keys.
-pub(super) const KEYS: &[&str] =
-    &["selector", "filter", "preferZone", "slowStart", "ejection", "breaker", "maxInFlight", "queue", "queueTimeout"];
+pub(super) const KEYS: &[&str] = &[
+    "selector",
+    "filter",
+    "preferZone",
+    "slowStart",
+    "ejection",
+    "breaker",
+    "maxInFlight",
+    "queue",
+    "queueTimeout",
+    "health",
+];
 
 /// More failures in a row than this are no threshold any more.
 const MOST_FAILURES: u32 = 10_000;
@@ -35,6 +46,7 @@ pub(super) struct RawBalance {
     ejection: RawEjection,
     breaker: Option<Breaker>,
     limit: Option<NodeLimit>,
+    pub(super) health: Option<HealthCheck>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -60,6 +72,7 @@ impl RawBalance {
             ejection: table.get("ejection").map(|field| RawEjection::read(decoder, &field)).unwrap_or_default(),
             breaker: table.get("breaker").and_then(|field| breaker(decoder, &field)),
             limit: limit(decoder, table),
+            health: table.get("health").and_then(|field| health(decoder, &field)),
         }
     }
 
@@ -123,6 +136,52 @@ fn breaker(decoder: &mut Decoder, field: &Field<'_>) -> Option<Breaker> {
     let failures = table.get("failures").and_then(|field| decoder.read(&field, number(1, MOST_FAILURES)));
     let open = table.get("open").and_then(|field| decoder.read(&field, parse_positive_duration));
     Some(Breaker { failures: failures.unwrap_or(default.failures), open: open.unwrap_or(default.open) })
+}
+
+/// Reads `health`: a path, or a path with more; `off`.
+fn health(decoder: &mut Decoder, field: &Field<'_>) -> Option<HealthCheck> {
+    if field.is_scalar() {
+        let read = |text: &str| match text {
+            "off" => Ok(None),
+            path => health_path(path).map(Some),
+        };
+        return decoder.read(field, read).flatten().map(|path| HealthCheck::new(&path));
+    }
+    let table = decoder.table(field, &["path", "every", "timeout", "failures", "passes"]);
+    let Some(path) = table.get("path") else {
+        decoder.fault(&field.place, "has no `path`; write for example `path: /healthz`");
+        return None;
+    };
+    let default = HealthCheck::new(&decoder.read(&path, health_path)?);
+    let mut time = |key| table.get(key).and_then(|field| decoder.read(&field, parse_positive_duration));
+    let (every, timeout) = (time("every"), time("timeout"));
+    let mut count = |key| table.get(key).and_then(|field| decoder.read(&field, number(1, MOST_FAILURES)));
+    let (failures, passes) = (count("failures"), count("passes"));
+    Some(HealthCheck {
+        every: every.unwrap_or(default.every),
+        timeout: timeout.unwrap_or(default.timeout),
+        failures: failures.unwrap_or(default.failures),
+        passes: passes.unwrap_or(default.passes),
+        ..default
+    })
+}
+
+fn health_path(text: &str) -> Result<String, String> {
+    let is_path =
+        text.starts_with('/') && text.bytes().all(|byte| (0x21..0x7f).contains(&byte)) && !text.contains(['?', '#']);
+    if is_path { Ok(text.to_owned()) } else { Err(format!("must be a path like `/healthz`, got `{}`", quoted(text))) }
+}
+
+/// The check as an upstream's mapping.
+pub(super) fn put_health(upstream: &mut Mapping, health: Option<&HealthCheck>) {
+    let Some(check) = health else { return put(upstream, "health", "off") };
+    let mut shown = Mapping::new();
+    put(&mut shown, "path", check.path.as_str());
+    put(&mut shown, "every", format_duration(check.every));
+    put(&mut shown, "timeout", format_duration(check.timeout));
+    put(&mut shown, "failures", check.failures);
+    put(&mut shown, "passes", check.passes);
+    put(upstream, "health", shown);
 }
 
 fn limit(decoder: &mut Decoder, table: &Table<'_>) -> Option<NodeLimit> {

@@ -14,6 +14,9 @@ struct Service {
     request_finish: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ejected: Vec<Ejected>,
+    /// Nodes that health checks found unwell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unwell: Vec<String>,
     /// Requests that wait until a node has room.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<usize>,
@@ -45,7 +48,8 @@ struct GoMs {
 /// `{"services":{"user":{"PollNext":0,"Nodes":["ip:rpc_ip:http"],"RequestFinish":0}},"status":true}`; with the query
 /// `form=go-ms` the same under `servers` and without `status`. Where nodes are ejected, a service also has
 /// `"Ejected":[{"Node":"ip:rpc_ip:http","LeftMs":9000}]`, and while its breaker is not closed `"BreakerOpenMs":9000`,
-/// and while requests wait for room `"Waiting":3`; none of them in the older form.
+/// where health checks found nodes unwell
+/// `"Unwell":["ip:rpc_ip:http"]`, and while requests wait for room `"Waiting":3`; none of them in the older form.
 pub(super) fn page(view: Vec<ServiceView>, query: &str) -> Vec<u8> {
     let go_ms = query.split('&').any(|pair| pair == "form=go-ms");
     let shown = |service: ServiceView| {
@@ -55,6 +59,7 @@ pub(super) fn page(view: Vec<ServiceView>, query: &str) -> Vec<u8> {
             nodes,
             request_finish: service.request_finish,
             ejected: Vec::new(),
+            unwell: Vec::new(),
             waiting: None,
             breaker_open_ms: None,
         };
@@ -64,6 +69,8 @@ pub(super) fn page(view: Vec<ServiceView>, query: &str) -> Vec<u8> {
                 Some(Ejected { node: node.node.id.to_string(), left_ms: left.as_millis() })
             });
             shown.ejected = ejected.collect();
+            let unwell = service.nodes.iter().filter(|node| node.is_unwell);
+            shown.unwell = unwell.map(|node| node.node.id.to_string()).collect();
             shown.waiting = Some(service.waiting).filter(|waiting| *waiting > 0);
             shown.breaker_open_ms = service.breaker_open_for.map(|left| left.as_millis());
         }

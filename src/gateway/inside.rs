@@ -94,6 +94,7 @@ fn nodes(service: &ServiceView) -> (String, Value) {
             "zone": meta.zone,
             "weight": meta.weight,
             "inFlight": node.in_flight,
+            "unwell": node.is_unwell,
             "ejectedMs": node.ejected_for.map(|left| left.as_millis()),
         })
     };

@@ -54,7 +54,7 @@ use std::time::Duration;
 
 use crate::balance;
 use crate::listener::{Networks, TlsSettings};
-use crate::upstream::Policy;
+use crate::upstream::{HealthCheck, Policy};
 
 /// What a gateway serves and how.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +82,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whose nodes are asked whether they are well, and how.
+    #[must_use]
+    pub fn health(&self) -> HashMap<String, HealthCheck> {
+        let services = self.services.iter();
+        services.filter_map(|(name, service)| Some((name.clone(), service.health.clone()?))).collect()
+    }
+
     /// How the nodes of each service are chosen and watched, and those of each version that a route names.
     #[must_use]
     pub fn balance(&self) -> HashMap<String, balance::Settings> {
@@ -119,6 +126,8 @@ impl Settings {
 pub struct Service {
     /// How its nodes are chosen and watched.
     pub balance: balance::Settings,
+    /// How its nodes are asked whether they are well; `None`: they are not.
+    pub health: Option<HealthCheck>,
     /// Its actions by name; empty where only a route names it.
     pub actions: BTreeMap<String, Action>,
 }

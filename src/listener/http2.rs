@@ -268,6 +268,7 @@ where
     if is_over {
         return Ok(());
     }
+    let mut left = if let BodySize::Sized(length) = size { Some(length) } else { None };
     let mut body = pin!(response.into_body());
     loop {
         let part = tokio::select! {
@@ -276,7 +277,18 @@ where
             part = poll_fn(|task| body.as_mut().poll_next(task)) => part,
         };
         match part {
-            Some(Ok(part)) => send_part(&mut stream, part, patience).await?,
+            Some(Ok(part)) => {
+                // the part that ends a body of a known length says so itself
+                left = left.map(|left| left.saturating_sub(part.len() as u64));
+                let is_last = left == Some(0) && !part.is_empty();
+                send_part(&mut stream, part, is_last, patience).await?;
+                if is_last {
+                    // its source may have to do at its end what it does not do when it is dropped
+                    let rest = poll_fn(|task| Poll::Ready(body.as_mut().poll_next(task))).await;
+                    drop(rest);
+                    return Ok(());
+                }
+            }
             Some(Err(_)) => {
                 stream.send_reset(Reason::INTERNAL_ERROR); // the answer broke off: so that it never looks complete
                 return Ok(());
@@ -288,11 +300,19 @@ where
 
 /// Hands a part over as the client takes it. One that opens no window for so long wants no more: else it would hold a
 /// service's answer for ever with a connection that is well.
-async fn send_part(stream: &mut SendStream<Bytes>, mut part: Bytes, patience: Duration) -> Result<(), h2::Error> {
+async fn send_part(
+    stream: &mut SendStream<Bytes>,
+    mut part: Bytes,
+    is_last: bool,
+    patience: Duration,
+) -> Result<(), h2::Error> {
     while !part.is_empty() {
         stream.reserve_capacity(part.len().min(PART));
         match tokio::time::timeout(patience, poll_fn(|task| stream.poll_capacity(task))).await {
-            Ok(Some(Ok(room))) => stream.send_data(part.split_to(room.min(part.len())), false)?,
+            Ok(Some(Ok(room))) => {
+                let now = part.split_to(room.min(part.len()));
+                stream.send_data(now, is_last && part.is_empty())?;
+            }
             Ok(Some(Err(error))) => return Err(error),
             Ok(None) => return Err(Reason::CANCEL.into()),
             Err(_) => {

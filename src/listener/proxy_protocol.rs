@@ -171,4 +171,29 @@ mod tests {
             assert!(read(&bytes).is_err(), "{:?}", String::from_utf8_lossy(&bytes));
         }
     }
+
+    #[test]
+    fn no_bytes_make_it_panic_or_wait_for_ever() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64; // xorshift64
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..20_000 {
+            let samples = samples();
+            let mut bytes = samples[next() as usize % samples.len()].0.clone();
+            for _ in 0..=next() % 4 {
+                let at = next() as usize % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            bytes.resize(FIXED + LONGEST_BODY, b'x');
+            match read(&bytes) {
+                Ok(Header::Partial) => panic!("as long as any, and not whole: {bytes:?}"),
+                Ok(Header::Whole { length, .. }) => assert!(length <= bytes.len()),
+                Err(_) => {}
+            }
+        }
+    }
 }

@@ -301,10 +301,7 @@ impl Upstream {
 
     fn head(&self, request: &UpstreamRequest<'_>, node: &Node) -> Result<RequestHead, HttpError> {
         let mut head = RequestHead::new(self.pool.buffer(), request.method, request.path, request.query)?;
-        match &node.origin {
-            None => head.address("host", node.id.http.ip, node.id.http.port)?,
-            Some(origin) => head.field("host", origin.authority().as_bytes())?,
-        }
+        head.host(node)?;
         let listed = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
         let listed: Vec<&[u8]> = listed.map(|(_, value)| *value).collect();
         for &(name, value) in &request.headers {
@@ -357,7 +354,7 @@ impl Upstream {
     }
 }
 
-fn target(node: &Node, tls: Option<&ClientTls>) -> Result<Target, HttpError> {
+pub(super) fn target(node: &Node, tls: Option<&ClientTls>) -> Result<Target, HttpError> {
     let address = SocketAddr::new(node.id.http.ip, node.id.http.port.unwrap_or(HTTP_PORT));
     let is_plain = node.origin.as_ref().is_some_and(|origin| !origin.tls);
     match tls {

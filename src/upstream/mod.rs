@@ -1,7 +1,7 @@
 //! CALL IT: one function that calls a service: picks a node, sends, retries on the next one where that is safe.
 //!
 //! May import: `balance`, `registry`, `trace` (context, `tracestate` and the call key's name), `backoff`, `metrics`,
-//! `causes`, `trust`, `timer`.
+//! `causes`, `trust`, `timer`, `shutdown`.
 //!
 //! [`Upstream::call`] is that function; one [`Upstream`] a worker, since it is bound to its thread. [`headers`] says
 //! which headers may pass, `http1` is the client that carries it (a service's front uses it for the program behind it).
@@ -10,12 +10,14 @@ mod body;
 mod call;
 mod error;
 pub mod headers;
+mod health;
 pub(crate) mod http1;
 mod tls;
 
 pub use body::{AnswerBody, BodyStream, Broken, RequestBody};
 pub use call::{Forwarded, Tries, Try, Upstream, UpstreamRequest, UpstreamResponse};
 pub use error::CallError;
+pub use health::{HealthCheck, HealthChecks};
 pub use http1::{AnswerHead, Field, HttpError, PROTOCOL};
 pub use tls::{ClientTls, ClientTlsFiles};
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use super::HttpError;
+use crate::registry::Node;
 
 /// A request's line and fields; how its body is framed is added when it is sent.
 #[derive(Debug)]
@@ -91,6 +92,17 @@ impl RequestHead {
             digits(port, &mut put);
         }
         self.field(name, &text[..end])
+    }
+
+    /// Adds `Host`: of a server that the config names its name.
+    ///
+    /// # Errors
+    /// [`HttpError::Request`] when it would break the head.
+    pub fn host(&mut self, node: &Node) -> Result<(), HttpError> {
+        match &node.origin {
+            None => self.address("host", node.id.http.ip, node.id.http.port),
+            Some(origin) => self.field("host", origin.authority().as_bytes()),
+        }
     }
 
     /// Asks for the protocol of [`super::PROTOCOL`].

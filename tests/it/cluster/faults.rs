@@ -58,3 +58,24 @@ fn kill_9_of_a_node_that_etcd_still_lists_fails_no_get() {
     let log = gateway.log();
     assert!(!log.contains("leave"), "the lease lasts longer than the test: {log}");
 }
+
+/// No request has to find out: the gateway asks by itself.
+#[test]
+fn a_frozen_node_is_found_unwell_without_a_request() {
+    let folder = Folder::new();
+    let check = "upstreams: { user: { health: { path: /login, every: 50ms, timeout: 200ms } } }\n";
+    let config =
+        folder.write("config.yml", &format!("callServiceKey: k\nservices: {{ user: {{ login: /login }} }}\n{check}"));
+    let with = ["--config", config.as_str(), "--access-log=false"];
+    let (gateway, address) = gateway(&folder, &with);
+    let users: Vec<Goms> = (0..2).map(|_| service(&folder, "user", &with).0).collect();
+    wait_for_nodes(&folder, "user", 2, &with[..2]);
+    users[0].signal("STOP");
+    gateway.wait_for("node is unwell service=user");
+    let load = Load::start(&address, "GET", "/api/user/login", 2);
+    load.wait_for(200);
+    users[0].signal("CONT");
+    gateway.wait_for("node is well again service=user");
+    load.wait_for(200);
+    assert_only_200(load);
+}

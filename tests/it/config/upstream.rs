@@ -101,3 +101,27 @@ fn a_limit_brings_its_queue() {
     refused("queue: 5", "upstreams.user.queue: nobody waits without a `maxInFlight` beside it");
     refused("maxInFlight: 5, queue: many", "upstreams.user.queue: must be a number from 0 to 100000");
 }
+
+#[test]
+fn health_is_off_a_path_or_more() {
+    let check = |health: &str| {
+        let text =
+            format!("services: {{ user: {{ login: /login }} }}\nupstreams: {{ user: {{ health: {health} }} }}\n");
+        load(&text, &[])
+            .map(|config| config.gateway.services["user"].health.clone())
+            .map_err(|faults| faults.to_string())
+    };
+    assert_eq!(check("off").unwrap(), None);
+    let plain = check("/healthz").unwrap().unwrap();
+    assert_eq!((plain.path.as_str(), plain.every.as_secs(), plain.failures, plain.passes), ("/healthz", 5, 2, 1));
+    let more = check("{ path: /h, every: 1s, timeout: 200ms, failures: 3, passes: 2 }").unwrap().unwrap();
+    assert_eq!((more.timeout.as_millis(), more.failures, more.passes), (200, 3, 2));
+    for (health, fault) in [
+        ("healthz", "must be a path like `/healthz`, got `healthz`"),
+        ("{ every: 1s }", "has no `path`; write for example `path: /healthz`"),
+        ("{ path: /a, passes: 0 }", "passes: must be a number from 1 to"),
+    ] {
+        let told = check(health).unwrap_err();
+        assert!(told.contains(fault), "{fault} in {told}");
+    }
+}

@@ -17,6 +17,7 @@ mod fallback;
 mod fields;
 mod framing;
 mod headers;
+mod health;
 mod http2;
 mod limits;
 mod mirror;
