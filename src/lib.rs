@@ -51,7 +51,7 @@
 //! # The path of a request
 //!
 //! ```text
-//! socket → listener → gateway::server → gateway::pipeline: route → limits → body → upstream::call ⇄ balance::pick → answer → recorder
+//! socket → listener → gateway::server → gateway::pipeline: route → limits → keeper → body → upstream::call ⇄ balance::pick → answer → recorder
 //!                                                                          │ (retry on the next node)
 //!                            service::server: guard → body → handler → answer → recorder
 //! ```

@@ -3,10 +3,13 @@
 //! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
 //! `upgrade`, `backoff`, `trust`, `causes`.
 //!
-//! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `body` → the call →
+//! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `keeper` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that
 //! takes a request (by `host` and `pattern`; a `template` makes the path that is called); `live` puts others in force. `cluster` is the page that shows the
 //! nodes.
+//!
+//! `keeper` holds clients to the [`Terms`] of a route: who may ([`access`]), how often ([`rate`]), from which pages ([`cors`]); and
+//! changes what passes: header fields ([`fields`]) and the coding of answers ([`compress`]).
 
 pub mod access;
 mod answer;

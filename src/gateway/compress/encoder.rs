@@ -20,8 +20,8 @@ use crate::upstream::{AnswerBody, Broken, HttpError};
 /// About what nginx has too: more costs much time for few bytes.
 const GZIP_LEVEL: u32 = 5;
 const BROTLI_QUALITY: u32 = 4;
-/// 512 KiB: each stream has a window of its own.
-const BROTLI_WINDOW_BITS: u32 = 19;
+/// 256 KiB: each stream has a window of its own, and brotli holds back up to twice as much before it gives anything.
+const BROTLI_WINDOW_BITS: u32 = 18;
 const BROTLI_BUFFER_BYTES: usize = 4096;
 const ZSTD_LEVEL: i32 = 3;
 /// What is compressed at once goes with its length.
@@ -199,5 +199,57 @@ impl Stream for Encoded {
             self.has_begun = true;
             Poll::Ready(Some(Err(Broken::Read(HttpError::Read(error)))))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::task::noop_waker;
+
+    use super::*;
+
+    fn noise(bytes: usize) -> Bytes {
+        let mut state = 1_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..bytes).map(|_| next()).collect::<Vec<u8>>().into()
+    }
+
+    fn left(encoded: &Encoded) -> usize {
+        match &encoded.source {
+            Source::Whole(bytes) => bytes.len() + encoded.rest.len(),
+            Source::Passing(_) => 0,
+        }
+    }
+
+    #[test]
+    fn no_more_is_taken_than_is_sent() {
+        let waker = noop_waker();
+        for coding in [Coding::Zstd, Coding::Br, Coding::Gzip] {
+            let (whole, mut sent, mut taken_unsent) = (noise(2 << 20), 0, 0);
+            let mut encoded = Encoded::new(coding, Source::Whole(whole.clone()));
+            loop {
+                match Pin::new(&mut encoded).poll_next(&mut Context::from_waker(&waker)) {
+                    Poll::Ready(Some(part)) => sent += part.expect("no failure").len(),
+                    Poll::Ready(None) => break,
+                    Poll::Pending => {} // its turn is over, and it asked for another
+                }
+                taken_unsent = taken_unsent.max((whole.len() - left(&encoded)).saturating_sub(sent));
+            }
+            assert!(sent >= whole.len(), "noise cannot be made shorter");
+            assert!(taken_unsent <= 600 << 10, "{coding:?} held {taken_unsent}");
+        }
+    }
+
+    #[test]
+    fn what_shrinks_much_gives_others_their_turn() {
+        let waker = noop_waker();
+        let whole = Bytes::from(vec![b' '; 1 << 20]);
+        let mut encoded = Encoded::new(Coding::Gzip, Source::Whole(whole.clone()));
+        let first = Pin::new(&mut encoded).poll_next(&mut Context::from_waker(&waker));
+        assert!(first.is_pending(), "{first:?}");
+        assert_eq!(left(&encoded), whole.len() - TURN_BYTES);
     }
 }
