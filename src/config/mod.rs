@@ -17,6 +17,7 @@ mod names;
 mod origins;
 mod policy;
 mod print;
+mod print_routes;
 mod print_terms;
 mod rate;
 mod raw;
@@ -37,7 +38,7 @@ pub use address::{Listen, app_url, host_port};
 pub use fault::{ConfigErrors, Fault};
 pub use flags::{CommonFlags, GatewayFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use names::service_name;
-pub use print::routes as shown_routes;
+pub use print_routes::routes as shown_routes;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
 
 use crate::balance::Selector;
