@@ -1,4 +1,4 @@
-//! Actions and routes as a config would write them, with every policy.
+//! Actions and routes as YAML, for `config print` and whoever shows what is in force.
 
 use serde_yaml::{Mapping, Value};
 

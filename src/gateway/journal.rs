@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::client::client_ip;
 use super::live::Counted;
 use super::pipeline::Worker;
-use super::route::{Meters, Route};
+use super::route::Route;
 use crate::trace::event::now_ms;
 use crate::trace::{Decision, Event, EventKind, REDACTED, RequestInfo, TraceBody, TraceContext};
 use crate::upstream::headers;
@@ -28,8 +28,8 @@ pub(super) struct Journal {
     context: TraceContext,
     arrived: Instant,
     arrived_ms: i64,
-    meters: Arc<Meters>,
-    action: Option<Arc<str>>,
+    /// The place of its route in the table; `None`: it has none.
+    route: Option<usize>,
     decision: Decision,
     info: Option<Arc<RequestInfo>>,
     held: Option<Event>,
@@ -49,9 +49,8 @@ impl Journal {
             context: *context,
             arrived: Instant::now(),
             arrived_ms: now_ms(),
-            meters: table.routes.stray.clone(),
             is_logged: table.settings.access_log,
-            action: None,
+            route: None,
             decision,
             info: None,
             held: None,
@@ -61,8 +60,11 @@ impl Journal {
 
     /// Whose metrics it belongs to, and what its events call it.
     pub fn routed(&mut self, route: &Route) {
-        self.meters = route.meters.clone();
-        self.action = Some(route.name.clone());
+        self.route = Some(route.place);
+    }
+
+    fn route(&self) -> Option<&Route> {
+        self.table.routes.all().get(self.route?)
     }
 
     /// The body is known: tells the start, as of the arrival.
@@ -87,7 +89,7 @@ impl Journal {
             headers.filter(|(name, _)| !headers::is_call_key_alias(name)),
             body,
         );
-        info.action = self.action.clone();
+        info.action = self.route().map(|route| route.name.clone());
         let info = Arc::new(info);
         self.info = Some(info.clone());
         let start = self.event(EventKind::RequestStart, info, self.arrived_ms, None);
@@ -140,7 +142,7 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         let took = self.arrived.elapsed();
-        self.meters.count(self.status, took.as_secs_f64());
+        self.route().map_or(&self.table.routes.stray, |route| &route.meters).count(self.status, took.as_secs_f64());
         self.started(TraceBody::None);
         if let Some(info) = self.info.take() {
             let end = self.event(EventKind::RequestEnd, info, now_ms(), Some(took));

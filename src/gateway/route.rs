@@ -30,7 +30,7 @@ pub(super) struct Routes {
     /// The actions of each service and the form of its answers, for who asks for another.
     services: BTreeMap<String, (Vec<String>, AnswerForm)>,
     /// Counts requests without a route.
-    pub stray: Arc<Meters>,
+    pub stray: Meters,
     /// How callers prove who they are.
     pub known: Known,
     /// What is asked of who wants to see the page `/cluster`.
@@ -44,7 +44,9 @@ pub(super) struct Route {
     pub terms: Terms,
     /// `user/login`, as events tell it.
     pub name: Arc<str>,
-    pub meters: Arc<Meters>,
+    pub meters: Meters,
+    /// Where it stands among all of them.
+    pub place: usize,
     /// What is asked of clients; `None`: nothing.
     pub keeper: Option<Box<Keeper>>,
     /// Copies some requests to another service.
@@ -173,7 +175,8 @@ impl Routes {
         let known = Known::new(&settings.ways, &kept.sources);
         let page = Keeper::new(("/cluster", &[], &settings.page), ["", "/cluster"], &known, kept, metrics);
         let rules = settings.rules().into_iter();
-        let routes: Vec<Route> = rules.map(|rule| Route::new(rule, metrics, &known, kept)).collect();
+        let route = |(place, rule)| Route::new(place, rule, metrics, &known, kept);
+        let routes: Vec<Route> = rules.enumerate().map(route).collect();
         let mut exact: HashMap<String, Vec<usize>> = HashMap::new();
         let mut open = Vec::new();
         for (place, route) in routes.iter().enumerate() {
@@ -188,7 +191,7 @@ impl Routes {
             let form = service.actions.values().next().map(|action| action.answer).unwrap_or_default();
             (name.clone(), (service.actions.keys().cloned().collect(), form))
         });
-        let stray = Arc::new(Meters::new(metrics, "", ""));
+        let stray = Meters::new(metrics, "", "");
         Self { routes, exact, open, services: services.collect(), stray, known, page }
     }
 
@@ -273,7 +276,7 @@ impl Routes {
 }
 
 impl Route {
-    fn new(rule: Rule, metrics: &Metrics, known: &Known, kept: &Kept) -> Self {
+    fn new(place: usize, rule: Rule, metrics: &Metrics, known: &Known, kept: &Kept) -> Self {
         let service = match &rule.then {
             Outcome::Call(call) => call.services.first().map(Share::service).unwrap_or_default(),
             Outcome::Redirect(_) | Outcome::Respond(_) => "",
@@ -287,7 +290,8 @@ impl Route {
             Outcome::Redirect(_) | Outcome::Respond(_) => None,
         };
         Self {
-            meters: Arc::new(Meters::new(metrics, service, action)),
+            meters: Meters::new(metrics, service, action),
+            place,
             mirror: mirror.map(|mirror| Box::new(Reflector::new(mirror, &name, metrics))),
             keeper: Keeper::new((&rule.name, &rule.when.methods, &rule.terms), [service, action], known, kept, metrics)
                 .map(Box::new),

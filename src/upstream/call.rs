@@ -312,26 +312,26 @@ impl Upstream {
             }
         }
         if let Some(content_type) = request.content_type {
-            head.field("content-type", content_type.as_bytes())?;
+            head.own("content-type", content_type.as_bytes())?;
         }
         // nodes know each other by it; a server that stands in the config is none
         if let Some(key) = request.call_key.filter(|_| node.origin.is_none()) {
-            head.field(crate::trace::CALL_KEY_HEADER, key.as_bytes())?;
+            head.own(crate::trace::CALL_KEY_HEADER, key.as_bytes())?;
         }
         let mut id = uuid::Uuid::encode_buffer();
         let id = &*request.context.request_id.hyphenated().encode_lower(&mut id);
-        head.field("x-request-id", id.as_bytes())?;
-        head.field("traceparent", &request.context.traceparent_bytes())?;
+        head.own("x-request-id", id.as_bytes())?;
+        head.own("traceparent", &request.context.traceparent_bytes())?;
         if let Some(forwarded) = request.forwarded {
             match forwarded.chain {
-                Some(chain) => head.field("x-forwarded-for", chain.as_bytes())?,
+                Some(chain) => head.own("x-forwarded-for", chain.as_bytes())?,
                 None => head.address("x-forwarded-for", forwarded.client, None)?,
             }
             if let Some(certificate) = forwarded.certificate {
-                head.field("client-cert", certificate.as_bytes())?;
+                head.own("client-cert", certificate.as_bytes())?;
             }
-            head.field("x-forwarded-proto", forwarded.proto.as_bytes())?;
-            head.field("x-forwarded-host", forwarded.host.as_bytes())?;
+            head.own("x-forwarded-proto", forwarded.proto.as_bytes())?;
+            head.own("x-forwarded-host", forwarded.host.as_bytes())?;
         }
         self.tracestate(request, &mut head)?;
         Ok(head)
@@ -351,7 +351,7 @@ impl Upstream {
             None => own.unwrap_or_default().into(),
             Some(_) => Cow::Owned(tracestate::with_caller(own, lines)),
         };
-        if state.is_empty() { Ok(()) } else { head.field("tracestate", state.as_bytes()) }
+        if state.is_empty() { Ok(()) } else { head.own("tracestate", state.as_bytes()) }
     }
 }
 

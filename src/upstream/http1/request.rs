@@ -50,6 +50,14 @@ impl RequestHead {
         if name.is_empty() || !name.bytes().all(is_token) {
             return Err(HttpError::Request("a field's name is no token"));
         }
+        self.own(name, value)
+    }
+
+    /// Adds a field whose name is a token for certain: one of goms's own, or one that was parsed as such.
+    ///
+    /// # Errors
+    /// [`HttpError::Request`] when its value would break the head.
+    pub fn own(&mut self, name: &str, value: &[u8]) -> Result<(), HttpError> {
         if memchr::memchr3(b'\r', b'\n', 0, value).is_some() {
             return Err(HttpError::Request("a field's value holds a line break or a zero"));
         }
@@ -94,7 +102,7 @@ impl RequestHead {
             put(b':');
             digits(port, &mut put);
         }
-        self.field(name, &text[..end])
+        self.own(name, &text[..end])
     }
 
     /// Adds `Host`: of a server that the config names its name.
@@ -104,7 +112,7 @@ impl RequestHead {
     pub fn host(&mut self, node: &Node) -> Result<(), HttpError> {
         match &node.origin {
             None => self.address("host", node.id.http.ip, node.id.http.port),
-            Some(origin) => self.field("host", origin.authority().as_bytes()),
+            Some(origin) => self.own("host", origin.authority().as_bytes()),
         }
     }
 
@@ -113,8 +121,8 @@ impl RequestHead {
     /// # Errors
     /// None that these fields could cause.
     pub fn upgrade(&mut self) -> Result<(), HttpError> {
-        self.field("connection", b"upgrade")?;
-        self.field("upgrade", super::PROTOCOL)
+        self.own("connection", b"upgrade")?;
+        self.own("upgrade", super::PROTOCOL)
     }
 
     /// Whether its answer has no body whatever it announces (RFC 9110 section 9.3.2).

@@ -109,3 +109,21 @@ async fn the_address_is_the_one_that_a_trusted_proxy_tells() {
     assert_eq!((ask("192.0.2.1").await, ask("192.0.2.2").await), (429, 429));
     assert_eq!(ask("192.0.2.3").await, 200);
 }
+
+#[tokio::test]
+async fn workers_count_together_and_exactly() {
+    let origin = Origin::echo().await;
+    let text = "services: { user: { login: { path: /login, rateLimit: [{ rate: 30/h, by: ip }, 40/h] } } }";
+    let door = door(text, &[("user", origin.address)]);
+    let asked = (0..20).map(|_| async {
+        let mut client = door.connect().await;
+        let mut statuses = Vec::new();
+        for _ in 0..5 {
+            statuses.push(client.ask("GET", "/api/user/login", "", "").await.status);
+        }
+        statuses
+    });
+    let statuses = futures_util::future::join_all(asked).await.concat();
+    let count = |status| statuses.iter().filter(|known| **known == status).count();
+    assert_eq!((count(200), count(429), origin.seen().len()), (30, 70, 30));
+}
