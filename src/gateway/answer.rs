@@ -96,6 +96,10 @@ pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: 
 /// 400 where the path makes no URL.
 pub(super) fn redirect(redirect: &Redirect, found: &Found<'_>, query: &str) -> Result<Answer, Failure> {
     let mut to = redirect.to.fill(found).into_owned();
+    if to.starts_with('/') && !redirect.to.as_str().starts_with("//") {
+        // browsers read `//host` and `/\\host` as another host, which a client's path must not name
+        to.replace_range(..to.len() - to.trim_start_matches(['/', '\\']).len(), "/");
+    }
     if !query.is_empty() && !to.contains('?') {
         to.push('?');
         to.push_str(query);

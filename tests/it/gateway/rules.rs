@@ -172,3 +172,19 @@ async fn a_request_keeps_the_settings_with_which_it_began() {
     assert_eq!(kept.ask("GET", "/fast", "", "").await.status, 404, "a connection from before");
     assert_eq!(slow.answer(false).await.unwrap().status, 200);
 }
+
+#[tokio::test]
+async fn a_redirect_stays_with_its_host() {
+    let door = door("routes: [{ match: { path: \"/old/*\" }, redirect: \"/*\" }]", &[]);
+    for (target, location) in [
+        ("/old/a//b", "/a//b"),
+        ("/old//evil.test/a", "/evil.test/a"),
+        ("/old///evil.test", "/evil.test"),
+        ("/old/\\evil.test", "/evil.test"),
+        ("/old/%5Cevil.test", "/%5Cevil.test"),
+        ("/old", "/"),
+    ] {
+        let got = door.ask("GET", target, "", "").await;
+        assert_eq!(got.header("location"), Some(location), "{target} {}", got.status);
+    }
+}
