@@ -19,6 +19,9 @@ use super::{AnswerForm, HostPattern, Settings, Terms, host, pattern};
 use crate::balance::Turns;
 use crate::metrics::Metrics;
 
+/// In place of a `Host` that is no text, which [`unambiguous`] refuses.
+const NO_HOST: &str = "\u{fffd}";
+
 /// All routes.
 pub(super) struct Routes {
     /// In the order in which they are tried.
@@ -145,7 +148,7 @@ pub(super) fn unambiguous<'r>(path: &'r str, host: &str) -> Result<Cow<'r, str>,
 /// The host that a request names.
 pub(super) fn host_of(request: &HttpRequest) -> &str {
     // RFC 9112 section 3.2.2: a target with a host goes before the field
-    let named = || request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let named = || request.headers().get(HOST).map_or("", |host| host.to_str().unwrap_or(NO_HOST));
     request.uri().authority().map_or_else(named, |authority| authority.as_str())
 }
 

@@ -103,3 +103,13 @@ async fn door(origin: &Origin) -> Door {
     .gateway;
     Door::with(&[origin.address], |settings| settings.routes = rule.routes).await
 }
+
+#[tokio::test]
+async fn a_host_that_is_no_text_is_refused() {
+    let origin = crate::support::origin::Origin::echo().await;
+    let door = Door::open(&[origin.address]).await;
+    let mut connection = door.connect().await;
+    connection.send("GET /api/user/login HTTP/1.1\r\nHost: shop.t\u{e4}st\r\n\r\n").await;
+    assert_eq!(connection.answer(false).await.unwrap().status, 400);
+    assert!(origin.seen().is_empty());
+}
