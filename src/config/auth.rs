@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use super::address::redacted;
 use super::decode::{Decoder, Field, Table, word};
 use super::names::{self, shown};
 use super::units::{parse_duration, parse_positive_duration};
@@ -300,9 +301,13 @@ fn secret(decoder: &mut Decoder, field: &Field<'_>, algorithms: &[Algorithm]) ->
 
 fn jwks(text: &str, ca_file: Option<PathBuf>) -> Result<JwksPlace, String> {
     if text.starts_with("http://") || text.starts_with("https://") {
-        let url = url::Url::parse(text).map_err(|error| format!("`{}` is no address: {error}", shown(text)))?;
+        let url =
+            url::Url::parse(text).map_err(|error| format!("`{}` is no address: {error}", shown(&redacted(text))))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("must hold no name and password: published keys are for everybody".to_owned());
+        }
         return match (url.host(), ca_file) {
-            (None, _) => Err(format!("`{}` has no host", shown(text))),
+            (None, _) => Err(format!("`{}` has no host", shown(&redacted(text)))),
             (_, Some(_)) if url.scheme() == "http" => Err("`caFile` vouches for `https://` only".to_owned()),
             (_, ca_file) => Ok(JwksPlace::Url(text.to_owned(), ca_file)),
         };
@@ -323,6 +328,14 @@ mod tests {
         assert_eq!(digest(&hex), Ok(plain));
         for bad in ["short", "redacted", "sha256:", "sha256:00", &format!("sha256:{}", "g".repeat(64))] {
             assert!(digest(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_keys_holds_no_password() {
+        for text in ["https://ann:secret@issuer.test/keys", "https://ann:secret@:x/keys"] {
+            let message = jwks(text, None).expect_err(text);
+            assert!(!message.contains("secret"), "{message}");
         }
     }
 }
