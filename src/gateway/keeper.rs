@@ -147,6 +147,11 @@ impl Keeper {
         })
     }
 
+    /// Whether it keeps somebody out.
+    pub fn is_guard(&self) -> bool {
+        self.gate.is_some()
+    }
+
     /// Answers a browser that asks whether a page may ask; `None`: the service does.
     pub fn preflight(&self, request: &HttpRequest) -> Option<Result<Answer, Failure>> {
         let answer = self.cors.as_ref()?.preflight(request, &self.methods);

@@ -147,6 +147,7 @@ async fn steps<'t>(
         }
     }
     let (route, found) = table.routes.find(&asked)?;
+    table.routes.check_spelling(&asked, route)?;
     journal.routed(route);
     if let Some(keeper) = &route.keeper {
         finish.begin(keeper, request);

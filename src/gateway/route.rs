@@ -38,6 +38,8 @@ pub(super) struct Routes {
     pub known: Known,
     /// What is asked of who wants to see the page `/cluster`.
     pub page: Option<Keeper>,
+    /// Some route keeps somebody out.
+    pub is_guarded: bool,
 }
 
 /// A route in force.
@@ -195,7 +197,8 @@ impl Routes {
             (name.clone(), (service.actions.keys().cloned().collect(), form))
         });
         let stray = Meters::new(metrics, "", "");
-        Self { routes, exact, open, services: services.collect(), stray, known, page }
+        let is_guarded = routes.iter().any(|route| route.keeper.as_ref().is_some_and(|keeper| keeper.is_guard()));
+        Self { routes, exact, open, services: services.collect(), stray, known, page, is_guarded }
     }
 
     /// The route of a request, with what its path found.

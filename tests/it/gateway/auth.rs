@@ -338,3 +338,39 @@ routes: [{{ match: {{ path: /x }}, service: user, auth: partners, requestHeaders
         seen.headers.iter().filter(|(name, _)| name.contains("aller") || name.contains("ebug")).collect();
     assert_eq!(told, [&("x_caller".to_owned(), "acme".to_owned())]);
 }
+
+#[tokio::test]
+async fn nobody_passes_a_proof_by_another_spelling_of_the_path() {
+    let origin = Origin::echo().await;
+    let text = format!(
+        r#"
+auth: {{ partners: {{ apiKeys: {{ keys: {{ acme: "{KEY}" }} }} }} }}
+routes:
+  - {{ match: {{ path: "/admin/*" }}, service: user, auth: partners }}
+  - {{ match: {{ path: "/*" }}, service: user }}
+"#
+    );
+    let door = door(&text, &[("user", origin.address)]);
+    for (target, status) in [
+        ("/admin/x", 401),
+        ("/%61dmin/x", 401),
+        ("/admin//x", 401),
+        ("/x/../admin/x", 400),
+        ("/x/%2e%2E/admin/x", 400),
+        ("//admin/x", 400),
+        ("/admin%2Fx", 400),
+        ("/admin%5cx", 400),
+        ("/admin;a=1/x", 400),
+        ("/x/..;/admin/x", 400),
+        ("/x/..%2fadmin/x", 400),
+    ] {
+        assert_eq!(door.ask("GET", target, "", "").await.status, status, "{target}");
+    }
+    assert!(origin.seen().is_empty());
+    for target in ["/x//y", "/x%2Fadmin", "/x;a=1", "/administrators"] {
+        assert_eq!(door.ask("GET", target, "", "").await.status, 200, "{target}");
+        assert_eq!(origin.seen().pop().unwrap().target, target);
+    }
+    let key = format!("X-Api-Key: {KEY}\r\n");
+    assert_eq!(door.ask("GET", "/admin//x;a", &key, "").await.status, 200);
+}
