@@ -104,6 +104,7 @@ fn does(route: &Value) -> String {
     }
     let service = match route["service"].as_str() {
         Some(service) => listed(weights(&route["versions"]), &format!("{service}@")),
+        None if route["urls"].is_array() => texts(&route["urls"]).join(", "),
         None => listed(weights(&route["services"]), ""),
     };
     let path = route["rewrite"].as_str().map(|path| format!(" {path}")).unwrap_or_default();
@@ -113,4 +114,15 @@ fn does(route: &Value) -> String {
 
 fn texts(list: &Value) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_to_servers_names_them() {
+        let route = json!({"match": {"path": "/b/*"}, "urls": ["http://a:80", "https://b:443"], "rewrite": "/*"});
+        assert_eq!(does(&route), "http://a:80, https://b:443 /*");
+    }
 }

@@ -1,6 +1,7 @@
 //! Why a request takes the route that it takes.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -151,7 +152,11 @@ impl Explanation {
             }
         });
         let terms = self.outcome.as_ref().map(|taken| taken.terms.shown()).unwrap_or_default();
-        let terms: Map<String, Value> = terms.into_iter().map(|(key, what)| (key.to_owned(), what.into())).collect();
-        json!({"tried": tried, "outcome": outcome, "terms": terms, "error": self.outcome.as_ref().err()})
+        let mut of_keys: BTreeMap<&str, String> = BTreeMap::new();
+        for (key, what) in terms {
+            // of limits there may be several
+            of_keys.entry(key).and_modify(|before| *before = format!("{before}; {what}")).or_insert(what);
+        }
+        json!({"tried": tried, "outcome": outcome, "terms": of_keys, "error": self.outcome.as_ref().err()})
     }
 }

@@ -63,3 +63,12 @@ async fn nobody_else_may_know() {
     let through = "X-Goms-Explain: 1\r\nX-Forwarded-For: 192.0.2.7\r\n";
     assert_eq!(without.ask("GET", "/api/user/login", through, "").await.text(), r#"{"status":true}"#);
 }
+
+#[tokio::test]
+async fn each_limit_of_a_route_is_told() {
+    let origin = Origin::echo().await;
+    let text = "routes: [{ match: { path: /x }, service: user, rateLimit: [5/s, { rate: 10/m, by: ip }] }]";
+    let door = door(text, &[("user", origin.address)]);
+    let told = door.ask("GET", "/x", "X-Goms-Explain: 1\r\n", "").await.json();
+    assert_eq!(told["terms"]["rateLimit"], "5/1s by route; 10/60s by ip");
+}
