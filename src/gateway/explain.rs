@@ -110,7 +110,8 @@ impl Explanation {
                 break;
             }
         }
-        let outcome = match routes.find(asked) {
+        let spelt = |(route, found)| routes.check_spelling(asked, route).map(|()| (route, found));
+        let outcome = match routes.find(asked).and_then(spelt) {
             Ok((route, found)) => {
                 let target = match &route.then {
                     Outcome::Call(call) => call

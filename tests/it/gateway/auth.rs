@@ -367,6 +367,8 @@ routes:
         assert_eq!(door.ask("GET", target, "", "").await.status, status, "{target}");
     }
     assert!(origin.seen().is_empty());
+    let told = door.ask("GET", "//admin/x", "X-Goms-Explain: 1\r\n", "").await.json();
+    assert!(told["error"].as_str().is_some_and(|why| why.contains("two ways")), "{told}");
     for target in ["/x//y", "/x%2Fadmin", "/x;a=1", "/administrators"] {
         assert_eq!(door.ask("GET", target, "", "").await.status, 200, "{target}");
         assert_eq!(origin.seen().pop().unwrap().target, target);
