@@ -88,8 +88,9 @@ fn text(value: &HeaderValue) -> Option<&str> {
 fn read(request: &HttpRequest, proxy: IpAddr, trusted: &Networks) -> Told {
     let fields = request.headers();
     let mut chain = String::new();
-    for line in fields.get_all(FOR).filter_map(text) {
-        chain.push_str(line);
+    for line in fields.get_all(FOR) {
+        // what is no text is kept as such: left out, it would take with it what a proxy wrote behind it
+        chain.extend(line.as_bytes().iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' }));
         chain.push_str(", ");
     }
     let ip = client_of(&chain, proxy, trusted);

@@ -130,6 +130,10 @@ async fn steps<'t>(
     let limits = &table.settings.limits;
 
     // where to
+    if request.method() == Method::CONNECT {
+        // RFC 9110 section 9.3.6: what follows would be no HTTP, for some services and not for others
+        return Err(Failure::Ambiguous("CONNECT asks for a tunnel, and this gateway opens none".to_owned()));
+    }
     let path = route::unambiguous(request.path(), route::host_of(request))?;
     let asked = Asked::new(request, &path);
     if let Some(method) = cors::asked_method(request) {

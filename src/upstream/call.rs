@@ -63,7 +63,7 @@ pub struct UpstreamRequest<'a> {
     /// Whose request it is: becomes `X-Request-Id` and `traceparent`; where it continues a caller's trace, `tracestate` goes
     /// on too.
     pub context: &'a TraceContext,
-    /// What signs the call.
+    /// What signs the call of a node; servers of the config do not get it.
     pub call_key: Option<&'a str>,
     /// Who asked, for `X-Forwarded-*` and the source-hash picker.
     pub forwarded: Option<Forwarded<'a>>,
@@ -314,7 +314,8 @@ impl Upstream {
         if let Some(content_type) = request.content_type {
             head.own("content-type", content_type.as_bytes())?;
         }
-        if let Some(key) = request.call_key {
+        // nodes know each other by it; a server that stands in the config is none
+        if let Some(key) = request.call_key.filter(|_| node.origin.is_none()) {
             head.own(crate::trace::CALL_KEY_HEADER, key.as_bytes())?;
         }
         let mut id = uuid::Uuid::encode_buffer();

@@ -71,14 +71,12 @@ fn is_listed<'a>(name: &[u8], mut listed: impl Iterator<Item = &'a [u8]>) -> boo
     listed.any(|value| value.split(|&byte| byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(name)))
 }
 
-/// Whether `name` is `known` (in lower case with `-`) but for case and `_` instead of `-`.
+/// Whether `name` is `known` (in lower case) but for case, and for `_` and `-`, which are one.
 #[must_use]
 pub fn same(known: &str, name: &[u8]) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
     known.len() == name.len()
-        && known
-            .bytes()
-            .zip(name.iter().copied())
-            .all(|(known, byte)| known == if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() })
+        && known.bytes().zip(name.iter().copied()).all(|(known, byte)| plain(known) == plain(byte.to_ascii_lowercase()))
 }
 
 #[cfg(test)]
@@ -112,6 +110,7 @@ mod tests {
         ] {
             assert!(!down(name), "{name}");
         }
+        assert!(same("x_caller", b"X-Caller") && same("x-caller", b"x_CALLER") && !same("x_caller", b"xacaller"));
         assert!(!passes_up("call-service-key", std::iter::empty()));
         assert!(passes_up("x-request-count", std::iter::empty()));
     }

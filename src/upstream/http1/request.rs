@@ -28,6 +28,9 @@ impl RequestHead {
         if method.is_empty() || !method.bytes().all(is_token) {
             return Err(HttpError::Request("its method is no token"));
         }
+        if method == "CONNECT" {
+            return Err(HttpError::Request("CONNECT asks for a tunnel, which is opened to no service"));
+        }
         let breaks = |part: &str| part.bytes().any(|byte| byte <= b' ' || byte == 0x7f);
         if !path.starts_with('/') || breaks(path) || breaks(query) {
             return Err(HttpError::Request("its path or query holds what must be percent-encoded"));
@@ -226,6 +229,7 @@ mod tests {
         for (method, path, query) in [
             ("", "/", ""),
             ("GET /x", "/", ""),
+            ("CONNECT", "/", ""),
             ("GET", "", ""),
             ("GET", "x", ""),
             ("GET", "/a b", ""),
@@ -246,6 +250,6 @@ mod tests {
     fn only_idempotent_methods_are_repeatable() {
         let repeatable = |method| RequestHead::new(Vec::new(), method, "/", "").unwrap().is_repeatable();
         assert!(["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"].into_iter().all(repeatable));
-        assert!(!["POST", "PATCH", "get", "CONNECT"].into_iter().any(repeatable));
+        assert!(!["POST", "PATCH", "get"].into_iter().any(repeatable));
     }
 }

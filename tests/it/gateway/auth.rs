@@ -320,3 +320,21 @@ services: {{ user: {{ login: {{ path: /login, auth: [a, b, c] }} }} }}
     let metrics = door.metrics.render();
     assert!(metrics.contains(r#"goms_denied_total{action="login",service="user",why="proof"} 500"#), "{metrics}");
 }
+
+#[tokio::test]
+async fn a_header_with_an_underscore_is_nobody_elses_either() {
+    let origin = Origin::echo().await;
+    let text = format!(
+        r#"
+auth: {{ partners: {{ apiKeys: {{ keys: {{ acme: "{KEY}" }} }}, callerHeader: x_caller }} }}
+routes: [{{ match: {{ path: /x }}, service: user, auth: partners, requestHeaders: {{ remove: [x_debug] }} }}]
+"#
+    );
+    let door = door(&text, &[("user", origin.address)]);
+    let headers = format!("X-Api-Key: {KEY}\r\nX_Caller: root\r\nX-Caller: root\r\nX_Debug: 1\r\nX-Debug: 1\r\n");
+    assert_eq!(door.ask("GET", "/x", &headers, "").await.status, 200);
+    let seen = origin.only();
+    let told: Vec<_> =
+        seen.headers.iter().filter(|(name, _)| name.contains("aller") || name.contains("ebug")).collect();
+    assert_eq!(told, [&("x_caller".to_owned(), "acme".to_owned())]);
+}

@@ -142,3 +142,18 @@ routes:
     }
     assert!(!faults.contains("u:p@"), "a password is not repeated: {faults}");
 }
+
+#[tokio::test]
+async fn servers_that_are_no_nodes_do_not_get_the_call_key() {
+    let (node, server) = (Origin::echo().await, Origin::echo().await);
+    let text = format!(
+        "callServiceKey: \"only for nodes\"\nservices: {{ user: {{ login: /login }} }}\n\
+        routes: [{{ match: {{ path: /x }}, urls: [\"http://{}\"] }}]",
+        server.address
+    );
+    let door = door(&text, &[("user", node.address)]);
+    assert_eq!(door.ask("GET", "/api/user/login", "", "").await.status, 200);
+    assert_eq!(node.only().header("call-service-key"), Some("only for nodes"));
+    assert_eq!(door.ask("GET", "/x", "", "").await.status, 200);
+    assert_eq!(server.only().header("call-service-key"), None);
+}

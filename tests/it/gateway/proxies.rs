@@ -134,3 +134,15 @@ async fn without_the_header_or_from_others_a_connection_is_closed() {
     assert_eq!(connection.answer(false).await.unwrap().status, 400);
     assert!(origin.seen().is_empty(), "{:?}", origin.seen());
 }
+
+#[tokio::test]
+async fn a_client_cannot_hide_behind_its_proxy_with_bytes_that_are_no_text() {
+    let origin = Origin::echo().await;
+    let text = "trustedProxies: [127.0.0.1]\n\
+        routes: [{ match: { path: /x }, service: user, allow: { addresses: [127.0.0.1] } }]";
+    let door = super::rules::door(text, &[("user", origin.address)]);
+    for (told, status) in [("127.0.0.1", 200), ("192.0.2.1", 403), ("\u{e4}, 192.0.2.1", 403)] {
+        let got = door.ask("GET", "/x", &format!("X-Forwarded-For: {told}\r\n"), "").await;
+        assert_eq!(got.status, status, "{told}");
+    }
+}

@@ -126,3 +126,19 @@ async fn rapid_resets_end_the_connection_and_harm_nobody() {
     assert_eq!(door.get().await.status, 200);
     assert_eq!(Client::plain(&door).await.get("/api/user/login").await.unwrap().0.status(), 200);
 }
+
+#[tokio::test]
+async fn nobody_opens_a_tunnel_to_a_service() {
+    let origin = Origin::echo().await;
+    let text = "routes: [{ match: { path: \"/*\" }, service: user }]";
+    let door = super::super::rules::door(text, &[("user", origin.address)]);
+    let mut client = Client::plain(&door).await;
+    let connect = Request::builder().method(Method::CONNECT).uri("shop.test:80").body(()).unwrap();
+    let (head, _) = client.ask(connect, Some(b"GET /admin HTTP/1.1\r\nHost: x\r\n\r\n")).await.unwrap();
+    assert_eq!(head.status(), 400);
+    for target in ["shop.test:80", "/x"] {
+        assert_eq!(door.ask("CONNECT", target, "", "").await.status, 400, "{target}");
+    }
+    assert_eq!(client.get("/x").await.unwrap().0.status(), 200, "others are served");
+    assert_eq!(origin.only().method, "GET");
+}
