@@ -26,6 +26,7 @@ pub struct Balancer {
     clock: Clock,
     ejections: IntCounterVec,
     breaks: IntCounterVec,
+    shed: IntCounterVec,
     newest: Mutex<Snapshot>,
     /// That of `newest`, for readers to see without the lock that there is a newer one.
     version: AtomicU64,
@@ -69,6 +70,9 @@ pub enum PickError {
     /// Each of its nodes has as many requests in flight as it may, and so many wait already, or this one waited too long.
     #[error("every node of service `{0}` has as many requests as it may have at once")]
     Full(String),
+    /// Its answers take longer than they should, and this request is one of those that are refused for it.
+    #[error("service `{0}` is slow and gets fewer requests for now")]
+    Shed(String),
     /// Each of its nodes failed of late, and its breaker is open.
     #[error("service `{service}` fails on all its nodes and gets no requests for now")]
     Open {
@@ -92,6 +96,8 @@ pub struct ServiceView {
     pub request_finish: u64,
     /// Requests that wait until a node has room.
     pub waiting: usize,
+    /// Of the new requests, so many percent are refused since it is slow.
+    pub shed_percent: u32,
     /// How long its breaker is still open; zero while it lets one request through at a time, `None` when it is closed.
     pub breaker_open_for: Option<Duration>,
 }
@@ -157,9 +163,10 @@ impl Balancer {
             "services left alone for a while because they failed",
             &["service"],
         );
+        let shed = metrics.counter("shed_total", "requests refused because a service was slow", &["service"]);
         let given = Mutex::new(Given { settings, ..Given::default() });
         let (newest, version, random) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(seed));
-        Self { given, clock, ejections, breaks, newest, version, random, renamed: Notify::new() }
+        Self { given, clock, ejections, breaks, shed, newest, version, random, renamed: Notify::new() }
     }
 
     /// A worker's way to this balancer.
@@ -266,7 +273,8 @@ impl Balancer {
     fn service(&self, name: &str, settings: Settings) -> Arc<Service> {
         let ejections = self.ejections.with_label_values(&[name]);
         let breaks = self.breaks.with_label_values(&[name]);
-        Arc::new(Service::new(name, settings, self.clock.clone(), Counters { ejections, breaks }))
+        let shed = self.shed.with_label_values(&[name]);
+        Arc::new(Service::new(name, settings, self.clock.clone(), Counters { ejections, breaks, shed }))
     }
 
     fn publish(&self, newest: &mut Snapshot, services: BTreeMap<String, Arc<Service>>) {

@@ -23,6 +23,7 @@ mod pick;
 mod queue;
 mod service;
 mod settings;
+mod shed;
 #[cfg(test)]
 mod tests;
 mod turns;

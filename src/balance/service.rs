@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus::IntCounter;
 
@@ -17,6 +18,7 @@ use super::permit::{Admission, Permit};
 use super::pick::{Ask, Nobody, Ring};
 use super::queue::Queue;
 use super::settings::{Ejection, Settings};
+use super::shed::Shedder;
 use crate::registry::{Node, NodeId};
 
 /// A service with its nodes, which never change: another catalog makes another `Service` around the same [`Lasting`].
@@ -38,6 +40,7 @@ struct Lasting {
     circuit: Circuit,
     budget: Mutex<Budget>,
     queue: Queue,
+    shedder: Shedder,
     counters: Counters,
 }
 
@@ -53,6 +56,11 @@ pub(super) struct Call<'a> {
 pub(super) struct Counters {
     pub ejections: IntCounter,
     pub breaks: IntCounter,
+    pub shed: IntCounter,
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Service {
@@ -66,6 +74,7 @@ impl Service {
             circuit: Circuit::default(),
             budget: Mutex::default(),
             queue: Queue::default(),
+            shedder: Shedder::default(),
             counters,
         };
         Self { lasting: Arc::new(lasting), settings: Arc::new(settings), ring: Ring::new(Vec::new()) }
@@ -109,6 +118,14 @@ impl Service {
         if call.tried.is_empty() && !is_first_in_line && lasting.queue.waiting() > 0 {
             return Err(PickError::Full(lasting.name.clone()));
         }
+        if let Some(target) = self.settings.shed
+            && call.tried.is_empty()
+            && !is_first_in_line
+            && lasting.shedder.refuses(micros(target), now.ms())
+        {
+            lasting.counters.shed.inc();
+            return Err(PickError::Shed(lasting.name.clone()));
+        }
         let passage = match self.settings.breaker {
             Some(_) => lasting.circuit.enter(|| now.ms()),
             None => Passage::Free,
@@ -123,7 +140,7 @@ impl Service {
             lasting.handed.fetch_add(1, Ordering::Relaxed);
         }
         let is_trial = self.endpoint(index).health().begin_trial(&now);
-        let started_us = (self.settings.selector == Selector::P2c).then(|| now.us());
+        let started_us = (self.settings.selector == Selector::P2c || self.settings.shed.is_some()).then(|| now.us());
         Ok(Permit::new(self.clone(), index, Admission { passage, is_trial, started_us }))
     }
 
@@ -183,6 +200,9 @@ impl Service {
     pub fn measure(&self, index: usize, started_us: u64, is_answered: bool) {
         let now_us = self.lasting.clock.now().us();
         let (latency, took_us) = (self.endpoint(index).latency(), now_us.saturating_sub(started_us));
+        if self.settings.shed.is_some() {
+            self.lasting.shedder.measure(took_us);
+        }
         if is_answered { latency.answered(took_us, now_us) } else { latency.failed(took_us, now_us) }
     }
 
@@ -289,6 +309,7 @@ impl Service {
             nodes: nodes.collect(),
             request_finish: self.lasting.handed.load(Ordering::Relaxed),
             waiting: self.lasting.queue.waiting(),
+            shed_percent: self.lasting.shedder.percent(),
             breaker_open_for: self.lasting.circuit.open_for(|| now.ms()),
         }
     }

@@ -31,6 +31,9 @@ pub struct Settings {
     pub breaker: Option<Breaker>,
     /// How many requests a node may have in flight; `None`: as many as come.
     pub limit: Option<NodeLimit>,
+    /// How long its answers should take on average; while they take longer, a part of the new requests is refused. `None`:
+    /// none is.
+    pub shed: Option<Duration>,
 }
 
 /// How many requests of this process a node may have in flight, and who waits while each has as many.
@@ -74,6 +77,7 @@ impl Default for Settings {
             ejection: Some(Ejection::default()),
             breaker: None,
             limit: None,
+            shed: None,
         }
     }
 }

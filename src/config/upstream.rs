@@ -24,6 +24,7 @@ pub(super) const KEYS: &[&str] = &[
     "queue",
     "queueTimeout",
     "health",
+    "shed",
 ];
 
 /// More failures in a row than this are no threshold any more.
@@ -46,6 +47,7 @@ pub(super) struct RawBalance {
     ejection: RawEjection,
     breaker: Option<Breaker>,
     limit: Option<NodeLimit>,
+    shed: Option<Duration>,
     pub(super) health: Option<HealthCheck>,
 }
 
@@ -68,10 +70,11 @@ impl RawBalance {
             version: filter.get("version").and_then(|field| decoder.read(&field, some_word)),
             zone: filter.get("zone").and_then(|field| decoder.read(&field, some_word)),
             prefer_zone: table.get("preferZone").and_then(|field| decoder.read(&field, boolean)),
-            slow_start: table.get("slowStart").and_then(|field| decoder.read(&field, slow_start)).flatten(),
+            slow_start: table.get("slowStart").and_then(|field| decoder.read(&field, off_or_time)).flatten(),
             ejection: table.get("ejection").map(|field| RawEjection::read(decoder, &field)).unwrap_or_default(),
             breaker: table.get("breaker").and_then(|field| breaker(decoder, &field)),
             limit: limit(decoder, table),
+            shed: table.get("shed").and_then(|field| decoder.read(&field, off_or_time)).flatten(),
             health: table.get("health").and_then(|field| health(decoder, &field)),
         }
     }
@@ -89,6 +92,7 @@ impl RawBalance {
             ejection: self.ejection.resolve(),
             breaker: self.breaker.clone(),
             limit: self.limit.clone(),
+            shed: self.shed,
         }
     }
 }
@@ -235,6 +239,7 @@ pub(super) fn shown(settings: &Settings) -> Mapping {
         }
         None => put(&mut upstream, "breaker", "off"),
     }
+    put(&mut upstream, "shed", settings.shed.map_or_else(|| "off".to_owned(), format_duration));
     match &settings.limit {
         Some(limit) => {
             put(&mut upstream, "maxInFlight", limit.in_flight);
@@ -270,7 +275,7 @@ fn off(text: &str) -> Result<(), String> {
     }
 }
 
-fn slow_start(text: &str) -> Result<Option<Duration>, String> {
+fn off_or_time(text: &str) -> Result<Option<Duration>, String> {
     if text == "off" { Ok(None) } else { parse_positive_duration(text).map(Some) }
 }
 

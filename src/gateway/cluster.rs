@@ -20,6 +20,9 @@ struct Service {
     /// Requests that wait until a node has room.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<usize>,
+    /// Of the new requests, so many percent are refused since the service is slow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shed_percent: Option<u32>,
     /// Milliseconds until the open breaker lets one request through.
     #[serde(skip_serializing_if = "Option::is_none")]
     breaker_open_ms: Option<u128>,
@@ -49,7 +52,7 @@ struct GoMs {
 /// `form=go-ms` the same under `servers` and without `status`. Where nodes are ejected, a service also has
 /// `"Ejected":[{"Node":"ip:rpc_ip:http","LeftMs":9000}]`, and while its breaker is not closed `"BreakerOpenMs":9000`,
 /// where health checks found nodes unwell
-/// `"Unwell":["ip:rpc_ip:http"]`, and while requests wait for room `"Waiting":3`; none of them in the older form.
+/// `"Unwell":["ip:rpc_ip:http"]`, while requests wait for room `"Waiting":3`, and while it is slow `"ShedPercent":20`; none of them in the older form.
 pub(super) fn page(view: Vec<ServiceView>, query: &str) -> Vec<u8> {
     let go_ms = query.split('&').any(|pair| pair == "form=go-ms");
     let shown = |service: ServiceView| {
@@ -61,6 +64,7 @@ pub(super) fn page(view: Vec<ServiceView>, query: &str) -> Vec<u8> {
             ejected: Vec::new(),
             unwell: Vec::new(),
             waiting: None,
+            shed_percent: None,
             breaker_open_ms: None,
         };
         if !go_ms {
@@ -72,6 +76,7 @@ pub(super) fn page(view: Vec<ServiceView>, query: &str) -> Vec<u8> {
             let unwell = service.nodes.iter().filter(|node| node.is_unwell);
             shown.unwell = unwell.map(|node| node.node.id.to_string()).collect();
             shown.waiting = Some(service.waiting).filter(|waiting| *waiting > 0);
+            shown.shed_percent = Some(service.shed_percent).filter(|percent| *percent > 0);
             shown.breaker_open_ms = service.breaker_open_for.map(|left| left.as_millis());
         }
         (service.name, shown)

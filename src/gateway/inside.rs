@@ -102,6 +102,7 @@ fn nodes(service: &ServiceView) -> (String, Value) {
     let told = json!({
         "nodes": service.nodes.iter().map(node).collect::<Vec<_>>(),
         "waiting": service.waiting,
+        "shedPercent": service.shed_percent,
         "breakerOpenMs": open,
     });
     (service.name.clone(), told)

@@ -143,7 +143,9 @@ impl Failure {
     fn message(&self) -> String {
         let advice = |what: &str, service: &str, advice: &str| format!("service `{service}` {what}; {advice}");
         match self {
-            Self::Call(CallError::NoNode(error @ (PickError::Open { .. } | PickError::Full(_)))) => {
+            Self::Call(CallError::NoNode(
+                error @ (PickError::Open { .. } | PickError::Full(_) | PickError::Shed(_)),
+            )) => {
                 format!("{error}; try again in {} s", self.retry_after_secs().unwrap_or(1))
             }
             Self::Call(CallError::NoNode(error)) => format!("{error}; start one or wait until one is back"),
@@ -164,7 +166,7 @@ impl Failure {
     /// When asking again may help, where that is known.
     fn retry_after_secs(&self) -> Option<u64> {
         match self {
-            Self::TooMany { .. } | Self::Call(CallError::NoNode(PickError::Full(_))) => Some(1),
+            Self::TooMany { .. } | Self::Call(CallError::NoNode(PickError::Full(_) | PickError::Shed(_))) => Some(1),
             Self::Call(CallError::NoNode(PickError::Open { retry_after, .. })) => {
                 Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
             }

@@ -30,6 +30,7 @@ mod rates;
 mod routes;
 mod rules;
 mod sampling;
+mod shed;
 mod streams;
 mod strict;
 mod tls;
