@@ -1,6 +1,7 @@
 //! Addresses of servers that the config names: names are looked up, and again from time to time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,9 @@ use crate::shutdown::Shutdown;
 
 /// How often; what name servers of a cluster give out is seldom valid for longer.
 const EVERY: Duration = Duration::from_secs(10);
+
+/// One that nobody answers for does not hold up the others for longer.
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// The addresses of each name.
 pub(super) type Addresses = BTreeMap<String, Vec<IpAddr>>;
@@ -38,10 +42,18 @@ pub(super) fn names<'o>(origins: impl Iterator<Item = &'o Origin>) -> BTreeSet<S
 
 /// Keeps a balancer's names looked up until the end of the process.
 pub(super) async fn follow(balancer: Arc<Balancer>, shutdown: Shutdown) {
+    tokio::select! {
+        () = shutdown.begun() => {}
+        () = look_up(&balancer) => {}
+    }
+}
+
+async fn look_up(balancer: &Balancer) {
     let mut failing = BTreeSet::new();
     loop {
         for name in balancer.names() {
-            let mut found: Vec<IpAddr> = match tokio::net::lookup_host((name.as_str(), 0)).await {
+            let lookup = tokio::time::timeout(LONGEST, tokio::net::lookup_host((name.as_str(), 0))).await;
+            let mut found: Vec<IpAddr> = match lookup.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(found) => found.map(|address| address.ip()).collect(),
                 Err(error) => {
                     if failing.insert(name.clone()) {
@@ -60,7 +72,6 @@ pub(super) async fn follow(balancer: Arc<Balancer>, shutdown: Shutdown) {
             balancer.found(name, found);
         }
         tokio::select! {
-            () = shutdown.begun() => return,
             () = balancer.names_changed() => {}
             () = tokio::time::sleep(EVERY) => {}
         }

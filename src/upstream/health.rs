@@ -2,7 +2,7 @@
 //! one is left, whether or not any request found out.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -102,12 +102,12 @@ async fn run(wanted: &Mutex<Wanted>, balancer: &Balancer) {
     let mut running = FuturesUnordered::new();
     loop {
         let now = wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        forget_others(&now, balancer, &nodes);
-        for (service, check) in &now.checks {
-            for node in balancer.nodes(service) {
-                if running.len() < AT_ONCE && take_if_due(&nodes, &node.id) {
-                    running.push(ask(pool.clone(), balancer, &nodes, node, check.clone(), now.call_key.clone()));
-                }
+        let named = now.checks.iter();
+        let there: Vec<_> = named.map(|(service, check)| (check, balancer.nodes(service))).collect();
+        forget_others(there.iter().flat_map(|(_, nodes)| nodes), balancer, &nodes);
+        for (check, node) in there.iter().flat_map(|(check, nodes)| nodes.iter().map(move |node| (*check, node))) {
+            if running.len() < AT_ONCE && take_if_due(&nodes, &node.id) {
+                running.push(ask(pool.clone(), balancer, &nodes, node.clone(), check.clone(), now.call_key.clone()));
             }
         }
         let tick = tokio::time::sleep(if now.checks.is_empty() { RARE_TICK } else { TICK });
@@ -122,13 +122,14 @@ async fn run(wanted: &Mutex<Wanted>, balancer: &Balancer) {
 }
 
 /// Nodes that left, or that nobody wants to be asked any more, are well again.
-fn forget_others(wanted: &Wanted, balancer: &Balancer, nodes: &Nodes) {
-    let is_wanted = |id: &NodeId| wanted.checks.contains_key(&id.service);
+fn forget_others<'n>(there: impl Iterator<Item = &'n Arc<Node>>, balancer: &Balancer, nodes: &Nodes) {
+    let there: HashSet<&NodeId> = there.map(|node| &node.id).collect();
     nodes.borrow_mut().retain(|id, known| {
-        if !is_wanted(id) && !known.is_well {
+        let is_there = there.contains(id);
+        if !is_there && !known.is_well {
             balancer.report(id, true);
         }
-        is_wanted(id) && (known.is_asked || balancer.nodes(&id.service).iter().any(|node| node.id == *id))
+        is_there
     });
 }
 
