@@ -4,6 +4,7 @@ mod auth;
 mod doors;
 mod rates;
 mod routes;
+mod servers;
 mod terms;
 mod upstream;
 
@@ -14,9 +15,6 @@ use goms::balance::Selector;
 use goms::cli::{self, Cli};
 use goms::config::{Config, ConfigErrors, NodeFlags};
 use goms::gateway::{AnswerForm, Encode};
-use goms::registry::Backend;
-use goms::store;
-use goms::trace::{Message, Transport};
 
 fn flags(args: &[&str]) -> Cli {
     cli::parse(["goms", "gateway"].iter().chain(args).map(Into::into)).expect("good flags")
@@ -234,125 +232,6 @@ upstreams:
     let submit = &order.actions["submit"];
     assert_eq!((submit.encode, submit.answer), (Encode::Json, AnswerForm::Untouched));
     assert_eq!(submit.policy, goms::upstream::Policy::default());
-}
-
-#[test]
-fn nothing_named_is_embedded() {
-    let config = load("", &["--data-dir", "/d", "--runtime-dir", "/r"]).expect("good");
-    assert!(matches!(&config.registry.backend, Backend::Local { dir } if dir == Path::new("/r")));
-    assert!(matches!(&config.trace.transport, Transport::Direct { call_key: None }));
-    let week = Some(Duration::from_secs(7 * 86_400));
-    assert!(
-        matches!(&config.store, store::Settings::Embedded { dir, retain, retain_bytes: Some(10_737_418_240) } if dir == Path::new("/d/traces") && *retain == week)
-    );
-    assert_eq!(config.trace.spool_dir, Path::new("/d/spool"));
-    assert_eq!((config.registry.register_ttl.as_secs(), config.registry.register_interval.as_secs()), (10, 3));
-    assert_eq!((config.registry.grace.as_secs(), config.registry_wait.as_secs()), (15, 30));
-    assert_eq!((config.consumer.batch_events, config.consumer.batch_bytes), (8_000, 8 << 20), "a commit is dear");
-    let error = config.for_gateway().expect_err("nothing to serve").to_string();
-    assert!(error.starts_with("config.yml: a gateway needs `services`"), "{error}");
-}
-
-#[test]
-fn stored_bytes_are_bounded_unless_told_otherwise() {
-    for (text, expected) in [("1GiB", Some(1 << 30)), ("unlimited", None)] {
-        let config = load(&format!("traces: {{ retainBytes: {text}, retain: forever }}"), &[]).expect("good");
-        assert!(
-            matches!(&config.store, store::Settings::Embedded { retain: None, retain_bytes, .. } if *retain_bytes == expected)
-        );
-    }
-}
-
-#[test]
-fn servers_are_used_once_named() {
-    let text = "callServiceKey: [new, old]
-ETCDADDR: 'http://a:2379|b:2379'
-amqpaddr: 'amqp://u:p@h:5672/'
-esaddr: 'http://es:9200'
-amqp: { exchange: trace, durable: false }
-traces: { message: single, redact: [X-Api-Key, cookie], sample: 0 }
-registry: { namespace: go-ms, ttl: 30, interval: 10 }
-";
-    let config = load(text, &[]).expect("good");
-    let Backend::Etcd(etcd) = &config.registry.backend else { panic!("{:?}", config.registry) };
-    assert_eq!(etcd.endpoints, ["http://a:2379", "b:2379"]);
-    let Transport::Amqp(amqp) = &config.trace.transport else { panic!("{:?}", config.trace) };
-    assert_eq!(amqp.urls, ["amqp://u:p@h:5672"]);
-    assert_eq!((&*amqp.exchange, &*amqp.queue, &*amqp.routing_key, amqp.durable), ("trace", "trace", "trace", false));
-    assert_eq!(config.consumer.amqp.as_ref(), Some(amqp));
-    assert!(
-        matches!(&config.store, store::Settings::Elasticsearch(es) if es.urls == ["http://es:9200"] && es.index == "trace_logs")
-    );
-    assert_eq!((config.trace.message, config.trace.sample), (Message::Single, 0.0));
-    assert_eq!((config.consumer.batch_events, config.consumer.batch_bytes), (1_000, 4 << 20));
-    assert_eq!(
-        config.trace.redact.headers,
-        ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"]
-    );
-    assert_eq!(config.call_keys, config.consumer.call_keys);
-    assert_eq!(config.call_keys[..], config.gateway.call_keys[..]);
-    assert_eq!(config.registry.namespace, "go-ms");
-    let config = load("callServiceKey: k", &[]).expect("good");
-    assert!(matches!(&config.trace.transport, Transport::Direct { call_key: Some(key) } if key == "k"));
-}
-
-#[test]
-fn flags_go_over_the_file() {
-    let text = "etcdAddr: 'a:1'\nregistry: { ttl: 30, interval: 10, grace: 1, wait: 1, namespace: n }\nlog: { level: warn, format: json }";
-    let config = load(text, &[]).expect("good");
-    assert_eq!(config.log.verbosity, -1);
-    let all = [
-        "--registry=local",
-        "--register-ttl=10",
-        "--register-interval=5",
-        "--registry-grace=0",
-        "--registry-wait=0s",
-        "--namespace=m",
-        "--log-format=text",
-        "-v",
-        "-http_port=0",
-        "--workers=3",
-        "--access-log",
-        "--zone=z",
-        "--bind=::1",
-    ];
-    let config = load(text, &all).expect("good");
-    assert!(matches!(config.registry.backend, Backend::Local { .. }));
-    assert_eq!((config.registry.register_ttl.as_secs(), config.registry.register_interval.as_secs()), (10, 5));
-    assert_eq!((config.registry.grace, config.registry_wait), (Duration::ZERO, Duration::ZERO));
-    assert_eq!((&*config.registry.namespace, config.log.verbosity), ("m", 1));
-    assert_eq!((config.node.http_port, config.node.workers, config.gateway.access_log), (Some(0), 3, true));
-    assert!(config.node.bind_given && config.node.bind.is_ipv6() && config.node.zone == "z");
-    // A short TTL takes a short interval with it.
-    let config = load("", &["--register-ttl", "2"]).expect("good");
-    assert!(config.registry.register_interval < Duration::from_secs(1));
-    let config = load("", &["--etcd-addr", "x:1|y:2"]).expect("good");
-    assert!(matches!(&config.registry.backend, Backend::Etcd(etcd) if etcd.endpoints == ["x:1", "y:2"]));
-}
-
-#[test]
-fn spans_are_taken_where_the_flags_say_or_the_file() {
-    let spans = |text: &str, args: &[&str]| {
-        let cli = cli::parse(["goms", "trace-consumer"].iter().chain(args).map(Into::into)).expect("good flags");
-        let cli::Command::TraceConsumer(args) = &cli.command else { panic!("another command") };
-        let config =
-            Config::parse("config.yml", text, &cli.common, &cli.node()).expect("good").with_intake(&args.intake);
-        (config.spans.otlp.to_string(), config.spans.zipkin.to_string())
-    };
-    let both = |otlp: &str, zipkin: &str| (otlp.to_owned(), zipkin.to_owned());
-    assert_eq!(spans("", &[]), both("off", "off"));
-    assert_eq!(spans("", &["--otlp", "--zipkin"]), both("on", "on"));
-    let file = "consumer: {otlp: 127.0.0.1:1, zipkin: on}";
-    assert_eq!(spans(file, &[]), both("127.0.0.1:1", "on"));
-    assert_eq!(spans(file, &["--otlp", "2", "--zipkin=off"]), both("2", "off"));
-}
-
-#[test]
-fn flags_that_do_not_fit_are_named() {
-    let said = |args: &[&str]| load("", args).expect_err("refused").to_string();
-    assert!(said(&["--register-interval=10"]).starts_with("--register-interval: must be smaller than the ttl `10s`"));
-    assert!(said(&["--registry=etcd"]).starts_with("--registry: the registry `etcd` needs an address"));
-    assert!(said(&["--register-ttl=500ms"]).starts_with("--register-ttl: must be at least `1s`"));
 }
 
 #[test]

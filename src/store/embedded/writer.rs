@@ -251,7 +251,7 @@ fn rewrite(
     let done = Arc::clone(rewriting);
     let merge = writer.merge(&[worst.id]);
     let waiting = std::thread::Builder::new().name("goms-rewrite".to_owned()).spawn(move || {
-        if let Err(error) = merge.wait() {
+        if let Err(error) = progress::told("rewriting files of the trace store to free disk space", || merge.wait()) {
             // the segment may have become part of another one meanwhile
             log::debug!("a segment of the trace store is not rewritten error={error}");
         }
