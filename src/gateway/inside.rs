@@ -8,13 +8,13 @@ use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use subtle::{Choice, ConstantTimeEq};
 
 use super::explain::Explanation;
 use super::live::Table;
 use super::pipeline::Worker;
 use super::route::{self, Asked};
 use crate::balance::ServiceView;
+use crate::call_key::CallKeys;
 use crate::trace::CALL_KEY_HEADER;
 use crate::upstream::{Tries, Try};
 
@@ -72,7 +72,7 @@ fn may_know(request: &HttpRequest, keys: &[String]) -> bool {
     }
     let mut brought = request.headers().get_all(CALL_KEY_HEADER);
     let (Some(value), None) = (brought.next(), brought.next()) else { return false };
-    keys.iter().fold(Choice::from(0), |found, key| found | key.as_bytes().ct_eq(value.as_bytes())).into()
+    CallKeys::from(keys.to_vec()).knows(value.as_bytes())
 }
 
 fn shown(value: &HeaderValue) -> String {

@@ -4,17 +4,18 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::Limits;
 use super::peer::Peer;
+use crate::timer::Timer;
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -258,13 +259,13 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// A wait that may not be too long. Its timer is made when first needed and set again only once it has gone off, so that a
-/// wait that ends in time costs a look at the clock.
+/// A wait that may not be too long. Its timer is made when first needed, so that a wait that ends in time costs a look at
+/// the clock.
 #[derive(Debug)]
 struct Patience {
     limit: Duration,
     since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
 }
 
 impl Patience {
@@ -284,17 +285,9 @@ impl Patience {
 
     /// Whether the wait has begun and is too long; if it is not yet, the task is woken when it is.
     fn is_over(&mut self, task: &mut Context<'_>) -> bool {
-        self.since.is_some_and(|since| self.poll(since + self.limit, task).is_ready())
-    }
-
-    fn poll(&mut self, end: Instant, task: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
-        loop {
-            ready!(timer.as_mut().poll(task));
-            if timer.deadline() >= end {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(end);
-        }
+        self.since.is_some_and(|since| {
+            let end = since + self.limit;
+            self.timer.get_or_insert_with(|| Timer::new(end)).poll(end, task).is_ready()
+        })
     }
 }

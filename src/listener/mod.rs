@@ -1,6 +1,6 @@
 //! THE DOORSTEP: from an accepted socket to requests.
 //!
-//! May import: `metrics`, `shutdown`, `drain`, `causes`.
+//! May import: `metrics`, `shutdown`, `drain`, `causes`, `timer`.
 //!
 //! [`serve`] listens. A connection's way: `accept` (PROXY header → TLS → which HTTP) → actix-http's HTTP/1.1, or `http2`.
 //! Both read and write through a `connection`, which keeps the time limits that they do not, and both hand requests to the
