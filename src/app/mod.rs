@@ -101,7 +101,8 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
             start(load(&args.node)?.with_intake(&args.intake), vec![Role::TraceConsumer], None)
         }
         Command::Service(args) => {
-            let config = load(&args.node)?;
+            let mut config = load(&args.node)?;
+            config.node.service_name.clone_from(&args.registered_name);
             let served = served(&config, args)?;
             start(config, vec![Role::Service(Box::new(served))], None)
         }

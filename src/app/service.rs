@@ -84,7 +84,9 @@ fn limits(limits: &crate::gateway::Limits) -> service::Limits {
 /// # Errors
 /// When the program does not come up or a listener cannot be used.
 pub async fn listen(process: &Process, ports: Ports, served: Served, workers: usize) -> Result<Listening, AppError> {
-    let id = process.identity(served.name(), &ports)?;
+    let named = process.config.node.service_name.clone();
+    let name = named.unwrap_or_else(|| process.config.registry.service_name(served.name()));
+    let id = process.identity(&name, &ports)?;
     let load = Load::default();
     let parts = Parts {
         call_keys: process.config.call_keys.clone(),
@@ -97,7 +99,6 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
         access_log: process.config.node.access_log.unwrap_or(true),
         limits: limits(&process.config.gateway.limits),
     };
-    let name = served.name().to_owned();
     let (running, program, version) = match served {
         Served::Handlers(service) => {
             let version = service.version_text().to_owned();

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 pub use address::{Listen, app_url, host_port};
 pub use fault::{ConfigErrors, Fault};
-pub use flags::{CommonFlags, GatewayFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
+pub use flags::{CommonFlags, GatewayFlags, GoMicroProtocol, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use names::service_name;
 pub use print_routes::routes as shown_routes;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
@@ -109,12 +109,16 @@ pub struct NodeSettings {
     pub drain_timeout: Duration,
     /// Print one line a request; `None`: as the role does by default.
     pub access_log: Option<bool>,
+    /// The name under which a service registers; `None`: its own.
+    pub service_name: Option<String>,
     /// The service's version.
     pub version: String,
     /// Where the node stands; empty: not said.
     pub zone: String,
     /// Its share of the requests beside the other nodes of its service.
     pub weight: u32,
+    /// How nodes of Go Micro are to call it.
+    pub go_micro_protocol: GoMicroProtocol,
 }
 
 /// Where a trace consumer takes spans of other programs.
@@ -184,6 +188,7 @@ impl Config {
             yaml::parse(text).map_err(|problem| ConfigErrors::one(&name, Some(problem.line), problem.message))?;
         let mut decoder = decode::Decoder::new(&name);
         let raw = decoder.file(&decode::Field::root(&root));
+        let common = &environment::go_micro(&mut decoder, common);
         let folders = environment::Folders::of_this_process();
         let mut config = resolve::resolve(&mut decoder, file, raw, common, node, folders);
         config.trace.otlp = environment::otlp(&mut decoder);

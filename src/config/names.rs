@@ -1,6 +1,7 @@
 //! Words and names: which there are, and the nearest one to what was written.
 
 use crate::balance::Selector;
+use crate::registry::Format;
 
 /// ``unknown kind `wrod`; did you mean `word`?``, or the list where nothing is near.
 pub(super) fn unknown(kind: &str, word: &str, known: &[&str]) -> String {
@@ -51,6 +52,20 @@ pub(super) const SELECTORS: [(&str, Selector); 5] = [
 pub(super) fn selector(text: &str) -> Result<Selector, String> {
     let found = SELECTORS.iter().find(|(word, _)| *word == text);
     found.map(|(_, selector)| *selector).ok_or_else(|| unknown("selector", text, &SELECTORS.map(|(word, _)| word)))
+}
+
+/// As [`selector`]; `cache`, which is Go Micro's, keeps the default: the catalog is always cached.
+pub(super) fn selector_flag(text: &str) -> Result<Selector, String> {
+    if text == "cache" { Ok(Selector::default()) } else { selector(text) }
+}
+
+/// The words of [`Format`].
+pub(super) const FORMATS: [(&str, Format); 2] = [("goms", Format::Goms), ("go-micro", Format::GoMicro)];
+
+/// Reads the word of a registry's format.
+pub(super) fn registry_format(text: &str) -> Result<Format, String> {
+    let found = FORMATS.iter().find(|(word, _)| *word == text);
+    found.map(|(_, format)| *format).ok_or_else(|| unknown("format", text, &FORMATS.map(|(word, _)| word)))
 }
 
 /// A namespace stands before the first `_` of a node's key and names a folder.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use super::address::redacted;
+use super::names::FORMATS;
 use super::print_routes::{actions, route};
 use super::print_terms;
 use super::raw::LEVELS;
@@ -245,6 +246,8 @@ impl Config {
         put(&mut registry, "namespace", settings.namespace.as_str());
         put(&mut registry, "ttl", duration(settings.register_ttl));
         put(&mut registry, "interval", duration(settings.register_interval));
+        let word = FORMATS.iter().find(|(_, format)| *format == settings.format);
+        put(&mut registry, "format", word.map_or("goms", |(word, _)| *word));
         put(&mut registry, "grace", duration(settings.grace));
         put(&mut registry, "wait", duration(self.registry_wait));
         put(root, "registry", registry);

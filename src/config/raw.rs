@@ -18,6 +18,7 @@ use super::values::{
     body_path, es_index, header_name, parameter_name, queue_name, retain, retain_bytes, share, short_name,
 };
 use crate::listener::Network;
+use crate::registry::Format;
 use crate::trace::{Message, Redact};
 
 /// What a file says.
@@ -116,6 +117,7 @@ pub(super) struct RawRegistry {
     pub(super) namespace: Option<String>,
     pub(super) ttl: Option<At<Duration>>,
     pub(super) interval: Option<At<Duration>>,
+    pub(super) format: Option<Format>,
     pub(super) grace: Option<Duration>,
     pub(super) wait: Option<Duration>,
 }
@@ -366,12 +368,13 @@ impl Decoder {
     }
 
     fn registry(&mut self, field: &Field<'_>) -> RawRegistry {
-        let table = self.table(field, &["kind", "namespace", "ttl", "interval", "grace", "wait"]);
+        let table = self.table(field, &["kind", "namespace", "ttl", "interval", "format", "grace", "wait"]);
         RawRegistry {
             kind: table.get("kind").and_then(|field| self.read_at(&field, registry_word)),
             namespace: table.get("namespace").and_then(|field| self.read(&field, names::namespace)),
             ttl: table.get("ttl").and_then(|field| self.read_at(&field, parse_positive_duration)),
             interval: table.get("interval").and_then(|field| self.read_at(&field, parse_positive_duration)),
+            format: table.get("format").and_then(|field| self.read(&field, names::registry_format)),
             grace: table.get("grace").and_then(|field| self.read(&field, parse_duration)),
             wait: table.get("wait").and_then(|field| self.read(&field, parse_duration)),
         }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::CatalogWatch;
 use super::node::{Node, NodeId};
+use super::{CatalogWatch, go_micro};
 
 /// All nodes by service. Within a service: those of the first read in key order, later ones in the order they joined,
 /// as the originals' `/cluster` shows them.
@@ -21,10 +21,12 @@ impl Catalog {
         self.services.iter().map(|(name, nodes)| (name.as_str(), nodes.as_slice()))
     }
 
-    /// The nodes of one service, none if it is unknown.
+    /// The nodes of one service, none if it is unknown. A service of Go Micro is found by its short name too, where no
+    /// other has it.
     #[must_use]
     pub fn nodes(&self, service: &str) -> &[Arc<Node>] {
-        self.services.get(service).map_or(&[], Vec::as_slice)
+        let found = self.services.get(service).or_else(|| self.services.get(&go_micro::full_name(service)));
+        found.map_or(&[], Vec::as_slice)
     }
 
     /// Every node.
