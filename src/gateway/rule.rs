@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+use super::micro::Micro;
 use super::{AnswerForm, Encode, HostPattern, PathPattern, Settings, Template, Terms};
 use crate::registry::Origin;
 use crate::upstream::Policy;
@@ -54,6 +55,8 @@ pub enum Outcome {
     Redirect(Redirect),
     /// It is answered here.
     Respond(Respond),
+    /// The path names a service and its method, as with Go Micro's gateway.
+    Micro(Box<Micro>),
 }
 
 /// A call of a service.
