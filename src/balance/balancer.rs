@@ -271,12 +271,12 @@ impl Balancer {
                 services.insert(name.clone(), service.with_nodes(&[], is_first));
             }
         }
-        // a service of Go Micro goes by its short name too, where no other has it
-        let full: Vec<Arc<Service>> = services.values().cloned().collect();
-        for service in full {
-            if let Some(short) = go_micro::short_name(service.name()) {
-                services.entry(short).or_insert(service);
-            }
+        // a service goes by its short name and by the one that it has with Go Micro, where no other has them
+        let own: Vec<Arc<Service>> = services.values().cloned().collect();
+        for service in own {
+            let name = service.name();
+            let other = go_micro::short_name(name).unwrap_or_else(|| go_micro::full_name(name));
+            services.entry(other).or_insert(service);
         }
         self.publish(&mut newest, services);
     }

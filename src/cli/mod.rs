@@ -55,6 +55,19 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// With `--handler` a namespace is that of Go Micro's services, not that of nodes' keys.
+    fn settle_namespace(&mut self) {
+        let gateway = match &mut self.command {
+            Command::Gateway(args) => &mut args.gateway,
+            Command::Up(args) => &mut args.gateway,
+            Command::Config { command: ConfigCommand::Print(args) } => &mut args.gateway,
+            _ => return,
+        };
+        if gateway.handler.is_some() {
+            gateway.micro_namespace = self.common.namespace.take();
+        }
+    }
+
     /// The node flags of the command; the defaults where it runs no node.
     #[must_use]
     pub fn node(&self) -> NodeFlags {
@@ -326,7 +339,9 @@ impl ServiceArgs {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let command = command();
     let args = normalise(&command, args);
-    Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+    let mut cli = Cli::from_arg_matches(&command.try_get_matches_from(args)?)?;
+    cli.settle_namespace();
+    Ok(cli)
 }
 
 /// The whole command line of `goms`, for parsing, help and completions.

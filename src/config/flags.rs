@@ -189,6 +189,15 @@ pub struct GatewayFlags {
     /// Take HTTP on a Unix socket too; the file is made at the start and removed at the end
     #[arg(long, env = "GOMS_HTTP_SOCKET", value_name = "FILE")]
     pub http_socket: Option<PathBuf>,
+
+    /// Be a gateway of Go Micro: paths name services of `--namespace` and their methods, and they get requests as `api`,
+    /// `rpc`, `http`, `proxy` or `web` says
+    #[arg(long, env = "GOMS_HANDLER", hide_short_help = true, value_name = "WORD", value_parser = super::names::handler)]
+    pub handler: Option<crate::gateway::micro::Handler>,
+
+    /// What `--namespace` says, where it is that of services of Go Micro.
+    #[arg(skip)]
+    pub micro_namespace: Option<String>,
 }
 
 /// Flags of a command that runs a trace consumer.

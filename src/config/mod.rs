@@ -42,6 +42,7 @@ pub use print_routes::routes as shown_routes;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
 
 use crate::balance::Selector;
+use crate::gateway::micro::Micro;
 use crate::call_key::CallKeys;
 use crate::{consumer, gateway, registry, store, trace};
 
@@ -148,6 +149,9 @@ const BUILT_IN: &str = "services:
   order: { submit: /order/submit }
 ";
 
+/// What stands before the names of a Go Micro gateway's services.
+pub(super) const MICRO_NAMESPACE: &str = "go.micro.api";
+
 /// Far over any config; keeps a mistaken `--config big.iso` out of memory.
 const MOST_BYTES: u64 = 4 << 20;
 
@@ -217,6 +221,11 @@ impl Config {
             let message = "needs certificates; write `tls: { certificates: [{ cert: site.pem, key: site-key.pem }] }` into the config";
             return Err(ConfigErrors::flag("--https-port", message));
         }
+        if let Some(handler) = flags.handler {
+            let of_file = self.gateway.micro.take().map(|micro| micro.namespace);
+            let namespace = flags.micro_namespace.clone().or(of_file).unwrap_or_else(|| MICRO_NAMESPACE.to_owned());
+            self.gateway.micro = Some(Micro::new(handler, &namespace));
+        }
         self.node.https_port = flags.https_port;
         self.node.https_bind = flags.https_bind;
         self.node.http_socket.clone_from(&flags.http_socket);
@@ -239,7 +248,7 @@ impl Config {
     /// That there is not, and what to write.
     pub fn for_gateway(&self) -> Result<(), ConfigErrors> {
         match &self.file {
-            Some(path) if self.gateway.services.is_empty() && self.gateway.routes.is_empty() => Err(ConfigErrors::one(
+            Some(path) if self.gateway.rules().is_empty() => Err(ConfigErrors::one(
                 &path.display().to_string(),
                 None,
                 "a gateway needs `services` or `routes`; write for example `services: { user: { login: /login } }`"

@@ -1,6 +1,7 @@
 //! Words and names: which there are, and the nearest one to what was written.
 
 use crate::balance::Selector;
+use crate::gateway::micro::{HANDLERS, Handler};
 use crate::registry::Format;
 
 /// ``unknown kind `wrod`; did you mean `word`?``, or the list where nothing is near.
@@ -68,9 +69,17 @@ pub(super) fn registry_format(text: &str) -> Result<Format, String> {
     found.map(|(_, format)| *format).ok_or_else(|| unknown("format", text, &FORMATS.map(|(word, _)| word)))
 }
 
+/// Reads the word of a handler of Go Micro's gateway.
+pub(super) fn handler(text: &str) -> Result<Handler, String> {
+    if text == "event" {
+        return Err("handler `event` is not in this version; use `api`, `rpc`, `http`, `proxy` or `web`".to_owned());
+    }
+    Handler::named(text).ok_or_else(|| unknown("handler", text, &HANDLERS.map(|(word, _)| word)))
+}
+
 /// A namespace stands before the first `_` of a node's key and names a folder.
 pub(super) fn namespace(text: &str) -> Result<String, String> {
-    plain_name("namespace", text, &['-'])
+    plain_name("namespace", text, &['-', '.'])
 }
 
 /// A service's name stands between two `_` of a node's key, in URLs and in file names. The originals' metadata key has a

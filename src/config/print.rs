@@ -7,7 +7,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::address::redacted;
 use super::names::FORMATS;
-use super::print_routes::{actions, route};
+use super::print_routes::{actions, route, shown_micro};
 use super::print_terms;
 use super::raw::LEVELS;
 use super::units::format_duration;
@@ -235,6 +235,9 @@ impl Config {
         }
         put(root, "trustedProxies", texts(self.gateway.trusted_proxies.0.iter()));
         put(root, "proxyProtocol", if self.gateway.proxy_protocol { "on" } else { "off" });
+        if let Some(micro) = &self.gateway.micro {
+            put(root, "micro", shown_micro(micro));
+        }
         let settings = &self.registry;
         let mut registry = Mapping::new();
         let kind = match settings.backend {

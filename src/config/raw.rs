@@ -18,6 +18,7 @@ use super::values::{
     body_path, es_index, header_name, parameter_name, queue_name, retain, retain_bytes, share, short_name,
 };
 use crate::listener::Network;
+use crate::gateway::micro::{Handler, Micro};
 use crate::registry::Format;
 use crate::trace::{Message, Redact};
 
@@ -43,6 +44,7 @@ pub(super) struct Raw {
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_protocol: Option<At<bool>>,
     pub(super) registry: RawRegistry,
+    pub(super) micro: Option<Micro>,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_verbosity: Option<i8>,
 }
@@ -163,6 +165,7 @@ impl Decoder {
             "tls",
             "trustedProxies",
             "proxyProtocol",
+            "micro",
             "registry",
             "log",
         ];
@@ -209,6 +212,7 @@ impl Decoder {
         raw.trusted_proxies = self.each(table.get("trustedProxies"), Network::parse);
         let switch = word("word", &[("on", true), ("off", false), ("true", true), ("false", false)]);
         raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, switch));
+        raw.micro = table.get("micro").and_then(|field| self.micro(&field));
         raw.registry = table.get("registry").map(|field| self.registry(&field)).unwrap_or_default();
         if let Some(field) = table.get("log") {
             let log = self.table(&field, &["format", "level"]);
@@ -365,6 +369,14 @@ impl Decoder {
             connections: table.get("connections").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
             in_flight: table.get("inFlight").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
         }
+    }
+
+    fn micro(&mut self, field: &Field<'_>) -> Option<Micro> {
+        let table = self.table(field, &["handler", "namespace"]);
+        let namespace = table.get("namespace").and_then(|field| self.read(&field, names::namespace));
+        let handler = table.get("handler").map(|field| self.read(&field, names::handler));
+        let namespace = namespace.unwrap_or_else(|| super::MICRO_NAMESPACE.to_owned());
+        Some(Micro::new(handler.unwrap_or(Some(Handler::default()))?, &namespace))
     }
 
     fn registry(&mut self, field: &Field<'_>) -> RawRegistry {

@@ -73,6 +73,7 @@ pub(super) fn resolve(
     let mut gateway = gateway::Settings {
         services,
         routes: Vec::new(),
+        micro: None,
         call_keys: raw.call_keys.clone(),
         ways: raw.defaults.ways.clone(),
         page: terms::RawTerms::default().resolve(decoder, &terms::RawTerms::default(), &raw.defaults),
@@ -83,6 +84,7 @@ pub(super) fn resolve(
         tls: raw.tls.and_then(|tls| tls::resolve(decoder, tls)),
     };
     gateway.routes = routes::resolve(decoder, raw.routes, policies, gateway.rules());
+    gateway.micro = raw.micro; // whose route is the last, whatever the others are
     let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
     let store = if raw.es_addr.is_empty() {
         let retain_bytes = raw.traces.retain_bytes.unwrap_or(Some(DEFAULT_RETAIN_BYTES));

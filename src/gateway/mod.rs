@@ -65,6 +65,8 @@ pub struct Settings {
     pub services: BTreeMap<String, Service>,
     /// Anything else. No two may conflict ([`Condition::conflicts`]).
     pub routes: Vec<Rule>,
+    /// What becomes of requests that no route takes, where the gateway is one of Go Micro's.
+    pub micro: Option<micro::Micro>,
     /// The first signs calls, all are accepted from callers (rotation); empty: no guard.
     pub call_keys: Vec<String>,
     /// The ways in which callers prove who they are.

@@ -181,6 +181,7 @@ impl Settings {
     pub fn rules(&self) -> Vec<Rule> {
         let mut rules: Vec<Rule> = self.services.iter().flat_map(|(service, known)| known.rules(service)).collect();
         rules.extend(self.routes.iter().cloned());
+        rules.extend(self.micro.as_ref().and_then(|micro| micro.rule(&self.page)));
         rules.sort_by(|one, other| one.when.precedence(&other.when));
         rules
     }

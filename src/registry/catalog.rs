@@ -21,12 +21,12 @@ impl Catalog {
         self.services.iter().map(|(name, nodes)| (name.as_str(), nodes.as_slice()))
     }
 
-    /// The nodes of one service, none if it is unknown. A service of Go Micro is found by its short name too, where no
-    /// other has it.
+    /// The nodes of one service, none if it is unknown. It is found by its short name and by the one that it has with
+    /// Go Micro, where no other has them.
     #[must_use]
     pub fn nodes(&self, service: &str) -> &[Arc<Node>] {
-        let found = self.services.get(service).or_else(|| self.services.get(&go_micro::full_name(service)));
-        found.map_or(&[], Vec::as_slice)
+        let other = || self.services.get(&go_micro::short_name(service).unwrap_or_else(|| go_micro::full_name(service)));
+        self.services.get(service).or_else(other).map_or(&[], Vec::as_slice)
     }
 
     /// Every node.

@@ -78,6 +78,8 @@ pub struct NodeMeta {
     pub protocols: Vec<String>,
     /// The paths or methods it serves.
     pub endpoints: Vec<String>,
+    /// The full names of its services of gRPC, sorted: `greeter.Say`.
+    pub rpc_services: Vec<String>,
     /// Of the methods it serves, those that are streams.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<String>,
@@ -105,8 +107,19 @@ impl Default for NodeMeta {
             streams: Vec::new(),
             labels: BTreeMap::new(),
             record: None,
+            rpc_services: Vec::new(),
             takes_events: false,
         }
+    }
+}
+
+impl NodeMeta {
+    /// Tells what it answers by RPC: its methods (`Say.Hello`) and the full names of its services (`greeter.Say`).
+    pub fn tell_methods(&mut self, endpoints: Vec<String>, rpc_services: Vec<String>) {
+        if !rpc_services.is_empty() {
+            self.protocols.push("grpc".to_owned());
+        }
+        (self.endpoints, self.rpc_services) = (endpoints, rpc_services);
     }
 }
 

@@ -6,6 +6,7 @@ mod consumer;
 mod gateway;
 mod interop;
 mod registry;
+mod rpc;
 mod service;
 mod store;
 mod support;

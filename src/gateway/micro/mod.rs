@@ -21,8 +21,8 @@ use super::client::Teller;
 use super::keeper::Passage;
 use super::live::Table;
 use super::pipeline::Worker;
-use super::rule::Call;
-use super::{AnswerForm, Encode};
+use super::rule::{Call, Condition, Outcome, Rule};
+use super::{AnswerForm, Encode, PathPattern, Terms};
 use crate::rpc::Codec;
 use crate::trace::{TraceBody, TraceContext};
 use crate::upstream::{Policy, RpcRequest, headers};
@@ -87,6 +87,14 @@ impl Micro {
             answer: AnswerForm::Untouched,
         };
         Self { handler, namespace: namespace.to_owned(), call }
+    }
+
+    /// The route that takes what no other does, on these terms.
+    pub(super) fn rule(&self, terms: &Terms) -> Option<Rule> {
+        let path = PathPattern::parse("/*").ok()?; // it is one
+        let when = Condition { host: None, path, methods: Vec::new(), headers: Vec::new(), query: Vec::new() };
+        let then = Outcome::Micro(Box::new(self.clone()));
+        Some(Rule { name: "micro".to_owned(), when, then, terms: terms.clone() })
     }
 
     fn full(&self, service: &str) -> String {
