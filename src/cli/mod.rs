@@ -238,6 +238,10 @@ pub struct ServiceCommand {
     #[arg(long = "name", id = "registered_name", env = "GOMS_NAME", hide_short_help = true, value_name = "NAME", value_parser = crate::config::service_name)]
     pub registered_name: Option<String>,
 
+    /// Tell this node of the greeter from others: its answers show it
+    #[arg(long, env = "GOMS_LABEL", hide_short_help = true, value_name = "TEXT")]
+    pub label: Option<String>,
+
     /// Put goms in front of the program that listens here
     #[arg(long, env = "GOMS_APP", value_name = "URL", value_parser = crate::config::app_url)]
     pub app: Option<url::Url>,

@@ -42,8 +42,8 @@ pub use print_routes::routes as shown_routes;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
 
 use crate::balance::Selector;
-use crate::gateway::micro::Micro;
 use crate::call_key::CallKeys;
+use crate::gateway::micro::Micro;
 use crate::{consumer, gateway, registry, store, trace};
 
 /// Everything a process of goms needs to know, checked.

@@ -7,8 +7,8 @@ use super::policy::{ANSWERS, ENCODES};
 use super::print::{duration, name_of, named, put, texts};
 use super::print_terms::put_terms;
 use super::routes::COMPARES;
-use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share, Terms};
 use crate::gateway::micro::{HANDLERS, Micro};
+use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share, Terms};
 use crate::upstream::Policy;
 
 pub(super) fn actions(service: &Service, defaults: &Terms) -> Mapping {

@@ -17,8 +17,8 @@ use super::units::{parse_duration, parse_positive_duration};
 use super::values::{
     body_path, es_index, header_name, parameter_name, queue_name, retain, retain_bytes, share, short_name,
 };
-use crate::listener::Network;
 use crate::gateway::micro::{Handler, Micro};
+use crate::listener::Network;
 use crate::registry::Format;
 use crate::trace::{Message, Redact};
 

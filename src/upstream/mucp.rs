@@ -21,7 +21,7 @@ use http_v1::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::call::target;
 use super::http1::{AnswerHead, Body, HttpError, Outgoing, RequestHead, Times};
-use super::rpc::{ConnectError, RpcError, RpcHead};
+use super::rpc::{RpcError, RpcHead};
 use super::{Policy, Upstream};
 use crate::registry::Node;
 use crate::rpc::{Code, Codec, GoError, Status};
@@ -52,9 +52,6 @@ impl Upstream {
     ) -> Result<(Bytes, HeaderMap, HeaderMap), RpcError> {
         let failed = |source: HttpError| match source {
             HttpError::Deadline(after) => RpcError::Deadline { node: node.clone(), after },
-            source if source.was_not_sent() => {
-                RpcError::Unreachable { node: node.clone(), source: Arc::new(ConnectError::Http1(source)) }
-            }
             source => RpcError::Mucp { node: node.clone(), source },
         };
         let to = target(node, None).map_err(failed)?;
@@ -107,7 +104,8 @@ fn status_of(error: &[u8]) -> Status {
 
 fn metadata(head: &AnswerHead) -> HeaderMap {
     let mut metadata = HeaderMap::new();
-    for field in head.fields().filter(|field| !NO_METADATA.iter().any(|known| field.name().eq_ignore_ascii_case(known))) {
+    for field in head.fields().filter(|field| !NO_METADATA.iter().any(|known| field.name().eq_ignore_ascii_case(known)))
+    {
         if let (Ok(name), Ok(value)) =
             (HeaderName::from_bytes(field.name_bytes()), HeaderValue::from_bytes(field.value()))
         {

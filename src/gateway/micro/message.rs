@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// A name with its values.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Pair {
     /// The name again.
     #[prost(string, tag = "1")]
@@ -14,7 +17,8 @@ pub struct Pair {
 }
 
 /// A request.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Request {
     /// `GET`, `POST`, …
     #[prost(string, tag = "1")]
@@ -40,7 +44,8 @@ pub struct Request {
 }
 
 /// An answer.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Response {
     /// Its status; 0 is 200.
     #[prost(int32, tag = "1")]

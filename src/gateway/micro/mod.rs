@@ -138,7 +138,9 @@ impl Asked<'_> {
     pub fn shown(&self) -> TraceBody {
         match self.body.len() {
             0 => TraceBody::None,
-            _ if serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok() => TraceBody::Json(self.body.clone()),
+            _ if serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok() => {
+                TraceBody::Json(self.body.clone())
+            }
             length => TraceBody::Opaque(length as u64),
         }
     }

@@ -19,7 +19,9 @@ pub(super) fn method(path: &str) -> Option<(String, String)> {
     let endpoint = |of: &str, called: &str| format!("{}.{}", capital(of), words(called, capital));
     Some(match segments.as_slice() {
         [service] => ((*service).to_owned(), endpoint(service, "call")),
-        [version, service, method] if is_version(version) => (format!("{version}.{service}"), endpoint(service, method)),
+        [version, service, method] if is_version(version) => {
+            (format!("{version}.{service}"), endpoint(service, method))
+        }
         [service, method] => ((*service).to_owned(), endpoint(service, method)),
         [service, of, method] => ((*service).to_owned(), endpoint(of, method)),
         [service @ .., of, method] => (service.join("."), endpoint(of, method)),

@@ -16,8 +16,13 @@ use crate::upstream::{Forwarded, headers};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 /// What Go Micro takes for protobuf.
-const PROTOBUF: [&str; 5] =
-    ["application/grpc", "application/grpc+proto", "application/proto", "application/protobuf", "application/octet-stream"];
+const PROTOBUF: [&str; 5] = [
+    "application/grpc",
+    "application/grpc+proto",
+    "application/proto",
+    "application/protobuf",
+    "application/octet-stream",
+];
 /// Forwarded headers are told anew.
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 
@@ -36,7 +41,8 @@ pub(super) fn of_http(
     body: &Bytes,
     forwarded: Forwarded<'_>,
 ) -> Bytes {
-    let mut sent = Request { method: request.method().to_string(), path: request.path().to_owned(), ..Request::default() };
+    let mut sent =
+        Request { method: request.method().to_string(), path: request.path().to_owned(), ..Request::default() };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let listed = || fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection")).map(|(_, value)| *value);
     for (name, value) in fields {
@@ -135,7 +141,8 @@ mod tests {
     fn asked(kind: &str, query: &str, body: &str) -> Result<(Codec, String), String> {
         let request = TestRequest::post().uri("/").insert_header((CONTENT_TYPE, kind)).to_http_request();
         let sent = of_rpc(&request, query, &Bytes::copy_from_slice(body.as_bytes()));
-        sent.map(|(codec, sent)| (codec, String::from_utf8_lossy(&sent).into_owned())).map_err(|error| format!("{error:?}"))
+        sent.map(|(codec, sent)| (codec, String::from_utf8_lossy(&sent).into_owned()))
+            .map_err(|error| format!("{error:?}"))
     }
 
     #[test]
@@ -158,7 +165,10 @@ mod tests {
         };
         let expected = ["s", "A.B", r#"{"n":1}"#].map(str::to_owned);
         assert_eq!(ask("application/json", r#"{"service":"s","endpoint":"A.B","request":{"n":1}}"#).unwrap(), expected);
-        assert_eq!(ask("application/json", r#"{"service":"s","method":"A.B","request":"{\"n\":1}"}"#).unwrap(), expected);
+        assert_eq!(
+            ask("application/json", r#"{"service":"s","method":"A.B","request":"{\"n\":1}"}"#).unwrap(),
+            expected
+        );
         let form = "service=s&endpoint=A.B&request=%7B%22n%22%3A1%7D";
         assert_eq!(ask("application/x-www-form-urlencoded", form).unwrap(), expected);
         for bad in ["", "{}", r#"{"service":"s"}"#, r#"{"service":"s","endpoint":"A.B","request":"{"}"#] {

@@ -65,7 +65,7 @@ fn a_node_of_ours_says_all_it_would_say_in_our_own_format() {
         let node = Node::new(id, meta);
         let (key, value) = (key(&node.id), record(&node));
         assert!(key.starts_with("/micro/registry/go.micro.srv.greeter/go.micro.srv.greeter-"), "{key}");
-        assert_eq!(read(&key, &value).expect("ours"), [node.clone()]);
+        assert_eq!(read(&key, &value).expect("ours"), std::slice::from_ref(&node));
         let value: Value = serde_json::from_slice(&value).expect("json");
         assert_eq!(value["name"], "go.micro.srv.greeter");
         assert_eq!(value["endpoints"][1]["metadata"]["stream"], "true");

@@ -1,7 +1,9 @@
 //! Methods by RPC: the builder's side (`method`), what carries a call (`server`), services that tonic generated (`grpc`), and the RPC port of a service.
 
 mod grpc;
+mod message;
 mod method;
+pub(super) mod mucp;
 mod server;
 
 pub(super) use method::Methods;

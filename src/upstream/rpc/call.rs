@@ -244,6 +244,7 @@ fn is_passing(error: &RpcError, policy: &Policy) -> bool {
 pub(super) fn note(permit: &Permit, error: &RpcError) {
     match error {
         RpcError::Unreachable { .. } => permit.refused(),
+        RpcError::Mucp { source, .. } if source.was_not_sent() => permit.refused(),
         RpcError::Broken { .. } | RpcError::Mucp { .. } | RpcError::NotRpc { .. } | RpcError::Deadline { .. } => {
             permit.failed();
         }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pool::ConnectError;
-use crate::upstream::HttpError;
 use crate::balance::PickError;
 use crate::registry::Node;
 use crate::rpc::method::MethodError;
 use crate::rpc::wire::ReadError;
 use crate::rpc::{Code, Status};
+use crate::upstream::HttpError;
 
 /// What became of a call that gave no message.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum RpcError {
         #[source]
         source: ReadError,
     },
-    /// Over mucp the answer broke off, or is no proper one. The call may have been carried out.
+    /// Over mucp nobody took the call, its answer broke off, or it is no proper one.
     #[error("node `{}` of service `{}` gave no proper answer by mucp", node.id, node.id.service)]
     Mucp {
         /// The last node tried.
@@ -77,7 +77,10 @@ impl RpcError {
     /// The call surely did not reach a service, so it may be sent again.
     #[must_use]
     pub fn was_not_sent(&self) -> bool {
-        matches!(self, Self::NoNode(_) | Self::Unreachable { .. } | Self::Request(_))
+        match self {
+            Self::Mucp { source, .. } => source.was_not_sent(),
+            other => matches!(other, Self::NoNode(_) | Self::Unreachable { .. } | Self::Request(_)),
+        }
     }
 
     /// What a caller by RPC is told; its `to_http` is for one by HTTP.
@@ -94,6 +97,7 @@ impl RpcError {
             Self::Broken { source: ReadError::Frame(error), .. } => {
                 Status { message: crate::causes::chain(self), http: Some(502), ..Status::from(error) }
             }
+            Self::Mucp { source, .. } if source.was_not_sent() => told(Code::Unavailable),
             Self::Mucp { .. } => Status { http: Some(502), ..told(Code::Unavailable) },
             Self::NotRpc { http, .. } => Status { http: Some(502), ..told(Code::of_foreign_answer(*http)) },
             Self::Deadline { .. } => told(Code::DeadlineExceeded),

@@ -47,9 +47,6 @@ pub enum ConnectError {
     /// It does not speak HTTP/2, or takes no more calls.
     #[error("no stream of http/2")]
     Http2(#[source] h2_v4::Error),
-    /// It speaks mucp, and nobody took the request.
-    #[error("no connection of http/1.1")]
-    Http1(#[source] crate::upstream::HttpError),
 }
 
 /// Where a call goes.

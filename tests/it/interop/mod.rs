@@ -1,5 +1,7 @@
 //! Nodes of Go Micro in the cluster, real ones (`tests/interop`). Their records have no namespace: an etcd a test.
 
+mod api;
+mod calls;
 mod registry;
 
 use std::path::Path;
@@ -9,6 +11,7 @@ use serde_json::Value;
 
 use crate::support::etcd::Etcd;
 use crate::support::goms::{self, Folder, Goms};
+use crate::support::http;
 use crate::support::servers;
 
 /// An etcd with nodes of Go Micro and of goms around it.
@@ -80,7 +83,33 @@ impl Cluster {
     pub fn goms(&self, args: &[&str]) -> Goms {
         let etcd = self.etcd.address();
         let common = ["--registry", "etcd", "--registry-address", &etcd, "--bind", "127.0.0.1"];
-        Goms::spawn(goms::command(self.path(), &[args, &common].concat()))
+        let node = Goms::spawn(goms::command(self.path(), &[args, &common].concat()));
+        if args.first() == Some(&"service") {
+            node.wait_for("Registering node");
+        }
+        node
+    }
+
+    /// A gateway that is one of Go Micro's, and its address. It knows `nodes` nodes besides itself when this returns.
+    pub fn gateway(&self, args: &[&str], nodes: usize) -> (Goms, String) {
+        let ports = ["gateway", "--http-port", "0", "--rpc-port", "0", "--admin-port", "0"];
+        let gateway = self.goms(&[&ports, args].concat());
+        let port = gateway.wait_for("Http Listen on port: ").rsplit(' ').next().expect("a port").to_owned();
+        let address = format!("127.0.0.1:{port}");
+        let deadline = std::time::Instant::now() + goms::PATIENCE;
+        let known = || {
+            let page = http::get(&address, "/cluster").map(|answer| answer.json()).unwrap_or_default();
+            let services = page["services"].as_object().cloned().unwrap_or_default();
+            let of = |(name, service): (&String, &Value)| {
+                if name == "gateway" { 0 } else { service["Nodes"].as_array().map_or(0, Vec::len) }
+            };
+            services.iter().map(of).sum::<usize>()
+        };
+        while known() != nodes {
+            assert!(std::time::Instant::now() < deadline, "the gateway knows {} nodes:\n{}", known(), gateway.log());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        (gateway, address)
     }
 
     pub fn path(&self) -> &Path {
