@@ -16,7 +16,7 @@ use super::body::{AnswerBody, Deadline, RequestBody};
 use super::http1::{
     Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Secure, Shared, Target, Times, Upgrade, is_idempotent,
 };
-use super::{CallError, ClientTls, Policy, headers};
+use super::{CallError, ClientTls, Policy, headers, rpc};
 use crate::backoff::Backoff;
 use crate::balance::{Balancer, LocalBalancer, Permit};
 use crate::causes;
@@ -27,8 +27,10 @@ use crate::trace::tracestate;
 
 /// Shorter than the 75 s for which nodes keep an idle connection, so that they never close one in our hands.
 const IDLE: Duration = Duration::from_secs(15);
+/// Shorter than the 300 s for which RPC ports keep one.
+const RPC_IDLE: Duration = Duration::from_secs(120);
 /// The longest wait between two tries.
-const BACKOFF_CAP: Duration = Duration::from_secs(1);
+pub(super) const BACKOFF_CAP: Duration = Duration::from_secs(1);
 
 /// Where a node listens that names no port.
 const HTTP_PORT: u16 = 80;
@@ -37,10 +39,11 @@ const HTTP_PORT: u16 = 80;
 #[derive(Clone)]
 pub struct Upstream {
     pool: Rc<Pool>,
-    balancer: Rc<LocalBalancer>,
+    pub(super) rpc_pool: Rc<rpc::Pool>,
+    pub(super) balancer: Rc<LocalBalancer>,
     /// `goms=<service>`, what callees read as their caller.
-    caller: Option<String>,
-    retries: IntCounterVec,
+    pub(super) caller: Option<String>,
+    pub(super) retries: IntCounterVec,
     /// Requests that failed for want of a retry.
     unretried: IntCounterVec,
     fallbacks: IntCounterVec,
@@ -150,7 +153,15 @@ impl Upstream {
             &["service"],
         );
         let (balancer, caller) = (Rc::new(balancer.local()), tracestate::member(caller));
-        Self { pool: Pool::new(IDLE), balancer, caller, retries, unretried, fallbacks }
+        Self {
+            pool: Pool::new(IDLE),
+            rpc_pool: rpc::Pool::new(RPC_IDLE),
+            balancer,
+            caller,
+            retries,
+            unretried,
+            fallbacks,
+        }
     }
 
     /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete. Where it
@@ -254,7 +265,7 @@ impl Upstream {
     }
 
     /// Retries multiply an outage, so a service gets only so many.
-    fn may_retry(&self, service: &str, permit: &Permit) -> bool {
+    pub(super) fn may_retry(&self, service: &str, permit: &Permit) -> bool {
         let may = permit.take_retry();
         if !may {
             self.unretried.with_label_values(&[service]).inc();
