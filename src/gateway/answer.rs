@@ -128,10 +128,10 @@ fn is_json(head: &AnswerHead) -> bool {
     for field in head.fields() {
         match field.name_bytes() {
             name if name.eq_ignore_ascii_case(b"content-type") => kind = kind.or(Some(field.value())),
-            name if name.eq_ignore_ascii_case(b"content-encoding") => {
-                if !field.value().eq_ignore_ascii_case(b"identity") {
-                    return false;
-                }
+            name if name.eq_ignore_ascii_case(b"content-encoding")
+                && !field.value().eq_ignore_ascii_case(b"identity") =>
+            {
+                return false;
             }
             _ => {}
         }
