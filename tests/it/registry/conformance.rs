@@ -189,3 +189,12 @@ async fn etcd_conforms() {
     let settings = etcd_settings(&address, &unique("conform"));
     suite(&|| simple(&settings)).await;
 }
+
+/// Records of Go Micro have no namespace: an etcd of its own.
+#[tokio::test]
+async fn etcd_in_the_form_of_go_micro_conforms() {
+    let Some(etcd) = crate::support::etcd::Etcd::start() else { return };
+    let settings = etcd_settings(&etcd.address(), "goms");
+    let settings = goms::registry::Settings { format: goms::registry::Format::GoMicro, ..settings };
+    suite(&|| simple(&settings)).await;
+}
