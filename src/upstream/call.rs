@@ -109,7 +109,7 @@ pub struct Forwarded<'a> {
     /// `X-Forwarded-For` where a trusted proxy began it; else it is the client alone.
     pub chain: Option<&'a str>,
     /// `X-Forwarded-Proto`: `http` or `https`.
-    pub proto: &'a str,
+    pub proto: &'static str,
     /// `X-Forwarded-Host`: the `Host` that the client named.
     pub host: &'a str,
     /// `Client-Cert` (RFC 9440): the certificate that the client showed, which was verified.
@@ -313,7 +313,8 @@ impl Upstream {
     fn head(&self, request: &UpstreamRequest<'_>, node: &Node) -> Result<RequestHead, HttpError> {
         let mut head = RequestHead::new(self.pool.buffer(), request.method, request.path, request.query)?;
         head.host(node)?;
-        let listed = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        let is_one = |name: &str, value: &[u8]| name.eq_ignore_ascii_case("connection") && headers::lists_more(value);
+        let listed = request.headers.iter().filter(|(name, value)| is_one(name, value));
         let listed: Vec<&[u8]> = listed.map(|(_, value)| *value).collect();
         for &(name, value) in &request.headers {
             let replaced = request.content_type.is_some()
@@ -331,8 +332,8 @@ impl Upstream {
         }
         let mut id = uuid::Uuid::encode_buffer();
         let id = &*request.context.request_id.hyphenated().encode_lower(&mut id);
-        head.own("x-request-id", id.as_bytes())?;
-        head.own("traceparent", &request.context.traceparent_bytes())?;
+        head.plain("x-request-id", id.as_bytes());
+        head.plain("traceparent", &request.context.traceparent_bytes());
         if let Some(forwarded) = request.forwarded {
             match forwarded.chain {
                 Some(chain) => head.own("x-forwarded-for", chain.as_bytes())?,
@@ -341,7 +342,7 @@ impl Upstream {
             if let Some(certificate) = forwarded.certificate {
                 head.own("client-cert", certificate.as_bytes())?;
             }
-            head.own("x-forwarded-proto", forwarded.proto.as_bytes())?;
+            head.plain("x-forwarded-proto", forwarded.proto.as_bytes());
             head.own("x-forwarded-host", forwarded.host.as_bytes())?;
         }
         self.tracestate(request, &mut head)?;

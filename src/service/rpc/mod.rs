@@ -1,10 +1,13 @@
-//! Methods by RPC: the builder's side (`method`), what carries a call (`server`), services that tonic generated (`grpc`), and the RPC port of a service.
+//! Methods by RPC: the builder's side (`method`), what carries a call (`server`), those with streams (`stream`), services that tonic generated
+//! (`grpc`), and the RPC port of a service.
 
 mod grpc;
 mod message;
 mod method;
 pub(super) mod mucp;
 mod server;
+mod stream;
 
 pub(super) use method::Methods;
 pub use server::serve_rpc;
+pub use stream::Requests;
