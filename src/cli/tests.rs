@@ -56,7 +56,7 @@ fn what_is_misspelt_gets_a_suggestion_and_64() {
         (&["gateway", "-http_prt", "1"], "'--http-port'"),
         (&["gateway", "--htp-port", "1"], "'--http-port'"),
         (&["up", "--registry", "etdc"], "did you mean `etcd`?"),
-        (&["up", "--registry", "consul"], "not in this version"),
+        (&["up", "--registry", "mdns"], "not in this version"),
         (&["up", "--selector", "randm"], "did you mean `random`?"),
         (&["trace", "search", "--event", "request.strt"], "'request.start'"),
         (&["service", "my_user"], "must not contain `_`"),

@@ -21,6 +21,16 @@ pub fn h2spec() -> Option<String> {
     address("GOMS_TEST_H2SPEC", "h2spec")
 }
 
+/// The address of a running Consul agent.
+pub fn consul() -> Option<String> {
+    address("GOMS_TEST_CONSUL", "Consul")
+}
+
+/// The path of a built Consul.
+pub fn consul_binary() -> Option<String> {
+    address("GOMS_TEST_CONSUL_BIN", "Consul")
+}
+
 fn address(variable: &str, server: &str) -> Option<String> {
     let address = std::env::var(variable).ok().filter(|address| !address.is_empty());
     if address.is_none() {
