@@ -18,7 +18,7 @@ pub struct CommonFlags {
     #[arg(long, global = true, env = "GOMS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where nodes find each other: `local`, `etcd`, `consul`, `static` or `memory` [default: etcd when it has an address, else local]
+    /// Where nodes find each other: `local`, `etcd`, `consul`, `mdns`, `static` or `memory` [default: etcd when it has an address, else local]
     #[arg(long, global = true, env = "GOMS_REGISTRY", hide_short_help = true, value_name = "KIND", value_parser = registry_word)]
     pub registry: Option<RegistryWord>,
 
@@ -205,6 +205,8 @@ pub enum RegistryWord {
     Memory,
     /// A Consul agent.
     Consul,
+    /// Multicast DNS.
+    Mdns,
     /// A file that someone else writes.
     Static,
 }
@@ -220,8 +222,8 @@ pub fn registry_word(text: &str) -> Result<RegistryWord, String> {
         "memory" => Ok(RegistryWord::Memory),
         "consul" => Ok(RegistryWord::Consul),
         "static" => Ok(RegistryWord::Static),
-        "mdns" => Err("registry `mdns` is not in this version; use `local` or `etcd`".to_owned()),
-        _ => Err(super::names::unknown("registry", text, &["local", "etcd", "consul", "static", "memory"])),
+        "mdns" => Ok(RegistryWord::Mdns),
+        _ => Err(super::names::unknown("registry", text, &["local", "etcd", "consul", "mdns", "static", "memory"])),
     }
 }
 

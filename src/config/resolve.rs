@@ -175,6 +175,7 @@ fn registry(
             RegistryWord::Memory => registry::Backend::Memory,
             RegistryWord::Etcd => registry::Backend::Etcd(etcd),
             RegistryWord::Consul => registry_backend::consul(decoder, one, raw.token, raw.ca_file),
+            RegistryWord::Mdns => registry::Backend::Mdns,
             RegistryWord::Static => registry::Backend::Static { file: one.into() },
         },
         namespace: common.namespace.clone().or(raw.namespace).unwrap_or_else(|| "goms".to_owned()),

@@ -3,8 +3,8 @@
 //! May import: `shutdown`, `backoff`, `metrics`, `causes`.
 //!
 //! A backend publishes a [`Catalog`] on a watch channel: a slow reader sees the newest state, never a lost change, and
-//! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local`, `etcd`, `consul` and
-//! `static_file` are its backends; `key` is the codec of the originals' keys.
+//! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local`, `etcd`, `consul`, `mdns`
+//! and `static_file` are its backends; `key` is the codec of the originals' keys.
 
 mod catalog;
 mod consul;
@@ -12,6 +12,7 @@ mod etcd;
 mod key;
 mod local;
 mod malformed;
+mod mdns;
 pub mod memory;
 mod node;
 mod static_file;
@@ -130,6 +131,8 @@ pub enum Backend {
     Etcd(EtcdSettings),
     /// A Consul agent.
     Consul(ConsulSettings),
+    /// Multicast DNS, for one network.
+    Mdns,
     /// A file that someone else writes.
     Static {
         /// YAML or JSON.
@@ -146,6 +149,7 @@ impl Backend {
             Self::Local { .. } => "local",
             Self::Etcd(_) => "etcd",
             Self::Consul(_) => "consul",
+            Self::Mdns => "mdns",
             Self::Static { .. } => "static",
         }
     }
@@ -154,7 +158,7 @@ impl Backend {
     #[must_use]
     pub fn address(&self) -> String {
         match self {
-            Self::Memory => String::new(),
+            Self::Memory | Self::Mdns => String::new(),
             Self::Local { dir } => dir.display().to_string(),
             Self::Etcd(etcd) => etcd.endpoints.join(","),
             Self::Consul(consul) => consul.address.clone(),
@@ -190,6 +194,7 @@ pub fn open(settings: &Settings, shutdown: &Shutdown, metrics: &Metrics) -> Resu
         Backend::Local { dir } => local::Local::open(dir, &settings.namespace, shutdown, metrics)?,
         Backend::Etcd(etcd) => etcd::Etcd::open(settings, etcd, shutdown, metrics)?,
         Backend::Consul(consul) => consul::Consul::open(settings, consul, shutdown, metrics)?,
+        Backend::Mdns => mdns::Mdns::open(settings, shutdown, metrics)?,
         Backend::Static { file } => static_file::StaticFile::open(file, shutdown)?,
     })
 }

@@ -239,3 +239,9 @@ async fn consul_conforms() {
     let settings = consul_settings(&address, &unique("conform"));
     suite(&|| simple(&settings)).await;
 }
+
+#[tokio::test]
+async fn mdns_conforms() {
+    let settings = settings(Backend::Mdns, &unique("conform"));
+    suite(&|| simple(&settings)).await;
+}

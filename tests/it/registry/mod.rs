@@ -5,6 +5,7 @@ mod consul;
 mod etcd;
 mod etcd_faults;
 mod local;
+mod mdns;
 mod static_file;
 
 use std::net::{IpAddr, Ipv4Addr};
