@@ -200,7 +200,7 @@ mod tests {
             ("services: {user: [7]}", "a node: `ip:port`, or a mapping"),
             ("services: {a_b: [\"1.1.1.1:1\"]}", "service `a_b`"),
             ("services: {user: [\"1.1.1.1:1\", \"1.1.1.1:1\"]}", "twice"),
-            ("services: {user: [", "line 1"),
+            ("services: {user: [", "line 2"),
             ("services: {user: [\"1.1.1.1:0\"]}", "`1.1.1.1:0` is no address"),
         ] {
             let said = parse(text).expect_err(text).to_string();
