@@ -76,7 +76,7 @@ pub(super) async fn prepare(
 /// # Errors
 /// 408 too slow, 413 too long.
 pub(super) async fn whole(
-    request: &HttpRequest,
+    request: &Incoming,
     payload: Payload,
     limits: &Limits,
     most: Option<usize>,

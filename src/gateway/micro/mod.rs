@@ -9,7 +9,7 @@ mod path;
 mod payload;
 mod request;
 
-use actix_web::HttpRequest;
+use crate::listener::Incoming;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -117,7 +117,7 @@ impl Micro {
 pub(super) struct Asked<'a> {
     pub worker: &'a Worker,
     pub table: &'a Table,
-    pub request: &'a HttpRequest,
+    pub request: &'a Incoming,
     /// In its one spelling.
     pub path: &'a str,
     pub passage: &'a Passage<'a>,
@@ -193,7 +193,7 @@ impl Asked<'_> {
 }
 
 /// What handler `rpc` answers with: the message, of the type that the client sent.
-fn of_message(message: Bytes, request: &HttpRequest) -> Answer {
+fn of_message(message: Bytes, request: &Incoming) -> Answer {
     if message.is_empty() {
         return Answer { head: HttpResponse::new(StatusCode::NO_CONTENT), body: Body::None };
     }

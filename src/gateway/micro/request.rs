@@ -1,6 +1,6 @@
 //! A client's request as the message that a service gets.
 
-use actix_web::HttpRequest;
+use crate::listener::Incoming;
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use bytes::Bytes;
 use prost::Message;
@@ -27,7 +27,7 @@ const PROTOBUF: [&str; 5] = [
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 
 /// The type of a body without its parameters, in lower case.
-pub(super) fn media_type(request: &HttpRequest) -> String {
+pub(super) fn media_type(request: &Incoming) -> String {
     let value = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let kind = String::from_utf8_lossy(value);
     kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
@@ -35,7 +35,7 @@ pub(super) fn media_type(request: &HttpRequest) -> String {
 
 /// `go.api.Request` in protobuf, of a request whose fields are these.
 pub(super) fn of_http(
-    request: &HttpRequest,
+    request: &Incoming,
     fields: &[(&str, &[u8])],
     query: &str,
     body: &Bytes,
@@ -71,7 +71,7 @@ pub(super) fn of_http(
 ///
 /// # Errors
 /// 400 where it is no JSON.
-pub(super) fn of_rpc(request: &HttpRequest, query: &str, body: &Bytes) -> Result<(Codec, Bytes), MicroError> {
+pub(super) fn of_rpc(request: &Incoming, query: &str, body: &Bytes) -> Result<(Codec, Bytes), MicroError> {
     let kind = media_type(request);
     if PROTOBUF.contains(&kind.as_str()) {
         return Ok((Codec::Proto, body.clone()));
@@ -108,7 +108,7 @@ pub(super) struct Named {
 ///
 /// # Errors
 /// 400 where a part is missing or is no JSON.
-pub(super) fn named(request: &HttpRequest, query: &str, body: &Bytes) -> Result<Named, MicroError> {
+pub(super) fn named(request: &Incoming, query: &str, body: &Bytes) -> Result<Named, MicroError> {
     let asked: Value = if media_type(request).contains("json") {
         serde_json::from_slice(body).map_err(not_json)?
     } else {
@@ -133,13 +133,13 @@ pub(super) fn named(request: &HttpRequest, query: &str, body: &Bytes) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use actix_http::test::TestRequest;
     use actix_web::http::header::CONTENT_TYPE;
-    use actix_web::test::TestRequest;
 
     use super::*;
 
     fn asked(kind: &str, query: &str, body: &str) -> Result<(Codec, String), String> {
-        let request = TestRequest::post().uri("/").insert_header((CONTENT_TYPE, kind)).to_http_request();
+        let request = Incoming::new(TestRequest::default().insert_header((CONTENT_TYPE, kind)).finish()).0;
         let sent = of_rpc(&request, query, &Bytes::copy_from_slice(body.as_bytes()));
         sent.map(|(codec, sent)| (codec, String::from_utf8_lossy(&sent).into_owned()))
             .map_err(|error| format!("{error:?}"))
@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn rpc_names_what_it_calls() {
         let ask = |kind: &str, body: &str| {
-            let request = TestRequest::post().uri("/rpc").insert_header((CONTENT_TYPE, kind)).to_http_request();
+            let request =
+                Incoming::new(TestRequest::default().uri("/rpc").insert_header((CONTENT_TYPE, kind)).finish()).0;
             named(&request, "", &Bytes::copy_from_slice(body.as_bytes()))
                 .map(|named| [named.service, named.endpoint, String::from_utf8_lossy(&named.message).into_owned()])
         };

@@ -2,7 +2,6 @@
 //! (`grpc`), and the RPC port of a service.
 
 mod grpc;
-mod message;
 mod method;
 pub(super) mod mucp;
 mod server;
