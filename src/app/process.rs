@@ -17,7 +17,7 @@ use crate::causes::chain;
 use crate::config::{Config, GoMicroProtocol};
 use crate::gateway::access::redact_credentials;
 use crate::metrics::{Load, Metrics};
-use crate::registry::{self, Backend, Catalog, HostPort, Node, NodeId, NodeMeta, Registry, RegistryError};
+use crate::registry::{self, Catalog, HostPort, Node, NodeId, NodeMeta, Registry, RegistryError};
 use crate::service::{self, CallTable};
 use crate::shutdown::Shutdown;
 use crate::trace::{self, Origin, Recorder};
@@ -315,11 +315,7 @@ pub async fn known_catalog(
     match known.ok().and_then(Result::ok).and_then(|known| known.clone()) {
         Some(known) => Ok(known),
         None => {
-            let address = match &config.registry.backend {
-                Backend::Memory => String::new(),
-                Backend::Local { dir } => dir.display().to_string(),
-                Backend::Etcd(etcd) => etcd.endpoints.join(","),
-            };
+            let address = config.registry.backend.address();
             let why = registry.trouble().map(|trouble| format!(": {trouble}")).unwrap_or_default();
             Err(AppError::RegistryAway { kind: registry.kind(), address, waited: limit, why })
         }

@@ -18,18 +18,18 @@ pub struct CommonFlags {
     #[arg(long, global = true, env = "GOMS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where nodes find each other: `local`, `etcd` or `memory` [default: etcd when it has an address, else local]
+    /// Where nodes find each other: `local`, `etcd`, `consul`, `mdns`, `static` or `memory` [default: etcd when it has an address, else local]
     #[arg(long, global = true, env = "GOMS_REGISTRY", hide_short_help = true, value_name = "KIND", value_parser = registry_word)]
     pub registry: Option<RegistryWord>,
 
-    /// Addresses of the registry, e.g. `10.0.0.1:2379,10.0.0.2:2379`, or 'a|b'
+    /// Addresses of the registry, e.g. `10.0.0.1:2379,10.0.0.2:2379`, or 'a|b'; of `static` its file
     #[arg(
         long,
         global = true,
         env = "GOMS_REGISTRY_ADDRESS",
         visible_alias = "etcd-addr",
         value_name = "A,B",
-        value_parser = super::address::etcd_list
+        value_parser = super::address::registry_list
     )]
     pub registry_address: Option<std::sync::Arc<[String]>>,
 
@@ -236,6 +236,12 @@ pub enum RegistryWord {
     Etcd,
     /// Inside this process.
     Memory,
+    /// A Consul agent.
+    Consul,
+    /// Multicast DNS.
+    Mdns,
+    /// A file that someone else writes.
+    Static,
 }
 
 /// Reads the word of a registry.
@@ -247,10 +253,10 @@ pub fn registry_word(text: &str) -> Result<RegistryWord, String> {
         "local" => Ok(RegistryWord::Local),
         "etcd" | "etcdv3" => Ok(RegistryWord::Etcd), // as Go Micro's v1 calls it
         "memory" => Ok(RegistryWord::Memory),
-        "mdns" | "consul" | "static" => {
-            Err(format!("registry `{text}` is not in this version; use `local`, `etcd` or `memory`"))
-        }
-        _ => Err(super::names::unknown("registry", text, &["local", "etcd", "memory"])),
+        "consul" => Ok(RegistryWord::Consul),
+        "static" => Ok(RegistryWord::Static),
+        "mdns" => Ok(RegistryWord::Mdns),
+        _ => Err(super::names::unknown("registry", text, &["local", "etcd", "consul", "mdns", "static", "memory"])),
     }
 }
 

@@ -21,6 +21,7 @@ mod print_routes;
 mod print_terms;
 mod rate;
 mod raw;
+mod registry_backend;
 mod resolve;
 mod routes;
 mod terms;

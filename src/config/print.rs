@@ -240,12 +240,20 @@ impl Config {
         }
         let settings = &self.registry;
         let mut registry = Mapping::new();
-        let kind = match settings.backend {
-            Backend::Memory => "memory",
-            Backend::Local { .. } => "local",
-            Backend::Etcd(_) => "etcd",
-        };
-        put(&mut registry, "kind", kind);
+        put(&mut registry, "kind", settings.backend.kind());
+        match &settings.backend {
+            Backend::Static { file } => put(&mut registry, "address", file.display().to_string()),
+            Backend::Consul(consul) => {
+                put(&mut registry, "address", consul.address.as_str());
+                if consul.token.is_some() {
+                    put(&mut registry, "token", REDACTED);
+                }
+                if let Some(ca) = &consul.ca_file {
+                    put(&mut registry, "caFile", ca.display().to_string());
+                }
+            }
+            _ => {}
+        }
         put(&mut registry, "namespace", settings.namespace.as_str());
         put(&mut registry, "ttl", duration(settings.register_ttl));
         put(&mut registry, "interval", duration(settings.register_interval));

@@ -116,6 +116,9 @@ pub(super) struct RawLimits {
 #[derive(Debug, Default)]
 pub(super) struct RawRegistry {
     pub(super) kind: Option<At<RegistryWord>>,
+    pub(super) address: Option<At<String>>,
+    pub(super) token: Option<At<String>>,
+    pub(super) ca_file: Option<At<String>>,
     pub(super) namespace: Option<String>,
     pub(super) ttl: Option<At<Duration>>,
     pub(super) interval: Option<At<Duration>>,
@@ -380,8 +383,17 @@ impl Decoder {
     }
 
     fn registry(&mut self, field: &Field<'_>) -> RawRegistry {
-        let table = self.table(field, &["kind", "namespace", "ttl", "interval", "format", "grace", "wait"]);
+        let keys = ["kind", "address", "token", "caFile", "namespace", "ttl", "interval", "format", "grace", "wait"];
+        let table = self.table(field, &keys);
+        let mut text = |key| {
+            let field = table.get(key)?;
+            self.some_text(&field).map(|value| At { value, place: field.place.clone() })
+        };
+        let (address, token, ca_file) = (text("address"), text("token"), text("caFile"));
         RawRegistry {
+            address,
+            token,
+            ca_file,
             kind: table.get("kind").and_then(|field| self.read_at(&field, registry_word)),
             namespace: table.get("namespace").and_then(|field| self.read(&field, names::namespace)),
             ttl: table.get("ttl").and_then(|field| self.read_at(&field, parse_positive_duration)),

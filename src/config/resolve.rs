@@ -9,6 +9,7 @@ use super::decode::{At, Decoder};
 use super::environment::Folders;
 use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces};
+use super::registry_backend;
 use super::units::format_duration;
 use super::{Config, LogSettings, NodeSettings, SpanSettings, names, policy, routes, terms, tls};
 use crate::call_key::CallKeys;
@@ -155,11 +156,13 @@ fn registry(
 ) -> registry::Settings {
     let flag_addresses = common.registry_address.as_deref().map(<[String]>::to_vec);
     let word = common.registry.unwrap_or(match (&flag_addresses, &raw.kind) {
+        (Some(_), Some(kind)) if matches!(kind.value, RegistryWord::Consul | RegistryWord::Static) => kind.value,
         (Some(_), _) => RegistryWord::Etcd,
         (None, Some(kind)) => kind.value,
         (None, None) if !file_addresses.is_empty() => RegistryWord::Etcd,
         (None, None) => RegistryWord::Local,
     });
+    let one = registry_backend::address(decoder, word, flag_addresses.as_deref(), &raw, common.registry.is_some());
     let endpoints = flag_addresses.unwrap_or(file_addresses);
     let missing = "the registry `etcd` needs an address; set `etcdAddr` or `--etcd-addr 127.0.0.1:2379`";
     if word == RegistryWord::Etcd && endpoints.is_empty() {
@@ -179,6 +182,9 @@ fn registry(
             RegistryWord::Local => registry::Backend::Local { dir: runtime_dir.to_owned() },
             RegistryWord::Memory => registry::Backend::Memory,
             RegistryWord::Etcd => registry::Backend::Etcd(etcd),
+            RegistryWord::Consul => registry_backend::consul(decoder, one, raw.token, raw.ca_file),
+            RegistryWord::Mdns => registry::Backend::Mdns,
+            RegistryWord::Static => registry::Backend::Static { file: one.into() },
         },
         namespace: common.namespace.clone().or(raw.namespace).unwrap_or_else(|| "goms".to_owned()),
         register_ttl,

@@ -1,21 +1,25 @@
 //! WHO IS WHERE: the nodes of the cluster, and how a node makes itself known.
 //!
-//! May import: `shutdown`, `backoff`, `metrics`.
+//! May import: `shutdown`, `backoff`, `metrics`, `causes`.
 //!
 //! A backend publishes a [`Catalog`] on a watch channel: a slow reader sees the newest state, never a lost change, and
-//! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local` and `etcd` are
-//! its backends; `key` is the codec of the originals' keys, `go_micro` that of Go Micro's records.
+//! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local`, `etcd`, `consul`, `mdns`
+//! and `static_file` are its backends; `key` is the codec of the originals' keys, `go_micro` that of Go Micro's records.
 
 mod catalog;
+mod consul;
 mod etcd;
 pub mod go_micro;
 mod key;
 mod local;
 mod malformed;
+mod mdns;
 pub mod memory;
 mod node;
+mod static_file;
 
 pub use catalog::{Catalog, Publisher};
+pub use consul::ConsulSettings;
 pub use key::KeyError;
 pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState, Origin, RpcProtocol};
 
@@ -158,6 +162,42 @@ pub enum Backend {
     },
     /// etcd v3.
     Etcd(EtcdSettings),
+    /// A Consul agent.
+    Consul(ConsulSettings),
+    /// Multicast DNS, for one network.
+    Mdns,
+    /// A file that someone else writes.
+    Static {
+        /// YAML or JSON.
+        file: PathBuf,
+    },
+}
+
+impl Backend {
+    /// The word that `--registry` takes for it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Local { .. } => "local",
+            Self::Etcd(_) => "etcd",
+            Self::Consul(_) => "consul",
+            Self::Mdns => "mdns",
+            Self::Static { .. } => "static",
+        }
+    }
+
+    /// Where it is, for messages.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match self {
+            Self::Memory | Self::Mdns => String::new(),
+            Self::Local { dir } => dir.display().to_string(),
+            Self::Etcd(etcd) => etcd.endpoints.join(","),
+            Self::Consul(consul) => consul.address.clone(),
+            Self::Static { file } => file.display().to_string(),
+        }
+    }
 }
 
 /// How to reach etcd.
@@ -186,6 +226,9 @@ pub fn open(settings: &Settings, shutdown: &Shutdown, metrics: &Metrics) -> Resu
         Backend::Memory => memory::Memory::new(),
         Backend::Local { dir } => local::Local::open(dir, &settings.namespace, shutdown, metrics)?,
         Backend::Etcd(etcd) => etcd::Etcd::open(settings, etcd, shutdown, metrics)?,
+        Backend::Consul(consul) => consul::Consul::open(settings, consul, shutdown, metrics)?,
+        Backend::Mdns => mdns::Mdns::open(settings, shutdown, metrics)?,
+        Backend::Static { file } => static_file::StaticFile::open(file, shutdown)?,
     })
 }
 
