@@ -1,6 +1,6 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
-//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
+//! May import: `registry`, `balance`, `upstream`, `rpc`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
 //! `upgrade`, `backoff`, `trust`, `causes`, `call_key`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `keeper` → `body` → the call →
@@ -9,7 +9,7 @@
 //! nodes.
 //!
 //! `keeper` holds clients to the [`Terms`] of a route: who may ([`access`]), how often ([`rate`]), from which pages ([`cors`]); and
-//! changes what passes: header fields ([`fields`]) and the coding of answers ([`compress`]).
+//! changes what passes: header fields ([`fields`]) and the coding of answers ([`compress`]). `rpc` passes calls of gRPC on.
 
 pub mod access;
 mod answer;
@@ -33,6 +33,7 @@ mod pipeline;
 pub mod rate;
 mod respond;
 mod route;
+mod rpc;
 mod rule;
 mod server;
 mod skim;
@@ -44,6 +45,7 @@ pub use explain::{Explanation, Question, Taken, Tried, explain};
 pub use host::HostPattern;
 pub use live::Live;
 pub use pattern::PathPattern;
+pub use rpc::serve_rpc;
 pub use rule::{Call, Compare, Condition, Fallback, FieldCondition, Mirror, Outcome, Redirect, Respond, Rule, Share};
 pub use server::{GatewayError, Parts, serve};
 pub use template::Template;
@@ -132,6 +134,10 @@ pub struct Service {
     pub health: Option<HealthCheck>,
     /// Its actions by name; empty where only a route names it.
     pub actions: BTreeMap<String, Action>,
+    /// How it is called by RPC for clients of the RPC port.
+    pub policy: Policy,
+    /// What is asked of those clients.
+    pub terms: Terms,
 }
 
 /// One action of a service.
