@@ -2,6 +2,7 @@
 
 mod auth;
 mod doors;
+mod go_micro;
 mod rates;
 mod routes;
 mod servers;
