@@ -169,7 +169,7 @@ impl Asked<'_> {
             let (codec, message) = request::of_rpc(self.request.headers(), query, &self.body)?;
             return Ok((Target { service, endpoint, codec, message }, false));
         }
-        let (fields, teller) = (self.passage.headers(self.request), Teller::new(self.request));
+        let (fields, teller) = (self.passage.headers(self.request.headers()), Teller::new(self.request));
         let message = request::of_http(self.request, &fields, query, &self.body, teller.forwarded());
         Ok((Target { service, endpoint, codec: Codec::Proto, message }, true))
     }
@@ -180,7 +180,7 @@ impl Asked<'_> {
         let rpc = RpcRequest {
             method: &target.endpoint,
             codec: target.codec,
-            metadata: self.passage.headers(self.request),
+            metadata: self.passage.headers(self.request.headers()),
             context: self.context,
             call_key: self.table.settings.call_keys.first().map(String::as_str),
             forwarded: Some(teller.forwarded()),
