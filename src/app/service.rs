@@ -43,7 +43,8 @@ impl Served {
                 names.join(", ")
             )));
         };
-        let paths: Vec<String> = known.actions.values().map(|action| action.path.clone()).collect();
+        let by_http = known.actions.values().filter(|action| action.rpc.is_none());
+        let paths: Vec<String> = by_http.map(|action| action.path.clone()).collect();
         Ok(Self::Handlers(service::echo_service(name, paths)))
     }
 
@@ -77,10 +78,11 @@ pub struct Listening {
 /// # Errors
 /// When the program does not come up or a listener cannot be used.
 pub async fn listen(process: &Process, ports: Ports, served: Served, workers: usize) -> Result<Listening, AppError> {
-    let id = process.identity(served.name(), &ports)?;
+    let named = process.config.node.service_name.clone();
+    let name = named.unwrap_or_else(|| process.config.registry.service_name(served.name()));
+    let id = process.identity(&name, &ports)?;
     let load = Load::default();
     let parts = process.service_parts(&id, &load, workers, Some(call_table(process)));
-    let name = served.name().to_owned();
     let mut methods = Service::new(&name);
     let rpc_parts = parts.clone();
     let (running, program, version) = match served {
@@ -134,7 +136,7 @@ fn call_table(process: &Process) -> CallTable {
                 };
                 (action.clone(), CalledAction { path: to.path.clone(), policy: to.policy.clone(), fallback })
             };
-            (name.clone(), service.actions.iter().map(called).collect())
+            (name.clone(), service.actions.iter().filter(|(_, to)| to.rpc.is_none()).map(called).collect())
         })
         .collect();
     CallTable {

@@ -67,6 +67,17 @@ pub(super) fn etcd_list(text: &str) -> Result<Arc<[String]>, String> {
         })
 }
 
+/// The same of any registry: also the file of a static one, which must look like a path.
+pub(super) fn registry_list(text: &str) -> Result<Arc<[String]>, String> {
+    if is_path(text) { Ok([text.to_owned()].into()) } else { etcd_list(text) }
+}
+
+/// Whether it can only be a file: it has an ending of YAML or JSON, or a `/` and no scheme.
+pub(super) fn is_path(text: &str) -> bool {
+    let ending = [".yml", ".yaml", ".json"].iter().any(|ending| text.ends_with(ending));
+    !text.contains("://") && (ending || text.contains('/'))
+}
+
 /// `host:port`, with or without `http://` or `https://`.
 pub(super) fn etcd(text: &str) -> Result<String, String> {
     let shown = redacted(text);
@@ -198,6 +209,10 @@ mod tests {
         assert_eq!(etcd_list("a:1|b:2").as_deref(), Ok(&["a:1".to_owned(), "b:2".to_owned()][..]));
         assert_eq!(etcd_list("a:1,b:2").map(|list| list.len()), Ok(2));
         assert!(etcd_list("|").is_err());
+        for file in ["nodes.yml", "./nodes", "/etc/goms/nodes.json"] {
+            assert_eq!(registry_list(file).as_deref(), Ok(&[file.to_owned()][..]));
+        }
+        assert!(registry_list("nodes").is_err() && registry_list("http://a:1/x").is_err());
     }
 
     #[test]

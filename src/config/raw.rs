@@ -17,7 +17,9 @@ use super::units::{parse_duration, parse_positive_duration};
 use super::values::{
     body_path, es_index, header_name, parameter_name, queue_name, retain, retain_bytes, share, short_name,
 };
+use crate::gateway::micro::{Handler, Micro};
 use crate::listener::Network;
+use crate::registry::Format;
 use crate::trace::{Message, Redact};
 
 /// What a file says.
@@ -42,6 +44,7 @@ pub(super) struct Raw {
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_protocol: Option<At<bool>>,
     pub(super) registry: RawRegistry,
+    pub(super) micro: Option<Micro>,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_verbosity: Option<i8>,
 }
@@ -113,9 +116,13 @@ pub(super) struct RawLimits {
 #[derive(Debug, Default)]
 pub(super) struct RawRegistry {
     pub(super) kind: Option<At<RegistryWord>>,
+    pub(super) address: Option<At<String>>,
+    pub(super) token: Option<At<String>>,
+    pub(super) ca_file: Option<At<String>>,
     pub(super) namespace: Option<String>,
     pub(super) ttl: Option<At<Duration>>,
     pub(super) interval: Option<At<Duration>>,
+    pub(super) format: Option<Format>,
     pub(super) grace: Option<Duration>,
     pub(super) wait: Option<Duration>,
 }
@@ -161,6 +168,7 @@ impl Decoder {
             "tls",
             "trustedProxies",
             "proxyProtocol",
+            "micro",
             "registry",
             "log",
         ];
@@ -207,6 +215,7 @@ impl Decoder {
         raw.trusted_proxies = self.each(table.get("trustedProxies"), Network::parse);
         let switch = word("word", &[("on", true), ("off", false), ("true", true), ("false", false)]);
         raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, switch));
+        raw.micro = table.get("micro").and_then(|field| self.micro(&field));
         raw.registry = table.get("registry").map(|field| self.registry(&field)).unwrap_or_default();
         if let Some(field) = table.get("log") {
             let log = self.table(&field, &["format", "level"]);
@@ -365,13 +374,31 @@ impl Decoder {
         }
     }
 
+    fn micro(&mut self, field: &Field<'_>) -> Option<Micro> {
+        let table = self.table(field, &["handler", "namespace"]);
+        let namespace = table.get("namespace").and_then(|field| self.read(&field, names::namespace));
+        let handler = table.get("handler").map(|field| self.read(&field, names::handler));
+        let namespace = namespace.unwrap_or_else(|| super::MICRO_NAMESPACE.to_owned());
+        Some(Micro::new(handler.unwrap_or(Some(Handler::default()))?, &namespace))
+    }
+
     fn registry(&mut self, field: &Field<'_>) -> RawRegistry {
-        let table = self.table(field, &["kind", "namespace", "ttl", "interval", "grace", "wait"]);
+        let keys = ["kind", "address", "token", "caFile", "namespace", "ttl", "interval", "format", "grace", "wait"];
+        let table = self.table(field, &keys);
+        let mut text = |key| {
+            let field = table.get(key)?;
+            self.some_text(&field).map(|value| At { value, place: field.place.clone() })
+        };
+        let (address, token, ca_file) = (text("address"), text("token"), text("caFile"));
         RawRegistry {
+            address,
+            token,
+            ca_file,
             kind: table.get("kind").and_then(|field| self.read_at(&field, registry_word)),
             namespace: table.get("namespace").and_then(|field| self.read(&field, names::namespace)),
             ttl: table.get("ttl").and_then(|field| self.read_at(&field, parse_positive_duration)),
             interval: table.get("interval").and_then(|field| self.read_at(&field, parse_positive_duration)),
+            format: table.get("format").and_then(|field| self.read(&field, names::registry_format)),
             grace: table.get("grace").and_then(|field| self.read(&field, parse_duration)),
             wait: table.get("wait").and_then(|field| self.read(&field, parse_duration)),
         }

@@ -23,13 +23,13 @@ use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
-use super::{AnswerForm, body, cluster, cors, limit, pattern};
+use super::{AnswerForm, body, cluster, cors, limit, micro, pattern, rpc};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::listener::Incoming;
 use crate::metrics::LoadGuard;
 use crate::registry::CatalogWatch;
-use crate::trace::{Origin, Recorder, TraceContext};
+use crate::trace::{Origin, Recorder, TraceBody, TraceContext};
 use crate::upstream::{Broken, CallError, Upstream, UpstreamRequest};
 
 /// What a worker thread has at hand.
@@ -163,15 +163,34 @@ async fn steps<'t>(
         None => Passage::free(request),
     };
 
+    let mut named = None;
     let call = match &route.then {
-        Outcome::Call(call) => call,
+        Outcome::Call(call) => &**call,
+        Outcome::Micro(micro) => match micro.proxied(&path) {
+            Some(service) => {
+                named = Some(service);
+                &micro.call
+            }
+            None => {
+                let body = body::whole(request, payload, limits, passage.body_bytes()).await?;
+                let asked = micro::Asked { worker, table, request, path: &path, passage: &passage, context, body };
+                journal.started(asked.shown());
+                return Ok(asked.answer(micro).await);
+            }
+        },
         Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, &passage.query),
         Outcome::Respond(respond) => return Ok(answer::fixed(respond)),
     };
 
     // with what
-    let prepared = body::prepare(request, payload, call.encode, limits, passage.body_bytes()).await?;
-    journal.started(prepared.shown);
+    let mut prepared = body::prepare(request, payload, call.encode, limits, passage.body_bytes()).await?;
+    journal.started(std::mem::replace(&mut prepared.shown, TraceBody::None));
+    if let Some(method) = &call.rpc {
+        let tries = inside.as_ref().map(|inside| &inside.tries);
+        let teller = Teller::new(request);
+        let asked = rpc::json::Asked { worker, table, request, passage: &passage, context, teller, tries };
+        return asked.answer(route.group(&call.services), method, call, prepared).await;
+    }
 
     // the call
     let teller = Teller::new(request);
@@ -193,7 +212,8 @@ async fn steps<'t>(
         Some(Fallback::Service(service)) => Some(service.as_str()),
         _ => None,
     };
-    let upstream = match worker.upstream.call(route.group(&call.services), fallback, sent, &call.policy).await {
+    let group = named.as_deref().unwrap_or_else(|| route.group(&call.services));
+    let upstream = match worker.upstream.call(group, fallback, sent, &call.policy).await {
         Ok(upstream) => upstream,
         Err(error) => match &call.fallback {
             Some(Fallback::Respond(respond)) if error.was_not_sent() => return Ok(answer::fixed(respond)),
@@ -220,6 +240,10 @@ fn deliver(answer: Answer, journal: Journal, in_flight: LoadGuard) -> HttpRespon
         Body::Passing(body) => {
             let size = body.length().map_or(BodySize::Stream, BodySize::Sized);
             let passing = Passing { body: *body, size, _journal: journal, _in_flight: in_flight };
+            answer.head.set_body(BoxBody::new(passing))
+        }
+        Body::Messages(body) => {
+            let passing = Passing { body, size: BodySize::Stream, _journal: journal, _in_flight: in_flight };
             answer.head.set_body(BoxBody::new(passing))
         }
         Body::Encoded(body) => {

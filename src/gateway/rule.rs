@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+use super::micro::Micro;
 use super::{AnswerForm, Encode, HostPattern, PathPattern, Settings, Template, Terms};
 use crate::registry::Origin;
 use crate::upstream::Policy;
@@ -54,6 +55,8 @@ pub enum Outcome {
     Redirect(Redirect),
     /// It is answered here.
     Respond(Respond),
+    /// The path names a service and its method, as with Go Micro's gateway.
+    Micro(Box<Micro>),
 }
 
 /// A call of a service.
@@ -65,6 +68,8 @@ pub struct Call {
     pub origins: Vec<Origin>,
     /// The path that is called; `None`: the one that the client named.
     pub rewrite: Option<Template>,
+    /// The method that is called by RPC with the body as its message; `None`: the service gets the request over HTTP.
+    pub rpc: Option<String>,
     /// Deadline and retries.
     pub policy: Policy,
     /// Instead of a call that reached nobody.
@@ -178,6 +183,7 @@ impl Settings {
     pub fn rules(&self) -> Vec<Rule> {
         let mut rules: Vec<Rule> = self.services.iter().flat_map(|(service, known)| known.rules(service)).collect();
         rules.extend(self.routes.iter().cloned());
+        rules.extend(self.micro.as_ref().and_then(|micro| micro.rule(&self.page)));
         rules.sort_by(|one, other| one.when.precedence(&other.when));
         rules
     }
@@ -192,6 +198,7 @@ impl super::Service {
                 services: vec![Share::new(service, None, 1)],
                 origins: Vec::new(),
                 rewrite: Some(Template::fixed(&action.path)),
+                rpc: action.rpc.clone(),
                 policy: action.policy.clone(),
                 fallback: action.fallback.clone(),
                 mirror: action.mirror.clone(),

@@ -1,22 +1,27 @@
 //! WHO IS WHERE: the nodes of the cluster, and how a node makes itself known.
 //!
-//! May import: `shutdown`, `backoff`, `metrics`.
+//! May import: `shutdown`, `backoff`, `metrics`, `causes`.
 //!
 //! A backend publishes a [`Catalog`] on a watch channel: a slow reader sees the newest state, never a lost change, and
-//! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local` and `etcd` are
-//! its backends; `key` is the codec of the originals' keys.
+//! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local`, `etcd`, `consul`, `mdns`
+//! and `static_file` are its backends; `key` is the codec of the originals' keys, `go_micro` that of Go Micro's records.
 
 mod catalog;
+mod consul;
 mod etcd;
+pub mod go_micro;
 mod key;
 mod local;
 mod malformed;
+mod mdns;
 pub mod memory;
 mod node;
+mod static_file;
 
 pub use catalog::{Catalog, Publisher};
+pub use consul::ConsulSettings;
 pub use key::KeyError;
-pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState, Origin};
+pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState, Origin, RpcProtocol};
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -111,6 +116,38 @@ pub struct Settings {
     pub register_interval: Duration,
     /// How long nodes that are missing after the registry was away stay callable as `stale` (`--registry-grace`).
     pub grace: Duration,
+    /// In which form nodes of this process stand in etcd (`--registry-format`); both are read.
+    pub format: Format,
+}
+
+/// The form in which a node is written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// As the originals do, with metadata beside it.
+    #[default]
+    Goms,
+    /// As nodes of Go Micro do, which so find it.
+    GoMicro,
+}
+
+impl Settings {
+    /// What a node is called where it is written down.
+    #[must_use]
+    pub fn node_name(&self, id: &NodeId) -> String {
+        match (self.format, &self.backend) {
+            (Format::GoMicro, Backend::Etcd(_)) => go_micro::node_id(id),
+            _ => id.key(&self.namespace),
+        }
+    }
+
+    /// The name under which a service is written down.
+    #[must_use]
+    pub fn service_name(&self, service: &str) -> String {
+        match (self.format, &self.backend) {
+            (Format::GoMicro, Backend::Etcd(_)) => go_micro::full_name(service),
+            _ => service.to_owned(),
+        }
+    }
 }
 
 /// A backend and what it alone needs.
@@ -125,6 +162,42 @@ pub enum Backend {
     },
     /// etcd v3.
     Etcd(EtcdSettings),
+    /// A Consul agent.
+    Consul(ConsulSettings),
+    /// Multicast DNS, for one network.
+    Mdns,
+    /// A file that someone else writes.
+    Static {
+        /// YAML or JSON.
+        file: PathBuf,
+    },
+}
+
+impl Backend {
+    /// The word that `--registry` takes for it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Local { .. } => "local",
+            Self::Etcd(_) => "etcd",
+            Self::Consul(_) => "consul",
+            Self::Mdns => "mdns",
+            Self::Static { .. } => "static",
+        }
+    }
+
+    /// Where it is, for messages.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match self {
+            Self::Memory | Self::Mdns => String::new(),
+            Self::Local { dir } => dir.display().to_string(),
+            Self::Etcd(etcd) => etcd.endpoints.join(","),
+            Self::Consul(consul) => consul.address.clone(),
+            Self::Static { file } => file.display().to_string(),
+        }
+    }
 }
 
 /// How to reach etcd.
@@ -153,6 +226,9 @@ pub fn open(settings: &Settings, shutdown: &Shutdown, metrics: &Metrics) -> Resu
         Backend::Memory => memory::Memory::new(),
         Backend::Local { dir } => local::Local::open(dir, &settings.namespace, shutdown, metrics)?,
         Backend::Etcd(etcd) => etcd::Etcd::open(settings, etcd, shutdown, metrics)?,
+        Backend::Consul(consul) => consul::Consul::open(settings, consul, shutdown, metrics)?,
+        Backend::Mdns => mdns::Mdns::open(settings, shutdown, metrics)?,
+        Backend::Static { file } => static_file::StaticFile::open(file, shutdown)?,
     })
 }
 

@@ -282,7 +282,10 @@ fn public(error: &RpcError) -> Status {
         RpcError::Unreachable { node, .. } => {
             Status { message: format!("no node of service `{}` can be reached by rpc", node.id.service), ..status }
         }
-        RpcError::Broken { node, .. } | RpcError::NotRpc { node, .. } | RpcError::Deadline { node, .. } => {
+        RpcError::Broken { node, .. }
+        | RpcError::Mucp { node, .. }
+        | RpcError::NotRpc { node, .. }
+        | RpcError::Deadline { node, .. } => {
             Status { message: format!("service `{}` gave no proper answer", node.id.service), ..status }
         }
     }

@@ -84,7 +84,7 @@ pub(super) enum Found<'a> {
 }
 
 impl Methods {
-    fn add(&mut self, name: &str, method: Method) {
+    pub(super) fn add(&mut self, name: &str, method: Method) {
         match MethodName::parse(name) {
             Ok(parsed) => {
                 if parsed.package.is_empty() {

@@ -1,6 +1,7 @@
 //! Methods by RPC: the builder's side (`method`), what carries a call (`server`), those with streams (`stream`), and the RPC port of a service.
 
 mod method;
+pub(super) mod mucp;
 mod server;
 mod stream;
 

@@ -106,6 +106,43 @@ fn flags_go_over_the_file() {
 }
 
 #[test]
+fn consul_and_a_static_file_are_named_by_kind_and_address() {
+    let consul = |text: &str, args: &[&str]| match load(text, args).expect("good").registry.backend {
+        Backend::Consul(consul) => {
+            (consul.address, consul.token, consul.ca_file.map(|file| file.display().to_string()))
+        }
+        other => panic!("{other:?}"),
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(consul("registry: {kind: consul}", &[]), ("127.0.0.1:8500".into(), None, None));
+    let all = "registry: {kind: consul, address: 'https://c:8501', token: secret, caFile: ca.pem}";
+    assert_eq!(consul(all, &[]), ("https://c:8501".into(), some("secret"), some("ca.pem")));
+    assert_eq!(consul(all, &["--registry-address=d:1"]).0, "d:1");
+    assert_eq!(consul("etcdAddr: 'a:1'", &["--registry=consul"]).0, "127.0.0.1:8500");
+    let printed = load(all, &[]).expect("good").to_yaml().expect("YAML");
+    assert!(printed.contains("token: redacted") && !printed.contains("secret"), "{printed}");
+    let file = |text: &str, args: &[&str]| match load(text, args).expect("good").registry.backend {
+        Backend::Static { file } => file.display().to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(file("registry: {kind: static, address: nodes}", &[]), "nodes");
+    assert_eq!(file("", &["--registry=static", "--registry-address=/etc/goms/nodes.json"]), "/etc/goms/nodes.json");
+    for (text, args, wanted) in [
+        ("registry: {kind: static}", &[][..], "config.yml:1: registry.kind: the registry `static` needs a file"),
+        ("", &["--registry=static"], "--registry: the registry `static` needs a file"),
+        ("registry: {address: 'a:1'}", &[], "registry.address: is for `kind: consul` and `kind: static`"),
+        ("registry: {kind: consul, address: 'a'}", &[], "write for example `127.0.0.1:8500`"),
+        ("registry: {kind: consul, token: 'a b'}", &[], "registry.token: must be printable ASCII"),
+        ("", &["--registry-address=nodes.yml"], "--registry-address: is a file, which only `--registry static` reads"),
+        ("", &["--registry=consul", "--registry-address=a:1,b:2"], "--registry-address: must be one address"),
+    ] {
+        let said = load(text, args).expect_err(wanted).to_string();
+        assert!(said.contains(wanted), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn spans_are_taken_where_the_flags_say_or_the_file() {
     let spans = |text: &str, args: &[&str]| {
         let cli = cli::parse(["goms", "trace-consumer"].iter().chain(args).map(Into::into)).expect("good flags");

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use goms::registry::{Backend, NodeState, Registry, RegistryError, memory};
+use goms::registry::{Backend, HostPort, Node, NodeId, NodeMeta, NodeState, Registry, RegistryError, memory};
 
 use super::{ELSEWHERE, expected};
-use super::{TempDir, etcd_settings, id_at, node, ready, settings, simple, told, wait_for, wait_told};
+use super::{TempDir, consul_settings, etcd_settings, id_at, node, ready, settings, simple, told, wait_for, wait_told};
 use crate::support::servers::{self, unique};
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -23,6 +23,7 @@ async fn suite(open: Open<'_>) {
     unknown_ids_are_errors(open).await;
     slow_readers_see_the_newest(open).await;
     names_that_break_keys_are_refused(open).await;
+    all_that_nodes_say_is_kept(open).await;
 }
 
 async fn clean(registry: &Arc<dyn Registry>, nodes: &[&goms::registry::Node]) {
@@ -158,14 +159,57 @@ async fn names_that_break_keys_are_refused(open: Open<'_>) {
     }
 }
 
-#[tokio::test]
-async fn memory_conforms() {
-    suite_of_one_process().await;
+/// Every kind of address, a name that is no ASCII, and more metadata than fits into a line.
+async fn all_that_nodes_say_is_kept(open: Open<'_>) {
+    let (one, two) = (open(), open());
+    let meta = NodeMeta {
+        version: "1.0.0-rc.1+\u{e9} \"quoted\" \\ = ; ,".into(),
+        weight: 1000,
+        zone: "rack/7".into(),
+        started_ms: 1_700_000_000_123,
+        admin: Some(([127, 0, 0, 1], 8280).into()),
+        draining: false,
+        protocols: vec!["http".into(), "grpc".into()],
+        endpoints: (0..200).map(|number| format!("/an/endpoint/of/the/service/{number}")).collect(),
+        takes_events: true,
+        rpc_services: vec!["greeter.Say".to_owned()],
+        ..NodeMeta::default()
+    };
+    let at = |service: &str, ip: &str, rpc: Option<u16>, http: Option<u16>| {
+        let address = |port| HostPort { ip: ip.parse().expect("an IP"), port };
+        Node::new(NodeId { service: service.into(), rpc: address(rpc), http: address(http) }, meta.clone())
+    };
+    let nodes = [
+        at("\u{7528}\u{6237}", "2001:db8::7", Some(9180), Some(9080)),
+        at("go-micro.api", "192.0.2.9", None, Some(9080)),
+        at("traceConsumer", "192.0.2.9", None, None),
+    ];
+    for node in &nodes {
+        one.register(node.clone()).await.expect("registered");
+    }
+    let catalog = wait_for(&mut two.catalog(), LIMIT, "all", |catalog| catalog.all().count() == nodes.len()).await;
+    for node in &nodes {
+        assert_eq!(catalog.find(&node.id).map(|found| &**found), Some(node));
+    }
+    clean(&one, &nodes.each_ref()).await;
+    wait_told(&mut two.catalog(), LIMIT, &[]).await;
 }
 
-/// Handles of the memory registry are clones of one; a fresh reader sees the order of joining, not of keys.
-async fn suite_of_one_process() {
-    let shared = memory::Memory::new();
+#[tokio::test]
+async fn memory_conforms() {
+    suite_of_one_process(memory::Memory::new()).await;
+}
+
+#[tokio::test]
+async fn static_conforms() {
+    let dir = TempDir::new();
+    let file = dir.path().join("nodes.yml");
+    std::fs::write(&file, "services: {}").expect("a file");
+    suite_of_one_process(simple(&settings(Backend::Static { file }, "goms"))).await;
+}
+
+/// Handles are clones of one; a fresh reader sees the order of joining, not of keys.
+async fn suite_of_one_process(shared: Arc<dyn Registry>) {
     let open = move || -> Arc<dyn Registry> { shared.clone() };
     starts_known_and_empty(&open).await;
     drains_both_ways_from_everywhere(&open).await;
@@ -174,6 +218,7 @@ async fn suite_of_one_process() {
     unknown_ids_are_errors(&open).await;
     slow_readers_see_the_newest(&open).await;
     names_that_break_keys_are_refused(&open).await;
+    all_that_nodes_say_is_kept(&open).await;
 }
 
 #[tokio::test]
@@ -187,5 +232,27 @@ async fn local_conforms() {
 async fn etcd_conforms() {
     let Some(address) = servers::etcd() else { return };
     let settings = etcd_settings(&address, &unique("conform"));
+    suite(&|| simple(&settings)).await;
+}
+
+/// Records of Go Micro have no namespace: an etcd of its own.
+#[tokio::test]
+async fn etcd_in_the_form_of_go_micro_conforms() {
+    let Some(etcd) = crate::support::etcd::Etcd::start() else { return };
+    let settings = etcd_settings(&etcd.address(), "goms");
+    let settings = goms::registry::Settings { format: goms::registry::Format::GoMicro, ..settings };
+    suite(&|| simple(&settings)).await;
+}
+
+#[tokio::test]
+async fn consul_conforms() {
+    let Some(address) = servers::consul() else { return };
+    let settings = consul_settings(&address, &unique("conform"));
+    suite(&|| simple(&settings)).await;
+}
+
+#[tokio::test]
+async fn mdns_conforms() {
+    let settings = settings(Backend::Mdns, &unique("conform"));
     suite(&|| simple(&settings)).await;
 }

@@ -1,9 +1,12 @@
 //! Who is where: every backend against one suite, then what each alone must survive.
 
 mod conformance;
+mod consul;
 mod etcd;
 mod etcd_faults;
 mod local;
+mod mdns;
+mod static_file;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -13,7 +16,8 @@ use std::time::Duration;
 
 use goms::metrics::Metrics;
 use goms::registry::{
-    Backend, Catalog, CatalogWatch, EtcdSettings, HostPort, Node, NodeId, NodeMeta, NodeState, Registry, Settings, open,
+    Backend, Catalog, CatalogWatch, ConsulSettings, EtcdSettings, HostPort, Node, NodeId, NodeMeta, NodeState,
+    Registry, Settings, open,
 };
 use goms::shutdown::Shutdown;
 
@@ -68,12 +72,18 @@ fn settings(backend: Backend, namespace: &str) -> Settings {
         register_ttl: Duration::from_secs(3),
         register_interval: Duration::from_secs(1),
         grace: Duration::from_secs(3),
+        format: goms::registry::Format::default(),
     }
 }
 
 fn etcd_settings(address: &str, namespace: &str) -> Settings {
     let etcd = EtcdSettings { endpoints: vec![address.to_owned()], ..EtcdSettings::default() };
     settings(Backend::Etcd(etcd), namespace)
+}
+
+fn consul_settings(address: &str, namespace: &str) -> Settings {
+    let consul = ConsulSettings { address: address.to_owned(), ..ConsulSettings::default() };
+    settings(Backend::Consul(consul), namespace)
 }
 
 /// A handle as a process would open it.
