@@ -2,6 +2,7 @@
 
 mod auth;
 mod doors;
+mod go_micro;
 mod rates;
 mod routes;
 mod servers;
@@ -100,7 +101,7 @@ upstreams:
   usr: { selector: round-robbin, encode: [json] }
 traces: { message: batched, sample: 2, spoolBytes: 10 apples }
 limits: 5
-registry: { kind: consul, ttl: 3s, interval: 3s, namespace: a_b }
+registry: { kind: konsul, ttl: 3s, interval: 3s, namespace: a_b }
 log: { level: informational }
 ";
     let wanted = "config.yml:1: unknown key `callServicekeys`; did you mean `callServiceKey`?
