@@ -1,6 +1,7 @@
 //! Calls through a gateway's RPC port.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use super::raw::{Raw, ended, framed, rest};
 use super::{Request, Response, node, start};
 use crate::gateway::trace_settings;
 use crate::service::{RUNTIME, listener, next, parts};
+use crate::support::tls::{Identity, TlsFront};
 use crate::support::wait_for;
 
 /// A gateway's RPC port before the nodes of `publisher`.
@@ -299,4 +301,71 @@ async fn what_breaks_off_is_told_on_the_other_side() {
     assert_eq!(last, Some(12));
     wait_for("the calls to end", || front.events.len() >= 8).await;
     front.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_holds_the_node_back() {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    async fn endless(_: Context, _: u64) -> Result<impl Stream<Item = Result<String, ServiceError>>, ServiceError> {
+        Ok(stream::repeat_with(|| {
+            MADE.fetch_add(10_000, Ordering::Relaxed);
+            Ok("x".repeat(10_000))
+        }))
+    }
+    let (mut parts, mut events) = parts("greeter");
+    parts.call_keys = vec!["the key".to_owned()].into();
+    let greeter = start(Service::new("greeter").rpc_server_stream("Say.Endless", endless), parts);
+    let front = Front::open(vec![serving("greeter", &greeter, &["greeter.Say"])], "");
+    let raw = Raw::connect(front.running.address()).await;
+    let (response, mut sender) = raw.begin("/greeter.Say/Endless", &[]).await;
+    sender.send_data(framed("1"), true).expect("sent");
+    let mut body = response.await.expect("an answer").into_body();
+    // what is made stands still once every window and buffer on the way is full
+    let (mut before, mut still) = (0, 0);
+    while still < 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = MADE.load(Ordering::Relaxed);
+        still = if now == before && now > 65_535 { still + 1 } else { 0 };
+        before = now;
+        assert!(now < 4 << 20, "{now} bytes wait for one reader");
+    }
+    // and goes on when the reader does
+    let mut got = 0;
+    while got < 1 << 20 {
+        let part = body.data().await.expect("a part").expect("a part");
+        body.flow_control().release_capacity(part.len()).expect("a window");
+        got += part.len();
+    }
+    assert!(MADE.load(Ordering::Relaxed) > before);
+    drop((body, sender, raw));
+    assert_eq!(next(&mut events).await.status, None);
+    assert_eq!(next(&mut events).await.status, Some(499));
+    front.end().await;
+    assert!(greeter.stop(Duration::from_secs(2)).await);
+}
+
+#[tokio::test]
+async fn an_upstream_by_tls_is_called_by_tls_only() {
+    let (greeter, _events) = greeter();
+    let (identity, folder) = (Identity::new(), tempfile::tempdir().expect("a folder"));
+    let files = identity.files(folder.path());
+    let secure = TlsFront::asking(&identity, greeter.address()).await; // mutual
+    let tls = |more: &str| {
+        let ca = files.ca.display();
+        format!("services: {{ greeter: {{ a: /a }} }}\nupstreams: {{ greeter: {{ tls: {{ ca: {ca}{more} }} }} }}")
+    };
+    let own = format!(", cert: {}, key: {}", files.certificate.display(), files.key.display());
+    for (config, code) in [
+        (tls(&own), 0),
+        (tls(&format!("{own}, serverName: other.example")), 14),
+        (tls(""), 14), // shows no certificate of its own
+        (String::new(), 14),
+    ] {
+        let front = Front::open(vec![node("greeter", secure.address)], &config);
+        let raw = Raw::connect(front.running.address()).await;
+        let answer = raw.call("/greeter.Say/Hello", &[], framed(JOHN)).await;
+        assert_eq!(answer.code, Some(code), "{config}: {}", answer.message);
+        front.end().await;
+    }
+    assert!(greeter.stop(Duration::from_secs(2)).await);
 }
