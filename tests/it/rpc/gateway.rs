@@ -11,6 +11,7 @@ use goms::balance::Balancer;
 use goms::cli::Cli;
 use goms::config::Config;
 use goms::gateway::{self, Live};
+use goms::listener::Tls;
 use goms::metrics::{Load, Metrics};
 use goms::registry::Publisher;
 use goms::rpc::generated::GrpcService;
@@ -27,7 +28,7 @@ use super::raw::{Raw, ended, framed, rest};
 use super::{Request, Response, node, start};
 use crate::gateway::trace_settings;
 use crate::service::{RUNTIME, listener, next, parts};
-use crate::support::tls::{Identity, TlsFront};
+use crate::support::tls::{self, Identity, TlsFront};
 use crate::support::wait_for;
 
 /// A gateway's RPC port before the nodes of `publisher`.
@@ -68,7 +69,8 @@ impl Front {
         };
         let (_reporter, health) = tonic_health::server::health_reporter();
         let own = ("grpc.health.v1.Health", Arc::new(health) as Arc<dyn GrpcService>);
-        let running = gateway::serve_rpc(listener(), parts, own).expect("a gateway");
+        let tls = parts.live.settings().tls.filter(|tls| tls.rpc).map(|tls| Tls::open(tls, &metrics).expect("TLS"));
+        let running = gateway::serve_rpc(listener(), (parts, tls), own).expect("a gateway");
         Self { running, publisher, events, metrics, background }
     }
 
@@ -368,4 +370,34 @@ async fn an_upstream_by_tls_is_called_by_tls_only() {
         front.end().await;
     }
     assert!(greeter.stop(Duration::from_secs(2)).await);
+}
+
+#[tokio::test]
+async fn the_port_takes_tls_where_the_config_says_so() {
+    async fn shown(ctx: Context, _: Request) -> Result<(String, bool), ServiceError> {
+        let certificate = ctx.header("client-cert").is_some_and(|shown| shown.starts_with(':'));
+        Ok((ctx.header("x-forwarded-proto").unwrap_or_default().to_owned(), certificate))
+    }
+    let node_of = start(Service::new("greeter").rpc("Say.Shown", shown), parts("greeter").0);
+    let (identity, folder) = (Identity::new(), tempfile::tempdir().expect("a folder"));
+    let files = identity.files(folder.path());
+    let (cert, key, ca) = (files.certificate.display(), files.key.display(), files.ca.display());
+    let config = format!(
+        "tls: {{ certificates: [{{ cert: {cert}, key: {key} }}], clientCa: {ca}, clientAuth: optional, rpc: true }}"
+    );
+    let front = Front::open(vec![node("greeter", node_of.address())], &config);
+    for (own, shown) in [(Some(&identity), r#"["https",true]"#), (None, r#"["https",false]"#)] {
+        let client = tls::client(&identity.ca, &["h2"], own);
+        let socket = tls::connect(&client, front.running.address(), "127.0.0.1").await.expect("TLS");
+        let raw = Raw::on(socket).await;
+        let answer = raw.call("/greeter.Say/Shown", &[], framed(JOHN)).await;
+        assert_eq!((answer.code, answer.body), (Some(0), framed(shown)));
+    }
+    // plain HTTP/2 is not taken
+    let plain = tokio::net::TcpStream::connect(front.running.address()).await.expect("a connection");
+    let (mut sender, driver) = h2_v4::client::handshake(plain).await.expect("begun");
+    let ended = tokio::time::timeout(Duration::from_secs(5), driver).await.expect("an end in time");
+    assert!(ended.is_err() || sender.send_request(http_v1::Request::new(()), true).is_err());
+    front.end().await;
+    assert!(node_of.stop(Duration::from_secs(2)).await);
 }
