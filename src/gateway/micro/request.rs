@@ -139,7 +139,14 @@ mod tests {
     use super::*;
 
     fn asked(kind: &str, query: &str, body: &str) -> Result<(Codec, String), String> {
-        let request = Incoming::new(TestRequest::default().insert_header((CONTENT_TYPE, kind)).finish()).0;
+        let request = Incoming::new(
+            TestRequest::default()
+                .insert_header((CONTENT_TYPE, kind))
+                .finish()
+                .replace_payload(actix_http::Payload::None)
+                .0,
+            None,
+        );
         let sent = of_rpc(&request, query, &Bytes::copy_from_slice(body.as_bytes()));
         sent.map(|(codec, sent)| (codec, String::from_utf8_lossy(&sent).into_owned()))
             .map_err(|error| format!("{error:?}"))
@@ -159,8 +166,15 @@ mod tests {
     #[test]
     fn rpc_names_what_it_calls() {
         let ask = |kind: &str, body: &str| {
-            let request =
-                Incoming::new(TestRequest::default().uri("/rpc").insert_header((CONTENT_TYPE, kind)).finish()).0;
+            let request = Incoming::new(
+                TestRequest::default()
+                    .uri("/rpc")
+                    .insert_header((CONTENT_TYPE, kind))
+                    .finish()
+                    .replace_payload(actix_http::Payload::None)
+                    .0,
+                None,
+            );
             named(&request, "", &Bytes::copy_from_slice(body.as_bytes()))
                 .map(|named| [named.service, named.endpoint, String::from_utf8_lossy(&named.message).into_owned()])
         };
