@@ -232,7 +232,8 @@ pub(super) fn resolve(
             .collect();
         let tls = upstream.tls.clone().flatten();
         let health = upstream.balance.health.clone().map(|check| HealthCheck { tls, ..check });
-        (name, Service { balance: upstream.balance.resolve(selector, own_zone), health, actions })
+        let (policy, terms) = (none.policy(upstream), none.terms.resolve(decoder, &upstream.terms, defaults));
+        (name, Service { balance: upstream.balance.resolve(selector, own_zone), health, actions, policy, terms })
     };
     services.into_iter().map(&mut resolve_one).collect()
 }

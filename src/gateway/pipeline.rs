@@ -193,7 +193,7 @@ async fn steps<'t>(
         method: request.method().as_str(),
         path: if target.is_empty() { "/" } else { &target },
         query: &passage.query,
-        headers: passage.headers(request),
+        headers: passage.headers(request.headers()),
         content_type: prepared.content_type,
         body: prepared.body,
         context,

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::server::NamedService;
 
-use super::grpc::GrpcService;
 use super::stream::{self, Requests, Streaming};
+use crate::rpc::generated::GrpcService;
 use crate::rpc::method::ends_with;
 use crate::rpc::{Codec, MethodName};
 use crate::service::builder::{Handler, erase};

@@ -17,25 +17,12 @@ use crate::backoff::Backoff;
 use crate::balance::{Kind, Permit};
 use crate::causes;
 use crate::registry::{Node, RpcProtocol};
+use crate::rpc::timeout::End;
 use crate::rpc::wire::{Messages, ReadError};
 use crate::rpc::{Code, Status, frame};
 use crate::upstream::call::{BACKOFF_CAP, Try};
 use crate::upstream::mucp::MucpCall;
 use crate::upstream::{Policy, Upstream};
-
-/// When a call must be over.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct End {
-    pub at: Instant,
-    /// So long after its begin.
-    pub after: Duration,
-}
-
-impl End {
-    fn left(self) -> Duration {
-        self.at.saturating_duration_since(Instant::now())
-    }
-}
 
 /// A node that was picked.
 struct Picked {
@@ -65,7 +52,7 @@ impl Upstream {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
-        let end = end.map(|after| End { at: Instant::now() + after, after });
+        let end = end.map(End::in_time);
         let client = request.forwarded.map(|forwarded| forwarded.client);
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         let mut waits = Backoff::seeded(policy.backoff, BACKOFF_CAP);

@@ -218,7 +218,7 @@ fn node(service: &str, address: SocketAddr) -> Node {
     Node::new(NodeId { service: service.into(), rpc, http }, NodeMeta::default())
 }
 
-fn trace_settings() -> trace::Settings {
+pub(crate) fn trace_settings() -> trace::Settings {
     trace::Settings {
         sample: 1.0,
         slow: Duration::from_secs(1),
