@@ -2,6 +2,7 @@
 
 mod auth;
 mod doors;
+mod go_micro;
 mod rates;
 mod routes;
 mod servers;
@@ -99,7 +100,7 @@ upstreams:
   usr: { selector: round-robbin, encode: [json] }
 traces: { message: batched, sample: 2, spoolBytes: 10 apples }
 limits: 5
-registry: { kind: consul, ttl: 3s, interval: 3s, namespace: a_b }
+registry: { kind: konsul, ttl: 3s, interval: 3s, namespace: a_b }
 log: { level: informational }
 ";
     let wanted = "config.yml:1: unknown key `callServicekeys`; did you mean `callServiceKey`?
@@ -117,7 +118,7 @@ config.yml:12: traces.message: unknown word `batched`; did you mean `batch`?
 config.yml:12: traces.sample: must be a number from 0 (none) to 1 (all), got `2`
 config.yml:12: traces.spoolBytes: `10 apples` is no size; write bytes, or for example `64KiB` or `10MiB`
 config.yml:13: limits: must be a mapping (`key: value`), got a single value
-config.yml:14: registry.kind: registry `consul` is not in this version; use `local`, `etcd` or `memory`
+config.yml:14: registry.kind: unknown registry `konsul`; did you mean `consul`?
 config.yml:14: registry.namespace: namespace `a_b` must not contain `_`; use letters, digits, `-`
 config.yml:14: registry.interval: must be smaller than the ttl `3s`, or nodes vanish between renewals; got `3s`
 config.yml:15: log.level: unknown log level `informational`; did you mean `info`?";
