@@ -43,7 +43,8 @@ impl Served {
                 names.join(", ")
             )));
         };
-        let paths: Vec<String> = known.actions.values().map(|action| action.path.clone()).collect();
+        let by_http = known.actions.values().filter(|action| action.rpc.is_none());
+        let paths: Vec<String> = by_http.map(|action| action.path.clone()).collect();
         Ok(Self::Handlers(service::echo_service(name, paths)))
     }
 
@@ -135,7 +136,7 @@ fn call_table(process: &Process) -> CallTable {
                 };
                 (action.clone(), CalledAction { path: to.path.clone(), policy: to.policy.clone(), fallback })
             };
-            (name.clone(), service.actions.iter().map(called).collect())
+            (name.clone(), service.actions.iter().filter(|(_, to)| to.rpc.is_none()).map(called).collect())
         })
         .collect();
     CallTable {

@@ -148,6 +148,8 @@ pub struct Service {
 pub struct Action {
     /// The path that is called; begins with `/`.
     pub path: String,
+    /// The method that is called by RPC in place of the path: `Say.Hello`.
+    pub rpc: Option<String>,
     /// The methods it takes; empty: every method (others get 405).
     pub methods: Vec<String>,
     /// Deadline and retries.

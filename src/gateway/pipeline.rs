@@ -23,13 +23,13 @@ use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
-use super::{AnswerForm, body, cluster, cors, limit, micro, pattern};
+use super::{AnswerForm, body, cluster, cors, limit, micro, pattern, rpc};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::listener::Incoming;
 use crate::metrics::LoadGuard;
 use crate::registry::CatalogWatch;
-use crate::trace::{Origin, Recorder, TraceContext};
+use crate::trace::{Origin, Recorder, TraceBody, TraceContext};
 use crate::upstream::{Broken, CallError, Upstream, UpstreamRequest};
 
 /// What a worker thread has at hand.
@@ -183,8 +183,14 @@ async fn steps<'t>(
     };
 
     // with what
-    let prepared = body::prepare(request, payload, call.encode, limits, passage.body_bytes()).await?;
-    journal.started(prepared.shown);
+    let mut prepared = body::prepare(request, payload, call.encode, limits, passage.body_bytes()).await?;
+    journal.started(std::mem::replace(&mut prepared.shown, TraceBody::None));
+    if let Some(method) = &call.rpc {
+        let tries = inside.as_ref().map(|inside| &inside.tries);
+        let teller = Teller::new(request);
+        let asked = rpc::json::Asked { worker, table, request, passage: &passage, context, teller, tries };
+        return asked.answer(route.group(&call.services), method, call, prepared).await;
+    }
 
     // the call
     let teller = Teller::new(request);
@@ -234,6 +240,10 @@ fn deliver(answer: Answer, journal: Journal, in_flight: LoadGuard) -> HttpRespon
         Body::Passing(body) => {
             let size = body.length().map_or(BodySize::Stream, BodySize::Sized);
             let passing = Passing { body: *body, size, _journal: journal, _in_flight: in_flight };
+            answer.head.set_body(BoxBody::new(passing))
+        }
+        Body::Messages(body) => {
+            let passing = Passing { body, size: BodySize::Stream, _journal: journal, _in_flight: in_flight };
             answer.head.set_body(BoxBody::new(passing))
         }
         Body::Encoded(body) => {

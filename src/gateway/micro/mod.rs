@@ -80,6 +80,7 @@ impl Micro {
             services: Vec::new(), // the path names it
             origins: Vec::new(),
             rewrite: None,
+            rpc: None,
             policy: Policy::default(),
             fallback: None,
             mirror: None,

@@ -192,7 +192,10 @@ impl Upstream {
         let mut messages = Messages::new(body, limit);
         let message = messages.next().await.map_err(broken)?;
         if message.is_some() && messages.next().await.map_err(broken)?.is_some() {
-            let status = Status::new(Code::Unimplemented, "the method answers with a stream of messages, not with one");
+            let status = Status::new(
+                Code::Unimplemented,
+                "the method answers with a stream; ask for it with `Accept: application/x-ndjson` or `text/event-stream`",
+            );
             return Err(RpcError::Status { node: node.clone(), status });
         }
         let trailers = messages.trailers().await.map_err(|error| broken(error.into()))?.unwrap_or_default();

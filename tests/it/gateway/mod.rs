@@ -20,6 +20,7 @@ mod headers;
 mod health;
 mod http2;
 mod limits;
+mod methods;
 mod mirror;
 mod origins;
 mod pickers;
@@ -198,6 +199,7 @@ async fn taking(answer: impl Into<Vec<u8>>) -> (SocketAddr, Taken) {
 fn action(path: &str) -> Action {
     Action {
         path: path.into(),
+        rpc: None,
         methods: Vec::new(),
         policy: Policy { timeout: Duration::from_secs(5), backoff: Duration::from_millis(2), ..Policy::default() },
         fallback: None,
