@@ -3,6 +3,7 @@
 mod api;
 mod calls;
 mod registry;
+mod streams;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
