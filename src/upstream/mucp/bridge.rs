@@ -121,13 +121,15 @@ async fn carry(
             post(&mut to, &line, "", &message).await?;
         }
         is_ended.set(true);
+        if !is_stream {
+            return Ok::<(), BridgeError>(());
+        }
         let mut wait = FIRST_END;
-        while is_stream {
+        loop {
             post(&mut to, &line, "micro-error: EOS\r\n", b"").await?;
             sleep(wait).await;
             wait = (wait * 2).min(MOST_END);
         }
-        Ok::<(), BridgeError>(())
     };
     let mut answers = Answers { from, input: BytesMut::new(), is_ended: &is_ended };
     let down = Answering { respond, stream: None, codec };
