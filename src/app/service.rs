@@ -67,6 +67,8 @@ pub struct Listening {
     pub version: String,
     /// Its methods by RPC.
     pub endpoints: Vec<String>,
+    /// Those that are streams.
+    pub streams: Vec<String>,
     /// Its services by RPC.
     pub rpc_services: Vec<String>,
     /// The program behind it.
@@ -102,10 +104,11 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
         }
     };
     let (endpoints, rpc_services) = (methods.endpoints(), methods.rpc_services());
+    let streams = methods.streams();
     let rpc = Rpc::serve(ports.rpc, methods, rpc_parts).await?;
     log::info!("[{name}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     let node = RunningNode { id, rpc, server: Server::Http(running) };
-    Ok(Listening { node, load, version, endpoints, rpc_services, program })
+    Ok(Listening { node, load, version, endpoints, streams, rpc_services, program })
 }
 
 /// What `--app` asks for.

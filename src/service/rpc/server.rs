@@ -227,7 +227,7 @@ impl Worker {
         mut respond: SendResponse<Bytes>,
     ) {
         let Asked { context, codec, end, is_go_micro, observed, trace, .. } = asked;
-        let replies = AssertUnwindSafe(method.call(context, messages))
+        let replies = AssertUnwindSafe(method.call(context, codec, messages))
             .catch_unwind()
             .map(|reply| reply.unwrap_or_else(|panic| Err(panicked(&*panic, &trace))));
         let (mut replies, mut batch) = (Box::pin(replies), Batch::default());

@@ -11,7 +11,7 @@ use h2_v4::Reason;
 use super::error::RpcError;
 use super::head::RpcHead;
 use super::open::{Opened, begun, over};
-use super::pool::{ConnectError, Place};
+use super::pool::{ConnectError, Place, bridged};
 use super::{RpcAnswer, RpcRequest, protocol_of};
 use crate::backoff::Backoff;
 use crate::balance::{Kind, Permit};
@@ -120,16 +120,16 @@ impl Upstream {
     ) -> Result<Opened, RpcError> {
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         loop {
-            let Picked { permit, node, place } =
-                match self.pick_rpc(service, (client, policy.tls.as_deref()), &mut tried).await {
-                    Ok(picked) => picked,
-                    Err(error) => return Err(before.unwrap_or(error)),
-                };
-            if protocol_of(&node) == RpcProtocol::Mucp {
-                let what = "its nodes speak mucp, over which this version calls methods with one message each way only";
-                return Err(RpcError::Status { node, status: Status::new(Code::Unimplemented, what) });
-            }
-            let (lease, mut sender) = match self.rpc_pool.lease(&place, policy.connect_timeout).await {
+            let tls = policy.tls.as_deref();
+            let Picked { permit, node, place } = match self.pick_rpc(service, (client, tls), &mut tried).await {
+                Ok(picked) => picked,
+                Err(error) => return Err(before.unwrap_or(error)),
+            };
+            let leased = match protocol_of(&node) {
+                RpcProtocol::Grpc => self.rpc_pool.lease(&place, policy.connect_timeout).await,
+                RpcProtocol::Mucp => bridged(&place, &node, policy.connect_timeout).await,
+            };
+            let (lease, mut sender) = match leased {
                 Ok(leased) => leased,
                 Err(source) => {
                     permit.refused();

@@ -193,7 +193,8 @@ impl RpcReceiver {
         }
         let trailers = messages.trailers().await.map_err(|error| broken(&self.node, error.into()))?;
         self.trailers = trailers.unwrap_or_default();
-        over(&self.trailers, &self.node).map(|()| None)
+        // trailers alone may stand in the head
+        over(if self.trailers.is_empty() { &self.metadata } else { &self.trailers }, &self.node).map(|()| None)
     }
 }
 

@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use crate::registry::Node;
 use crate::upstream::ClientTls;
 use crate::upstream::http1::Secure;
+use crate::upstream::mucp::bridge;
 
 /// How much of a stream a node may send before it was read, and of all streams of a connection together.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -231,11 +232,50 @@ impl Pool {
 
 async fn open(place: &Place) -> Result<Connection, ConnectError> {
     let address = place.address();
+    let tcp = reach(address).await?;
+    match place {
+        Place::Plain(_) => begin_http2(tcp, address, false).await,
+        Place::Secure(secure) => {
+            let connector = TlsConnector::from(secure.config.clone());
+            let tls = connector.connect(secure.name.clone(), tcp).await.map_err(ConnectError::Connect)?;
+            begin_http2(tls, address, true).await
+        }
+    }
+}
+
+async fn reach(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let tcp = TcpStream::connect(address).await.map_err(ConnectError::Connect)?;
     if let Err(error) = tcp.set_nodelay(true) {
         log::debug!("cannot turn off Nagle's algorithm: {error}");
     }
     notice_absence(&tcp);
+    Ok(tcp)
+}
+
+/// A call to a node of mucp, which gets a connection of its own, behind HTTP/2 in this process.
+///
+/// # Errors
+/// [`ConnectError`]: nothing was sent.
+pub(super) async fn bridged(
+    place: &Place,
+    node: &Arc<Node>,
+    timeout: Duration,
+) -> Result<(Lease, SendRequest<Bytes>), Arc<ConnectError>> {
+    let address = place.address();
+    let opened = async {
+        let tcp = reach(address).await?;
+        begin_http2(bridge::front(tcp, node.clone()), address, false).await
+    };
+    let opened = tokio::time::timeout(timeout, opened).await.unwrap_or(Err(ConnectError::Timeout(timeout)));
+    let connection = opened.map_err(Arc::new)?;
+    let sender = connection.sender.clone();
+    Ok((Lease::new(Rc::new(connection)), sender))
+}
+
+async fn begin_http2<T>(socket: T, address: SocketAddr, is_tls: bool) -> Result<Connection, ConnectError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let mut builder = Builder::new();
     builder
         .enable_push(false)
@@ -244,41 +284,23 @@ async fn open(place: &Place) -> Result<Connection, ConnectError> {
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(HEAD)
         .data_frame_budget(FRAME_BUDGET);
-    let sender = match place {
-        Place::Plain(_) => begin(&builder, tcp, address).await?,
-        Place::Secure(secure) => {
-            let connector = TlsConnector::from(secure.config.clone());
-            let tls = connector.connect(secure.name.clone(), tcp).await.map_err(ConnectError::Connect)?;
-            begin(&builder, tls, address).await?
-        }
-    };
+    let (sender, driver) = builder.handshake::<_, Bytes>(socket).await.map_err(ConnectError::Http2)?;
+    drive(driver, address);
     let authority = Authority::try_from(address.to_string());
     let authority = authority.map_err(|_| ConnectError::Connect(io::ErrorKind::InvalidInput.into()))?;
     Ok(Connection {
         sender,
         authority,
-        is_tls: matches!(place, Place::Secure(_)),
+        is_tls,
         streams: Cell::new(0),
         is_closed: Cell::new(false),
         used: Cell::new(Instant::now()),
     })
 }
 
-async fn begin<T>(builder: &Builder, socket: T, address: SocketAddr) -> Result<SendRequest<Bytes>, ConnectError>
-where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (sender, driver) = builder.handshake::<_, Bytes>(socket).await.map_err(ConnectError::Http2)?;
-    drive(driver, address);
-    Ok(sender)
-}
-
 /// Reads and writes a connection until its last call is over and nobody holds it any more.
 #[expect(clippy::disallowed_methods, reason = "it ends with its connection, which calls and the pool hold")]
-fn drive<T>(driver: h2_v4::client::Connection<T>, address: SocketAddr)
-where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
-{
+fn drive<T: AsyncRead + AsyncWrite + Unpin + 'static>(driver: h2_v4::client::Connection<T>, address: SocketAddr) {
     drop(tokio::task::spawn_local(async move {
         if let Err(error) = driver.await {
             log::debug!("an rpc connection ended to={address} error=\"{error}\"");
