@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{Cluster, Version};
 use crate::support::goms::Goms;
 use crate::support::http::{get, post, request};
+use crate::support::slow;
 
 const FORMAT: [&str; 2] = ["--registry-format", "go-micro"];
 const API: [&str; 2] = ["--handler", "api"];
@@ -105,6 +106,21 @@ fn handler_rpc_makes_json_of_a_request_for_nodes_of_every_kind() {
         let expected = json!({"id": id, "code": 418, "detail": "no coffee here", "status": "I'm a teapot"});
         assert_eq!((answer.status, answer.json()), (418, expected), "{service}");
     }
+}
+
+/// `micro api` knows 408, not 504.
+#[test]
+fn an_answer_that_does_not_come_in_time_is_408() {
+    if !slow() {
+        return;
+    }
+    let Some(cluster) = Cluster::start(&[Version::V5]) else { return };
+    let node = cluster.go(Version::V5, &["-name", "go.micro.srv.five"]);
+    let (_gateway, address) = cluster.gateway(&RPC, 1);
+    node.signal("STOP");
+    let answer = get(&address, "/five/say/hello?name=x").expect("an answer");
+    node.signal("CONT");
+    assert_eq!((answer.status, answer.json()["status"].as_str()), (408, Some("Request Timeout")), "{}", answer.text());
 }
 
 #[test]
