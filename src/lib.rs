@@ -35,6 +35,7 @@
 //! | [`registry`] | who is where: nodes find each other (`local`, `memory`, `etcd`) |
 //! | [`balance`] | which one: endpoints with live load, and the pickers |
 //! | [`upstream`] | call it: deadline, retry on the next node, headers |
+//! | [`rpc`] | what an RPC is: codes, frames, codecs, timeouts, the RPC port |
 //! | [`trace`] | what happened: context, event, recorder, spool, transports |
 //! | [`store`] | where it is kept: embedded (tantivy), Elasticsearch, another process's |
 //! | [`listener`] | the doorstep: sockets, PROXY header, TLS, HTTP/1.1 and 2 |
@@ -77,6 +78,7 @@ pub mod gateway;
 pub mod listener;
 pub mod metrics;
 pub mod registry;
+pub mod rpc;
 pub mod service;
 pub mod shutdown;
 pub mod store;

@@ -3,8 +3,7 @@
 //!
 //! May import: `upstream`.
 
-use actix_web::HttpRequest;
-use actix_web::dev::{Payload, ResponseHead};
+use actix_web::dev::{Payload, RequestHead, ResponseHead};
 use actix_web::http::header::{HeaderValue, UPGRADE};
 use actix_web::http::{ConnectionType, Method, Version};
 use futures_util::StreamExt;
@@ -12,21 +11,18 @@ use futures_util::StreamExt;
 use crate::upstream::{BodyStream, PROTOCOL};
 
 /// Whether an `Upgrade` field names it: the server below then takes all that follows for no body of a known length.
-fn is_named(request: &HttpRequest) -> bool {
+fn is_named(request: &RequestHead) -> bool {
     let names = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(PROTOCOL);
     request.headers().get_all(UPGRADE).any(names)
 }
 
 /// Whether it may be granted: HTTP/1.1 only, since HTTP/2 has another way (RFC 8441).
-pub(crate) fn is_asked(request: &HttpRequest) -> bool {
-    request.method() == Method::GET
-        && request.version() == Version::HTTP_11
-        && request.head().upgrade()
-        && is_named(request)
+pub(crate) fn is_asked(request: &RequestHead) -> bool {
+    request.method == Method::GET && request.version == Version::HTTP_11 && request.upgrade() && is_named(request)
 }
 
 /// Whether it must be refused: what announces a body besides, ends in two places for two readers.
-pub(crate) fn is_ambiguous(request: &HttpRequest, has_body: bool) -> bool {
+pub(crate) fn is_ambiguous(request: &RequestHead, has_body: bool) -> bool {
     has_body && is_named(request)
 }
 

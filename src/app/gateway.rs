@@ -8,6 +8,7 @@ use crate::balance::Balancer;
 use crate::config::shown_routes;
 use crate::gateway;
 use crate::listener::{Doors, Tls};
+use crate::service::Service;
 use crate::upstream::HealthChecks;
 
 /// The name under which gateways register.
@@ -60,7 +61,8 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     let shown = live.clone();
     process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());
     reload::follow(process, live, balancer, checks, tls)?;
-    let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
+    let parts = process.service_parts(&id, &crate::metrics::Load::default(), 1, None);
+    let rpc = Rpc::serve(ports.rpc, Service::new(SERVICE), parts).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     for line in told {
         log::info!("{line}");

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::gateway::access::redact_credentials;
 use crate::metrics::{Load, Metrics};
 use crate::registry::{self, Catalog, HostPort, Node, NodeId, NodeMeta, Registry, RegistryError};
+use crate::service::{self, CallTable};
 use crate::shutdown::Shutdown;
 use crate::trace::{self, Origin, Recorder};
 
@@ -114,6 +115,29 @@ impl Process {
         Ok(std::net::SocketAddr::new(ip, port))
     }
 
+    /// What the ports of a service node need.
+    pub fn service_parts(&self, id: &NodeId, load: &Load, workers: usize, calls: Option<CallTable>) -> service::Parts {
+        let limits = &self.config.gateway.limits;
+        service::Parts {
+            call_keys: self.config.call_keys.clone(),
+            recorder: self.recorder.clone(),
+            origin: self.origin(id),
+            metrics: self.metrics.clone(),
+            calls,
+            load: load.clone(),
+            workers,
+            access_log: self.config.node.access_log.unwrap_or(true),
+            // a body that a gateway passes is not too long for the service
+            limits: service::Limits {
+                body_bytes: limits.body_bytes,
+                header_timeout: limits.header_timeout,
+                body_timeout: limits.body_timeout,
+                idle_timeout: limits.idle_timeout,
+                connections: limits.connections,
+            },
+        }
+    }
+
     /// What a node of ours says of itself.
     pub fn meta(&self, admin: std::net::SocketAddr) -> NodeMeta {
         let node = &self.config.node;
@@ -177,7 +201,8 @@ impl Process {
         let drain = self.config.node.drain_timeout;
         log::info!("draining: waiting up to {drain:?} for running requests");
         let stopping = nodes.into_iter().map(|node| async move {
-            if !node.server.stop(drain).await {
+            let (http, rpc) = tokio::join!(node.server.stop(drain), node.rpc.stop(drain));
+            if !(http && rpc) {
                 log::warn!("[{}] node [{}] ended with requests unfinished", node.id.service, node.id);
             }
         });

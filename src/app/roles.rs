@@ -151,7 +151,9 @@ async fn listen(process: &Process, role: Role, ports: Ports, admin: SocketAddr) 
             (trace_consumer::listen(process, ports).await?, None, None)
         }
         Role::Service(served) => {
-            let Listening { node, load, version, program } = service::listen(process, ports, *served, workers).await?;
+            let listening = service::listen(process, ports, *served, workers).await?;
+            let Listening { node, load, version, endpoints, rpc_services, program } = listening;
+            meta.tell_methods(endpoints, rpc_services);
             if meta.version.is_empty() {
                 meta.version = version;
             }

@@ -1,40 +1,34 @@
-//! The RPC port: gRPC over h2c. At this stage it serves `grpc.health.v1`, for the whole node (`""`) and its service.
+//! The RPC port of a node: its methods, and `grpc.health.v1` for the whole node (`""`) and its service.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::AppError;
-use crate::shutdown::Shutdown;
+use crate::drain::Running;
+use crate::service::{Parts, Service, serve_rpc};
 
 /// A serving RPC port.
 pub struct Rpc {
     health: HealthReporter,
     service: String,
+    running: Running,
 }
 
 impl Rpc {
-    /// Serves on a bound listener until the shutdown begins; `NOT_SERVING` until [`Rpc::set_serving`].
+    /// Serves the methods of `service` on a bound listener until [`Rpc::stop`]; `NOT_SERVING` until [`Rpc::set_serving`].
     ///
     /// # Errors
     /// When the listener cannot be used.
-    pub async fn serve(listener: TcpListener, service: &str, shutdown: &Shutdown) -> Result<Self, AppError> {
+    pub async fn serve(listener: TcpListener, service: Service, parts: Parts) -> Result<Self, AppError> {
         let (health, server) = tonic_health::server::health_reporter();
-        let rpc = Self { health, service: service.to_owned() };
+        let name = service.name().to_owned();
+        let running = serve_rpc(listener, service.open_grpc(server), parts);
+        let running = running.map_err(|error| AppError::Part(Box::new(error)))?;
+        let rpc = Self { health, service: name, running };
         rpc.set_serving(false).await;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(AppError::Start)?;
-        let ended = shutdown.clone();
-        shutdown.spawn(async move {
-            let served = tonic::transport::Server::builder()
-                .add_service(server)
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move { ended.begun().await })
-                .await;
-            if let Err(error) = served {
-                log::error!("the rpc port ended: {error}");
-            }
-        });
         Ok(rpc)
     }
 
@@ -43,5 +37,10 @@ impl Rpc {
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         self.health.set_service_status("", status).await;
         self.health.set_service_status(&self.service, status).await;
+    }
+
+    /// Ends it as [`Running::stop`] does.
+    pub async fn stop(self, drain: Duration) -> bool {
+        self.running.stop(drain).await
     }
 }

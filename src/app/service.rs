@@ -11,7 +11,7 @@ use crate::balance::Balancer;
 use crate::config::Config;
 use crate::gateway::Fallback;
 use crate::metrics::Load;
-use crate::service::{self, CallTable, CalledAction, Parts, Program, ProgramSettings, ProgramUrl, Service};
+use crate::service::{self, CallTable, CalledAction, Program, ProgramSettings, ProgramUrl, Service};
 
 /// Bytes of another service's answer that a handler may ask for; as many as a request may have.
 const CALLED_ANSWER_BYTES: usize = 10 << 20;
@@ -64,19 +64,12 @@ pub struct Listening {
     pub load: Load,
     /// The version it tells.
     pub version: String,
+    /// Its methods by RPC.
+    pub endpoints: Vec<String>,
+    /// Its services by RPC.
+    pub rpc_services: Vec<String>,
     /// The program behind it.
     pub program: Option<Program>,
-}
-
-/// What one request may use: a body that a gateway passes is not too long for the service.
-fn limits(limits: &crate::gateway::Limits) -> service::Limits {
-    service::Limits {
-        body_bytes: limits.body_bytes,
-        header_timeout: limits.header_timeout,
-        body_timeout: limits.body_timeout,
-        idle_timeout: limits.idle_timeout,
-        connections: limits.connections,
-    }
 }
 
 /// Listens (and first starts the program, if there is one); the node is not registered yet.
@@ -86,21 +79,14 @@ fn limits(limits: &crate::gateway::Limits) -> service::Limits {
 pub async fn listen(process: &Process, ports: Ports, served: Served, workers: usize) -> Result<Listening, AppError> {
     let id = process.identity(served.name(), &ports)?;
     let load = Load::default();
-    let parts = Parts {
-        call_keys: process.config.call_keys.clone(),
-        recorder: process.recorder.clone(),
-        origin: process.origin(&id),
-        metrics: process.metrics.clone(),
-        calls: Some(call_table(process)),
-        load: load.clone(),
-        workers,
-        access_log: process.config.node.access_log.unwrap_or(true),
-        limits: limits(&process.config.gateway.limits),
-    };
+    let parts = process.service_parts(&id, &load, workers, Some(call_table(process)));
     let name = served.name().to_owned();
+    let mut methods = Service::new(&name);
+    let rpc_parts = parts.clone();
     let (running, program, version) = match served {
         Served::Handlers(service) => {
             let version = service.version_text().to_owned();
+            methods = service.clone();
             let running = service::serve(ports.http, service, parts).map_err(part)?;
             (running, None, version)
         }
@@ -113,9 +99,11 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
             (running, Some(program), String::new())
         }
     };
-    let rpc = Rpc::serve(ports.rpc, &name, &process.background).await?;
+    let (endpoints, rpc_services) = (methods.endpoints(), methods.rpc_services());
+    let rpc = Rpc::serve(ports.rpc, methods, rpc_parts).await?;
     log::info!("[{name}] Http Listen on port: {}", id.http.port.unwrap_or(0));
-    Ok(Listening { node: RunningNode { id, rpc, server: Server::Http(running) }, load, version, program })
+    let node = RunningNode { id, rpc, server: Server::Http(running) };
+    Ok(Listening { node, load, version, endpoints, rpc_services, program })
 }
 
 /// What `--app` asks for.

@@ -5,6 +5,7 @@ use super::ports::Ports;
 use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
 use crate::consumer;
+use crate::service::Service;
 use crate::store;
 
 /// The name under which trace consumers register, as the originals spell it.
@@ -25,6 +26,7 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<RunningNode, AppE
     for (protocol, url) in spans {
         log::info!("[{SERVICE}] takes spans protocol={protocol} url={url}");
     }
-    let rpc = Rpc::serve(ports.rpc, SERVICE, &process.background).await?;
+    let parts = process.service_parts(&id, &crate::metrics::Load::default(), 1, None);
+    let rpc = Rpc::serve(ports.rpc, Service::new(SERVICE), parts).await?;
     Ok(RunningNode { id, rpc, server: Server::Consumer(running) })
 }

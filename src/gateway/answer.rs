@@ -16,6 +16,7 @@ use super::compress::Encoded;
 use super::pattern::Found;
 use super::respond::Failure;
 use super::rule::{Redirect, Respond};
+use super::skim::{self, Members};
 use crate::upgrade;
 use crate::upstream::{AnswerBody, AnswerHead, UpstreamResponse, headers};
 
@@ -47,7 +48,8 @@ pub(super) enum Body {
 pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: bool) -> Result<Answer, Failure> {
     let status = StatusCode::from_u16(upstream.status).unwrap_or(StatusCode::BAD_GATEWAY); // never: it is 200 to 599
     let mut head = HttpResponse::new(status);
-    let listed: Vec<&[u8]> = upstream.headers().values("connection").collect();
+    let connection = upstream.headers().values("connection");
+    let listed: Vec<&[u8]> = connection.filter(|value| headers::lists_more(value)).collect();
     for field in upstream.headers().fields() {
         // what the client parsed as a field is one here too
         if headers::passes_up(field.name_bytes(), listed.iter().copied())
@@ -122,11 +124,22 @@ pub(super) fn fixed(respond: &Respond) -> Answer {
 }
 
 fn is_json(head: &AnswerHead) -> bool {
-    let is_plain = head.values("content-encoding").all(|coding| coding.eq_ignore_ascii_case(b"identity"));
-    let kind = head.values("content-type").next().unwrap_or_default();
-    let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    let mut kind = None;
+    for field in head.fields() {
+        match field.name_bytes() {
+            name if name.eq_ignore_ascii_case(b"content-type") => kind = kind.or(Some(field.value())),
+            name if name.eq_ignore_ascii_case(b"content-encoding")
+                && !field.value().eq_ignore_ascii_case(b"identity") =>
+            {
+                return false;
+            }
+            _ => {}
+        }
+    }
+    let kind = kind.unwrap_or_default();
+    let kind = kind.iter().position(|&byte| byte == b';').map_or(kind, |end| &kind[..end]).trim_ascii();
     let is_suffixed = kind.len() > 5 && kind[kind.len() - 5..].eq_ignore_ascii_case(b"+json");
-    is_plain && (kind.eq_ignore_ascii_case(b"application/json") || is_suffixed)
+    kind.eq_ignore_ascii_case(b"application/json") || is_suffixed
 }
 
 /// The object with `"status":true` (`false` beside an HTTP status of 400 and above) as its last member. `None`: it is no
@@ -151,14 +164,13 @@ fn with_status(body: &Bytes, status: StatusCode) -> Option<Bytes> {
     Some(spliced.freeze())
 }
 
-#[derive(Default)]
-struct Members {
-    count: usize,
-    has_status: bool,
-}
-
 /// Reads the whole text, so that a splice never hides that it was malformed.
 fn members(body: &[u8]) -> Option<Members> {
+    skim::members(body).or_else(|| slow_members(body))
+}
+
+/// The same of every JSON.
+pub(super) fn slow_members(body: &[u8]) -> Option<Members> {
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return None;
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use actix_web::HttpRequest;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use actix_web::http::Version;
@@ -13,6 +12,7 @@ use serde::de::IgnoredAny;
 
 use super::respond::Failure;
 use super::{Encode, Limits, form};
+use crate::listener::Incoming;
 use crate::trace::TraceBody;
 use crate::upgrade;
 use crate::upstream::{CallError, HttpError, RequestBody};
@@ -33,18 +33,18 @@ pub(super) struct Prepared {
 /// # Errors
 /// 400 malformed, 408 too slow, 413 too long, 415 of a type that cannot be read.
 pub(super) async fn prepare(
-    request: &HttpRequest,
+    request: &Incoming,
     payload: Payload,
     encode: Encode,
     limits: &Limits,
     most: Option<usize>,
 ) -> Result<Prepared, Failure> {
     let has_body = has_body(request, &payload);
-    if upgrade::is_ambiguous(request, has_body) {
+    if upgrade::is_ambiguous(request.head(), has_body) {
         let why = "a request for another protocol has no body, and this one announces one";
         return Err(Failure::Ambiguous(why.to_owned()));
     }
-    if upgrade::is_asked(request) {
+    if upgrade::is_asked(request.head()) {
         let body = RequestBody::Upgrade(upgrade::parts(payload));
         return Ok(Prepared { body, content_type: None, shown: TraceBody::None });
     }
@@ -72,14 +72,14 @@ pub(super) async fn prepare(
 }
 
 /// RFC 9112 section 6.3: a request has a body when it announces one. HTTP/2 needs no announcement (RFC 9113 section 8.1).
-fn has_body(request: &HttpRequest, payload: &Payload) -> bool {
+fn has_body(request: &Incoming, payload: &Payload) -> bool {
     if request.version() == Version::HTTP_2 {
         return !matches!(payload, Payload::None);
     }
     request.headers().contains_key(TRANSFER_ENCODING) || announced(request).is_some_and(|length| length > 0)
 }
 
-fn announced(request: &HttpRequest) -> Option<u64> {
+fn announced(request: &Incoming) -> Option<u64> {
     request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
@@ -88,7 +88,7 @@ fn takes_body(method: &str) -> bool {
     !["GET", "HEAD", "DELETE", "OPTIONS", "TRACE"].contains(&method)
 }
 
-async fn read(request: &HttpRequest, mut payload: Payload, limit: usize, within: Duration) -> Result<Bytes, Failure> {
+async fn read(request: &Incoming, mut payload: Payload, limit: usize, within: Duration) -> Result<Bytes, Failure> {
     if announced(request).is_some_and(|length| length > limit as u64) {
         return Err(Failure::BodyTooLong { limit });
     }
@@ -140,7 +140,7 @@ pub(super) fn blame(error: CallError) -> Failure {
     }
 }
 
-fn stream(request: &HttpRequest, payload: Payload, stall: Duration, most: Option<usize>) -> RequestBody {
+fn stream(request: &Incoming, payload: Payload, stall: Duration, most: Option<usize>) -> RequestBody {
     let room = most.unwrap_or(usize::MAX);
     let parts = futures_util::stream::unfold(Some((payload, room)), move |state| async move {
         let (mut payload, room) = state?;
@@ -157,7 +157,7 @@ fn stream(request: &HttpRequest, payload: Payload, stall: Duration, most: Option
     RequestBody::Stream { parts: Box::pin(parts), length: announced(request) }
 }
 
-async fn to_json(request: &HttpRequest, raw: Bytes) -> Result<Bytes, Failure> {
+async fn to_json(request: &Incoming, raw: Bytes) -> Result<Bytes, Failure> {
     if raw.is_empty() {
         return Ok(Bytes::from_static(b"{}"));
     }

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
+use actix_http::HttpMessage;
 use actix_web::http::header::{HOST, HeaderName, HeaderValue};
-use actix_web::{HttpMessage, HttpRequest};
 
-use crate::listener::{Networks, Peer};
+use crate::listener::{Incoming, Networks, Peer};
 use crate::upstream::Forwarded;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -26,21 +26,20 @@ struct Told {
 }
 
 /// The client's address. `X-Forwarded-For` is anybody's to write, so it counts only from trusted proxies ([`settle`]).
-pub(super) fn client_ip(request: &HttpRequest) -> IpAddr {
+pub(super) fn client_ip(request: &Incoming) -> IpAddr {
     match request.extensions().get::<Rc<Told>>() {
         Some(told) => told.ip,
-        None => peer_ip(request, Peer::of(request).as_deref()),
+        None => peer_ip(request),
     }
 }
 
 /// Reads what a trusted proxy tells, before anybody asks for the client's address. Without trusted proxies it does nothing.
-pub(super) fn settle(request: &HttpRequest, trusted: &Networks) {
+pub(super) fn settle(request: &Incoming, trusted: &Networks) {
     if trusted.is_empty() {
         return;
     }
-    let peer = Peer::of(request);
-    let is_local = peer.as_ref().is_some_and(|peer| peer.address.is_none());
-    let ip = peer_ip(request, peer.as_deref());
+    let is_local = request.peer().is_some_and(|peer| peer.address.is_none());
+    let ip = peer_ip(request);
     if if is_local { trusted.hold_unix() } else { trusted.hold(ip) } {
         let told = Rc::new(read(request, ip, trusted));
         request.extensions_mut().insert(told);
@@ -49,43 +48,40 @@ pub(super) fn settle(request: &HttpRequest, trusted: &Networks) {
 
 /// What the service is told.
 pub(super) struct Teller<'r> {
-    peer: Option<Rc<Peer>>,
     told: Option<Rc<Told>>,
-    request: &'r HttpRequest,
+    request: &'r Incoming,
 }
 
 impl<'r> Teller<'r> {
-    pub fn new(request: &'r HttpRequest) -> Self {
-        Self { peer: Peer::of(request), told: request.extensions().get::<Rc<Told>>().cloned(), request }
+    pub fn new(request: &'r Incoming) -> Self {
+        Self { told: request.extensions().get::<Rc<Told>>().cloned(), request }
     }
 
     /// With the client's own `Host`, and as a trusted proxy has it.
     pub fn forwarded(&self) -> Forwarded<'_> {
         let own_host = || self.request.headers().get(HOST).and_then(text).unwrap_or_default();
-        let own_proto = if self.peer.as_ref().is_some_and(|peer| peer.is_tls) { "https" } else { "http" };
+        let peer = self.request.peer();
+        let own_proto = if peer.is_some_and(|peer| peer.is_tls) { "https" } else { "http" };
         let told = self.told.as_deref();
         Forwarded {
-            client: told.map_or_else(|| peer_ip(self.request, self.peer.as_deref()), |told| told.ip),
+            client: told.map_or_else(|| peer_ip(self.request), |told| told.ip),
             chain: told.map(|told| told.chain.as_str()).filter(|chain| !chain.is_empty()),
             proto: told.and_then(|told| told.proto).unwrap_or(own_proto),
             host: told.and_then(|told| told.host.as_deref()).unwrap_or_else(own_host),
-            certificate: self.peer.as_ref().and_then(|peer| peer.certificate.as_deref()),
+            certificate: peer.and_then(|peer| peer.certificate.as_deref()),
         }
     }
 }
 
-fn peer_ip(request: &HttpRequest, peer: Option<&Peer>) -> IpAddr {
-    match peer {
-        Some(peer) => peer.ip(),
-        None => request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip()),
-    }
+fn peer_ip(request: &Incoming) -> IpAddr {
+    request.peer().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), Peer::ip)
 }
 
 fn text(value: &HeaderValue) -> Option<&str> {
     value.to_str().ok()
 }
 
-fn read(request: &HttpRequest, proxy: IpAddr, trusted: &Networks) -> Told {
+fn read(request: &Incoming, proxy: IpAddr, trusted: &Networks) -> Told {
     let fields = request.headers();
     let mut chain = String::new();
     for line in fields.get_all(FOR) {

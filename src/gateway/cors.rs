@@ -6,13 +6,15 @@
 use std::fmt;
 use std::time::Duration;
 
+use actix_web::HttpResponse;
 use actix_web::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN,
 };
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpRequest, HttpResponse};
+
+use crate::listener::Incoming;
 
 /// What pages of other origins may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +96,7 @@ impl fmt::Display for OriginPattern {
 }
 
 /// The method that a preflight asks for; `None`: it is none.
-pub(super) fn asked_method(request: &HttpRequest) -> Option<&str> {
+pub(super) fn asked_method(request: &Incoming) -> Option<&str> {
     if *request.method() != Method::OPTIONS {
         return None;
     }
@@ -131,7 +133,7 @@ impl Cors {
     /// What is not let in.
     pub(super) fn preflight(
         &self,
-        request: &HttpRequest,
+        request: &Incoming,
         methods: &[String],
     ) -> Result<HttpResponse<actix_web::body::BoxBody>, &'static str> {
         let headers = request.headers();

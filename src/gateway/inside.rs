@@ -3,7 +3,6 @@
 //! The request is carried out. Who may ask holds the call key, and sends it as `Call-Service-Key`; in a cluster without one
 //! it must come from this machine, and through no proxy.
 
-use actix_web::HttpRequest;
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -15,6 +14,7 @@ use super::pipeline::Worker;
 use super::route::{self, Asked};
 use crate::balance::ServiceView;
 use crate::call_key::CallKeys;
+use crate::listener::Incoming;
 use crate::trace::CALL_KEY_HEADER;
 use crate::upstream::{Tries, Try};
 
@@ -31,7 +31,7 @@ pub(super) struct Inside {
 
 impl Inside {
     /// `None`: nobody asked, or nobody who may know.
-    pub fn asked(request: &HttpRequest, keys: &[String]) -> Option<Box<Self>> {
+    pub fn asked(request: &Incoming, keys: &[String]) -> Option<Box<Self>> {
         let value = request.headers().get(ASKS)?;
         (value != "0" && may_know(request, keys)).then(Box::default)
     }
@@ -41,7 +41,7 @@ impl Inside {
         self,
         worker: &Worker,
         table: &Table,
-        request: &HttpRequest,
+        request: &Incoming,
         answer: &HttpResponse,
     ) -> HttpResponse<BoxBody> {
         let explanation = match route::unambiguous(request.path(), route::host_of(request)) {
@@ -65,9 +65,9 @@ impl Inside {
     }
 }
 
-fn may_know(request: &HttpRequest, keys: &[String]) -> bool {
+fn may_know(request: &Incoming, keys: &[String]) -> bool {
     if keys.is_empty() {
-        let is_local = request.peer_addr().is_some_and(|peer| peer.ip().is_loopback());
+        let is_local = request.head().peer_addr.is_some_and(|peer| peer.ip().is_loopback());
         return is_local && FROM_PROXY.iter().all(|name| !request.headers().contains_key(*name));
     }
     let mut brought = request.headers().get_all(CALL_KEY_HEADER);

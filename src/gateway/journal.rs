@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix_web::HttpRequest;
 use uuid::Uuid;
 
 use super::client::client_ip;
 use super::live::Counted;
 use super::pipeline::Worker;
 use super::route::Route;
+use crate::listener::Incoming;
 use crate::trace::event::now_ms;
 use crate::trace::{Decision, Event, EventKind, REDACTED, RequestInfo, TraceBody, TraceContext};
 use crate::upstream::headers;
@@ -24,7 +24,7 @@ const CLIENT_LEFT: u16 = 499;
 pub(super) struct Journal {
     worker: Rc<Worker>,
     table: Counted,
-    request: HttpRequest,
+    request: Incoming,
     context: TraceContext,
     arrived: Instant,
     arrived_ms: i64,
@@ -40,7 +40,7 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Marks the context with whether callees shall record the request.
-    pub fn begin(worker: &Rc<Worker>, table: &Counted, request: &HttpRequest, context: &mut TraceContext) -> Self {
+    pub fn begin(worker: &Rc<Worker>, table: &Counted, request: &Incoming, context: &mut TraceContext) -> Self {
         let decision = worker.recorder.decide(context);
         Self {
             worker: worker.clone(),

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use actix_web::HttpRequest;
 use actix_web::http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 
 use super::access::{Gate, Known, Sources};
@@ -13,6 +12,7 @@ use super::cors::Cors;
 use super::rate::{By, Limiters, Rates, Subject, Told};
 use super::respond::{Denied, Failure};
 use super::{Terms, fields};
+use crate::listener::Incoming;
 use crate::metrics::Metrics;
 use crate::upstream::headers;
 use prometheus::IntCounter;
@@ -70,7 +70,7 @@ pub(super) struct Finish<'t> {
 
 impl<'t> Finish<'t> {
     /// The answer will be one of this route.
-    pub fn begin(&mut self, keeper: &'t Keeper, request: &HttpRequest) {
+    pub fn begin(&mut self, keeper: &'t Keeper, request: &Incoming) {
         self.keeper = Some(keeper);
         if keeper.cors.is_some() {
             self.origin = request.headers().get(ORIGIN).cloned();
@@ -153,7 +153,7 @@ impl Keeper {
     }
 
     /// Answers a browser that asks whether a page may ask; `None`: the service does.
-    pub fn preflight(&self, request: &HttpRequest) -> Option<Result<Answer, Failure>> {
+    pub fn preflight(&self, request: &Incoming) -> Option<Result<Answer, Failure>> {
         let answer = self.cors.as_ref()?.preflight(request, &self.methods);
         Some(answer.map(|head| Answer { head, body: Body::None }).map_err(|why| Denied::Origin(why).into()))
     }
@@ -165,7 +165,7 @@ impl Keeper {
     /// 401, 403, 429, 503.
     pub async fn admit<'r>(
         &'r self,
-        request: &'r HttpRequest,
+        request: &'r Incoming,
         client: IpAddr,
         finish: &mut Finish<'_>,
     ) -> Result<Passage<'r>, Failure> {
@@ -180,7 +180,7 @@ impl Keeper {
 
     async fn look<'r>(
         &'r self,
-        request: &'r HttpRequest,
+        request: &'r Incoming,
         client: IpAddr,
         finish: &mut Finish<'_>,
     ) -> Result<Passage<'r>, Failure> {
@@ -235,12 +235,12 @@ impl Keeper {
 
 impl<'r> Passage<'r> {
     /// Through a route that asks nothing.
-    pub fn free(request: &'r HttpRequest) -> Self {
+    pub fn free(request: &'r Incoming) -> Self {
         Self { keeper: None, query: Cow::Borrowed(request.query_string()), told: Vec::new() }
     }
 
     /// The headers for the service.
-    pub fn headers<'s>(&'s self, request: &'s HttpRequest) -> Vec<(&'s str, &'s [u8])> {
+    pub fn headers<'s>(&'s self, request: &'s Incoming) -> Vec<(&'s str, &'s [u8])> {
         let sent = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let Some(keeper) = self.keeper else { return sent.collect() };
         let told = self.told.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));

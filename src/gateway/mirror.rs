@@ -246,7 +246,7 @@ struct Owned {
 struct OwnedForwarded {
     client: std::net::IpAddr,
     chain: Option<String>,
-    proto: String,
+    proto: &'static str,
     host: String,
     certificate: Option<String>,
 }
@@ -263,7 +263,7 @@ impl Owned {
         let forwarded = request.forwarded.map(|forwarded| OwnedForwarded {
             client: forwarded.client,
             chain: forwarded.chain.map(str::to_owned),
-            proto: forwarded.proto.to_owned(),
+            proto: forwarded.proto,
             host: forwarded.host.to_owned(),
             certificate: forwarded.certificate.map(str::to_owned),
         });
@@ -300,7 +300,7 @@ impl Owned {
             forwarded: self.forwarded.as_ref().map(|forwarded| Forwarded {
                 client: forwarded.client,
                 chain: forwarded.chain.as_deref(),
-                proto: &forwarded.proto,
+                proto: forwarded.proto,
                 host: &forwarded.host,
                 certificate: forwarded.certificate.as_deref(),
             }),

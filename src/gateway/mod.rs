@@ -35,6 +35,7 @@ mod respond;
 mod route;
 mod rule;
 mod server;
+mod skim;
 mod spelling;
 mod template;
 mod terms;

@@ -165,8 +165,11 @@ impl Segment {
 /// # Errors
 /// What is wrong: a `.` or `..` segment, which a client must resolve itself; `%` without two hexadecimal digits.
 pub(super) fn normal(path: &str) -> Result<Cow<'_, str>, &'static str> {
-    let plain = if path.contains('%') { Cow::Owned(decode_unreserved(path)?) } else { Cow::Borrowed(path) };
-    if plain.contains("/.") && plain.split('/').any(|segment| segment == "." || segment == "..") {
+    let plain =
+        if path.as_bytes().contains(&b'%') { Cow::Owned(decode_unreserved(path)?) } else { Cow::Borrowed(path) };
+    // by bytes: a path is short, and a search for a text has much to set up
+    let has_dots = plain.as_bytes().windows(2).any(|pair| pair == b"/.");
+    if has_dots && plain.split('/').any(|segment| segment == "." || segment == "..") {
         return Err("has a `.` or `..` segment");
     }
     Ok(plain)

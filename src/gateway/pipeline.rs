@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use actix_web::HttpResponse;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload;
 use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, StatusCode};
-use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::Stream;
 
@@ -26,6 +26,7 @@ use super::rule::{Fallback, Outcome};
 use super::{AnswerForm, body, cluster, cors, limit, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
+use crate::listener::Incoming;
 use crate::metrics::LoadGuard;
 use crate::registry::CatalogWatch;
 use crate::trace::{Origin, Recorder, TraceContext};
@@ -46,7 +47,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Answers a request, whatever happens.
-pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Payload) -> HttpResponse<BoxBody> {
+pub(super) async fn run(worker: Rc<Worker>, request: Incoming, payload: Payload) -> HttpResponse<BoxBody> {
     let header = |name: HeaderName| request.headers().get(name).map(HeaderValue::as_bytes);
     let mut context = TraceContext::from_headers(header(X_REQUEST_ID), header(TRACEPARENT));
     let mut id = uuid::Uuid::encode_buffer();
@@ -89,7 +90,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: HttpRequest, payload: Paylo
 }
 
 /// The page `/cluster`, for those who may do what is open by default.
-async fn page(worker: &Worker, request: &HttpRequest, id: &str) -> HttpResponse<BoxBody> {
+async fn page(worker: &Worker, request: &Incoming, id: &str) -> HttpResponse<BoxBody> {
     let table = worker.view.table();
     let mut finish = Finish::default();
     let admitted = match &table.routes.page {
@@ -120,7 +121,7 @@ struct Asides<'t> {
 async fn steps<'t>(
     worker: &Worker,
     table: &'t Table,
-    request: &HttpRequest,
+    request: &Incoming,
     payload: Payload,
     context: &TraceContext,
     journal: &mut Journal,
@@ -134,11 +135,12 @@ async fn steps<'t>(
         // RFC 9110 section 9.3.6: what follows would be no HTTP, for some services and not for others
         return Err(Failure::Ambiguous("CONNECT asks for a tunnel, and this gateway opens none".to_owned()));
     }
-    let path = route::unambiguous(request.path(), route::host_of(request))?;
-    let asked = Asked::new(request, &path);
+    let host = route::host_of(request);
+    let path = route::unambiguous(request.path(), host)?;
+    let asked = Asked::of_host(request, host, &path);
     if let Some(method) = cors::asked_method(request) {
         // a browser asks whether a page may ask
-        let meant = Asked { method, ..Asked::new(request, &path) };
+        let meant = Asked { method, ..Asked::of_host(request, host, &path) };
         if let Ok((route, _)) = table.routes.find(&meant)
             && let Some(answer) = route.keeper.as_ref().and_then(|keeper| keeper.preflight(request))
         {
@@ -248,7 +250,7 @@ impl<B: Stream<Item = Result<Bytes, Broken>> + Unpin> MessageBody for Passing<B>
 }
 
 /// The cause, with the addresses that the client does not get.
-fn note(failure: &Failure, request: &HttpRequest, id: &str) {
+fn note(failure: &Failure, request: &Incoming, id: &str) {
     if let Failure::Call(error) = failure {
         let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
         log::debug!("request failed path={} request_id={id} error=\"{error}\" cause=\"{cause}\"", request.path());
@@ -256,7 +258,7 @@ fn note(failure: &Failure, request: &HttpRequest, id: &str) {
 }
 
 /// RFC 9457 section 3: an error in the form `application/problem+json`, if the client names it.
-fn wants_problem(request: &HttpRequest) -> bool {
+fn wants_problem(request: &Incoming) -> bool {
     let asks = |value: &HeaderValue| {
         value.as_bytes().windows(24).any(|part| part.eq_ignore_ascii_case(b"application/problem+json"))
     };

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
 use actix_web::http::header::{HOST, HeaderMap, HeaderValue};
+use foldhash::fast::RandomState;
 use prometheus::{Histogram, IntCounter};
 use url::form_urlencoded;
 
@@ -17,6 +17,7 @@ use super::respond::Failure;
 use super::rule::{Condition, FieldCondition, Outcome, Rule, Share};
 use super::{AnswerForm, HostPattern, Settings, Terms, host, pattern};
 use crate::balance::Turns;
+use crate::listener::Incoming;
 use crate::metrics::Metrics;
 
 /// In place of a `Host` that is no text, which [`unambiguous`] refuses.
@@ -27,7 +28,7 @@ pub(super) struct Routes {
     /// In the order in which they are tried.
     routes: Vec<Route>,
     /// Those of one path each: the places of its routes.
-    exact: HashMap<String, Vec<usize>>,
+    exact: HashMap<String, Vec<usize>, RandomState>,
     /// The places of all others.
     open: Vec<usize>,
     /// The actions of each service and the form of its answers, for who asks for another.
@@ -52,6 +53,8 @@ pub(super) struct Route {
     pub meters: Meters,
     /// Where it stands among all of them.
     pub place: usize,
+    /// It is of one path.
+    is_exact: bool,
     /// What is asked of clients; `None`: nothing.
     pub keeper: Option<Box<Keeper>>,
     /// Copies some requests to another service.
@@ -94,6 +97,11 @@ impl Condition {
     /// What the path finds where all of it holds. The method is looked at last: who asks with another hears which there are.
     pub(super) fn check<'c, 'p>(&'c self, asked: &Asked<'p>) -> Result<Found<'p>, Mismatch<'c>> {
         let found = self.path.find(asked.path).ok_or(Mismatch::Path)?;
+        self.check_rest(asked).map(|()| found)
+    }
+
+    /// All but the path.
+    fn check_rest<'c>(&'c self, asked: &Asked<'_>) -> Result<(), Mismatch<'c>> {
         if let Some(host) = self.host.as_ref().filter(|host| !host.matches(asked.host)) {
             return Err(Mismatch::Host(host));
         }
@@ -105,7 +113,7 @@ impl Condition {
         }
         let takes = |known: &String| known.eq_ignore_ascii_case(asked.method);
         if self.methods.is_empty() || self.methods.iter().any(takes) {
-            Ok(found)
+            Ok(())
         } else {
             Err(Mismatch::Method(&self.methods))
         }
@@ -123,10 +131,15 @@ impl std::fmt::Display for FieldCondition {
 
 impl<'r> Asked<'r> {
     /// `path` is [`unambiguous`].
-    pub fn new(request: &'r HttpRequest, path: &'r str) -> Self {
+    pub fn new(request: &'r Incoming, path: &'r str) -> Self {
+        Self::of_host(request, host_of(request), path)
+    }
+
+    /// As [`Asked::new`] where the host is known.
+    pub fn of_host(request: &'r Incoming, host: &'r str, path: &'r str) -> Self {
         Self {
             method: request.method().as_str(),
-            host: host_of(request),
+            host,
             path,
             headers: request.headers(),
             query: request.query_string(),
@@ -148,7 +161,7 @@ pub(super) fn unambiguous<'r>(path: &'r str, host: &str) -> Result<Cow<'r, str>,
 }
 
 /// The host that a request names.
-pub(super) fn host_of(request: &HttpRequest) -> &str {
+pub(super) fn host_of(request: &Incoming) -> &str {
     // RFC 9112 section 3.2.2: a target with a host goes before the field
     let named = || request.headers().get(HOST).map_or("", |host| host.to_str().unwrap_or(NO_HOST));
     request.uri().authority().map_or_else(named, |authority| authority.as_str())
@@ -182,10 +195,10 @@ impl Routes {
         let rules = settings.rules().into_iter();
         let route = |(place, rule)| Route::new(place, rule, metrics, &known, kept);
         let routes: Vec<Route> = rules.enumerate().map(route).collect();
-        let mut exact: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut exact: HashMap<String, Vec<usize>, RandomState> = HashMap::default();
         let mut open = Vec::new();
         for (place, route) in routes.iter().enumerate() {
-            if route.when.path.is_exact() {
+            if route.is_exact {
                 exact.entry(route.when.path.as_str().to_owned()).or_default().push(place);
             } else {
                 open.push(place);
@@ -210,7 +223,12 @@ impl Routes {
         let mut allowed: Vec<&str> = Vec::new();
         for place in in_order(exact, &self.open) {
             let route = &self.routes[place];
-            match route.when.check(asked) {
+            let checked = if route.is_exact {
+                route.when.check_rest(asked).map(|()| Found::default()) // it was found by its path
+            } else {
+                route.when.check(asked)
+            };
+            match checked {
                 Ok(found) => return Ok((route, found)),
                 Err(Mismatch::Method(methods)) => {
                     for method in methods {
@@ -298,6 +316,7 @@ impl Route {
         Self {
             meters: Meters::new(metrics, service, action),
             place,
+            is_exact: rule.when.path.is_exact(),
             mirror: mirror.map(|mirror| Box::new(Reflector::new(mirror, &name, metrics))),
             keeper: Keeper::new((&rule.name, &rule.when.methods, &rule.terms), [service, action], known, kept, metrics)
                 .map(Box::new),

@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::{App, HttpRequest, web};
-
 use super::live::Live;
 use super::pipeline::{self, Worker};
 use crate::balance::Balancer;
@@ -68,9 +66,7 @@ pub fn serve(doors: impl Into<Doors>, parts: Parts) -> Result<Running, GatewayEr
             catalog: catalog.clone(),
             traffic: shared.clone(),
         });
-        App::new().default_service(web::to(move |request: HttpRequest, payload: web::Payload| {
-            pipeline::run(worker.clone(), request, payload.into_inner())
-        }))
+        move |request, payload| pipeline::run(worker.clone(), request, payload)
     };
     listener::serve(&name, doors.into(), limits, workers, (traffic, &counted), app).map_err(GatewayError::Listen)
 }

@@ -1,6 +1,6 @@
 //! From an accepted socket to a dispatcher of HTTP: PROXY header, TLS, and which version is spoken.
 
-use std::future::ready;
+use std::future::{Future, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,16 +9,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_http::body::{BodySize, BoxBody, MessageBody};
-use actix_http::{HttpService, KeepAlive, Protocol, Request, Response};
+use actix_http::{HttpService, KeepAlive, Payload, Protocol, Request, Response};
 use actix_server::GracefulShutdownSignal;
-use actix_service::{IntoServiceFactory, Service, ServiceFactory, apply_fn, fn_factory, fn_service};
-use actix_web::dev::{AppConfig, ServiceResponse};
+use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
+use actix_web::HttpResponse;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Connection, Socket, Stream, Wire};
+use super::incoming::Incoming;
 use super::peer::{Busy, Peer};
 use super::proxy_protocol::{self, Header};
 use super::{LINGER, Shared, http2};
@@ -46,30 +47,20 @@ pub(super) enum OpenError {
 }
 
 /// What takes connections of one door, once a worker.
-pub(super) fn door<W, F, A, S>(
+pub(super) fn door<W, F, A, R>(
     app: &F,
     shared: &Shared,
-) -> impl ServiceFactory<W, Config = (), Response = (), Error = (), InitError = ()> + use<W, F, A, S>
+) -> impl ServiceFactory<W, Config = (), Response = (), Error = (), InitError = ()> + use<W, F, A, R>
 where
     W: Into<Wire> + 'static,
     F: Fn() -> A,
-    A: IntoServiceFactory<S, Request>,
-    S: ServiceFactory<
-            Request,
-            Config = AppConfig,
-            Response = ServiceResponse<BoxBody>,
-            Error = actix_web::Error,
-            InitError = (),
-        > + 'static,
-    S::Future: 'static,
-    S::Service: 'static,
-    <S::Service as Service<Request>>::Future: 'static,
+    A: Fn(Incoming, Payload) -> R + 'static,
+    R: Future<Output = HttpResponse<BoxBody>> + 'static,
 {
-    let (app, shared) = (app().into_factory(), shared.clone());
+    let (app, shared) = (Rc::new(counted(app())), shared.clone());
     fn_factory(move || {
-        let (app, shared) = (app.new_service(AppConfig::default()), shared.clone());
+        let (app, shared) = (app.clone(), shared.clone());
         async move {
-            let app = Rc::new(counted(app.await?));
             let http1 = Rc::new(http1(app.clone(), &shared).new_service(()).await?);
             let shared = Rc::new(shared);
             Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(move |socket: W| {
@@ -115,19 +106,22 @@ where
         .finish(fn_factory(move || ready(Ok::<_, ()>(app.clone()))))
 }
 
-/// The application, with its peer busy until the answer's last part.
-fn counted<S>(
-    app: S,
+/// What answers, with its peer busy until the answer's last part.
+fn counted<A, R>(
+    app: A,
 ) -> impl Service<Request, Response = Response<Held>, Error = actix_web::Error, Future = impl Future + 'static> + 'static
 where
-    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error> + 'static,
-    S::Future: 'static,
+    A: Fn(Incoming, Payload) -> R + 'static,
+    R: Future<Output = HttpResponse<BoxBody>> + 'static,
 {
-    apply_fn(app, |request: Request, app: &S| {
+    let app = Rc::new(app);
+    fn_service(move |request: Request| {
         let busy = request.conn_data::<Rc<Peer>>().map(Peer::begin);
-        let answer = app.call(request);
+        let (request, payload) = Incoming::new(request);
+        // what is running is some kilobytes long, and actix-http moves it from hand to hand
+        let answer = Box::pin(app(request, payload));
         async move {
-            let answer: Response<BoxBody> = answer.await?.into();
+            let answer: Response<BoxBody> = answer.await.into();
             Ok(answer.map_body(|_, body| Held { body, _busy: busy }))
         }
     })

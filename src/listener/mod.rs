@@ -3,14 +3,16 @@
 //! May import: `metrics`, `shutdown`, `drain`, `causes`, `timer`.
 //!
 //! [`serve`] listens. A connection's way: `accept` (PROXY header → TLS → which HTTP) → actix-http's HTTP/1.1, or `http2`.
-//! Both read and write through a `connection`, which keeps the time limits that they do not, and both hand requests to the
-//! same actix-web application, which learns from [`Peer`] who is at the other end. `tls` holds certificates and changes them
+//! Both read and write through a `connection`, which keeps the time limits that they do not, and both hand each request,
+//! as [`Incoming`], to the same function, without the routing of an actix-web application. [`Peer`] tells who is at the
+//! other end. `tls` holds certificates and changes them
 //! while connections go on; `networks` says whom to believe.
 
 mod accept;
 mod certificate;
 mod connection;
 mod http2;
+mod incoming;
 mod instruments;
 mod networks;
 mod peer;
@@ -18,21 +20,22 @@ mod proxy_protocol;
 mod socket_file;
 mod tls;
 
+pub use incoming::Incoming;
 pub use networks::{Network, Networks};
 pub use peer::Peer;
 pub use socket_file::{SocketFile, SocketFileError};
 pub use tls::{CertificateFiles, ClientAuth, Tls, TlsError, TlsSettings};
 
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::Request;
+use actix_http::Payload;
 use actix_server::{GracefulShutdownSignal, ServerBuilder};
-use actix_service::{IntoServiceFactory, Service, ServiceFactory};
+use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
-use actix_web::dev::{AppConfig, ServiceResponse};
 use tokio::net::{TcpStream, UnixStream};
 
 use self::instruments::Instruments;
@@ -85,12 +88,12 @@ struct Shared {
     stopping: GracefulShutdownSignal,
 }
 
-/// Serves what `app` makes, once a worker and door, until [`Running::stop`]. Must be called within a tokio runtime. `name` is
-/// for the log.
+/// Serves requests with what `app` makes, once a worker and door, until [`Running::stop`]. Must be called within a tokio
+/// runtime. `name` is for the log.
 ///
 /// # Errors
 /// When a socket cannot be used.
-pub fn serve<F, A, S>(
+pub fn serve<F, A, R>(
     name: &str,
     doors: Doors,
     limits: Limits,
@@ -100,17 +103,8 @@ pub fn serve<F, A, S>(
 ) -> io::Result<Running>
 where
     F: Fn() -> A + Clone + Send + 'static,
-    A: IntoServiceFactory<S, Request>,
-    S: ServiceFactory<
-            Request,
-            Config = AppConfig,
-            Response = ServiceResponse<BoxBody>,
-            Error = actix_web::Error,
-            InitError = (),
-        > + 'static,
-    S::Future: 'static,
-    S::Service: 'static,
-    <S::Service as Service<Request>>::Future: 'static,
+    A: Fn(Incoming, Payload) -> R + 'static,
+    R: Future<Output = HttpResponse<BoxBody>> + 'static,
 {
     let Doors { http, https, file, proxies } = doors;
     let (traffic, instruments) = (counts.0, Instruments::new(counts.1));

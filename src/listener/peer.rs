@@ -4,8 +4,6 @@ use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use actix_web::{HttpMessage, HttpRequest};
-
 use super::LOCAL;
 use super::instruments::Open;
 use crate::drain::Connected;
@@ -35,13 +33,6 @@ impl Peer {
     ) -> Rc<Self> {
         let (begun, running) = (Cell::new(0), Cell::new(0));
         Rc::new(Self { address, is_tls, certificate, begun, running, _counted: counted })
-    }
-
-    /// Whose request it is; `None` where no [`super::serve`] took it.
-    #[must_use]
-    pub fn of(request: &HttpRequest) -> Option<Rc<Self>> {
-        // actix-http attaches it to a connection of HTTP/1.1, `http2` to each request
-        request.conn_data::<Rc<Self>>().cloned().or_else(|| request.extensions().get::<Rc<Self>>().cloned())
     }
 
     /// Its address, an IPv4 one as such also where it came by an IPv6 socket; this machine's own for one on a Unix socket.

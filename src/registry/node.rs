@@ -73,10 +73,12 @@ pub struct NodeMeta {
     pub admin: Option<std::net::SocketAddr>,
     /// It is about to leave: send nothing new.
     pub draining: bool,
-    /// What it speaks: `http`, later `grpc`, `mucp`.
+    /// What it speaks: `http`; by RPC `grpc` or `mucp`.
     pub protocols: Vec<String>,
     /// The paths or methods it serves.
     pub endpoints: Vec<String>,
+    /// The full names of its services of gRPC, sorted: `greeter.Say`.
+    pub rpc_services: Vec<String>,
     /// A trace consumer that takes events over HTTP.
     pub takes_events: bool,
 }
@@ -92,8 +94,19 @@ impl Default for NodeMeta {
             draining: false,
             protocols: vec!["http".to_owned()],
             endpoints: Vec::new(),
+            rpc_services: Vec::new(),
             takes_events: false,
         }
+    }
+}
+
+impl NodeMeta {
+    /// Tells what it answers by RPC: its methods (`Say.Hello`) and the full names of its services (`greeter.Say`).
+    pub fn tell_methods(&mut self, endpoints: Vec<String>, rpc_services: Vec<String>) {
+        if !rpc_services.is_empty() {
+            self.protocols.push("grpc".to_owned());
+        }
+        (self.endpoints, self.rpc_services) = (endpoints, rpc_services);
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::rpc::Methods;
 use super::{Context, ServiceError, body};
 
 /// A service: a name, a version and handlers by path.
@@ -47,13 +48,20 @@ pub struct Service {
     version: String,
     routes: BTreeMap<String, Arc<dyn Handler>>,
     fallback: Option<Arc<dyn Handler>>,
+    pub(super) methods: Methods,
 }
 
 impl Service {
     /// A service without routes. Its name is that of the registry and of the gateway's `/api/<name>/…`.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), version: String::new(), routes: BTreeMap::new(), fallback: None }
+        Self {
+            name: name.into(),
+            version: String::new(),
+            routes: BTreeMap::new(),
+            fallback: None,
+            methods: Methods::default(),
+        }
     }
 
     /// The version that the registry shows.
@@ -130,6 +138,7 @@ impl std::fmt::Debug for Service {
             .field("version", &self.version)
             .field("paths", &paths)
             .field("fallback", &self.fallback.is_some())
+            .field("methods", &self.methods.endpoints())
             .finish()
     }
 }
@@ -143,7 +152,7 @@ pub(super) trait Handler: Send + Sync {
     fn call(&self, ctx: Context, json: &[u8]) -> Reply;
 }
 
-fn erase<F, B, R, T>(handler: F) -> Arc<dyn Handler>
+pub(super) fn erase<F, B, R, T>(handler: F) -> Arc<dyn Handler>
 where
     F: Fn(Context, B) -> R + Send + Sync + 'static,
     B: DeserializeOwned + 'static,

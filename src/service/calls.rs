@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -10,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::ServiceError;
 use crate::balance::Balancer;
 use crate::metrics::Metrics;
+use crate::rpc::Codec;
 use crate::trace::TraceContext;
-use crate::upstream::{self, Broken, Policy, RequestBody, Upstream, UpstreamRequest};
+use crate::upstream::{self, Broken, Policy, RequestBody, RpcError, RpcRequest, Upstream, UpstreamRequest};
 
 /// Which actions handlers may call, and how their nodes are found.
 #[derive(Clone)]
@@ -79,6 +81,15 @@ pub enum CallError {
         /// The whole answer.
         body: Bytes,
     },
+    /// A call by RPC gave no answer.
+    #[error("cannot call `{method}`: {source}")]
+    Rpc {
+        /// Service and method.
+        method: String,
+        /// What went wrong.
+        #[source]
+        source: RpcError,
+    },
     /// The answer did not come to its end.
     #[error("the answer of `{action}` broke off")]
     Broken {
@@ -103,6 +114,7 @@ impl From<CallError> for ServiceError {
     /// 504, or 500 where this service is at fault.
     fn from(error: CallError) -> Self {
         let status = match &error {
+            CallError::Rpc { source, .. } => return of_rpc(source, &error),
             CallError::Refused { status, message, .. } if (400..500).contains(status) && *status != 403 => {
                 return Self::new(*status, if message.is_empty() { error.to_string() } else { message.clone() });
             }
@@ -117,12 +129,26 @@ impl From<CallError> for ServiceError {
     }
 }
 
+/// As of HTTP: a callee's refusal goes on to the caller with what it says.
+fn of_rpc(source: &RpcError, error: &CallError) -> ServiceError {
+    let status = source.status();
+    match (source, status.to_http()) {
+        (RpcError::Status { .. }, refused @ 400..=499) if refused != 403 => ServiceError::new(refused, status.message),
+        (RpcError::Status { .. }, 504) | (RpcError::Deadline { .. }, _) => ServiceError::new(504, error.to_string()),
+        (RpcError::NoNode(_), _) => ServiceError::new(503, error.to_string()),
+        (RpcError::Request(_), _) => ServiceError::new(500, error.to_string()),
+        _ => ServiceError::new(502, error.to_string()),
+    }
+}
+
 /// One worker's client.
 pub(super) struct Calls {
     upstream: Upstream,
     table: CallTable,
     /// What signs the calls.
     call_key: Option<String>,
+    /// How services are called that the table does not name.
+    usual: Policy,
 }
 
 impl std::fmt::Debug for Calls {
@@ -141,14 +167,14 @@ impl Calls {
     /// `service` is who calls.
     pub(super) fn new(table: CallTable, service: &str, call_key: Option<&str>, metrics: &Metrics) -> Self {
         let upstream = Upstream::new(table.balancer.clone(), service, metrics);
-        Self { upstream, table, call_key: call_key.map(str::to_owned) }
+        Self { upstream, table, call_key: call_key.map(str::to_owned), usual: Policy::default() }
     }
 
     /// `tracestate` are the lines that came with the request for which this call is made.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
         trace: &TraceContext,
-        tracestate: impl Iterator<Item = &[u8]>,
+        tracestate: &[&[u8]],
         action: &str,
         body: &impl Serialize,
     ) -> Result<T, CallError> {
@@ -160,7 +186,7 @@ impl Calls {
             method: "POST",
             path: &target.path,
             query: "",
-            headers: tracestate.map(|line| ("tracestate", line)).collect(),
+            headers: tracestate.iter().map(|line| ("tracestate", *line)).collect(),
             content_type: Some("application/json"),
             body: RequestBody::Whole(Bytes::from(body)),
             context: trace,
@@ -184,6 +210,40 @@ impl Calls {
             return Err(CallError::Refused { action: named(), status, message, body });
         }
         super::body::fit(&body).map_err(|reason| CallError::Unfit { action: named(), reason })
+    }
+
+    /// `about` is the request for which this call is made: its trace, its `tracestate`, and how long its caller still waits.
+    pub(super) async fn rpc<T: DeserializeOwned>(
+        &self,
+        about: (&TraceContext, &[&[u8]], Option<Duration>),
+        service: &str,
+        method: &str,
+        message: &impl Serialize,
+    ) -> Result<T, CallError> {
+        let (trace, tracestate, timeout) = about;
+        let named = || format!("{service} {method}");
+        let message = serde_json::to_vec(message).map_err(|source| CallError::Body { action: named(), source })?;
+        let request = RpcRequest {
+            method,
+            codec: Codec::Json,
+            metadata: tracestate.iter().map(|line| ("tracestate", *line)).collect(),
+            context: trace,
+            call_key: self.call_key.as_deref(),
+            forwarded: None,
+            timeout,
+            answer_bytes: self.table.answer_bytes,
+            tries: None,
+        };
+        let policy = self.policy(service);
+        let answer = self.upstream.rpc(service, request, Bytes::from(message), policy).await;
+        let answer = answer.map_err(|source| CallError::Rpc { method: named(), source })?;
+        super::body::fit(&answer.message).map_err(|reason| CallError::Unfit { action: named(), reason })
+    }
+
+    /// How a service is called by RPC: as its first action, where it has any.
+    fn policy(&self, service: &str) -> &Policy {
+        let actions = self.table.actions.get(service);
+        actions.and_then(|actions| actions.values().next()).map_or(&self.usual, |action| &action.policy)
     }
 
     fn find<'a>(&'a self, action: &'a str) -> Result<(&'a str, &'a CalledAction), String> {

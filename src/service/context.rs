@@ -1,7 +1,9 @@
 //! What a handler knows of its request.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
 use serde::Serialize;
@@ -16,15 +18,35 @@ use crate::trace::{TraceContext, header_form, tracestate};
 /// One request as its handler sees it, without the call key. Cheap to clone; stays on its worker's thread.
 #[derive(Clone, Debug)]
 pub struct Context {
-    request: HttpRequest,
+    asked: Asked,
     trace: TraceContext,
     caller: Rc<str>,
     calls: Option<Rc<Calls>>,
 }
 
+/// By which door the request came.
+#[derive(Clone, Debug)]
+enum Asked {
+    Http(HttpRequest),
+    Rpc(Rc<RpcHead>),
+}
+
+/// The head of a call of RPC, without the call key.
+#[derive(Debug)]
+pub(super) struct RpcHead {
+    pub path: String,
+    pub metadata: http_v1::HeaderMap,
+    /// When the caller waits no longer.
+    pub deadline: Option<Instant>,
+}
+
 impl Context {
     pub(super) fn new(request: HttpRequest, trace: TraceContext, caller: Rc<str>, calls: Option<Rc<Calls>>) -> Self {
-        Self { request, trace, caller, calls }
+        Self { asked: Asked::Http(request), trace, caller, calls }
+    }
+
+    pub(super) fn of_rpc(head: Rc<RpcHead>, trace: TraceContext, caller: Rc<str>, calls: Option<Rc<Calls>>) -> Self {
+        Self { asked: Asked::Rpc(head), trace, caller, calls }
     }
 
     /// The `X-Request-Id` that all nodes share for this request.
@@ -46,49 +68,76 @@ impl Context {
         &self.caller
     }
 
-    /// `GET`, `POST`, …
+    /// `GET`, `POST`, …; `POST` by RPC.
     #[must_use]
     pub fn method(&self) -> &str {
-        self.request.method().as_str()
+        match &self.asked {
+            Asked::Http(request) => request.method().as_str(),
+            Asked::Rpc(_) => "POST",
+        }
     }
 
-    /// The path that was called, without the query.
+    /// The path that was called, without the query; by RPC `/greeter.Say/Hello`.
     #[must_use]
     pub fn path(&self) -> &str {
-        self.request.path()
+        match &self.asked {
+            Asked::Http(request) => request.path(),
+            Asked::Rpc(head) => &head.path,
+        }
     }
 
     /// The query as it came, with its `?`; empty if there is none.
     #[must_use]
     pub fn url_param(&self) -> &str {
-        let full = self.request.uri().path_and_query().map_or("", |both| both.as_str());
+        let Asked::Http(request) = &self.asked else { return "" };
+        let full = request.uri().path_and_query().map_or("", |both| both.as_str());
         full.find('?').map_or("", |at| &full[at..])
     }
 
     /// The first value of a query parameter, decoded.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<String> {
-        let query = self.request.query_string();
+        let query = self.url_param();
+        let query = query.strip_prefix('?').unwrap_or(query);
         url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
-    /// The first value of a header, by its name in any case; `None` if it is missing or not text.
+    /// The first value of a header (by RPC: of the metadata), by its name in any case; `None` if it is missing or not text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.request.headers().get(name)?.to_str().ok()
+        match &self.asked {
+            Asked::Http(request) => request.headers().get(name)?.to_str().ok(),
+            Asked::Rpc(head) => head.metadata.get(name)?.to_str().ok(),
+        }
+    }
+
+    /// How long the caller still waits, where it said so (RPC's `grpc-timeout`). After that the handler is dropped.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        match &self.asked {
+            Asked::Http(_) => None,
+            Asked::Rpc(head) => head.deadline.map(|end| end.saturating_duration_since(Instant::now())),
+        }
     }
 
     /// Every header with its first value, names in the form `X-Request-Id`, sorted. As in the originals `Host` and
     /// `Transfer-Encoding` are not among them.
     #[must_use]
     pub fn headers(&self) -> BTreeMap<String, String> {
-        let headers = self.request.headers();
-        headers
-            .keys()
-            .map(|name| (header_form(name.as_str()), headers.get(name)))
-            .filter(|(name, _)| name != "Host" && name != "Transfer-Encoding")
-            .filter_map(|(name, value)| Some((name, String::from_utf8_lossy(value?.as_bytes()).into_owned())))
-            .collect()
+        let shown = |name: &str, value: &[u8]| (header_form(name), String::from_utf8_lossy(value).into_owned());
+        let mut all: BTreeMap<String, String> = match &self.asked {
+            Asked::Http(request) => {
+                let headers = request.headers();
+                headers.keys().filter_map(|name| Some(shown(name.as_str(), headers.get(name)?.as_bytes()))).collect()
+            }
+            Asked::Rpc(head) => {
+                let names = head.metadata.keys();
+                names.filter_map(|name| Some(shown(name.as_str(), head.metadata.get(name)?.as_bytes()))).collect()
+            }
+        };
+        all.remove("Host");
+        all.remove("Transfer-Encoding");
+        all
     }
 
     /// Calls an action of another service, given as `service/action`, with `POST` and a JSON body: through the same
@@ -98,7 +147,31 @@ impl Context {
     /// [`CallError`]; with `?` in a handler it becomes a [`ServiceError`](super::ServiceError) of a fitting status.
     pub async fn call<T: DeserializeOwned>(&self, action: &str, body: &impl Serialize) -> Result<T, CallError> {
         let calls = self.calls.as_ref().ok_or(CallError::NoRegistry)?;
-        calls.call(&self.trace, trace_lines(self.request.headers()), action, body).await
+        calls.call(&self.trace, &self.tracestate(), action, body).await
+    }
+
+    /// Calls a method of another service (`Say.Hello`, or in full `/greeter.Say/Hello`) by RPC with a message in JSON: through
+    /// the same registry, balancer, call key, deadlines and retries as [`Context::call`], as a part of this request's
+    /// trace, and with what is left of its deadline.
+    ///
+    /// # Errors
+    /// [`CallError`]; with `?` in a handler it becomes a [`ServiceError`](super::ServiceError) of a fitting status.
+    pub async fn rpc<T: DeserializeOwned>(
+        &self,
+        service: &str,
+        method: &str,
+        message: &impl Serialize,
+    ) -> Result<T, CallError> {
+        let calls = self.calls.as_ref().ok_or(CallError::NoRegistry)?;
+        calls.rpc((&self.trace, &self.tracestate(), self.time_left()), service, method, message).await
+    }
+
+    /// The lines of `tracestate` as they came.
+    fn tracestate(&self) -> Vec<&[u8]> {
+        match &self.asked {
+            Asked::Http(request) => trace_lines(request.headers()).collect(),
+            Asked::Rpc(head) => head.metadata.get_all("tracestate").iter().map(|line| line.as_bytes()).collect(),
+        }
     }
 }
 
@@ -116,17 +189,27 @@ const ORIGINAL_CALLER: &str = "gateway";
 
 pub(super) fn asker_of<'a>(request: &'a HttpRequest, guard: &Guard) -> Asker<'a> {
     let service = tracestate::caller(trace_lines(request.headers()));
-    Asker { client: client_of(request, guard), service: service.or(guard.is_on().then_some(ORIGINAL_CALLER)) }
+    let forwarded = request.headers().get_all("x-forwarded-for").last().map(|value| value.as_bytes());
+    asker(service, forwarded, request.peer_addr(), guard)
 }
 
-fn client_of(request: &HttpRequest, guard: &Guard) -> Rc<str> {
-    let forwarded = guard
-        .is_on()
-        .then(|| request.headers().get_all("x-forwarded-for").last())
-        .flatten()
-        .and_then(|value| value.to_str().ok())
+/// The same of what is told of any request.
+pub(super) fn asker<'a>(
+    service: Option<&'a str>,
+    forwarded_for: Option<&[u8]>,
+    peer: Option<SocketAddr>,
+    guard: &Guard,
+) -> Asker<'a> {
+    let forwarded = forwarded_for.filter(|_| guard.is_on());
+    let client = client_of(forwarded, peer);
+    Asker { client, service: service.or(guard.is_on().then_some(ORIGINAL_CALLER)) }
+}
+
+fn client_of(forwarded: Option<&[u8]>, peer: Option<SocketAddr>) -> Rc<str> {
+    let forwarded = forwarded
+        .and_then(|value| std::str::from_utf8(value).ok())
         .and_then(|list| list.rsplit(',').map(str::trim).find(|entry| !entry.is_empty()));
-    match (forwarded, request.peer_addr()) {
+    match (forwarded, peer) {
         (Some(client), _) => Rc::from(client),
         (None, Some(peer)) => Rc::from(peer.ip().to_string()),
         (None, None) => Rc::from(""),

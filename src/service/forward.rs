@@ -67,7 +67,7 @@ impl Forwarder {
         let headers = request.headers();
         let announced = body::content_length(headers);
         let has_body = announced.is_some_and(|len| len > 0) || headers.contains_key(header::TRANSFER_ENCODING);
-        if upgrade::is_ambiguous(request, has_body) {
+        if upgrade::is_ambiguous(request.head(), has_body) {
             let error =
                 ServiceError::new(400, "a request for another protocol has no body, and this one announces one");
             return failure(&error, trace, observed);
@@ -94,7 +94,7 @@ impl Forwarder {
         let body = match (whole, announced) {
             (Some(bytes), _) => Outgoing::Whole(bytes),
             (None, length) if has_body => Outgoing::Stream(Shared::new(upgrade::parts(payload)), length),
-            _ if upgrade::is_asked(request) => {
+            _ if upgrade::is_asked(request.head()) => {
                 Outgoing::Upgrade(Upgrade { parts: Shared::new(upgrade::parts(payload)), idle: TUNNEL_IDLE })
             }
             _ => Outgoing::NoBody,

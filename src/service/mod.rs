@@ -1,6 +1,6 @@
 //! THE FRAMEWORK: what a service author uses, and goms in front of a program in another language.
 //!
-//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`, `upgrade`, `call_key`.
+//! May import: `registry`, `balance`, `upstream`, `rpc`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`, `upgrade`, `call_key`.
 
 mod app;
 mod body;
@@ -13,6 +13,7 @@ mod forward;
 mod guard;
 mod observe;
 mod program;
+mod rpc;
 mod server;
 
 pub use app::{PROGRAM_TIMEOUT, ProgramUrl, ProgramUrlError, serve_program};
@@ -22,6 +23,7 @@ pub use context::Context;
 pub use demo::echo_service;
 pub use error::{ServeError, ServiceError};
 pub use program::{Program, ProgramError, ProgramSettings, ProgramState, Restart};
+pub use rpc::serve_rpc;
 pub use server::{Limits, Parts, serve};
 
 pub use crate::drain::Running;

@@ -50,12 +50,23 @@ impl Words {
 
     pub fn add(&mut self, text: &str) {
         let mut from = self.begin();
-        for letter in text.chars() {
-            if letter.is_ascii_alphanumeric() {
-                if self.text.len() - from < MAX_WORD_BYTES {
-                    self.text.push(letter.to_ascii_lowercase());
+        let mut left = text;
+        while let Some(&first) = left.as_bytes().first() {
+            // nearly all is ASCII, where a run of letters is taken as a whole
+            if first.is_ascii() {
+                let run = run_of(left, IS_LETTER[usize::from(first)]);
+                let (letters, rest) = left.split_at(run);
+                left = rest;
+                if IS_LETTER[usize::from(first)] {
+                    self.extend(from, letters);
+                } else {
+                    from = self.end(from);
                 }
-            } else if letter.is_ascii() || !letter.is_alphanumeric() {
+                continue;
+            }
+            let Some(letter) = left.chars().next() else { break };
+            left = &left[letter.len_utf8()..];
+            if !letter.is_alphanumeric() {
                 from = self.end(from);
             } else if stands_alone(letter) {
                 from = self.end(from);
@@ -74,6 +85,14 @@ impl Words {
         if self.text.ends_with(' ') {
             self.text.pop();
         }
+    }
+
+    /// Adds ASCII letters to the word that began at `from`, as many as it may have.
+    fn extend(&mut self, from: usize, letters: &str) {
+        let begin = self.text.len();
+        let room = MAX_WORD_BYTES.saturating_sub(begin - from);
+        self.text.push_str(&letters[..letters.len().min(room)]);
+        self.text[begin..].make_ascii_lowercase();
     }
 
     /// Where the next word will begin.
@@ -143,7 +162,87 @@ impl Words {
     }
 }
 
+/// ASCII letters and digits, by byte.
+static IS_LETTER: [bool; 256] = {
+    let mut is = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        is[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    is
+};
+
+/// How many bytes at the begin of `text`, which begins so, are ASCII letters, or ASCII and none.
+fn run_of(text: &str, are_letters: bool) -> usize {
+    let is_other = |byte: &u8| !byte.is_ascii() || IS_LETTER[usize::from(*byte)] != are_letters;
+    text.as_bytes().iter().position(is_other).unwrap_or(text.len())
+}
+
 /// Han, Hiragana and Katakana (Unicode blocks).
 fn stands_alone(letter: char) -> bool {
     matches!(u32::from(letter), 0x3040..=0x30ff | 0x3400..=0x4dbf | 0x4e00..=0x9fff | 0xf900..=0xfaff | 0x2_0000..=0x3_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same, letter by letter.
+    fn one_by_one(text: &str) -> Vec<String> {
+        let mut words: Vec<String> = vec![String::new()];
+        for letter in text.chars() {
+            if !letter.is_alphanumeric() || stands_alone(letter) {
+                words.push(String::new());
+            }
+            if letter.is_alphanumeric() {
+                let word = words.last_mut().unwrap();
+                for lower in letter.to_lowercase().filter(|lower| lower.is_alphanumeric()) {
+                    if word.len() + lower.len_utf8() <= MAX_WORD_BYTES {
+                        word.push(lower);
+                    }
+                }
+            }
+            if stands_alone(letter) {
+                words.push(String::new());
+            }
+        }
+        let mut different: Vec<String> = Vec::new();
+        for word in words.into_iter().filter(|word| !word.is_empty()) {
+            if !different.contains(&word) {
+                different.push(word);
+            }
+        }
+        different
+    }
+
+    #[test]
+    fn runs_give_the_words_that_letters_give() {
+        let parts = [
+            "a",
+            "Bc9",
+            "  ",
+            "-_",
+            "\u{e9}",
+            "\u{c9}T",
+            "\u{7528}",
+            "\u{130}",
+            "\u{2026}",
+            "0123456789abcdef",
+            "\n",
+            "x\u{df}y",
+        ];
+        let (mut random, mut words) = (1_usize, Words::default());
+        for round in 0..2_000 {
+            let mut text = String::new();
+            for _ in 0..round % 40 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                text.push_str(parts[(random >> 33) % parts.len()]);
+            }
+            words.clear();
+            words.add(&text);
+            assert_eq!(words.list().collect::<Vec<_>>(), one_by_one(&text), "{text:?}");
+            assert_eq!(words.text, one_by_one(&text).join(" "));
+        }
+    }
 }

@@ -45,19 +45,19 @@ impl TraceContext {
     #[must_use]
     pub fn traceparent_bytes(&self) -> [u8; 55] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        put_hex(&mut text[3..35], &self.trace_id.to_be_bytes());
-        put_hex(&mut text[36..52], &self.span_id.to_be_bytes());
-        put_hex(&mut text[53..], &[u8::from(self.sampled)]);
+        put_hex(&mut text, 3, &self.trace_id.to_be_bytes());
+        put_hex(&mut text, 36, &self.span_id.to_be_bytes());
+        text[54] = b'0' + u8::from(self.sampled);
         text
     }
 }
 
-/// Writes two digits a byte.
-fn put_hex(text: &mut [u8], bytes: &[u8]) {
+/// Writes two digits a byte. The lengths are known when it is built, so that it has neither loop nor checks.
+fn put_hex<const N: usize>(text: &mut [u8; 55], at: usize, bytes: &[u8; N]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    for (place, byte) in bytes.iter().enumerate() {
+        text[at + 2 * place] = DIGITS[usize::from(byte >> 4)];
+        text[at + 2 * place + 1] = DIGITS[usize::from(byte & 15)];
     }
 }
 

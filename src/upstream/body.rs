@@ -117,24 +117,22 @@ impl AnswerBody {
     /// # Errors
     /// [`Broken`]; [`Broken::TooLong`] past `limit` bytes.
     pub async fn collect(mut self, limit: usize) -> Result<Bytes, Broken> {
-        let mut first = Bytes::new();
-        let mut all = BytesMut::new();
-        loop {
-            let part = std::future::poll_fn(|task| Pin::new(&mut self).poll_next(task)).await;
-            let Some(part) = part.transpose()? else { break };
-            if first.len() + all.len() + part.len() > limit {
-                return Err(Broken::TooLong(limit));
-            }
-            if first.is_empty() && all.is_empty() {
-                first = part; // most answers come in one part, which is not copied
-                continue;
-            }
-            if all.is_empty() {
-                all.extend_from_slice(&std::mem::take(&mut first));
-            }
+        let within = |bytes: usize| if bytes > limit { Err(Broken::TooLong(limit)) } else { Ok(()) };
+        let Some(first) = self.next_part().await? else { return Ok(Bytes::new()) };
+        within(first.len())?;
+        if self.parts.left() == Some(0) {
+            return Ok(first); // most answers come in one part, which is not copied
+        }
+        let mut all = BytesMut::from(first);
+        while let Some(part) = self.next_part().await? {
+            within(all.len() + part.len())?;
             all.extend_from_slice(&part);
         }
-        Ok(if all.is_empty() { first } else { all.freeze() })
+        Ok(all.freeze())
+    }
+
+    async fn next_part(&mut self) -> Result<Option<Bytes>, Broken> {
+        std::future::poll_fn(|task| Pin::new(&mut *self).poll_next(task)).await.transpose()
     }
 }
 

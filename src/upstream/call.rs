@@ -16,7 +16,7 @@ use super::body::{AnswerBody, Deadline, RequestBody};
 use super::http1::{
     Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Secure, Shared, Target, Times, Upgrade, is_idempotent,
 };
-use super::{CallError, ClientTls, Policy, headers};
+use super::{CallError, ClientTls, Policy, headers, rpc};
 use crate::backoff::Backoff;
 use crate::balance::{Balancer, LocalBalancer, Permit};
 use crate::causes;
@@ -27,8 +27,10 @@ use crate::trace::tracestate;
 
 /// Shorter than the 75 s for which nodes keep an idle connection, so that they never close one in our hands.
 const IDLE: Duration = Duration::from_secs(15);
+/// Shorter than the 300 s for which RPC ports keep one.
+const RPC_IDLE: Duration = Duration::from_secs(120);
 /// The longest wait between two tries.
-const BACKOFF_CAP: Duration = Duration::from_secs(1);
+pub(super) const BACKOFF_CAP: Duration = Duration::from_secs(1);
 
 /// Where a node listens that names no port.
 const HTTP_PORT: u16 = 80;
@@ -37,10 +39,11 @@ const HTTP_PORT: u16 = 80;
 #[derive(Clone)]
 pub struct Upstream {
     pool: Rc<Pool>,
-    balancer: Rc<LocalBalancer>,
+    pub(super) rpc_pool: Rc<rpc::Pool>,
+    pub(super) balancer: Rc<LocalBalancer>,
     /// `goms=<service>`, what callees read as their caller.
-    caller: Option<String>,
-    retries: IntCounterVec,
+    pub(super) caller: Option<String>,
+    pub(super) retries: IntCounterVec,
     /// Requests that failed for want of a retry.
     unretried: IntCounterVec,
     fallbacks: IntCounterVec,
@@ -106,7 +109,7 @@ pub struct Forwarded<'a> {
     /// `X-Forwarded-For` where a trusted proxy began it; else it is the client alone.
     pub chain: Option<&'a str>,
     /// `X-Forwarded-Proto`: `http` or `https`.
-    pub proto: &'a str,
+    pub proto: &'static str,
     /// `X-Forwarded-Host`: the `Host` that the client named.
     pub host: &'a str,
     /// `Client-Cert` (RFC 9440): the certificate that the client showed, which was verified.
@@ -150,7 +153,15 @@ impl Upstream {
             &["service"],
         );
         let (balancer, caller) = (Rc::new(balancer.local()), tracestate::member(caller));
-        Self { pool: Pool::new(IDLE), balancer, caller, retries, unretried, fallbacks }
+        Self {
+            pool: Pool::new(IDLE),
+            rpc_pool: rpc::Pool::new(RPC_IDLE),
+            balancer,
+            caller,
+            retries,
+            unretried,
+            fallbacks,
+        }
     }
 
     /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete. Where it
@@ -254,7 +265,7 @@ impl Upstream {
     }
 
     /// Retries multiply an outage, so a service gets only so many.
-    fn may_retry(&self, service: &str, permit: &Permit) -> bool {
+    pub(super) fn may_retry(&self, service: &str, permit: &Permit) -> bool {
         let may = permit.take_retry();
         if !may {
             self.unretried.with_label_values(&[service]).inc();
@@ -302,7 +313,8 @@ impl Upstream {
     fn head(&self, request: &UpstreamRequest<'_>, node: &Node) -> Result<RequestHead, HttpError> {
         let mut head = RequestHead::new(self.pool.buffer(), request.method, request.path, request.query)?;
         head.host(node)?;
-        let listed = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        let is_one = |name: &str, value: &[u8]| name.eq_ignore_ascii_case("connection") && headers::lists_more(value);
+        let listed = request.headers.iter().filter(|(name, value)| is_one(name, value));
         let listed: Vec<&[u8]> = listed.map(|(_, value)| *value).collect();
         for &(name, value) in &request.headers {
             let replaced = request.content_type.is_some()
@@ -320,8 +332,8 @@ impl Upstream {
         }
         let mut id = uuid::Uuid::encode_buffer();
         let id = &*request.context.request_id.hyphenated().encode_lower(&mut id);
-        head.own("x-request-id", id.as_bytes())?;
-        head.own("traceparent", &request.context.traceparent_bytes())?;
+        head.plain("x-request-id", id.as_bytes());
+        head.plain("traceparent", &request.context.traceparent_bytes());
         if let Some(forwarded) = request.forwarded {
             match forwarded.chain {
                 Some(chain) => head.own("x-forwarded-for", chain.as_bytes())?,
@@ -330,7 +342,7 @@ impl Upstream {
             if let Some(certificate) = forwarded.certificate {
                 head.own("client-cert", certificate.as_bytes())?;
             }
-            head.own("x-forwarded-proto", forwarded.proto.as_bytes())?;
+            head.plain("x-forwarded-proto", forwarded.proto.as_bytes());
             head.own("x-forwarded-host", forwarded.host.as_bytes())?;
         }
         self.tracestate(request, &mut head)?;

@@ -4,33 +4,36 @@
 //! tells a service who asks are goms's alone: a client's are dropped, also spelt with `_` (`call_service_key`), which
 //! CGI-like frameworks read as the same name.
 
-/// Headers that concern one connection only.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+/// Headers that concern one connection only, by the length of their names: each field of each message is looked for, and
+/// most have none of the same length.
+const fn hop_by_hop(length: usize) -> &'static [&'static str] {
+    match length {
+        2 => &["te"],
+        7 => &["trailer", "upgrade"],
+        10 => &["connection", "keep-alive"],
+        16 => &["proxy-connection"],
+        17 => &["transfer-encoding"],
+        18 => &["proxy-authenticate"],
+        19 => &["proxy-authorization"],
+        _ => &[],
+    }
+}
 
-/// Headers that goms itself sets on a call: framing, the key, the ids, who asked.
-const OWN: [&str; 11] = [
-    "host",
-    "content-length",
-    "expect",
-    "call-service-key",
-    "x-request-id",
-    "traceparent",
-    "tracestate",
-    "forwarded",
-    "x-real-ip",
-    "client-cert",
-    "client-cert-chain",
-];
+/// Headers that goms itself sets on a call (framing, the key, the ids, who asked), by the length of their names.
+const fn own(length: usize) -> &'static [&'static str] {
+    match length {
+        4 => &["host"],
+        6 => &["expect"],
+        9 => &["forwarded", "x-real-ip"],
+        10 => &["tracestate"],
+        11 => &["traceparent", "client-cert"],
+        12 => &["x-request-id"],
+        14 => &["content-length"],
+        16 => &["call-service-key"],
+        17 => &["client-cert-chain"],
+        _ => &[],
+    }
+}
 
 /// What `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, … begin with.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
@@ -39,14 +42,14 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 #[must_use]
 pub fn is_hop_by_hop<'a>(name: impl AsRef<[u8]>, listed: impl Iterator<Item = &'a [u8]>) -> bool {
     let name = name.as_ref();
-    HOP_BY_HOP.iter().any(|known| same(known, name)) || is_listed(name, listed)
+    is_one_of(hop_by_hop(name.len()), name) || is_listed(name, listed)
 }
 
 /// Whether a header that a client sent goes on to the service.
 #[must_use]
 pub fn passes_down<'a>(name: impl AsRef<[u8]>, listed: impl Iterator<Item = &'a [u8]>) -> bool {
     let name = name.as_ref();
-    !is_hop_by_hop(name, listed) && !OWN.iter().any(|known| same(known, name)) && !begins_forwarded(name)
+    !is_hop_by_hop(name, listed) && !is_one_of(own(name.len()), name) && !begins_forwarded(name)
 }
 
 /// Whether a header of a service's answer goes on to the client. Its length is goms's own business.
@@ -62,8 +65,18 @@ pub fn is_call_key_alias(name: &str) -> bool {
     name.contains('_') && same(crate::trace::CALL_KEY_HEADER, name.as_bytes())
 }
 
+fn is_one_of(names: &[&str], name: &[u8]) -> bool {
+    names.iter().any(|known| same(known, name))
+}
+
 fn begins_forwarded(name: &[u8]) -> bool {
     name.get(..FORWARDED_PREFIX.len()).is_some_and(|start| same(FORWARDED_PREFIX, start))
+}
+
+/// Whether a `Connection` header may list a name that does not stay on one connection anyway.
+#[must_use]
+pub fn lists_more(connection: &[u8]) -> bool {
+    !connection.eq_ignore_ascii_case(b"keep-alive") && !connection.eq_ignore_ascii_case(b"close")
 }
 
 /// `Connection: close, X-Mine`.
@@ -88,6 +101,16 @@ mod tests {
     }
 
     #[test]
+    fn every_name_stands_under_its_length() {
+        for length in 0..40 {
+            assert!(hop_by_hop(length).iter().chain(own(length)).all(|name| name.len() == length), "{length}");
+        }
+        let count =
+            |names: fn(usize) -> &'static [&'static str]| (0..40).map(|length| names(length).len()).sum::<usize>();
+        assert_eq!((count(hop_by_hop), count(own)), (9, 11));
+    }
+
+    #[test]
     fn what_concerns_one_hop_stays_there() {
         for name in ["Connection", "keep-alive", "TE", "Transfer-Encoding", "Upgrade", "x-mine", "Proxy-Authorization"]
         {
@@ -96,6 +119,12 @@ mod tests {
         for name in ["accept", "Authorization", "x-mine-too", "content-type", "cookie"] {
             assert!(down(name), "{name}");
         }
+        assert!(
+            lists_more(b"close, x-mine")
+                && lists_more(b"x-mine")
+                && !lists_more(b"Keep-Alive")
+                && !lists_more(b"close")
+        );
     }
 
     #[test]

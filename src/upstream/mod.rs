@@ -1,6 +1,6 @@
 //! CALL IT: one function that calls a service: picks a node, sends, retries on the next one where that is safe.
 //!
-//! May import: `balance`, `registry`, `trace` (context, `tracestate` and the call key's name), `backoff`, `metrics`,
+//! May import: `balance`, `registry`, `rpc`, `trace` (context, `tracestate` and the call key's name), `backoff`, `metrics`,
 //! `causes`, `trust`, `timer`, `shutdown`.
 //!
 //! [`Upstream::call`] is that function; one [`Upstream`] a worker, since it is bound to its thread. [`headers`] says
@@ -12,6 +12,7 @@ mod error;
 pub mod headers;
 mod health;
 pub(crate) mod http1;
+mod rpc;
 mod tls;
 
 pub use body::{AnswerBody, BodyStream, Broken, RequestBody};
@@ -19,6 +20,7 @@ pub use call::{Forwarded, Tries, Try, Upstream, UpstreamRequest, UpstreamRespons
 pub use error::CallError;
 pub use health::{HealthCheck, HealthChecks};
 pub use http1::{AnswerHead, Field, HttpError, PROTOCOL};
+pub use rpc::{ConnectError, Opened, RpcAnswer, RpcError, RpcHead, RpcReceiver, RpcRequest, RpcSender, RpcStream};
 pub use tls::{ClientTls, ClientTlsFiles};
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@ mod config;
 mod consumer;
 mod gateway;
 mod registry;
+mod rpc;
 mod service;
 mod store;
 mod support;

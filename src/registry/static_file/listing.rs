@@ -62,6 +62,8 @@ struct Listed {
     protocols: Option<Vec<String>>,
     #[serde(default)]
     endpoints: Vec<String>,
+    #[serde(default)]
+    rpc_services: Vec<String>,
 }
 
 /// `ip:port`.
@@ -116,6 +118,7 @@ impl Listed {
             takes_events: false,
             protocols: None,
             endpoints: Vec::new(),
+            rpc_services: Vec::new(),
         }
     }
 
@@ -132,6 +135,7 @@ impl Listed {
             takes_events: self.takes_events,
             protocols: self.protocols.unwrap_or(default.protocols),
             endpoints: self.endpoints,
+            rpc_services: self.rpc_services,
             started_ms: 0,
             admin: None,
         };

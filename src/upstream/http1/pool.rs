@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use foldhash::fast::RandomState;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -81,7 +82,7 @@ pub struct Times {
 #[derive(Debug)]
 pub struct Pool {
     idle: Duration,
-    kept: RefCell<HashMap<Target, Vec<Kept>>>,
+    kept: RefCell<HashMap<Target, Vec<Kept>, RandomState>>,
     inputs: RefCell<Vec<BytesMut>>,
     heads: RefCell<Vec<Vec<u8>>>,
     timers: RefCell<Vec<Timer>>,

@@ -58,12 +58,11 @@ impl RequestHead {
     /// # Errors
     /// [`HttpError::Request`] when its value would break the head.
     pub fn own(&mut self, name: &str, value: &[u8]) -> Result<(), HttpError> {
-        if memchr::memchr3(b'\r', b'\n', 0, value).is_some() {
+        // without a way out, so that many bytes are looked at at once
+        if value.iter().fold(false, |is_bad, byte| is_bad | matches!(byte, b'\r' | b'\n' | 0)) {
             return Err(HttpError::Request("a field's value holds a line break or a zero"));
         }
-        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-            self.bytes.extend_from_slice(part);
-        }
+        self.plain(name, value);
         Ok(())
     }
 
@@ -78,7 +77,7 @@ impl RequestHead {
     /// Adds a field that is an address, without the formatting machinery, as each request has two.
     ///
     /// # Errors
-    /// [`HttpError::Request`] when the name would break the head.
+    /// None that an address could cause.
     pub fn address(&mut self, name: &str, ip: IpAddr, port: Option<u16>) -> Result<(), HttpError> {
         let IpAddr::V4(v4) = ip else {
             return match port {
@@ -86,23 +85,33 @@ impl RequestHead {
                 None => self.display(name, &ip),
             };
         };
+        // from its end, where the next digit is known
         let mut text = [0; "255.255.255.255:65535".len()];
-        let mut end = 0;
+        let mut begin = text.len();
         let mut put = |byte: u8| {
-            text[end] = byte;
-            end += 1;
+            begin -= 1;
+            text[begin] = byte;
         };
-        for (place, octet) in v4.octets().into_iter().enumerate() {
+        if let Some(port) = port {
+            digits(port, &mut put);
+            put(b':');
+        }
+        for (place, octet) in v4.octets().into_iter().enumerate().rev() {
+            digits(octet.into(), &mut put);
             if place > 0 {
                 put(b'.');
             }
-            digits(octet.into(), &mut put);
         }
-        if let Some(port) = port {
-            put(b':');
-            digits(port, &mut put);
+        self.plain(name, &text[begin..]);
+        Ok(())
+    }
+
+    /// Adds a field that cannot break the head: its name is a token, and its value was written by goms itself.
+    pub fn plain(&mut self, name: &str, value: &[u8]) {
+        self.bytes.reserve(name.len() + value.len() + 4);
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            self.bytes.extend_from_slice(part);
         }
-        self.own(name, &text[..end])
     }
 
     /// Adds `Host`: of a server that the config names its name.
@@ -158,14 +167,14 @@ impl RequestHead {
     }
 }
 
-fn digits(number: u16, put: &mut impl FnMut(u8)) {
-    let mut power = 10_000;
-    while power > 1 && number < power {
-        power /= 10;
-    }
-    while power > 0 {
-        put(b'0' + (number / power % 10) as u8); // one digit
-        power /= 10;
+/// From the last one. Divides by a constant only, which is a multiplication.
+fn digits(mut number: u16, put: &mut impl FnMut(u8)) {
+    loop {
+        put(b'0' + (number % 10) as u8); // one digit
+        number /= 10;
+        if number == 0 {
+            return;
+        }
     }
 }
 

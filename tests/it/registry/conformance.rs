@@ -171,6 +171,7 @@ async fn all_that_nodes_say_is_kept(open: Open<'_>) {
         draining: false,
         protocols: vec!["http".into(), "grpc".into()],
         endpoints: (0..200).map(|number| format!("/an/endpoint/of/the/service/{number}")).collect(),
+        rpc_services: vec!["greeter.Say".into()],
         takes_events: true,
     };
     let at = |service: &str, ip: &str, rpc: Option<u16>, http: Option<u16>| {

@@ -19,10 +19,10 @@ use goms::service::{Limits, Parts, Running, Service, serve};
 use goms::trace::{self, Event, Origin, Recorder};
 use tokio::sync::mpsc::Receiver;
 
-const ID: &str = "cdb08456-d8a7-4d53-93c2-a5e3f01f56d6";
+pub(crate) const ID: &str = "cdb08456-d8a7-4d53-93c2-a5e3f01f56d6";
 
 /// Parts of a node without guard, and the events that it records.
-fn parts(service: &str) -> (Parts, Receiver<Event>) {
+pub(crate) fn parts(service: &str) -> (Parts, Receiver<Event>) {
     parts_with(service, |_| {})
 }
 
@@ -63,12 +63,13 @@ pub(crate) fn parts_with(service: &str, change: impl FnOnce(&mut trace::Settings
     (parts, events)
 }
 
-fn listener() -> TcpListener {
+pub(crate) fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
 /// Runs the servers' own tasks; the tests are plain threads.
-static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+pub(crate) static RUNTIME: LazyLock<tokio::runtime::Runtime> =
+    LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
 
 pub(crate) fn start(service: Service, parts: Parts) -> Running {
     let _runtime = RUNTIME.enter();
@@ -81,10 +82,10 @@ struct Client {
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
@@ -166,11 +167,11 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> 
 }
 
 /// One request on a connection of its own.
-fn ask(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+pub(crate) fn ask(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     Client::connect(address).send(method, target, headers, body)
 }
 
-const JSON: (&str, &str) = ("Content-Type", "application/json");
+pub(crate) const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// Waits until something holds, without blocking the runtime.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -182,6 +183,6 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// The next event, which must come within a second.
-async fn next(events: &mut Receiver<Event>) -> Event {
+pub(crate) async fn next(events: &mut Receiver<Event>) -> Event {
     tokio::time::timeout(Duration::from_secs(5), events.recv()).await.expect("an event in time").expect("a recorder")
 }

@@ -1,0 +1,24 @@
+//! WHAT AN RPC IS: codes, messages, codecs, timeouts and names of gRPC and of Go Micro, and the port that takes calls.
+//!
+//! May import: `drain`, `timer`.
+//!
+//! The parts that only read and write (`status`, `frame`, `codec`, `timeout`, `metadata`, `method`) know no socket. [`port`]
+//! serves a listening socket (HTTP/2 only) and hands each call to a [`port::Answers`], of which each worker thread has its
+//! own; `lengths` lets requests pass whose `content-length` is not theirs; [`wire`] sends and reads the parts of a call.
+
+mod codec;
+pub mod frame;
+mod lengths;
+pub mod metadata;
+pub mod method;
+pub mod port;
+mod status;
+pub mod timeout;
+pub mod wire;
+
+pub use codec::{Codec, CodecError};
+pub use method::MethodName;
+pub use status::{Code, GoError, Status};
+
+/// Bytes of a message that nobody set a limit for: gRPC's own 4 MiB.
+pub const MESSAGE_BYTES: usize = 4 << 20;

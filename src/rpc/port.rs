@@ -1,0 +1,220 @@
+//! The RPC port: HTTP/2 on a listening socket, from the accepted connection to calls.
+//!
+//! Calls are answered on actix-server's worker threads, each with an [`Answers`] of its own, so what answers may hold what is
+//! bound to its thread (`upstream`). A connection and its calls are one task: when the connection is gone, so are they. The
+//! end goes as with HTTP: busy clients get a GOAWAY with their next call, idle ones when their server stops.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn, ready};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_server::{GracefulShutdownSignal, ServerBuilder};
+use actix_service::{fn_factory, fn_service};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use h2_v4::RecvStream;
+use h2_v4::server::{Builder, Connection, SendResponse};
+use http_v1::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::lengths::AnyLength;
+use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
+
+/// How much of a stream a caller may send before it was read, and of all streams of a connection together.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How much of a stream may wait for the caller.
+const SEND_BUFFER: usize = 256 << 10;
+/// Bytes of a call's head: names, values and 32 for each field (RFC 9113 section 6.5.2).
+const HEAD: u32 = 64 << 10;
+/// What small frames that were not read yet may cost a connection, of h2's reckoning: its own default is that of a server
+/// which reads at once, and ends a connection whose reader is slow.
+const FRAME_BUDGET: usize = 8 << 20;
+/// How long a client without a call may take to go once it was told to.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What a port may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls at once on a connection.
+    pub streams: u32,
+    /// How long a client may take to begin HTTP/2.
+    pub handshake_timeout: Duration,
+    /// How long a connection may idle between calls.
+    pub idle_timeout: Duration,
+    /// Connections a worker.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            streams: 1_000,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300), // clients of gRPC keep theirs for long
+            connections: 25_000,
+        }
+    }
+}
+
+/// A call that came.
+#[derive(Debug)]
+pub struct Call {
+    /// What is asked.
+    pub request: Request<RecvStream>,
+    /// Where the answer goes.
+    pub respond: SendResponse<Bytes>,
+    /// Who is at the other end.
+    pub peer: Option<SocketAddr>,
+}
+
+/// What answers calls; a worker thread has one.
+pub trait Answers: 'static {
+    /// Answers a call to its end. Dropped when the caller or its connection is gone.
+    fn answer(&self, call: Call) -> impl Future<Output = ()>;
+}
+
+/// Serves what `make` makes, once a worker, until [`Running::stop`]. Must be called within a tokio runtime; `name` is for the
+/// log.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub fn serve<A: Answers>(
+    name: &str,
+    listener: TcpListener,
+    limits: Limits,
+    workers: usize,
+    traffic: Arc<Traffic>,
+    make: impl Fn() -> A + Clone + Send + 'static,
+) -> io::Result<Running> {
+    let kept = listener.try_clone()?;
+    let mut builder = ServerBuilder::new()
+        .workers(workers.max(1))
+        .max_concurrent_connections(limits.connections)
+        .shutdown_timeout(NO_LIMIT_SECS)
+        .disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let shared = Shared { limits, traffic: traffic.clone(), stopping };
+    builder = builder.listen("rpc", listener, move || {
+        let (make, shared) = (make.clone(), shared.clone());
+        fn_factory(move || {
+            let worker = Rc::new((make(), shared.clone()));
+            ready(Ok::<_, ()>(fn_service(move |socket: TcpStream| {
+                let worker = worker.clone();
+                async move {
+                    open(socket, &worker.0, &worker.1).await;
+                    Ok::<(), Infallible>(())
+                }
+            })))
+        })
+    })?;
+    Running::start(name, kept, builder.run(), traffic)
+}
+
+/// What the workers share.
+#[derive(Clone)]
+struct Shared {
+    limits: Limits,
+    traffic: Arc<Traffic>,
+    stopping: GracefulShutdownSignal,
+}
+
+async fn open<A: Answers>(socket: TcpStream, answers: &A, shared: &Shared) {
+    let _connected = shared.traffic.connected();
+    let peer = socket.peer_addr().ok();
+    if let Err(error) = socket.set_nodelay(true) {
+        log::debug!("cannot turn off Nagle's algorithm: {error}");
+    }
+    let shown = peer.map_or_else(String::new, |peer| peer.to_string());
+    let handshake = builder(&shared.limits).handshake::<_, Bytes>(AnyLength::new(socket));
+    let opened = {
+        let _opening = shared.traffic.opening();
+        tokio::select! {
+            biased;
+            opened = tokio::time::timeout(shared.limits.handshake_timeout, handshake) => opened,
+            () = shared.stopping.notified() => return,
+        }
+    };
+    match opened {
+        Ok(Ok(http2)) => Box::pin(converse(http2, peer, answers, shared)).await,
+        Ok(Err(error)) => log::debug!("no http/2 on the rpc port client={shown} error=\"{error}\""),
+        Err(_) => log::debug!("no http/2 on the rpc port in time client={shown}"),
+    }
+}
+
+fn builder(limits: &Limits) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limits.streams)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(HEAD)
+        .data_frame_budget(FRAME_BUDGET);
+    builder
+}
+
+/// A connection to its end.
+async fn converse<A, T>(mut http2: Connection<T, Bytes>, peer: Option<SocketAddr>, answers: &A, shared: &Shared)
+where
+    A: Answers,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let idle_timeout = shared.limits.idle_timeout;
+    let mut calls = FuturesUnordered::new();
+    let mut stopping = pin!(shared.stopping.notified());
+    let mut idle = pin!(tokio::time::sleep(idle_timeout));
+    let mut is_ending = false;
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = calls.next(), if !calls.is_empty() => {}
+            accepted = http2.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    calls.push(answer(Call { request, respond, peer }, answers));
+                    if shared.traffic.is_draining() && !is_ending {
+                        is_ending = true;
+                        http2.graceful_shutdown();
+                    }
+                    continue;
+                }
+                Some(Err(error)) => return log::debug!("an rpc connection ended client={peer:?} error=\"{error}\""),
+                None => return,
+            },
+            () = &mut stopping, if !is_ending => {
+                is_ending = true;
+                http2.graceful_shutdown();
+            }
+            () = &mut idle, if calls.is_empty() => {
+                if is_ending {
+                    return;
+                }
+                is_ending = true;
+                http2.graceful_shutdown();
+            }
+        }
+        if calls.is_empty() {
+            let wait = if is_ending { FAREWELL } else { idle_timeout };
+            idle.as_mut().reset(Instant::now() + wait);
+        }
+    }
+}
+
+/// One call, as long as its caller wants an answer.
+async fn answer<A: Answers>(call: Call, answers: &A) {
+    answers.answer(call).await;
+}
+
+/// Resolves when the caller wants no answer any more.
+pub async fn gone(respond: &mut SendResponse<Bytes>) {
+    // an error is a connection that has gone
+    drop(poll_fn(|task| respond.poll_reset(task)).await);
+}

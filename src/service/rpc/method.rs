@@ -1,0 +1,226 @@
+//! The methods of a service: how an author gives them, and how a call finds one.
+
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::server::NamedService;
+
+use super::grpc::GrpcService;
+use crate::rpc::method::ends_with;
+use crate::rpc::{Codec, MethodName};
+use crate::service::builder::{Handler, erase};
+use crate::service::{Context, Service, ServiceError};
+
+/// The message that a method answers with.
+pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Bytes, ServiceError>>>>;
+
+/// A method whose types are forgotten.
+#[derive(Clone)]
+pub(super) enum Method {
+    /// One message each way.
+    Unary(Arc<dyn Unary>),
+}
+
+/// One message each way.
+pub(super) trait Unary: Send + Sync {
+    /// The codecs that it reads and writes.
+    fn codecs(&self) -> &'static [Codec];
+    /// Runs it on a message.
+    fn call(&self, ctx: Context, codec: Codec, message: &Bytes) -> Reply;
+}
+
+/// What a service answers by RPC.
+#[derive(Clone, Default)]
+pub(in crate::service) struct Methods {
+    /// Service (`Say`) → method (`Hello`).
+    known: HashMap<String, HashMap<String, Method>>,
+    /// `greeter.Say`, where the author named a package.
+    full_names: BTreeSet<String>,
+    /// `Say`, where not.
+    short_names: BTreeSet<String>,
+    /// Services that tonic generated, by their full names.
+    generated: HashMap<String, Generated>,
+}
+
+/// A service that tonic generated.
+#[derive(Clone)]
+pub(super) struct Generated {
+    /// It.
+    pub service: Arc<dyn GrpcService>,
+    /// Its name.
+    pub name: &'static str,
+    /// Callers need no call key, and their calls are not traced.
+    pub is_open: bool,
+}
+
+/// What a path names.
+#[derive(Clone)]
+pub(super) enum Found<'a> {
+    /// A method of the service's author.
+    Method(&'a Method),
+    /// A service that does the rest itself.
+    Generated(&'a Generated),
+}
+
+impl Methods {
+    fn add(&mut self, name: &str, method: Method) {
+        match MethodName::parse(name) {
+            Ok(parsed) => {
+                if parsed.package.is_empty() {
+                    self.short_names.insert(parsed.service.to_owned());
+                } else {
+                    self.full_names.insert(parsed.full_service());
+                }
+                let methods = self.known.entry(parsed.service.to_owned()).or_default();
+                methods.insert(parsed.method.to_owned(), method);
+            }
+            // the service works without it, and says so
+            Err(error) => log::error!("a method is left out: {error}"),
+        }
+    }
+
+    /// `Say.Hello` of every method, sorted.
+    pub(in crate::service) fn endpoints(&self) -> Vec<String> {
+        let each = self.known.iter().flat_map(|(service, methods)| methods.keys().map(move |method| (service, method)));
+        let mut all: Vec<String> = each.map(|(service, method)| format!("{service}.{method}")).collect();
+        all.sort();
+        all
+    }
+
+    /// The full names of its services, sorted.
+    pub(in crate::service) fn services(&self, of: &str) -> Vec<String> {
+        let mut all = self.full_names.clone();
+        all.extend(self.short_names.iter().map(|short| format!("{of}.{short}")));
+        all.extend(self.generated.values().filter(|known| !known.is_open).map(|known| known.name.to_owned()));
+        all.into_iter().collect()
+    }
+
+    /// The generated service of this very name.
+    pub(super) fn generated(&self, full: &str) -> Option<&Generated> {
+        self.generated.get(full)
+    }
+
+    pub(super) fn find(&self, name: &MethodName<'_>) -> Option<Found<'_>> {
+        if let Some(method) = self.known.get(name.service).and_then(|methods| methods.get(name.method)) {
+            return Some(Found::Method(method));
+        }
+        let ends_so = || self.generated.values().find(|known| ends_with(known.name, name.service));
+        let generated = self.generated.get(&name.full_service()).or_else(ends_so)?;
+        Some(Found::Generated(generated))
+    }
+}
+
+impl Service {
+    /// Serves a method by RPC: `Say.Hello`, which callers reach as `/<any package>.Say/Hello`. A handler is one of HTTP: an
+    /// async function of the [`Context`] and a message in JSON (`application/grpc+json`). The same name again replaces it.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Deserialize)] struct Request { name: String }
+    /// # #[derive(Serialize)] struct Response { msg: String }
+    /// async fn hello(_ctx: goms::Context, message: Request) -> Result<Response, goms::ServiceError> {
+    ///     Ok(Response { msg: format!("Hello {}", message.name) })
+    /// }
+    /// let service = goms::Service::new("greeter").rpc("Say.Hello", hello);
+    /// assert_eq!(service.endpoints(), ["Say.Hello"]);
+    /// assert_eq!(service.rpc_services(), ["greeter.Say"]);
+    /// ```
+    #[must_use]
+    pub fn rpc<F, B, R, T>(mut self, method: impl AsRef<str>, handler: F) -> Self
+    where
+        F: Fn(Context, B) -> R + Send + Sync + 'static,
+        B: DeserializeOwned + 'static,
+        R: Future<Output = Result<T, ServiceError>> + 'static,
+        T: Serialize + 'static,
+    {
+        self.methods.add(method.as_ref(), Method::Unary(Arc::new(OfJson(erase(handler)))));
+        self
+    }
+
+    /// Serves a service of gRPC that tonic generated, in protobuf, with all its kinds of methods. It gets the trace as a
+    /// [`TraceContext`](crate::trace::TraceContext) in the request's extensions.
+    #[must_use]
+    pub fn grpc<S>(self, service: S) -> Self
+    where
+        S: tower_service::Service<
+                http_v1::Request<tonic::body::Body>,
+                Response = http_v1::Response<tonic::body::Body>,
+                Error = Infallible,
+            > + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.with_grpc(service, false)
+    }
+
+    /// The same for everybody, without the call key and without a trace: such as health checks.
+    #[must_use]
+    pub(crate) fn open_grpc<S>(self, service: S) -> Self
+    where
+        S: tower_service::Service<
+                http_v1::Request<tonic::body::Body>,
+                Response = http_v1::Response<tonic::body::Body>,
+                Error = Infallible,
+            > + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.with_grpc(service, true)
+    }
+
+    fn with_grpc<S>(mut self, service: S, is_open: bool) -> Self
+    where
+        S: tower_service::Service<
+                http_v1::Request<tonic::body::Body>,
+                Response = http_v1::Response<tonic::body::Body>,
+                Error = Infallible,
+            > + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        let generated = Generated { service: Arc::new(service), name: S::NAME, is_open };
+        self.methods.generated.insert(S::NAME.to_owned(), generated);
+        self
+    }
+
+    /// The methods that it answers by RPC, sorted: `Say.Hello`.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.methods.endpoints()
+    }
+
+    /// The full names of its services of gRPC, sorted: `greeter.Say`.
+    #[must_use]
+    pub fn rpc_services(&self) -> Vec<String> {
+        self.methods.services(self.name())
+    }
+}
+
+/// A handler of JSON.
+struct OfJson(Arc<dyn Handler>);
+
+impl Unary for OfJson {
+    fn codecs(&self) -> &'static [Codec] {
+        &[Codec::Json]
+    }
+
+    fn call(&self, ctx: Context, _codec: Codec, message: &Bytes) -> Reply {
+        let running = self.0.call(ctx, if message.is_empty() { b"{}" } else { message });
+        Box::pin(async move { running.await.map(Bytes::from) })
+    }
+}

@@ -1,0 +1,329 @@
+//! The RPC port of a service: from a call to its answer, in reading order.
+
+use std::net::TcpListener;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h2_v4::RecvStream;
+use h2_v4::server::SendResponse;
+use http_v1::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http_v1::{Method as HttpMethod, StatusCode};
+
+use super::grpc;
+use super::method::{Found, Generated, Method, Unary};
+use crate::drain::{Running, Traffic};
+use crate::rpc::method::service_of_path;
+use crate::rpc::port::{self, Answers, Call, gone};
+use crate::rpc::wire::{Messages, ReadError, answer_head, refuse, refuse_http};
+use crate::rpc::{Code, Codec, CodecError, MESSAGE_BYTES, MethodName, Status, frame, timeout};
+use crate::service::calls::Calls;
+use crate::service::context::{RpcHead, asker};
+use crate::service::guard::Guard;
+use crate::service::observe::{Observed, Observer};
+use crate::service::server::panic_text;
+use crate::service::{Context, Parts, ServeError, Service, ServiceError};
+use crate::trace::{CALL_KEY_HEADER, TraceBody, TraceContext, tracestate};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What only Go Micro's clients send beside gRPC's own fields; they read errors in their form.
+const OF_GO_MICRO: [&str; 2] = ["x-content-type", "timeout"];
+
+/// Serves a service's methods on a bound listener until [`Running::stop`]. Must be called within a tokio runtime; the node
+/// answers once this returns.
+///
+/// # Errors
+/// [`ServeError`] when the listener cannot be used.
+pub fn serve_rpc(listener: TcpListener, service: Service, parts: Parts) -> Result<Running, ServeError> {
+    let name = service.name().to_owned();
+    let limits = port::Limits {
+        handshake_timeout: parts.limits.header_timeout,
+        connections: parts.limits.connections,
+        ..port::Limits::default()
+    };
+    let (workers, traffic) = (parts.workers, Traffic::new(parts.load.clone()));
+    let (service, counted) = (Arc::new(service), traffic.clone());
+    let make = move || Worker::new(&service, &parts, &counted);
+    port::serve(&name, listener, limits, workers, traffic, make).map_err(|source| ServeError { service: name, source })
+}
+
+/// One worker thread's state.
+struct Worker {
+    service: Arc<Service>,
+    guard: Guard,
+    observer: Rc<Observer>,
+    calls: Option<Rc<Calls>>,
+    traffic: Arc<Traffic>,
+    message_bytes: usize,
+}
+
+/// When a caller waits no longer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Then.
+    pub at: Instant,
+    /// So long after its call.
+    after: Duration,
+}
+
+impl End {
+    /// What it is told then.
+    pub fn status(self) -> Status {
+        let after = self.after;
+        Status::new(Code::DeadlineExceeded, format!("no answer within the {after:?} that the caller waits"))
+    }
+}
+
+/// A call that is admitted, as far as it is the same for every kind.
+struct Asked {
+    context: Context,
+    codec: Codec,
+    /// When the caller waits no longer.
+    end: Option<End>,
+    /// As it came, without the call key.
+    head: Rc<RpcHead>,
+    /// The caller reads errors in Go Micro's form.
+    is_go_micro: bool,
+    observed: Observed,
+    trace: TraceContext,
+}
+
+impl Worker {
+    fn new(service: &Arc<Service>, parts: &Parts, traffic: &Arc<Traffic>) -> Self {
+        let observer = Observer::new(parts.recorder.clone(), parts.origin.clone(), parts.access_log, &parts.metrics);
+        Self {
+            service: service.clone(),
+            guard: Guard::new(&parts.call_keys),
+            observer: Rc::new(observer),
+            calls: parts.calls.as_ref().map(|table| {
+                let key = parts.call_keys.first().map(String::as_str);
+                Rc::new(Calls::new(table.clone(), &parts.origin.service_name, key, &parts.metrics))
+            }),
+            traffic: traffic.clone(),
+            message_bytes: MESSAGE_BYTES.max(parts.limits.body_bytes),
+        }
+    }
+}
+
+impl Answers for Worker {
+    /// One call: is it one → who is it → may it → which method → answer.
+    async fn answer(&self, call: Call) {
+        if let Some(open) = self.open(call.request.uri().path()) {
+            return open_call(open, call).await;
+        }
+        let Call { request, mut respond, peer } = call;
+        let (head, body) = request.into_parts();
+        let codec = Codec::of_content_type(head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes));
+        if head.method != HttpMethod::POST {
+            return told(refuse_http(&mut respond, StatusCode::METHOD_NOT_ALLOWED, "gRPC takes POST only\n"));
+        }
+        if let Err(error @ CodecError::NotGrpc(_)) = &codec {
+            return told(refuse_http(&mut respond, StatusCode::UNSUPPORTED_MEDIA_TYPE, &format!("{error}\n")));
+        }
+        let path = head.uri.path();
+        let field = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes);
+        let mut trace = TraceContext::from_headers(field("x-request-id"), field("traceparent"));
+        let mut observed = Observed::begin(&self.observer, self.traffic.load.enter(), &mut trace, "POST", path);
+        let admitted =
+            self.guard.admits_one_of(head.headers.get_all(CALL_KEY_HEADER).iter().map(HeaderValue::as_bytes));
+        let is_go_micro = OF_GO_MICRO.iter().any(|name| head.headers.contains_key(*name));
+        let end = field("grpc-timeout")
+            .and_then(timeout::parse)
+            .or_else(|| field("timeout").and_then(timeout::parse_go_micro))
+            .map(|after| End { at: Instant::now() + after, after });
+        let found = match (&codec, MethodName::parse(path)) {
+            _ if !admitted => Err(Status::new(
+                Code::PermissionDenied,
+                "the `call-service-key` is missing or wrong; call through the gateway",
+            )),
+            (Err(error), _) => Err(Status::from(error)),
+            (Ok(codec), Ok(name)) => self.method(path, &name, *codec).map(|method| (*codec, method)),
+            (Ok(_), Err(_)) => Err(self.unknown(path)),
+        };
+        let client = {
+            let lines = head.headers.get_all("tracestate").iter().map(HeaderValue::as_bytes);
+            let forwarded = head.headers.get_all("x-forwarded-for").iter().next_back().map(HeaderValue::as_bytes);
+            let asker = asker(tracestate::caller(lines), forwarded, peer, &self.guard);
+            if observed.is_traced() {
+                let fields = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+                let recorder = self.observer.recorder();
+                let mut info =
+                    recorder.request_info("POST", path, "", asker.client.to_string(), fields, TraceBody::None);
+                info.caller = asker.service.map(Box::from);
+                observed.record_start(info);
+            }
+            asker.client
+        };
+        let (codec, method) = match found {
+            Ok(found) => found,
+            Err(status) => {
+                let codec = codec.unwrap_or(Codec::Proto);
+                let status = if is_go_micro { status.in_go_form(self.service.name()) } else { status };
+                observed.end(status.to_http());
+                return told(refuse(&mut respond, codec.content_type(), ids(&trace), &status));
+            }
+        };
+        let mut metadata = head.headers;
+        metadata.remove(CALL_KEY_HEADER);
+        let asked = RpcHead { path: head.uri.path().to_owned(), metadata, deadline: end.map(|end| end.at) };
+        let head = Rc::new(asked);
+        let context = Context::of_rpc(head.clone(), trace, client, self.calls.clone());
+        let asked = Asked { context, head, codec, end, is_go_micro, observed, trace };
+        match method {
+            Found::Method(Method::Unary(method)) => {
+                self.unary(asked, &**method, Messages::new(body, self.message_bytes), respond).await;
+            }
+            Found::Generated(generated) => Self::generated(asked, generated, body, respond).await,
+        }
+    }
+}
+
+/// A call that needs no key and leaves no trace.
+async fn open_call(open: &Generated, call: Call) {
+    let Call { request, mut respond, .. } = call;
+    let request = request.map(grpc::body_of);
+    tokio::select! {
+        biased;
+        () = gone(&mut respond) => {}
+        Ok(answer) = open.service.carry_out(request) => {
+            told(grpc::send(&mut respond, answer, HeaderMap::new(), None).await.map(drop));
+        }
+    }
+}
+
+impl Worker {
+    /// The service of a path that is open for all.
+    fn open(&self, path: &str) -> Option<&Generated> {
+        let generated = self.service.methods.generated(service_of_path(path)?)?;
+        generated.is_open.then_some(generated)
+    }
+
+    fn method(&self, path: &str, name: &MethodName<'_>, codec: Codec) -> Result<Found<'_>, Status> {
+        let method = self.service.methods.find(name).ok_or_else(|| self.unknown(path))?;
+        let codecs = match &method {
+            Found::Method(Method::Unary(method)) => method.codecs(),
+            Found::Generated(_) => &[Codec::Proto],
+        };
+        if codecs.contains(&codec) {
+            return Ok(method);
+        }
+        let takes = if codecs.contains(&Codec::Json) { "application/grpc+json" } else { "application/grpc (protobuf)" };
+        Err(Status::new(Code::Unimplemented, format!("method `{}` takes {takes} only", name.endpoint())))
+    }
+
+    fn unknown(&self, path: &str) -> Status {
+        let known = self.service.endpoints();
+        let has = if known.is_empty() { "no methods".to_owned() } else { known.join(", ") };
+        let service = self.service.name();
+        Status::new(Code::Unimplemented, format!("no method `{path}` in service `{service}`; it has {has}"))
+    }
+
+    async fn generated(asked: Asked, generated: &Generated, body: RecvStream, mut respond: SendResponse<Bytes>) {
+        let Asked { context, head, end, observed, trace, .. } = asked;
+        let request = grpc::request(generated.name, &context, head.metadata.clone(), body);
+        let answered = {
+            let calling = async { generated.service.carry_out(request).await.map_err(|never| match never {}) };
+            tokio::select! {
+                biased;
+                () = gone(&mut respond) => return,
+                answered = within(end, calling) => answered,
+            }
+        };
+        let sent = match answered {
+            Ok(answer) => grpc::send(&mut respond, answer, ids(&trace), end).await,
+            Err(status) => refuse(&mut respond, Codec::Proto.content_type(), ids(&trace), &status).map(|()| status),
+        };
+        match sent {
+            Ok(status) => observed.end(status.to_http()),
+            Err(error) => log::debug!("an answer by rpc was not sent error=\"{error}\""),
+        }
+    }
+
+    async fn unary(&self, asked: Asked, method: &dyn Unary, mut messages: Messages, mut respond: SendResponse<Bytes>) {
+        let Asked { context, codec, end, is_go_micro, observed, trace, .. } = asked;
+        let outcome = {
+            let running = async {
+                let message = one(&mut messages).await?;
+                // a panic may come from the call itself or from any poll of what it returns
+                let running = async { method.call(context, codec, &message).await };
+                let outcome = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|panic| {
+                    let (reason, id) = (panic_text(&*panic), trace.request_id);
+                    log::error!("a method panicked requestId={id} reason={reason}");
+                    Err(ServiceError::new(500, "the method failed; its log has the reason"))
+                });
+                outcome.map_err(|error| Status::of_http(error.status(), error.message()))
+            };
+            tokio::select! {
+                biased;
+                () = gone(&mut respond) => return, // dropping the call ends it
+                outcome = within(end, running) => outcome,
+            }
+        };
+        match outcome {
+            Ok(message) => {
+                observed.end(200);
+                told(send(&mut respond, codec, ids(&trace), &message));
+            }
+            Err(status) => {
+                let status = if is_go_micro { status.in_go_form(self.service.name()) } else { status };
+                observed.end(status.to_http());
+                told(refuse(&mut respond, codec.content_type(), ids(&trace), &status));
+            }
+        }
+    }
+}
+
+/// Runs `work` until the caller waits no longer.
+async fn within<T>(end: Option<End>, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let Some(end) = end else { return work.await };
+    tokio::time::timeout_at(end.at.into(), work).await.unwrap_or_else(|_| Err(end.status()))
+}
+
+/// The one message of a caller.
+async fn one(messages: &mut Messages) -> Result<Bytes, Status> {
+    let message = messages.next().await.map_err(|error| broken(&error))?;
+    let message = message.ok_or_else(|| Status::new(Code::Internal, "the call has no message; send one"))?;
+    match messages.next().await.map_err(|error| broken(&error))? {
+        None => Ok(message),
+        Some(_) => Err(Status::new(Code::Internal, "the method takes one message, and the call has more")),
+    }
+}
+
+fn broken(error: &ReadError) -> Status {
+    match error {
+        ReadError::Frame(error) => Status::from(error),
+        ReadError::Broken(error) => Status::new(Code::Cancelled, format!("the call broke off: {error}")),
+    }
+}
+
+/// An answer of one message. It is in memory anyway: h2 sends it as the caller takes it.
+fn send(
+    respond: &mut SendResponse<Bytes>,
+    codec: Codec,
+    metadata: HeaderMap,
+    message: &[u8],
+) -> Result<(), h2_v4::Error> {
+    let mut stream = respond.send_response(answer_head(codec.content_type(), metadata), false)?;
+    stream.send_data(frame::framed(message), false)?;
+    stream.send_trailers(Status::ok().to_trailers())
+}
+
+/// What every answer tells.
+fn ids(trace: &TraceContext) -> HeaderMap {
+    let mut metadata = HeaderMap::with_capacity(4);
+    let mut id = uuid::Uuid::encode_buffer();
+    if let Ok(id) = HeaderValue::from_str(trace.request_id.hyphenated().encode_lower(&mut id)) {
+        metadata.insert(REQUEST_ID, id);
+    }
+    metadata
+}
+
+/// An answer that could not be sent has nobody left to read it.
+fn told(sent: Result<(), h2_v4::Error>) {
+    if let Err(error) = sent {
+        log::debug!("an answer by rpc was not sent error=\"{error}\"");
+    }
+}

@@ -1,0 +1,241 @@
+//! The tries of a call. As over HTTP each goes to the next node, and only what surely was not carried out, or what the policy
+//! lets be repeated, is tried again.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2_v4::Reason;
+
+use super::error::RpcError;
+use super::head::RpcHead;
+use super::open::{Opened, begun, over};
+use super::pool::{ConnectError, Place};
+use super::{Protocol, RpcAnswer, RpcRequest, protocol_of};
+use crate::backoff::Backoff;
+use crate::balance::Permit;
+use crate::causes;
+use crate::registry::Node;
+use crate::rpc::wire::{Messages, ReadError};
+use crate::rpc::{Code, Status, frame};
+use crate::upstream::call::{BACKOFF_CAP, Try};
+use crate::upstream::{Policy, Upstream};
+
+/// When a call must be over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub at: Instant,
+    /// So long after its begin.
+    pub after: Duration,
+}
+
+impl End {
+    fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+}
+
+/// A node that was picked.
+struct Picked {
+    permit: Permit,
+    node: Arc<Node>,
+    place: Place,
+}
+
+impl Upstream {
+    /// Carries out a call that has one message each way: picks a node, sends, retries on the next one where that is safe.
+    ///
+    /// # Errors
+    /// [`RpcError`], the last try's.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the try that runs; the service may have carried it out.
+    pub async fn rpc(
+        &self,
+        service: &str,
+        request: RpcRequest<'_>,
+        message: Bytes,
+        policy: &Policy,
+    ) -> Result<RpcAnswer, RpcError> {
+        let head = RpcHead::of(&request, self.caller.as_deref())?;
+        let framed = frame::framed(&message);
+        let end = match (request.timeout, policy.deadline) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        let end = end.map(|after| End { at: Instant::now() + after, after });
+        let client = request.forwarded.map(|forwarded| forwarded.client);
+        let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
+        let mut waits = Backoff::seeded(policy.backoff, BACKOFF_CAP);
+        loop {
+            let Picked { permit, node, place } = match self.pick_rpc(service, client, &mut tried).await {
+                Ok(picked) => picked,
+                Err(error) => return Err(before.unwrap_or(error)),
+            };
+            let began = Instant::now();
+            let time = end.map_or(policy.timeout, |end| end.left().min(policy.timeout));
+            let sent = async {
+                match protocol_of(&node) {
+                    Protocol::Grpc => {
+                        self.grpc_once(&head, &framed, &node, place, (time, policy), request.answer_bytes).await
+                    }
+                }
+            };
+            let answer = match tokio::time::timeout(time, sent).await {
+                Ok(answer) => answer,
+                Err(_) => Err(RpcError::Deadline { node: node.clone(), after: time }),
+            };
+            if let Some(tries) = request.tries {
+                let result = answer.as_ref().map_or_else(|error| causes::chain(error), |_| "OK".to_owned());
+                let (service, node) = (service.to_owned(), Some(node.id.to_string()));
+                tries.borrow_mut().push(Try { service, node, result, took: began.elapsed() });
+            }
+            let error = match answer {
+                Ok((message, metadata, trailers)) => {
+                    permit.answered(200);
+                    return Ok(RpcAnswer { message, metadata, trailers, node, attempt });
+                }
+                Err(error) => error,
+            };
+            note(&permit, &error);
+            let may_repeat = error.was_not_sent() || (policy.retry_non_idempotent && is_passing(&error, policy));
+            let wait = waits.next_wait();
+            let in_time = end.is_none_or(|end| end.left() > wait);
+            let has_tries = may_repeat && in_time && attempt < policy.attempts.max(1);
+            if !has_tries || (!error.was_not_sent() && !self.may_retry(service, &permit)) {
+                return Err(error);
+            }
+            log::debug!("rpc try failed service={service} node={} attempt={attempt} error=\"{error}\"", node.id);
+            drop(permit);
+            self.retries.with_label_values(&[service]).inc();
+            before = Some(error);
+            tried.push(node);
+            attempt += 1;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Begins a stream on a node; tries the next one where one cannot be reached.
+    pub(crate) async fn rpc_open(
+        &self,
+        service: &str,
+        head: &RpcHead,
+        client: Option<IpAddr>,
+        policy: &Policy,
+        end: Option<End>,
+    ) -> Result<Opened, RpcError> {
+        let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
+        loop {
+            let Picked { permit, node, place } = match self.pick_rpc(service, client, &mut tried).await {
+                Ok(picked) => picked,
+                Err(error) => return Err(before.unwrap_or(error)),
+            };
+            let (lease, mut sender) = match self.rpc_pool.lease(place, policy.connect_timeout).await {
+                Ok(leased) => leased,
+                Err(source) => {
+                    permit.refused();
+                    let error = RpcError::Unreachable { node: node.clone(), source };
+                    if attempt >= policy.attempts.max(1) {
+                        return Err(error);
+                    }
+                    log::debug!("rpc try failed service={service} node={} error=\"{error}\"", node.id);
+                    self.retries.with_label_values(&[service]).inc();
+                    (before, attempt) = (Some(error), attempt + 1);
+                    tried.push(node);
+                    continue;
+                }
+            };
+            let time = end.map(End::left);
+            let request = head.request(&node, lease.authority(), time)?;
+            let (response, sender) = sender.send_request(request, false).map_err(|error| unsent(&node, error))?;
+            return Ok(Opened { node, response, sender, attempt, permit, lease });
+        }
+    }
+
+    /// A node that takes RPC.
+    async fn pick_rpc(
+        &self,
+        service: &str,
+        client: Option<IpAddr>,
+        tried: &mut Vec<Arc<Node>>,
+    ) -> Result<Picked, RpcError> {
+        loop {
+            let permit = self.balancer.acquire(service, client, tried).await?;
+            let node = permit.node().clone();
+            match node.id.rpc.socket() {
+                Some(address) => return Ok(Picked { permit, node, place: Place(address) }),
+                // none but nodes that were tried are left
+                None if tried.contains(&node) => {
+                    return Err(RpcError::Unreachable { node, source: Arc::new(ConnectError::NoPort) });
+                }
+                None => tried.push(node),
+            }
+        }
+    }
+
+    async fn grpc_once(
+        &self,
+        head: &RpcHead,
+        framed: &Bytes,
+        node: &Arc<Node>,
+        place: Place,
+        (time, policy): (Duration, &Policy),
+        limit: usize,
+    ) -> Result<(Bytes, http_v1::HeaderMap, http_v1::HeaderMap), RpcError> {
+        let broken = |source: ReadError| RpcError::Broken { node: node.clone(), source };
+        let leased = self.rpc_pool.lease(place, policy.connect_timeout).await;
+        let (lease, mut sender) = leased.map_err(|source| RpcError::Unreachable { node: node.clone(), source })?;
+        let request = head.request(node, lease.authority(), Some(time))?;
+        let (response, mut stream) = sender.send_request(request, false).map_err(|error| unsent(node, error))?;
+        // it is in memory anyway, and h2 sends it as the node takes it; an error will come as the answer, too
+        drop(stream.send_data(framed.clone(), true));
+        let response = response.await.map_err(|error| unsent(node, error))?;
+        let (metadata, body) = begun(response, node)?;
+        let mut messages = Messages::new(body, limit);
+        let message = messages.next().await.map_err(broken)?;
+        if message.is_some() && messages.next().await.map_err(broken)?.is_some() {
+            let status = Status::new(Code::Unimplemented, "the method answers with a stream of messages, not with one");
+            return Err(RpcError::Status { node: node.clone(), status });
+        }
+        let trailers = messages.trailers().await.map_err(|error| broken(error.into()))?.unwrap_or_default();
+        match message {
+            Some(message) => over(&trailers, node).map(|()| (message, metadata, trailers)),
+            // trailers alone say it all, and may stand in the head
+            None => {
+                over(if trailers.is_empty() { &metadata } else { &trailers }, node)?;
+                let status = Status::new(Code::Internal, "the method answered with no message");
+                Err(RpcError::Status { node: node.clone(), status })
+            }
+        }
+    }
+}
+
+/// A stream's error: refused, or after the last one that a closing node takes, it was surely not carried out.
+fn unsent(node: &Arc<Node>, error: h2_v4::Error) -> RpcError {
+    let never_taken = error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
+    if never_taken {
+        RpcError::Unreachable { node: node.clone(), source: Arc::new(ConnectError::Http2(error)) }
+    } else {
+        RpcError::Broken { node: node.clone(), source: error.into() }
+    }
+}
+
+/// Whether another node may do better.
+fn is_passing(error: &RpcError, policy: &Policy) -> bool {
+    match error {
+        RpcError::Broken { .. } | RpcError::NotRpc { .. } => true,
+        RpcError::Status { status, .. } => policy.retry_status.contains(&status.to_http()),
+        _ => false,
+    }
+}
+
+/// Tells the balancer what became of a try.
+pub(super) fn note(permit: &Permit, error: &RpcError) {
+    match error {
+        RpcError::Unreachable { .. } => permit.refused(),
+        RpcError::Broken { .. } | RpcError::NotRpc { .. } | RpcError::Deadline { .. } => permit.failed(),
+        RpcError::Status { status, .. } => permit.answered(status.to_http()),
+        RpcError::NoNode(_) | RpcError::Request(_) => {}
+    }
+}

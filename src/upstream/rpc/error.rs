@@ -1,0 +1,92 @@
+//! Why a call by RPC failed, and whether it may be sent again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pool::ConnectError;
+use crate::balance::PickError;
+use crate::registry::Node;
+use crate::rpc::method::MethodError;
+use crate::rpc::wire::ReadError;
+use crate::rpc::{Code, Status};
+
+/// What became of a call that gave no message.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// There is nobody to call.
+    #[error(transparent)]
+    NoNode(#[from] PickError),
+    /// No connection came about, or the node took no new call: it was surely not carried out.
+    #[error("node `{}` of service `{}` cannot be reached by rpc", node.id, node.id.service)]
+    Unreachable {
+        /// The last node tried.
+        node: Arc<Node>,
+        /// What went wrong.
+        #[source]
+        source: Arc<ConnectError>,
+    },
+    /// The stream broke off, or what came is not gRPC. The call may have been carried out.
+    #[error("node `{}` of service `{}` gave no proper answer by rpc", node.id, node.id.service)]
+    Broken {
+        /// The last node tried.
+        node: Arc<Node>,
+        /// What went wrong.
+        #[source]
+        source: ReadError,
+    },
+    /// It answered with HTTP, but not with gRPC.
+    #[error("node `{}` of service `{}` answered {http} without a grpc-status", node.id, node.id.service)]
+    NotRpc {
+        /// The last node tried.
+        node: Arc<Node>,
+        /// The HTTP status.
+        http: u16,
+    },
+    /// It did not answer in time.
+    #[error("node `{}` of service `{}` did not answer within {after:?}", node.id, node.id.service)]
+    Deadline {
+        /// The last node tried.
+        node: Arc<Node>,
+        /// How long it had.
+        after: Duration,
+    },
+    /// It answered with another status than OK.
+    #[error("{status}")]
+    Status {
+        /// Who.
+        node: Arc<Node>,
+        /// Its answer.
+        status: Status,
+    },
+    /// The method has no name that can be called.
+    #[error("cannot send this call")]
+    Request(#[from] MethodError),
+}
+
+impl RpcError {
+    /// The call surely did not reach a service, so it may be sent again.
+    #[must_use]
+    pub fn was_not_sent(&self) -> bool {
+        matches!(self, Self::NoNode(_) | Self::Unreachable { .. } | Self::Request(_))
+    }
+
+    /// What a caller by RPC is told; its `to_http` is for one by HTTP.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let told = |code| Status::new(code, crate::causes::chain(self));
+        match self {
+            Self::Status { status, .. } => status.clone(),
+            Self::NoNode(PickError::UnknownService(_) | PickError::NoNode(_)) | Self::Unreachable { .. } => {
+                told(Code::Unavailable)
+            }
+            Self::NoNode(_) => told(Code::Unavailable),
+            Self::Broken { source: ReadError::Broken(_), .. } => Status { http: Some(502), ..told(Code::Unavailable) },
+            Self::Broken { source: ReadError::Frame(error), .. } => {
+                Status { message: crate::causes::chain(self), http: Some(502), ..Status::from(error) }
+            }
+            Self::NotRpc { http, .. } => Status { http: Some(502), ..told(Code::of_foreign_answer(*http)) },
+            Self::Deadline { .. } => told(Code::DeadlineExceeded),
+            Self::Request(_) => told(Code::InvalidArgument),
+        }
+    }
+}

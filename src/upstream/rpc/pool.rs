@@ -1,0 +1,253 @@
+//! Connections of HTTP/2, which many calls share. A worker has one to a node, and more where that node takes no more streams
+//! on it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, Shared};
+use h2_v4::client::{Builder, SendRequest};
+use http_v1::uri::Authority;
+use tokio::net::TcpStream;
+
+/// How much of a stream a node may send before it was read, and of all streams of a connection together.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How much of a stream may wait for the node.
+const SEND_BUFFER: usize = 256 << 10;
+/// Bytes of an answer's head, and of its trailers.
+const HEAD: u32 = 64 << 10;
+/// As on the RPC port: small frames that wait for a slow reader are not an attack.
+const FRAME_BUDGET: usize = 8 << 20;
+/// Connections of a worker to one node at most; each bears what the node allows, 100 streams or more.
+const CONNECTIONS: usize = 16;
+/// How often connections that are idle for too long are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+/// A peer that does not even acknowledge for so long is gone (its machine is).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The node has no RPC port.
+    #[error("it has no rpc port")]
+    NoPort,
+    /// Nobody listens there, or it cannot be reached.
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    /// It took too long.
+    #[error("cannot connect within {0:?}")]
+    Timeout(Duration),
+    /// It does not speak HTTP/2, or takes no more calls.
+    #[error("no stream of http/2")]
+    Http2(#[source] h2_v4::Error),
+}
+
+/// Where a call goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::upstream) struct Place(pub SocketAddr);
+
+type Connecting = Shared<LocalBoxFuture<'static, Result<Rc<Connection>, Arc<ConnectError>>>>;
+
+/// The connections of one worker.
+pub(in crate::upstream) struct Pool {
+    idle: Duration,
+    kept: RefCell<HashMap<Place, Vec<Rc<Connection>>>>,
+    connecting: RefCell<HashMap<Place, Connecting>>,
+}
+
+/// A connection.
+struct Connection {
+    sender: SendRequest<Bytes>,
+    authority: Authority,
+    streams: Cell<usize>,
+    is_closed: Cell<bool>,
+    used: Cell<Instant>,
+}
+
+/// The right to one stream of a connection; the stream counts until this is dropped.
+pub struct Lease {
+    connection: Rc<Connection>,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Lease").field("to", &self.connection.authority).finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    fn new(connection: Rc<Connection>) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        Self { connection }
+    }
+
+    /// Whom it is to.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.connection.authority
+    }
+
+    /// Nothing comes over this connection any more: the next call gets another.
+    pub(super) fn give_up(&self) {
+        self.connection.is_closed.set(true);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        connection.streams.set(connection.streams.get().saturating_sub(1));
+        connection.used.set(Instant::now());
+    }
+}
+
+impl Connection {
+    fn has_room(&self) -> bool {
+        self.streams.get() < self.sender.current_max_send_streams()
+    }
+}
+
+impl Pool {
+    /// An empty pool: an unused connection is kept for `idle`. Must be called within a `LocalSet`, as on actix's threads.
+    #[expect(clippy::disallowed_methods, reason = "it ends with its pool, and no end of a process has to wait for it")]
+    pub fn new(idle: Duration) -> Rc<Self> {
+        let pool = Rc::new(Self { idle, kept: RefCell::default(), connecting: RefCell::default() });
+        drop(tokio::task::spawn_local(sweep(Rc::downgrade(&pool))));
+        pool
+    }
+
+    /// A place for a stream on a connection to `place`, and what begins it.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: nothing was sent.
+    pub async fn lease(
+        self: &Rc<Self>,
+        place: Place,
+        timeout: Duration,
+    ) -> Result<(Lease, SendRequest<Bytes>), Arc<ConnectError>> {
+        let mut is_retry = false;
+        loop {
+            let (connection, is_new) = match self.usable(place) {
+                Some(connection) => (connection, false),
+                None => (self.connect(place, timeout).await?, true),
+            };
+            let lease = Lease::new(connection);
+            match lease.connection.sender.clone().ready().await {
+                Ok(sender) => return Ok((lease, sender)),
+                Err(error) if is_new && is_retry => return Err(Arc::new(ConnectError::Http2(error))),
+                Err(_) => lease.give_up(), // it was about to close, and no call was sent on it
+            }
+            is_retry |= is_new;
+        }
+    }
+
+    /// The connection with the fewest streams, where there is one with room or there can be no further one.
+    fn usable(&self, place: Place) -> Option<Rc<Connection>> {
+        let mut kept = self.kept.borrow_mut();
+        let connections = kept.get_mut(&place)?;
+        connections.retain(|connection| !connection.is_closed.get());
+        let found = connections.iter().min_by_key(|connection| connection.streams.get())?;
+        (found.has_room() || connections.len() >= CONNECTIONS).then(|| found.clone())
+    }
+
+    /// A new connection; calls that ask for one at the same time get the same.
+    async fn connect(self: &Rc<Self>, place: Place, timeout: Duration) -> Result<Rc<Connection>, Arc<ConnectError>> {
+        let known = self.connecting.borrow().get(&place).cloned();
+        let connecting = known.unwrap_or_else(|| {
+            let connecting = self.begin(place, timeout);
+            self.connecting.borrow_mut().insert(place, connecting.clone());
+            connecting
+        });
+        connecting.await
+    }
+
+    /// Connects as a task of its own, since who asked first may not wait to the end.
+    #[expect(clippy::disallowed_methods, reason = "it is bounded in time, and no end of a process has to wait for it")]
+    fn begin(self: &Rc<Self>, place: Place, timeout: Duration) -> Connecting {
+        let pool = Rc::downgrade(self);
+        let task = tokio::task::spawn_local(async move {
+            let opened = tokio::time::timeout(timeout, open(place)).await;
+            let opened = opened.unwrap_or(Err(ConnectError::Timeout(timeout))).map(Rc::new).map_err(Arc::new);
+            if let Some(pool) = pool.upgrade() {
+                pool.connecting.borrow_mut().remove(&place);
+                if let Ok(connection) = &opened {
+                    pool.kept.borrow_mut().entry(place).or_default().push(connection.clone());
+                }
+            }
+            opened
+        });
+        let gone = || Err(Arc::new(ConnectError::Connect(io::ErrorKind::Interrupted.into())));
+        task.map(move |opened| opened.unwrap_or_else(|_| gone())).boxed_local().shared()
+    }
+}
+
+async fn open(Place(address): Place) -> Result<Connection, ConnectError> {
+    let tcp = TcpStream::connect(address).await.map_err(ConnectError::Connect)?;
+    if let Err(error) = tcp.set_nodelay(true) {
+        log::debug!("cannot turn off Nagle's algorithm: {error}");
+    }
+    notice_absence(&tcp);
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(HEAD)
+        .data_frame_budget(FRAME_BUDGET);
+    let (sender, driver) = builder.handshake::<_, Bytes>(tcp).await.map_err(ConnectError::Http2)?;
+    drive(driver, address);
+    let authority = Authority::try_from(address.to_string());
+    let authority = authority.map_err(|_| ConnectError::Connect(io::ErrorKind::InvalidInput.into()))?;
+    Ok(Connection {
+        sender,
+        authority,
+        streams: Cell::new(0),
+        is_closed: Cell::new(false),
+        used: Cell::new(Instant::now()),
+    })
+}
+
+/// Reads and writes a connection until its last call is over and nobody holds it any more.
+#[expect(clippy::disallowed_methods, reason = "it ends with its connection, which calls and the pool hold")]
+fn drive(driver: h2_v4::client::Connection<TcpStream>, address: SocketAddr) {
+    drop(tokio::task::spawn_local(async move {
+        if let Err(error) = driver.await {
+            log::debug!("an rpc connection ended to={address} error=\"{error}\"");
+        }
+    }));
+}
+
+/// A machine that is gone says nothing: the kernel asks now and then, and gives up in time.
+fn notice_absence(tcp: &TcpStream) {
+    let socket = socket2::SockRef::from(tcp);
+    let asked = socket2::TcpKeepalive::new().with_time(UNACKNOWLEDGED).with_interval(Duration::from_secs(5));
+    let mut told = socket.set_tcp_keepalive(&asked);
+    #[cfg(target_os = "linux")]
+    {
+        told = told.and_then(|()| socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)));
+    }
+    if let Err(error) = told {
+        log::debug!("cannot watch an rpc connection: {error}");
+    }
+}
+
+/// Lets connections go that nobody used for long, until the pool is gone.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.kept.borrow_mut().retain(|_, connections| {
+            connections.retain(|kept| {
+                !kept.is_closed.get() && (kept.streams.get() > 0 || kept.used.get().elapsed() < pool.idle)
+            });
+            !connections.is_empty()
+        });
+    }
+}
