@@ -68,6 +68,7 @@ pub mod admin;
 pub mod app;
 pub mod backoff;
 pub mod balance;
+pub mod broker;
 pub mod call_key;
 pub mod causes;
 pub mod cli;
