@@ -89,4 +89,4 @@ pub mod trust;
 mod upgrade;
 pub mod upstream;
 
-pub use service::{CallError, Context, Service, ServiceError};
+pub use service::{CallError, CallStream, Context, Requests, Service, ServiceError};

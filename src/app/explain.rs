@@ -106,6 +106,7 @@ fn outcome(taken: &Taken) -> Vec<(&'static str, String)> {
             lines
         }
         Outcome::Redirect(redirect) => vec![("redirect", format!("{} to {target}", redirect.status))],
+        Outcome::Micro(micro) => vec![("services", format!("{}.*, as the path says", micro.namespace))],
         Outcome::Respond(respond) => vec![("answer", format!("{} {}", respond.status, respond.content_type))],
     };
     lines.extend(taken.terms.shown());

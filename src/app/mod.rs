@@ -8,6 +8,7 @@ mod descriptors;
 mod error;
 mod explain;
 mod gateway;
+mod greeter;
 mod logging;
 mod output;
 mod ports;
@@ -101,7 +102,8 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
             start(load(&args.node)?.with_intake(&args.intake), vec![Role::TraceConsumer], None)
         }
         Command::Service(args) => {
-            let config = load(&args.node)?;
+            let mut config = load(&args.node)?;
+            config.node.service_name.clone_from(&args.registered_name);
             let served = served(&config, args)?;
             start(config, vec![Role::Service(Box::new(served))], None)
         }
@@ -129,7 +131,13 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
 }
 
 fn served(config: &Config, args: ServiceCommand) -> Result<Served, AppError> {
-    let Some(url) = &args.app else { return Served::demo(config, &args.name) };
+    let Some(url) = &args.app else {
+        let is_configured = config.gateway.services.get(&args.name).is_some_and(|known| !known.actions.is_empty());
+        return match greeter::tier(&args.name, args.label.as_deref()).filter(|_| !is_configured) {
+            Some(tier) => Ok(Served::Handlers(tier)),
+            None => Served::demo(config, &args.name),
+        };
+    };
     let mut command = Vec::new();
     for word in args.program {
         command.push(word.into_string().map_err(|word| AppError::Usage(format!("`{}` is not UTF-8", word.display())))?);

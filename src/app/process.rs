@@ -14,7 +14,7 @@ use super::{AppError, ports};
 use crate::admin::Admin;
 use crate::backoff::Backoff;
 use crate::causes::chain;
-use crate::config::Config;
+use crate::config::{Config, GoMicroProtocol};
 use crate::gateway::access::redact_credentials;
 use crate::metrics::{Load, Metrics};
 use crate::registry::{self, Catalog, HostPort, Node, NodeId, NodeMeta, Registry, RegistryError};
@@ -151,6 +151,21 @@ impl Process {
         }
     }
 
+    /// Says how nodes of Go Micro are to call a service's node.
+    pub fn speak_go_micro(&self, meta: &mut NodeMeta) {
+        let is_mucp = self.config.node.go_micro_protocol == GoMicroProtocol::Mucp;
+        if self.config.registry.format == registry::Format::GoMicro && is_mucp {
+            meta.protocols.push("mucp".to_owned());
+        }
+    }
+
+    /// How nodes of Go Micro call a node.
+    fn rpc_told(id: &NodeId, meta: &NodeMeta) -> Option<(&'static str, HostPort)> {
+        let is_mucp = meta.protocols.iter().any(|protocol| protocol == "mucp");
+        let (protocol, address) = if is_mucp { ("mucp", id.http) } else { ("grpc", id.rpc) };
+        address.port.map(|_| (protocol, address))
+    }
+
     /// Makes a listening node visible, trying again while the registry is away, for `--registry-wait` at most.
     ///
     /// # Errors
@@ -158,6 +173,11 @@ impl Process {
     pub async fn register(&self, id: &NodeId, meta: NodeMeta, load: Option<Load>) -> Result<(), AppError> {
         let deadline = tokio::time::Instant::now() + self.config.registry_wait;
         let mut backoff = Backoff::seeded(Duration::from_millis(100), Duration::from_secs(2));
+        let name = self.config.registry.node_name(id);
+        if let Some((protocol, address)) = Self::rpc_told(id, &meta) {
+            log::info!("Server [{protocol}] Listening on {address}");
+        }
+        log::info!("Registry [{}] Registering node: {name}", self.registry.kind());
         loop {
             match self.registry.register(Node::new(id.clone(), meta.clone())).await {
                 Ok(()) => {

@@ -157,6 +157,7 @@ async fn listen(process: &Process, role: Role, ports: Ports, admin: SocketAddr) 
             if meta.version.is_empty() {
                 meta.version = version;
             }
+            process.speak_go_micro(&mut meta);
             (node, Some(load), program)
         }
         Role::UpUser => {

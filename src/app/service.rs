@@ -77,10 +77,11 @@ pub struct Listening {
 /// # Errors
 /// When the program does not come up or a listener cannot be used.
 pub async fn listen(process: &Process, ports: Ports, served: Served, workers: usize) -> Result<Listening, AppError> {
-    let id = process.identity(served.name(), &ports)?;
+    let named = process.config.node.service_name.clone();
+    let name = named.unwrap_or_else(|| process.config.registry.service_name(served.name()));
+    let id = process.identity(&name, &ports)?;
     let load = Load::default();
     let parts = process.service_parts(&id, &load, workers, Some(call_table(process)));
-    let name = served.name().to_owned();
     let mut methods = Service::new(&name);
     let rpc_parts = parts.clone();
     let (running, program, version) = match served {

@@ -13,10 +13,11 @@ use tokio::sync::Notify;
 use super::clock::Clock;
 use super::names::{self, Addresses};
 use super::permit::Permit;
+use super::pick::Kind;
 use super::service::{Call, Counters, Service};
 use super::settings::Settings;
 use crate::metrics::Metrics;
-use crate::registry::{Catalog, CatalogWatch, Node, NodeId};
+use crate::registry::{Catalog, CatalogWatch, Node, NodeId, go_micro};
 use crate::shutdown::Shutdown;
 
 /// Chooses nodes for a whole process; each worker does so through a [`LocalBalancer`] of its own.
@@ -178,7 +179,9 @@ impl Balancer {
     /// Every service with its nodes and numbers, in order of name.
     #[must_use]
     pub fn view(&self) -> Vec<ServiceView> {
-        self.newest().services.values().map(|service| service.view()).collect()
+        let newest = self.newest();
+        let named = newest.services.iter().filter(|(name, service)| *name == service.name());
+        named.map(|(_, service)| service.view()).collect()
     }
 
     /// The nodes of a service.
@@ -190,7 +193,7 @@ impl Balancer {
     /// Takes what health checks say of a node: it gets requests only while it is well, or nobody else is left. For all
     /// parts of its service.
     pub fn report(&self, id: &NodeId, is_well: bool) {
-        self.newest().services.values().for_each(|service| service.report(id, is_well));
+        self.newest().services.values().for_each(|service| service.report(id, is_well)); // twice does no harm
     }
 
     fn newest(&self) -> Snapshot {
@@ -246,7 +249,8 @@ impl Balancer {
         let default = Settings::default();
         let mut services: BTreeMap<String, Arc<Service>> = BTreeMap::new();
         let mut add = |name: &str, nodes: &[Arc<Node>]| {
-            let settings = settings.get(name).unwrap_or(&default);
+            let by_short_name = || go_micro::short_name(name).and_then(|short| settings.get(&short));
+            let settings = settings.get(name).or_else(by_short_name).unwrap_or(&default);
             let service = match newest.services.get(name) {
                 Some(known) => known.with_settings(settings),
                 None => self.service(name, settings.clone()),
@@ -262,10 +266,17 @@ impl Balancer {
                 add(name, &catalog.nodes(of).iter().filter(is_part).cloned().collect::<Vec<_>>());
             }
         }
-        for (name, service) in newest.services.iter() {
+        for (name, service) in newest.services.iter().filter(|(name, service)| *name == service.name()) {
             if !services.contains_key(name) && service.was_called() {
                 services.insert(name.clone(), service.with_nodes(&[], is_first));
             }
+        }
+        // a service goes by its short name and by the one that it has with Go Micro, where no other has them
+        let own: Vec<Arc<Service>> = services.values().cloned().collect();
+        for service in own {
+            let name = service.name();
+            let other = go_micro::short_name(name).unwrap_or_else(|| go_micro::full_name(name));
+            services.entry(other).or_insert(service);
         }
         self.publish(&mut newest, services);
     }
@@ -291,8 +302,14 @@ impl LocalBalancer {
     ///
     /// # Errors
     /// [`PickError`] when there is nobody to call.
-    pub fn pick(&self, service: &str, client: Option<IpAddr>, tried: &[Arc<Node>]) -> Result<Permit, PickError> {
-        self.with_newest(service, |known| known.pick(&self.call(client, tried), false))
+    pub fn pick(
+        &self,
+        service: &str,
+        kind: Kind,
+        client: Option<IpAddr>,
+        tried: &[Arc<Node>],
+    ) -> Result<Permit, PickError> {
+        self.with_newest(service, |known| known.pick(&self.call(kind, client, tried), false))
     }
 
     /// As [`LocalBalancer::pick`]; waits for room where the service's nodes have as many requests in flight as they may.
@@ -305,15 +322,16 @@ impl LocalBalancer {
     pub async fn acquire(
         &self,
         service: &str,
+        kind: Kind,
         client: Option<IpAddr>,
         tried: &[Arc<Node>],
     ) -> Result<Permit, PickError> {
-        match self.pick(service, client, tried) {
+        match self.pick(service, kind, client, tried) {
             Err(PickError::Full(_)) => {}
             found => return found,
         }
         let known = self.with_newest(service, |known| Ok(known.clone()))?;
-        let attempt = || self.with_newest(service, |known| known.pick(&self.call(client, tried), true));
+        let attempt = || self.with_newest(service, |known| known.pick(&self.call(kind, client, tried), true));
         // in a box: the way that is nearly always taken stays small
         Box::pin(async move { known.queued(attempt).await }).await
     }
@@ -331,7 +349,7 @@ impl LocalBalancer {
         run(seen.services.get(service).ok_or_else(|| PickError::UnknownService(service.to_owned()))?)
     }
 
-    fn call<'a>(&'a self, client: Option<IpAddr>, tried: &'a [Arc<Node>]) -> Call<'a> {
-        Call { client, tried, random: &self.shared.random }
+    fn call<'a>(&'a self, kind: Kind, client: Option<IpAddr>, tried: &'a [Arc<Node>]) -> Call<'a> {
+        Call { kind, client, tried, random: &self.shared.random }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use super::clock::Now;
 use super::latency::Latency;
 use super::outlier::{Health, WARM};
+use super::pick::Kind;
 use super::settings::Settings;
 use crate::registry::{Node, NodeState};
 
@@ -22,6 +23,8 @@ pub(super) struct Endpoint {
     pub is_near: bool,
     /// It is of the version and the zone that are wanted.
     fits: bool,
+    takes_http: bool,
+    takes_rpc: bool,
     /// A stale node that refused a connection is gone.
     given_up: AtomicBool,
     health: Arc<Health>,
@@ -58,6 +61,8 @@ impl Endpoint {
             weight: meta.weight.clamp(1, MOST_WEIGHT),
             is_near: !meta.zone.is_empty() && settings.near_zone.as_ref() == Some(&meta.zone),
             fits: fits(&settings.version, &meta.version) && fits(&settings.zone, &meta.zone),
+            takes_http: node.takes_http(),
+            takes_rpc: node.rpc_protocol().is_some(),
             given_up: AtomicBool::new(false),
             health,
             node,
@@ -99,10 +104,19 @@ impl Endpoint {
         self.load.refused.load(Ordering::Relaxed)
     }
 
-    /// Whether a new request may go there.
+    /// Whether a new request of that kind may go there.
+    pub fn takes(&self, kind: Kind) -> bool {
+        self.is_pickable()
+            && match kind {
+                Kind::Http => self.takes_http,
+                Kind::Rpc => self.takes_rpc,
+            }
+    }
+
+    /// Whether a new request of any kind may go there.
     pub fn is_pickable(&self) -> bool {
         self.fits
-            && self.node.id.http.port.is_some()
+            && (self.takes_http || self.takes_rpc)
             && match self.node.state {
                 NodeState::Ready => true,
                 NodeState::Draining => false,
@@ -110,9 +124,9 @@ impl Endpoint {
             }
     }
 
-    /// Whether it may, is not ejected and is well.
-    pub fn is_in(&self, now: &Now<'_>) -> bool {
-        self.is_pickable() && !self.health.is_unwell() && !self.health.is_out(now)
+    /// Whether one may, it is not ejected and is well.
+    pub fn is_in(&self, kind: Kind, now: &Now<'_>) -> bool {
+        self.takes(kind) && !self.health.is_unwell() && !self.health.is_out(now)
     }
 
     /// One more request is in flight, unless there are as many as may be.

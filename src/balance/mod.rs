@@ -31,6 +31,7 @@ mod turns;
 pub use balancer::{Balancer, LocalBalancer, NodeView, PickError, ServiceView};
 pub use endpoint::MOST_WEIGHT;
 pub use permit::Permit;
+pub use pick::Kind;
 pub use settings::{Breaker, Ejection, NodeLimit, Settings};
 pub(crate) use turns::Turns;
 

@@ -20,8 +20,18 @@ pub(super) struct Ring {
     is_even: bool,
 }
 
+/// What is to be sent to a node; not each takes every kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An HTTP request, to its HTTP port.
+    Http,
+    /// A remote call, by the [`RpcProtocol`](crate::registry::RpcProtocol) that the node speaks.
+    Rpc,
+}
+
 /// What a pick looks at besides the endpoints.
 pub(super) struct Ask<'a> {
+    pub kind: Kind,
     pub settings: &'a Settings,
     pub client: Option<IpAddr>,
     pub tried: &'a [Arc<Node>],
@@ -89,9 +99,9 @@ impl Ring {
             }
             self.turns.peek_weighted(len, |index| usable(index).then(|| ask.weight(&self.endpoints[index])))
         };
-        let found = peek(&|endpoint| endpoint.is_in(ask.now) && endpoint.is_near);
-        let found = found.or_else(|| peek(&|endpoint| endpoint.is_in(ask.now)));
-        found.or_else(|| peek(&Endpoint::is_pickable)).unwrap_or_else(|| self.turns.next())
+        let found = peek(&|endpoint| endpoint.is_in(ask.kind, ask.now) && endpoint.is_near);
+        let found = found.or_else(|| peek(&|endpoint| endpoint.is_in(ask.kind, ask.now)));
+        found.or_else(|| peek(&|endpoint| endpoint.takes(ask.kind))).unwrap_or_else(|| self.turns.next())
     }
 
     /// Chooses an endpoint and gives its index: a near one if there is one, one that is ejected only if no other is left,
@@ -105,8 +115,8 @@ impl Ring {
     }
 
     fn pick_among(&self, ask: &Ask<'_>, wanted: impl Fn(&Endpoint) -> bool) -> Result<usize, Nobody> {
-        let is_in = |endpoint: &Endpoint| endpoint.is_in(ask.now) && wanted(endpoint);
-        let is_left = |endpoint: &Endpoint| endpoint.is_pickable() && wanted(endpoint);
+        let is_in = |endpoint: &Endpoint| endpoint.is_in(ask.kind, ask.now) && wanted(endpoint);
+        let is_left = |endpoint: &Endpoint| endpoint.takes(ask.kind) && wanted(endpoint);
         if ask.settings.near_zone.is_some() {
             let near = self.select(ask, |endpoint| endpoint.is_near && is_in(endpoint) && ask.has_room(endpoint));
             if let Some(index) = near {

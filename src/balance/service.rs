@@ -15,7 +15,7 @@ use super::clock::Clock;
 use super::endpoint::Endpoint;
 use super::outlier::Reason;
 use super::permit::{Admission, Permit};
-use super::pick::{Ask, Nobody, Ring};
+use super::pick::{Ask, Kind, Nobody, Ring};
 use super::queue::Queue;
 use super::settings::{Ejection, Settings};
 use super::shed::Shedder;
@@ -46,6 +46,7 @@ struct Lasting {
 
 /// What a pick is for.
 pub(super) struct Call<'a> {
+    pub kind: Kind,
     pub client: Option<IpAddr>,
     pub tried: &'a [Arc<Node>],
     pub random: &'a AtomicU64,
@@ -133,8 +134,8 @@ impl Service {
         if let Passage::Refused { retry_after } = passage {
             return Err(PickError::Open { service: lasting.name.clone(), retry_after });
         }
-        let &Call { client, tried, random } = call;
-        let ask = Ask { settings: &self.settings, client, tried, random, now: &now };
+        let &Call { kind, client, tried, random } = call;
+        let ask = Ask { kind, settings: &self.settings, client, tried, random, now: &now };
         let index = self.enter_one(&ask).inspect_err(|_| self.end_probe(passage))?;
         if tried.is_empty() {
             lasting.handed.fetch_add(1, Ordering::Relaxed);
@@ -288,13 +289,19 @@ impl Service {
         &self.ring.endpoints[index]
     }
 
+    /// Its full name.
+    pub fn name(&self) -> &str {
+        &self.lasting.name
+    }
+
     pub fn was_called(&self) -> bool {
         self.lasting.handed.load(Ordering::Relaxed) > 0
     }
 
     pub fn view(&self) -> ServiceView {
         let (now, random) = (self.lasting.clock.now(), AtomicU64::new(0)); // what is random cannot be foretold
-        let ask = Ask { settings: &self.settings, client: None, tried: &[], random: &random, now: &now };
+        let kind = if self.ring.endpoints.iter().any(|known| known.takes(Kind::Http)) { Kind::Http } else { Kind::Rpc };
+        let ask = Ask { kind, settings: &self.settings, client: None, tried: &[], random: &random, now: &now };
         let nodes = self.ring.endpoints.iter().map(|endpoint| NodeView {
             node: endpoint.node().clone(),
             in_flight: endpoint.in_flight(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::balancer::{Balancer, PickError};
 use super::clock::Clock;
-use super::{Permit, Selector, Settings};
+use super::{Kind, Permit, Selector, Settings};
 use crate::metrics::Metrics;
 use crate::registry::{HostPort, Node, NodeId, NodeMeta, NodeState, Publisher};
 
@@ -60,7 +60,7 @@ impl Cluster {
 
     fn pick(&self, tried: &[u16]) -> Result<Permit, PickError> {
         let tried: Vec<Arc<Node>> = tried.iter().map(|&port| Arc::new(node(port))).collect();
-        self.balancer.local().pick("user", None, &tried)
+        self.balancer.local().pick("user", Kind::Http, None, &tried)
     }
 
     fn ports(&self, count: usize) -> Vec<u16> {
@@ -182,7 +182,7 @@ fn a_client_keeps_its_node_when_another_leaves() {
     let cluster = Cluster::new(Selector::SourceHash, &[1, 2, 3]);
     let of = |last| {
         let client = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
-        port(&cluster.balancer.local().pick("user", client, &[]).unwrap())
+        port(&cluster.balancer.local().pick("user", Kind::Http, client, &[]).unwrap())
     };
     let before: Vec<u16> = (0..60).map(of).collect();
     assert_eq!(before, (0..60).map(of).collect::<Vec<u16>>());
@@ -197,7 +197,7 @@ fn a_client_keeps_its_node_when_another_leaves() {
 fn an_unknown_service_is_told_apart() {
     let cluster = Cluster::new(Selector::RoundRobin, &[1]);
     assert_eq!(
-        cluster.balancer.local().pick("order", None, &[]).err(),
+        cluster.balancer.local().pick("order", Kind::Http, None, &[]).err(),
         Some(PickError::UnknownService("order".into()))
     );
 }
@@ -206,9 +206,9 @@ fn an_unknown_service_is_told_apart() {
 fn a_worker_sees_each_change_at_its_next_pick() {
     let cluster = Cluster::new(Selector::RoundRobin, &[1, 2]);
     let local = cluster.balancer.local();
-    let pick = || local.pick("user", None, &[]).map(|permit| port(&permit));
+    let pick = || local.pick("user", Kind::Http, None, &[]).map(|permit| port(&permit));
     assert_eq!((pick(), pick()), (Ok(1), Ok(2)));
-    let held = local.pick("user", None, &[]).unwrap();
+    let held = local.pick("user", Kind::Http, None, &[]).unwrap();
     cluster.set(vec![node(2)]);
     assert_eq!((pick(), pick()), (Ok(2), Ok(2)));
     cluster.set(vec![node(2), node(1)]);
@@ -223,8 +223,8 @@ fn a_pick_allocates_nothing() {
     let cluster = Cluster::new(Selector::RoundRobin, &[1, 2, 3]);
     let local = cluster.balancer.local();
     let counted = allocation_counter::measure(|| {
-        let first = local.pick("user", None, &[]).unwrap();
-        drop(local.pick("user", None, std::slice::from_ref(first.node())).unwrap());
+        let first = local.pick("user", Kind::Http, None, &[]).unwrap();
+        drop(local.pick("user", Kind::Http, None, std::slice::from_ref(first.node())).unwrap());
     });
     assert_eq!(counted.count_total, 0);
 }

@@ -55,6 +55,19 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// With `--handler` a namespace is that of Go Micro's services, not that of nodes' keys.
+    fn settle_namespace(&mut self) {
+        let gateway = match &mut self.command {
+            Command::Gateway(args) => &mut args.gateway,
+            Command::Up(args) => &mut args.gateway,
+            Command::Config { command: ConfigCommand::Print(args) } => &mut args.gateway,
+            _ => return,
+        };
+        if gateway.handler.is_some() {
+            gateway.micro_namespace = self.common.namespace.take();
+        }
+    }
+
     /// The node flags of the command; the defaults where it runs no node.
     #[must_use]
     pub fn node(&self) -> NodeFlags {
@@ -221,6 +234,14 @@ pub struct ServiceCommand {
     #[arg(value_name = "NAME", value_parser = crate::config::service_name)]
     pub name: String,
 
+    /// Register under another name than NAME
+    #[arg(long = "name", id = "registered_name", env = "GOMS_NAME", hide_short_help = true, value_name = "NAME", value_parser = crate::config::service_name)]
+    pub registered_name: Option<String>,
+
+    /// Tell this node of the greeter from others: its answers show it
+    #[arg(long, env = "GOMS_LABEL", hide_short_help = true, value_name = "TEXT")]
+    pub label: Option<String>,
+
     /// Put goms in front of the program that listens here
     #[arg(long, env = "GOMS_APP", value_name = "URL", value_parser = crate::config::app_url)]
     pub app: Option<url::Url>,
@@ -322,7 +343,9 @@ impl ServiceArgs {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let command = command();
     let args = normalise(&command, args);
-    Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+    let mut cli = Cli::from_arg_matches(&command.try_get_matches_from(args)?)?;
+    cli.settle_namespace();
+    Ok(cli)
 }
 
 /// The whole command line of `goms`, for parsing, help and completions.

@@ -1,4 +1,4 @@
-//! The environment: where the data and runtime folders are, and OpenTelemetry's standard variables. (The `GOMS_…`
+//! The environment: where the data and runtime folders are, OpenTelemetry's standard variables and Go Micro's. (The `GOMS_…`
 //! variables of flags are read by clap, as declared in `flags`.)
 
 use std::ffi::OsString;
@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use awc::http::header::{HeaderName, HeaderValue};
 use url::Url;
 
+use super::address::etcd_list;
 use super::decode::Decoder;
+use super::flags::{CommonFlags, registry_word};
+use super::units::parse_positive_duration;
 use crate::trace::OtlpSettings;
 
 /// Folders that no flag named.
@@ -34,6 +37,33 @@ impl Folders {
         let runtime = folder("XDG_RUNTIME_DIR").map_or(own, |runtime| runtime.join("goms"));
         Self { data, runtime }
     }
+}
+
+/// The flags with what Go Micro's variables say where neither flag nor `GOMS_…` variable does.
+pub(super) fn go_micro(decoder: &mut Decoder, flags: &CommonFlags) -> CommonFlags {
+    fill(decoder, flags.clone(), |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
+}
+
+fn fill(decoder: &mut Decoder, mut flags: CommonFlags, variable: impl Fn(&str) -> Option<String>) -> CommonFlags {
+    let mut take = |name: &str, is_given: bool, read: &mut dyn FnMut(&str) -> Result<(), String>| {
+        if let Some(text) = variable(name).filter(|_| !is_given)
+            && let Err(message) = read(text.trim())
+        {
+            decoder.flag_fault(name, message);
+        }
+    };
+    let CommonFlags { registry, registry_address, register_ttl, register_interval, .. } = &mut flags;
+    take("MICRO_REGISTRY", registry.is_some(), &mut |text| registry_word(text).map(|word| *registry = Some(word)));
+    take("MICRO_REGISTRY_ADDRESS", registry_address.is_some(), &mut |text| {
+        etcd_list(text).map(|list| *registry_address = Some(list))
+    });
+    take("MICRO_REGISTER_TTL", register_ttl.is_some(), &mut |text| {
+        parse_positive_duration(text).map(|ttl| *register_ttl = Some(ttl))
+    });
+    take("MICRO_REGISTER_INTERVAL", register_interval.is_some(), &mut |text| {
+        parse_positive_duration(text).map(|interval| *register_interval = Some(interval))
+    });
+    flags
 }
 
 /// The one protocol of OTLP that goms speaks.
@@ -147,6 +177,27 @@ fn user() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_of_go_micro_fill_what_no_flag_says() {
+        let said = |name: &str| {
+            let text = match name {
+                "MICRO_REGISTRY" => "etcdv3",
+                "MICRO_REGISTRY_ADDRESS" => "http://10.0.0.1:2379,10.0.0.2:2379",
+                "MICRO_REGISTER_TTL" => "30",
+                "MICRO_REGISTER_INTERVAL" => "ten",
+                _ => return None,
+            };
+            Some(text.to_owned())
+        };
+        let mut decoder = Decoder::new("x");
+        let given = CommonFlags { register_ttl: Some(std::time::Duration::from_secs(5)), ..CommonFlags::default() };
+        let flags = fill(&mut decoder, given, said);
+        assert_eq!(flags.registry, Some(super::super::RegistryWord::Etcd));
+        assert_eq!(flags.registry_address.as_deref().map(<[String]>::len), Some(2));
+        assert_eq!(flags.register_ttl.map(|ttl| ttl.as_secs()), Some(5));
+        assert_eq!((decoder.faults.len(), decoder.faults[0].path.as_str()), (1, "MICRO_REGISTER_INTERVAL"));
+    }
 
     fn read(variables: &[(&str, &str)]) -> (String, String) {
         let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());

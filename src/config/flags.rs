@@ -33,13 +33,17 @@ pub struct CommonFlags {
     )]
     pub registry_address: Option<std::sync::Arc<[String]>>,
 
-    /// How long a node that stopped renewing stays visible [default: 10s]
-    #[arg(long, global = true, env = "GOMS_REGISTER_TTL", hide_short_help = true, value_name = "DURATION", value_parser = parse_positive_duration)]
+    /// How long a node that stopped renewing stays visible [default: 10s; in the form of Go Micro 30s]
+    #[arg(long, global = true, env = "GOMS_REGISTER_TTL", alias = "registry-ttl", hide_short_help = true, value_name = "DURATION", value_parser = parse_positive_duration)]
     pub register_ttl: Option<Duration>,
 
-    /// How often a node renews [default: 3s]
-    #[arg(long, global = true, env = "GOMS_REGISTER_INTERVAL", hide_short_help = true, value_name = "DURATION", value_parser = parse_positive_duration)]
+    /// How often a node renews [default: 3s; in the form of Go Micro 10s]
+    #[arg(long, global = true, env = "GOMS_REGISTER_INTERVAL", alias = "registry-interval", hide_short_help = true, value_name = "DURATION", value_parser = parse_positive_duration)]
     pub register_interval: Option<Duration>,
+
+    /// How this node is written down in etcd: `goms`, or `go-micro` to be found by nodes of Go Micro [default: goms]
+    #[arg(long, global = true, env = "GOMS_REGISTRY_FORMAT", hide_short_help = true, value_name = "FORM", value_parser = super::names::registry_format)]
+    pub registry_format: Option<crate::registry::Format>,
 
     /// How long nodes missing after a gap of the registry stay callable [default: 15s]
     #[arg(long, global = true, env = "GOMS_REGISTRY_GRACE", hide_short_help = true, value_name = "DURATION", value_parser = parse_duration)]
@@ -54,7 +58,7 @@ pub struct CommonFlags {
     pub namespace: Option<String>,
 
     /// How a node is chosen where the config file's `upstreams` does not say [default: round-robin]
-    #[arg(long, global = true, env = "GOMS_SELECTOR", hide_short_help = true, value_name = "WORD", value_parser = super::names::selector)]
+    #[arg(long, global = true, env = "GOMS_SELECTOR", hide_short_help = true, value_name = "WORD", value_parser = super::names::selector_flag)]
     pub selector: Option<Selector>,
 
     /// Where traces and the spool are kept [default: goms under the XDG data home]
@@ -144,6 +148,26 @@ pub struct NodeFlags {
     /// Its share of the requests beside the other nodes of its service, 1 to 1000 [default: 1]
     #[arg(long, env = "GOMS_WEIGHT", hide_short_help = true, value_name = "N", value_parser = weight)]
     pub weight: Option<u32>,
+
+    /// With `--registry-format go-micro`, how Go nodes are to call this one: `grpc` (v2) or `mucp` (v4, v5) [default: grpc]
+    #[arg(
+        long,
+        env = "GOMS_GO_MICRO_PROTOCOL",
+        hide_short_help = true,
+        value_name = "WORD",
+        hide_possible_values = true
+    )]
+    pub go_micro_protocol: Option<GoMicroProtocol>,
+}
+
+/// How a node speaks with nodes of Go Micro.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum GoMicroProtocol {
+    /// gRPC on its RPC port, as v2.
+    #[default]
+    Grpc,
+    /// mucp on its HTTP port, as v4 and v5.
+    Mucp,
 }
 
 fn weight(text: &str) -> Result<u32, String> {
@@ -165,6 +189,15 @@ pub struct GatewayFlags {
     /// Take HTTP on a Unix socket too; the file is made at the start and removed at the end
     #[arg(long, env = "GOMS_HTTP_SOCKET", value_name = "FILE")]
     pub http_socket: Option<PathBuf>,
+
+    /// Be a gateway of Go Micro: paths name services of `--namespace` and their methods, and they get requests as `api`,
+    /// `rpc`, `http`, `proxy` or `web` says
+    #[arg(long, env = "GOMS_HANDLER", hide_short_help = true, value_name = "WORD", value_parser = super::names::handler)]
+    pub handler: Option<crate::gateway::micro::Handler>,
+
+    /// What `--namespace` says, where it is that of services of Go Micro.
+    #[arg(skip)]
+    pub micro_namespace: Option<String>,
 }
 
 /// Flags of a command that runs a trace consumer.
@@ -218,7 +251,7 @@ pub enum RegistryWord {
 pub fn registry_word(text: &str) -> Result<RegistryWord, String> {
     match text {
         "local" => Ok(RegistryWord::Local),
-        "etcd" => Ok(RegistryWord::Etcd),
+        "etcd" | "etcdv3" => Ok(RegistryWord::Etcd), // as Go Micro's v1 calls it
         "memory" => Ok(RegistryWord::Memory),
         "consul" => Ok(RegistryWord::Consul),
         "static" => Ok(RegistryWord::Static),

@@ -37,13 +37,14 @@ use std::time::Duration;
 
 pub use address::{Listen, app_url, host_port};
 pub use fault::{ConfigErrors, Fault};
-pub use flags::{CommonFlags, GatewayFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
+pub use flags::{CommonFlags, GatewayFlags, GoMicroProtocol, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use names::service_name;
 pub use print_routes::routes as shown_routes;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
 
 use crate::balance::Selector;
 use crate::call_key::CallKeys;
+use crate::gateway::micro::Micro;
 use crate::{consumer, gateway, registry, store, trace};
 
 /// Everything a process of goms needs to know, checked.
@@ -110,12 +111,16 @@ pub struct NodeSettings {
     pub drain_timeout: Duration,
     /// Print one line a request; `None`: as the role does by default.
     pub access_log: Option<bool>,
+    /// The name under which a service registers; `None`: its own.
+    pub service_name: Option<String>,
     /// The service's version.
     pub version: String,
     /// Where the node stands; empty: not said.
     pub zone: String,
     /// Its share of the requests beside the other nodes of its service.
     pub weight: u32,
+    /// How nodes of Go Micro are to call it.
+    pub go_micro_protocol: GoMicroProtocol,
 }
 
 /// Where a trace consumer takes spans of other programs.
@@ -144,6 +149,9 @@ const BUILT_IN: &str = "services:
   user: { register: /register, login: /login }
   order: { submit: /order/submit }
 ";
+
+/// What stands before the names of a Go Micro gateway's services.
+pub(super) const MICRO_NAMESPACE: &str = "go.micro.api";
 
 /// Far over any config; keeps a mistaken `--config big.iso` out of memory.
 const MOST_BYTES: u64 = 4 << 20;
@@ -185,6 +193,7 @@ impl Config {
             yaml::parse(text).map_err(|problem| ConfigErrors::one(&name, Some(problem.line), problem.message))?;
         let mut decoder = decode::Decoder::new(&name);
         let raw = decoder.file(&decode::Field::root(&root));
+        let common = &environment::go_micro(&mut decoder, common);
         let folders = environment::Folders::of_this_process();
         let mut config = resolve::resolve(&mut decoder, file, raw, common, node, folders);
         config.trace.otlp = environment::otlp(&mut decoder);
@@ -213,6 +222,11 @@ impl Config {
             let message = "needs certificates; write `tls: { certificates: [{ cert: site.pem, key: site-key.pem }] }` into the config";
             return Err(ConfigErrors::flag("--https-port", message));
         }
+        if let Some(handler) = flags.handler {
+            let of_file = self.gateway.micro.take().map(|micro| micro.namespace);
+            let namespace = flags.micro_namespace.clone().or(of_file).unwrap_or_else(|| MICRO_NAMESPACE.to_owned());
+            self.gateway.micro = Some(Micro::new(handler, &namespace));
+        }
         self.node.https_port = flags.https_port;
         self.node.https_bind = flags.https_bind;
         self.node.http_socket.clone_from(&flags.http_socket);
@@ -235,7 +249,7 @@ impl Config {
     /// That there is not, and what to write.
     pub fn for_gateway(&self) -> Result<(), ConfigErrors> {
         match &self.file {
-            Some(path) if self.gateway.services.is_empty() && self.gateway.routes.is_empty() => Err(ConfigErrors::one(
+            Some(path) if self.gateway.rules().is_empty() => Err(ConfigErrors::one(
                 &path.display().to_string(),
                 None,
                 "a gateway needs `services` or `routes`; write for example `services: { user: { login: /login } }`"

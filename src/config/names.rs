@@ -1,6 +1,8 @@
 //! Words and names: which there are, and the nearest one to what was written.
 
 use crate::balance::Selector;
+use crate::gateway::micro::{HANDLERS, Handler};
+use crate::registry::Format;
 
 /// ``unknown kind `wrod`; did you mean `word`?``, or the list where nothing is near.
 pub(super) fn unknown(kind: &str, word: &str, known: &[&str]) -> String {
@@ -53,9 +55,31 @@ pub(super) fn selector(text: &str) -> Result<Selector, String> {
     found.map(|(_, selector)| *selector).ok_or_else(|| unknown("selector", text, &SELECTORS.map(|(word, _)| word)))
 }
 
+/// As [`selector`]; `cache`, which is Go Micro's, keeps the default: the catalog is always cached.
+pub(super) fn selector_flag(text: &str) -> Result<Selector, String> {
+    if text == "cache" { Ok(Selector::default()) } else { selector(text) }
+}
+
+/// The words of [`Format`].
+pub(super) const FORMATS: [(&str, Format); 2] = [("goms", Format::Goms), ("go-micro", Format::GoMicro)];
+
+/// Reads the word of a registry's format.
+pub(super) fn registry_format(text: &str) -> Result<Format, String> {
+    let found = FORMATS.iter().find(|(word, _)| *word == text);
+    found.map(|(_, format)| *format).ok_or_else(|| unknown("format", text, &FORMATS.map(|(word, _)| word)))
+}
+
+/// Reads the word of a handler of Go Micro's gateway.
+pub(super) fn handler(text: &str) -> Result<Handler, String> {
+    if text == "event" {
+        return Err("handler `event` is not in this version; use `api`, `rpc`, `http`, `proxy` or `web`".to_owned());
+    }
+    Handler::named(text).ok_or_else(|| unknown("handler", text, &HANDLERS.map(|(word, _)| word)))
+}
+
 /// A namespace stands before the first `_` of a node's key and names a folder.
 pub(super) fn namespace(text: &str) -> Result<String, String> {
-    plain_name("namespace", text, &['-'])
+    plain_name("namespace", text, &['-', '.'])
 }
 
 /// A service's name stands between two `_` of a node's key, in URLs and in file names. The originals' metadata key has a

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use super::address::redacted;
-use super::print_routes::{actions, route};
+use super::names::FORMATS;
+use super::print_routes::{actions, route, shown_micro};
 use super::print_terms;
 use super::raw::LEVELS;
 use super::units::format_duration;
@@ -234,6 +235,9 @@ impl Config {
         }
         put(root, "trustedProxies", texts(self.gateway.trusted_proxies.0.iter()));
         put(root, "proxyProtocol", if self.gateway.proxy_protocol { "on" } else { "off" });
+        if let Some(micro) = &self.gateway.micro {
+            put(root, "micro", shown_micro(micro));
+        }
         let settings = &self.registry;
         let mut registry = Mapping::new();
         put(&mut registry, "kind", settings.backend.kind());
@@ -253,6 +257,8 @@ impl Config {
         put(&mut registry, "namespace", settings.namespace.as_str());
         put(&mut registry, "ttl", duration(settings.register_ttl));
         put(&mut registry, "interval", duration(settings.register_interval));
+        let word = FORMATS.iter().find(|(_, format)| *format == settings.format);
+        put(&mut registry, "format", word.map_or("goms", |(word, _)| *word));
         put(&mut registry, "grace", duration(settings.grace));
         put(&mut registry, "wait", duration(self.registry_wait));
         put(root, "registry", registry);

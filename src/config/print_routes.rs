@@ -7,6 +7,7 @@ use super::policy::{ANSWERS, ENCODES};
 use super::print::{duration, name_of, named, put, texts};
 use super::print_terms::put_terms;
 use super::routes::COMPARES;
+use crate::gateway::micro::{HANDLERS, Micro};
 use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share, Terms};
 use crate::upstream::Policy;
 
@@ -139,10 +140,19 @@ pub(super) fn route(rule: &Rule, defaults: &Terms) -> Mapping {
             put(&mut to, "status", redirect.status);
             put(&mut route, "redirect", to);
         }
+        Outcome::Micro(micro) => put(&mut route, "micro", shown_micro(micro)),
         Outcome::Respond(respond) => {
             put(&mut route, "respond", fixed(respond));
         }
     }
     put_terms(&mut route, &rule.terms, defaults);
     route
+}
+
+/// `{ handler: api, namespace: go.micro.api }`
+pub(super) fn shown_micro(micro: &Micro) -> Mapping {
+    let mut shown = Mapping::new();
+    put(&mut shown, "handler", name_of(&HANDLERS, micro.handler));
+    put(&mut shown, "namespace", micro.namespace.as_str());
+    shown
 }

@@ -17,7 +17,9 @@ use super::units::{parse_duration, parse_positive_duration};
 use super::values::{
     body_path, es_index, header_name, parameter_name, queue_name, retain, retain_bytes, share, short_name,
 };
+use crate::gateway::micro::{Handler, Micro};
 use crate::listener::Network;
+use crate::registry::Format;
 use crate::trace::{Message, Redact};
 
 /// What a file says.
@@ -42,6 +44,7 @@ pub(super) struct Raw {
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_protocol: Option<At<bool>>,
     pub(super) registry: RawRegistry,
+    pub(super) micro: Option<Micro>,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_verbosity: Option<i8>,
 }
@@ -119,6 +122,7 @@ pub(super) struct RawRegistry {
     pub(super) namespace: Option<String>,
     pub(super) ttl: Option<At<Duration>>,
     pub(super) interval: Option<At<Duration>>,
+    pub(super) format: Option<Format>,
     pub(super) grace: Option<Duration>,
     pub(super) wait: Option<Duration>,
 }
@@ -164,6 +168,7 @@ impl Decoder {
             "tls",
             "trustedProxies",
             "proxyProtocol",
+            "micro",
             "registry",
             "log",
         ];
@@ -210,6 +215,7 @@ impl Decoder {
         raw.trusted_proxies = self.each(table.get("trustedProxies"), Network::parse);
         let switch = word("word", &[("on", true), ("off", false), ("true", true), ("false", false)]);
         raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, switch));
+        raw.micro = table.get("micro").and_then(|field| self.micro(&field));
         raw.registry = table.get("registry").map(|field| self.registry(&field)).unwrap_or_default();
         if let Some(field) = table.get("log") {
             let log = self.table(&field, &["format", "level"]);
@@ -368,8 +374,16 @@ impl Decoder {
         }
     }
 
+    fn micro(&mut self, field: &Field<'_>) -> Option<Micro> {
+        let table = self.table(field, &["handler", "namespace"]);
+        let namespace = table.get("namespace").and_then(|field| self.read(&field, names::namespace));
+        let handler = table.get("handler").map(|field| self.read(&field, names::handler));
+        let namespace = namespace.unwrap_or_else(|| super::MICRO_NAMESPACE.to_owned());
+        Some(Micro::new(handler.unwrap_or(Some(Handler::default()))?, &namespace))
+    }
+
     fn registry(&mut self, field: &Field<'_>) -> RawRegistry {
-        let keys = ["kind", "address", "token", "caFile", "namespace", "ttl", "interval", "grace", "wait"];
+        let keys = ["kind", "address", "token", "caFile", "namespace", "ttl", "interval", "format", "grace", "wait"];
         let table = self.table(field, &keys);
         let mut text = |key| {
             let field = table.get(key)?;
@@ -384,6 +398,7 @@ impl Decoder {
             namespace: table.get("namespace").and_then(|field| self.read(&field, names::namespace)),
             ttl: table.get("ttl").and_then(|field| self.read_at(&field, parse_positive_duration)),
             interval: table.get("interval").and_then(|field| self.read_at(&field, parse_positive_duration)),
+            format: table.get("format").and_then(|field| self.read(&field, names::registry_format)),
             grace: table.get("grace").and_then(|field| self.read(&field, parse_duration)),
             wait: table.get("wait").and_then(|field| self.read(&field, parse_duration)),
         }

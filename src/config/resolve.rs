@@ -19,6 +19,8 @@ use crate::{consumer, gateway, registry, store, trace};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(10);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(3);
+/// What users of Go Micro set.
+const GO_MICRO_LEASE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 const DEFAULT_GRACE: Duration = Duration::from_secs(15);
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 const DEFAULT_READ_WAIT: Duration = Duration::from_secs(3); // somebody sits there and waits
@@ -72,6 +74,7 @@ pub(super) fn resolve(
     let mut gateway = gateway::Settings {
         services,
         routes: Vec::new(),
+        micro: None,
         call_keys: raw.call_keys.clone(),
         ways: raw.defaults.ways.clone(),
         page: terms::RawTerms::default().resolve(decoder, &terms::RawTerms::default(), &raw.defaults),
@@ -82,6 +85,7 @@ pub(super) fn resolve(
         tls: raw.tls.and_then(|tls| tls::resolve(decoder, tls)),
     };
     gateway.routes = routes::resolve(decoder, raw.routes, policies, gateway.rules());
+    gateway.micro = raw.micro; // whose route is the last, whatever the others are
     let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
     let store = if raw.es_addr.is_empty() {
         let retain_bytes = raw.traces.retain_bytes.unwrap_or(Some(DEFAULT_RETAIN_BYTES));
@@ -168,7 +172,8 @@ fn registry(
         }
     }
     let etcd = etcd_settings(decoder, endpoints, etcd);
-    let (register_ttl, register_interval) = lease(decoder, &raw, common);
+    let format = common.registry_format.or(raw.format).unwrap_or_default();
+    let (register_ttl, register_interval) = lease(decoder, &raw, common, format);
     registry::Settings {
         backend: match word {
             RegistryWord::Local => registry::Backend::Local { dir: runtime_dir.to_owned() },
@@ -182,12 +187,22 @@ fn registry(
         register_ttl,
         register_interval,
         grace: common.registry_grace.or(raw.grace).unwrap_or(DEFAULT_GRACE),
+        format,
     }
 }
 
 /// TTL and interval. An interval that nobody named is a third of a short TTL.
-fn lease(decoder: &mut Decoder, raw: &RawRegistry, common: &CommonFlags) -> (Duration, Duration) {
-    let ttl = common.register_ttl.or(raw.ttl.as_ref().map(|at| at.value)).unwrap_or(DEFAULT_TTL);
+fn lease(
+    decoder: &mut Decoder,
+    raw: &RawRegistry,
+    common: &CommonFlags,
+    format: registry::Format,
+) -> (Duration, Duration) {
+    let (default_ttl, default_interval) = match format {
+        registry::Format::Goms => (DEFAULT_TTL, DEFAULT_INTERVAL),
+        registry::Format::GoMicro => GO_MICRO_LEASE,
+    };
+    let ttl = common.register_ttl.or(raw.ttl.as_ref().map(|at| at.value)).unwrap_or(default_ttl);
     let interval = common.register_interval.or(raw.interval.as_ref().map(|at| at.value));
     let file_ttl = raw.ttl.as_ref().filter(|_| common.register_ttl.is_none());
     let file_interval = raw.interval.as_ref().filter(|_| common.register_interval.is_none());
@@ -207,7 +222,7 @@ fn lease(decoder: &mut Decoder, raw: &RawRegistry, common: &CommonFlags) -> (Dur
             (None, _) => decoder.flag_fault("--register-interval", message),
         }
     }
-    (ttl, interval.unwrap_or_else(|| DEFAULT_INTERVAL.min(ttl / 3)))
+    (ttl, interval.unwrap_or_else(|| default_interval.min(ttl / 3)))
 }
 
 fn etcd_settings(decoder: &mut Decoder, endpoints: Vec<String>, raw: RawEtcd) -> registry::EtcdSettings {
@@ -361,9 +376,11 @@ fn node_settings(flags: &NodeFlags) -> NodeSettings {
         workers: flags.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         drain_timeout: flags.drain_timeout.unwrap_or(DEFAULT_DRAIN),
         access_log: flags.access_log,
+        service_name: None,
         version: flags.service_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
         zone: flags.zone.clone().unwrap_or_default(),
         weight: flags.weight.unwrap_or(1),
+        go_micro_protocol: flags.go_micro_protocol.unwrap_or_default(),
     }
 }
 

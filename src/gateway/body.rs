@@ -71,6 +71,22 @@ pub(super) async fn prepare(
     Ok(Prepared { body: RequestBody::Whole(body), content_type: Some(content_type), shown: TraceBody::Json(json) })
 }
 
+/// All of the body, as it came.
+///
+/// # Errors
+/// 408 too slow, 413 too long.
+pub(super) async fn whole(
+    request: &Incoming,
+    payload: Payload,
+    limits: &Limits,
+    most: Option<usize>,
+) -> Result<Bytes, Failure> {
+    if !has_body(request, &payload) {
+        return Ok(Bytes::new());
+    }
+    read(request, payload, most.unwrap_or(limits.body_bytes), limits.body_timeout).await
+}
+
 /// RFC 9112 section 6.3: a request has a body when it announces one. HTTP/2 needs no announcement (RFC 9113 section 8.1).
 fn has_body(request: &Incoming, payload: &Payload) -> bool {
     if request.version() == Version::HTTP_2 {

@@ -120,7 +120,7 @@ impl Explanation {
                         .map_or(Cow::Borrowed(asked.path), |rewrite| rewrite.fill(&found))
                         .into_owned(),
                     Outcome::Redirect(redirect) => redirect.to.fill(&found).into_owned(),
-                    Outcome::Respond(_) => String::new(),
+                    Outcome::Respond(_) | Outcome::Micro(_) => String::new(),
                 };
                 Ok(Taken {
                     outcome: route.then.clone(),
@@ -147,6 +147,10 @@ impl Explanation {
             }
             Outcome::Redirect(redirect) => {
                 json!({"kind": "redirect", "services": null, "target": taken.target, "status": redirect.status})
+            }
+            Outcome::Micro(micro) => {
+                let services: Map<String, Value> = Map::from_iter([(micro.namespace.clone(), 1.into())]);
+                json!({"kind": "micro", "services": services, "target": null, "status": null})
             }
             Outcome::Respond(respond) => {
                 json!({"kind": "respond", "services": null, "target": null, "status": respond.status})

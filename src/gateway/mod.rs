@@ -1,7 +1,7 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
 //! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
-//! `upgrade`, `backoff`, `trust`, `causes`, `call_key`.
+//! `upgrade`, `backoff`, `trust`, `causes`, `call_key`, `rpc`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `keeper` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that
@@ -27,6 +27,7 @@ mod journal;
 mod keeper;
 mod limit;
 mod live;
+pub mod micro;
 mod mirror;
 mod pattern;
 mod pipeline;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub services: BTreeMap<String, Service>,
     /// Anything else. No two may conflict ([`Condition::conflicts`]).
     pub routes: Vec<Rule>,
+    /// What becomes of requests that no route takes, where the gateway is one of Go Micro's.
+    pub micro: Option<micro::Micro>,
     /// The first signs calls, all are accepted from callers (rotation); empty: no guard.
     pub call_keys: Vec<String>,
     /// The ways in which callers prove who they are.

@@ -23,7 +23,7 @@ use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
-use super::{AnswerForm, body, cluster, cors, limit, pattern};
+use super::{AnswerForm, body, cluster, cors, limit, micro, pattern};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::listener::Incoming;
@@ -163,8 +163,21 @@ async fn steps<'t>(
         None => Passage::free(request),
     };
 
+    let mut named = None;
     let call = match &route.then {
-        Outcome::Call(call) => call,
+        Outcome::Call(call) => &**call,
+        Outcome::Micro(micro) => match micro.proxied(&path) {
+            Some(service) => {
+                named = Some(service);
+                &micro.call
+            }
+            None => {
+                let body = body::whole(request, payload, limits, passage.body_bytes()).await?;
+                let asked = micro::Asked { worker, table, request, path: &path, passage: &passage, context, body };
+                journal.started(asked.shown());
+                return Ok(asked.answer(micro).await);
+            }
+        },
         Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, &passage.query),
         Outcome::Respond(respond) => return Ok(answer::fixed(respond)),
     };
@@ -193,7 +206,8 @@ async fn steps<'t>(
         Some(Fallback::Service(service)) => Some(service.as_str()),
         _ => None,
     };
-    let upstream = match worker.upstream.call(route.group(&call.services), fallback, sent, &call.policy).await {
+    let group = named.as_deref().unwrap_or_else(|| route.group(&call.services));
+    let upstream = match worker.upstream.call(group, fallback, sent, &call.policy).await {
         Ok(upstream) => upstream,
         Err(error) => match &call.fallback {
             Some(Fallback::Respond(respond)) if error.was_not_sent() => return Ok(answer::fixed(respond)),

@@ -303,7 +303,7 @@ impl Route {
     fn new(place: usize, rule: Rule, metrics: &Metrics, known: &Known, kept: &Kept) -> Self {
         let service = match &rule.then {
             Outcome::Call(call) => call.services.first().map(Share::service).unwrap_or_default(),
-            Outcome::Redirect(_) | Outcome::Respond(_) => "",
+            Outcome::Redirect(_) | Outcome::Respond(_) | Outcome::Micro(_) => "",
         };
         // of a service's own action without the service, which is a label already
         let own = rule.name.strip_prefix(service).and_then(|name| name.strip_prefix('/'));
@@ -311,7 +311,7 @@ impl Route {
         let name: Arc<str> = Arc::from(rule.name.as_str());
         let mirror = match &rule.then {
             Outcome::Call(call) => call.mirror.as_ref(),
-            Outcome::Redirect(_) | Outcome::Respond(_) => None,
+            Outcome::Redirect(_) | Outcome::Respond(_) | Outcome::Micro(_) => None,
         };
         Self {
             meters: Meters::new(metrics, service, action),

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+use super::micro::Micro;
 use super::{AnswerForm, Encode, HostPattern, PathPattern, Settings, Template, Terms};
 use crate::registry::Origin;
 use crate::upstream::Policy;
@@ -54,6 +55,8 @@ pub enum Outcome {
     Redirect(Redirect),
     /// It is answered here.
     Respond(Respond),
+    /// The path names a service and its method, as with Go Micro's gateway.
+    Micro(Box<Micro>),
 }
 
 /// A call of a service.
@@ -178,6 +181,7 @@ impl Settings {
     pub fn rules(&self) -> Vec<Rule> {
         let mut rules: Vec<Rule> = self.services.iter().flat_map(|(service, known)| known.rules(service)).collect();
         rules.extend(self.routes.iter().cloned());
+        rules.extend(self.micro.as_ref().and_then(|micro| micro.rule(&self.page)));
         rules.sort_by(|one, other| one.when.precedence(&other.when));
         rules
     }

@@ -20,7 +20,8 @@ struct Parts {
 
 impl Incoming {
     /// The request and its body apart.
-    pub(super) fn new(request: Request) -> (Self, Payload) {
+    #[must_use]
+    pub fn new(request: Request) -> (Self, Payload) {
         // actix-http attaches it to a connection of HTTP/1.1, `http2` to each request
         let peer = request.conn_data::<Rc<Peer>>().cloned();
         let peer = peer.or_else(|| request.extensions().get::<Rc<Peer>>().cloned());

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::CatalogWatch;
 use super::node::{Node, NodeId};
+use super::{CatalogWatch, go_micro};
 
 /// All nodes by service. Within a service: those of the first read in key order, later ones in the order they joined,
 /// as the originals' `/cluster` shows them.
@@ -21,10 +21,13 @@ impl Catalog {
         self.services.iter().map(|(name, nodes)| (name.as_str(), nodes.as_slice()))
     }
 
-    /// The nodes of one service, none if it is unknown.
+    /// The nodes of one service, none if it is unknown. It is found by its short name and by the one that it has with
+    /// Go Micro, where no other has them.
     #[must_use]
     pub fn nodes(&self, service: &str) -> &[Arc<Node>] {
-        self.services.get(service).map_or(&[], Vec::as_slice)
+        let other =
+            || self.services.get(&go_micro::short_name(service).unwrap_or_else(|| go_micro::full_name(service)));
+        self.services.get(service).or_else(other).map_or(&[], Vec::as_slice)
     }
 
     /// Every node.

@@ -4,11 +4,12 @@
 //!
 //! A backend publishes a [`Catalog`] on a watch channel: a slow reader sees the newest state, never a lost change, and
 //! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local`, `etcd`, `consul`, `mdns`
-//! and `static_file` are its backends; `key` is the codec of the originals' keys.
+//! and `static_file` are its backends; `key` is the codec of the originals' keys, `go_micro` that of Go Micro's records.
 
 mod catalog;
 mod consul;
 mod etcd;
+pub mod go_micro;
 mod key;
 mod local;
 mod malformed;
@@ -20,7 +21,7 @@ mod static_file;
 pub use catalog::{Catalog, Publisher};
 pub use consul::ConsulSettings;
 pub use key::KeyError;
-pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState, Origin};
+pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState, Origin, RpcProtocol};
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -115,6 +116,38 @@ pub struct Settings {
     pub register_interval: Duration,
     /// How long nodes that are missing after the registry was away stay callable as `stale` (`--registry-grace`).
     pub grace: Duration,
+    /// In which form nodes of this process stand in etcd (`--registry-format`); both are read.
+    pub format: Format,
+}
+
+/// The form in which a node is written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// As the originals do, with metadata beside it.
+    #[default]
+    Goms,
+    /// As nodes of Go Micro do, which so find it.
+    GoMicro,
+}
+
+impl Settings {
+    /// What a node is called where it is written down.
+    #[must_use]
+    pub fn node_name(&self, id: &NodeId) -> String {
+        match (self.format, &self.backend) {
+            (Format::GoMicro, Backend::Etcd(_)) => go_micro::node_id(id),
+            _ => id.key(&self.namespace),
+        }
+    }
+
+    /// The name under which a service is written down.
+    #[must_use]
+    pub fn service_name(&self, service: &str) -> String {
+        match (self.format, &self.backend) {
+            (Format::GoMicro, Backend::Etcd(_)) => go_micro::full_name(service),
+            _ => service.to_owned(),
+        }
+    }
 }
 
 /// A backend and what it alone needs.

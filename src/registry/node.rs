@@ -1,5 +1,6 @@
 //! A node: a fact that the registry tells. What a caller measures of it lives in `balance`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -73,12 +74,21 @@ pub struct NodeMeta {
     pub admin: Option<std::net::SocketAddr>,
     /// It is about to leave: send nothing new.
     pub draining: bool,
-    /// What it speaks: `http`; by RPC `grpc` or `mucp`.
+    /// What it speaks: `http`, `grpc` (on its RPC port), `mucp` (Go Micro's RPC, on its HTTP port).
     pub protocols: Vec<String>,
     /// The paths or methods it serves.
     pub endpoints: Vec<String>,
     /// The full names of its services of gRPC, sorted: `greeter.Say`.
     pub rpc_services: Vec<String>,
+    /// Of the methods it serves, those that are streams.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<String>,
+    /// What a node of Go Micro says of itself besides, and what such nodes are to be told.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The key of its record, where another system wrote that.
+    #[serde(skip)]
+    pub record: Option<String>,
     /// A trace consumer that takes events over HTTP.
     pub takes_events: bool,
 }
@@ -94,6 +104,9 @@ impl Default for NodeMeta {
             draining: false,
             protocols: vec!["http".to_owned()],
             endpoints: Vec::new(),
+            streams: Vec::new(),
+            labels: BTreeMap::new(),
+            record: None,
             rpc_services: Vec::new(),
             takes_events: false,
         }
@@ -163,7 +176,35 @@ impl Origin {
     }
 }
 
+/// How a node takes RPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RpcProtocol {
+    /// gRPC on its RPC port.
+    Grpc,
+    /// Go Micro's own, over HTTP/1.1, on its HTTP port.
+    Mucp,
+}
+
 impl Node {
+    /// Whether plain HTTP requests may go there.
+    #[must_use]
+    pub fn takes_http(&self) -> bool {
+        self.id.http.port.is_some() && (self.meta.protocols.is_empty() || self.speaks("http"))
+    }
+
+    /// How it takes RPC; `None`: not at all.
+    #[must_use]
+    pub fn rpc_protocol(&self) -> Option<RpcProtocol> {
+        if self.id.rpc.port.is_some() {
+            return Some(RpcProtocol::Grpc);
+        }
+        (self.id.http.port.is_some() && self.speaks("mucp")).then_some(RpcProtocol::Mucp)
+    }
+
+    fn speaks(&self, protocol: &str) -> bool {
+        self.meta.protocols.iter().any(|known| known == protocol)
+    }
+
     /// A ready node.
     #[must_use]
     pub fn new(id: NodeId, meta: NodeMeta) -> Self {

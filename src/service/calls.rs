@@ -13,7 +13,10 @@ use crate::balance::Balancer;
 use crate::metrics::Metrics;
 use crate::rpc::Codec;
 use crate::trace::TraceContext;
-use crate::upstream::{self, Broken, Policy, RequestBody, RpcError, RpcRequest, Upstream, UpstreamRequest};
+use crate::upstream::{
+    self, Broken, Policy, RequestBody, RpcError, RpcReceiver, RpcRequest, RpcSender, RpcStream, Upstream,
+    UpstreamRequest,
+};
 
 /// Which actions handlers may call, and how their nodes are found.
 #[derive(Clone)]
@@ -220,10 +223,35 @@ impl Calls {
         method: &str,
         message: &impl Serialize,
     ) -> Result<T, CallError> {
-        let (trace, tracestate, timeout) = about;
         let named = || format!("{service} {method}");
         let message = serde_json::to_vec(message).map_err(|source| CallError::Body { action: named(), source })?;
-        let request = RpcRequest {
+        let request = self.request(about, method);
+        let policy = self.policy(service);
+        let answer = self.upstream.rpc(service, request, Bytes::from(message), policy).await;
+        let answer = answer.map_err(|source| CallError::Rpc { method: named(), source })?;
+        super::body::fit(&answer.message).map_err(|reason| CallError::Unfit { action: named(), reason })
+    }
+
+    pub(super) async fn rpc_stream(
+        &self,
+        about: (&TraceContext, &[&[u8]], Option<Duration>),
+        service: &str,
+        method: &str,
+    ) -> Result<CallStream, CallError> {
+        let named = format!("{service} {method}");
+        let opened = self.upstream.rpc_stream(service, self.request(about, method), self.policy(service)).await;
+        match opened {
+            Ok(RpcStream { sender, receiver }) => Ok(CallStream { method: named, sender, receiver }),
+            Err(source) => Err(CallError::Rpc { method: named, source }),
+        }
+    }
+
+    fn request<'a>(
+        &'a self,
+        (trace, tracestate, timeout): (&'a TraceContext, &[&'a [u8]], Option<Duration>),
+        method: &'a str,
+    ) -> RpcRequest<'a> {
+        RpcRequest {
             method,
             codec: Codec::Json,
             metadata: tracestate.iter().map(|line| ("tracestate", *line)).collect(),
@@ -233,11 +261,7 @@ impl Calls {
             timeout,
             answer_bytes: self.table.answer_bytes,
             tries: None,
-        };
-        let policy = self.policy(service);
-        let answer = self.upstream.rpc(service, request, Bytes::from(message), policy).await;
-        let answer = answer.map_err(|source| CallError::Rpc { method: named(), source })?;
-        super::body::fit(&answer.message).map_err(|reason| CallError::Unfit { action: named(), reason })
+        }
     }
 
     /// How a service is called by RPC: as its first action, where it has any.
@@ -255,6 +279,54 @@ impl Calls {
             .get(name)
             .ok_or_else(|| format!("no action `{name}` in service `{service}`; it has {}", list(actions.keys())))?;
         Ok((service, target))
+    }
+}
+
+/// A call whose messages come and go one by one. Dropping it cancels what is not over.
+pub struct CallStream {
+    method: String,
+    sender: RpcSender,
+    receiver: RpcReceiver,
+}
+
+impl CallStream {
+    /// Sends a message, as soon as the callee takes it.
+    ///
+    /// # Errors
+    /// [`CallError::Body`] where it cannot be written as JSON; else the callee wants no more, and [`CallStream::next`] tells
+    /// why.
+    pub async fn send(&mut self, message: &impl Serialize) -> Result<(), CallError> {
+        let message =
+            serde_json::to_vec(message).map_err(|source| CallError::Body { action: self.method.clone(), source })?;
+        let sent = self.sender.send(&message).await;
+        sent.map_err(|source| self.broken(source))
+    }
+
+    /// No more messages follow; answers still come.
+    ///
+    /// # Errors
+    /// When the callee is gone.
+    pub fn finish(&mut self) -> Result<(), CallError> {
+        self.sender.finish().map_err(|source| self.broken(source))
+    }
+
+    /// The next answer; `None` after the last one.
+    ///
+    /// # Errors
+    /// [`CallError`]: the callee's status, what broke the stream, or an answer that does not fit.
+    ///
+    /// # Cancel safety
+    /// Safe in `select!`.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CallError> {
+        let message = self.receiver.next().await;
+        let message = message.map_err(|source| CallError::Rpc { method: self.method.clone(), source })?;
+        let fit = |message: Bytes| super::body::fit(&message);
+        message.map(fit).transpose().map_err(|reason| CallError::Unfit { action: self.method.clone(), reason })
+    }
+
+    fn broken(&self, source: h2_v4::Error) -> CallError {
+        let (node, source) = (self.receiver.node().clone(), source.into());
+        CallError::Rpc { method: self.method.clone(), source: RpcError::Broken { node, source } }
     }
 }
 

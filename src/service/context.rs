@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::calls::{CallError, Calls};
+use super::calls::{CallError, CallStream, Calls};
 use super::guard::Guard;
 use super::server::trace_lines;
 use crate::trace::{TraceContext, header_form, tracestate};
@@ -164,6 +164,16 @@ impl Context {
     ) -> Result<T, CallError> {
         let calls = self.calls.as_ref().ok_or(CallError::NoRegistry)?;
         calls.rpc((&self.trace, &self.tracestate(), self.time_left()), service, method, message).await
+    }
+
+    /// Begins a call of a method with streams, whose messages come and go one by one ([`CallStream`]); what is left of this
+    /// request's deadline bounds it. For a method with one message a side, send that one and [`CallStream::finish`].
+    ///
+    /// # Errors
+    /// [`CallError`] where no node took the call.
+    pub async fn rpc_stream(&self, service: &str, method: &str) -> Result<CallStream, CallError> {
+        let calls = self.calls.as_ref().ok_or(CallError::NoRegistry)?;
+        calls.rpc_stream((&self.trace, &self.tracestate(), self.time_left()), service, method).await
     }
 
     /// The lines of `tracestate` as they came.

@@ -18,12 +18,12 @@ mod server;
 
 pub use app::{PROGRAM_TIMEOUT, ProgramUrl, ProgramUrlError, serve_program};
 pub use builder::Service;
-pub use calls::{CallError, CallTable, CalledAction};
+pub use calls::{CallError, CallStream, CallTable, CalledAction};
 pub use context::Context;
 pub use demo::echo_service;
 pub use error::{ServeError, ServiceError};
 pub use program::{Program, ProgramError, ProgramSettings, ProgramState, Restart};
-pub use rpc::serve_rpc;
+pub use rpc::{Requests, serve_rpc};
 pub use server::{Limits, Parts, serve};
 
 pub use crate::drain::Running;

@@ -21,10 +21,12 @@ use super::context::{Asker, asker_of};
 use super::forward::Forwarder;
 use super::guard::Guard;
 use super::observe::{Observed, Observer};
+use super::rpc::mucp;
 use super::{Context, ServeError, Service, ServiceError, body};
 use crate::call_key::CallKeys;
 use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
 use crate::metrics::{Load, Metrics};
+use crate::rpc::Status;
 use crate::trace::{CALL_KEY_HEADER, Origin, Recorder, TraceBody, TraceContext};
 
 /// What a node needs besides its service.
@@ -203,7 +205,15 @@ impl Worker {
         } else {
             let refused =
                 ServiceError::new(403, "the `Call-Service-Key` is missing or wrong; call through the gateway");
-            failure(&refused, trace, observed)
+            match (&self.target, mucp::endpoint(&request)) {
+                (WorkerTarget::Handlers(service), Some(_)) => {
+                    let status = Status::of_http(refused.status(), refused.message().to_owned());
+                    let (status, response) = mucp::failure(service, &request, status);
+                    observed.end(status);
+                    response
+                }
+                _ => failure(&refused, trace, observed),
+            }
         };
         if let Ok(id) = HeaderValue::from_str(&trace.request_id.to_string()) {
             response.headers_mut().insert(REQUEST_ID, id);
@@ -212,6 +222,32 @@ impl Worker {
             response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
         }
         ServiceResponse::new(request, response)
+    }
+
+    /// A call of Go Micro's v4 and v5.
+    async fn handle_mucp(
+        &self,
+        service: &Service,
+        request: &HttpRequest,
+        endpoint: &str,
+        read: Result<Bytes, ServiceError>,
+        (trace, asker, mut observed): (TraceContext, Asker<'_>, Observed),
+    ) -> HttpResponse {
+        if observed.is_traced() {
+            let shown = match &read {
+                Ok(body) if body::check(body).is_ok() => TraceBody::Json(body.clone()),
+                Ok(body) => TraceBody::Opaque(body.len() as u64),
+                Err(_) => TraceBody::None,
+            };
+            observed.record_start(request_info(self.observer.recorder(), request, &asker, shown));
+        }
+        let context = Context::new(request.clone(), trace, asker.client, self.calls.clone());
+        let (status, response) = match read {
+            Ok(body) => mucp::answer(service, request, endpoint, body, context).await,
+            Err(error) => mucp::failure(service, request, Status::of_http(error.status(), error.message().to_owned())),
+        };
+        observed.end(status);
+        response
     }
 
     async fn handle(
@@ -225,6 +261,9 @@ impl Worker {
         let limits = &self.limits;
         let asker = asker_of(request, &self.guard);
         let read = body::read(request.headers(), &mut payload, limits.body_bytes, limits.body_timeout).await;
+        if let Some(endpoint) = mucp::endpoint(request) {
+            return self.handle_mucp(service, request, endpoint, read, (trace, asker, observed)).await;
+        }
         let len = read.as_ref().map_or(0, Bytes::len) as u64;
         let json = read.and_then(|body| body::to_json(request.headers(), body));
         let recorder = self.observer.recorder();

@@ -18,7 +18,7 @@ use super::http1::{
 };
 use super::{CallError, ClientTls, Policy, headers, rpc};
 use crate::backoff::Backoff;
-use crate::balance::{Balancer, LocalBalancer, Permit};
+use crate::balance::{Balancer, Kind, LocalBalancer, Permit};
 use crate::causes;
 use crate::metrics::Metrics;
 use crate::registry::Node;
@@ -38,7 +38,7 @@ const HTTP_PORT: u16 = 80;
 /// Calls services; one a worker.
 #[derive(Clone)]
 pub struct Upstream {
-    pool: Rc<Pool>,
+    pub(super) pool: Rc<Pool>,
     pub(super) rpc_pool: Rc<rpc::Pool>,
     pub(super) balancer: Rc<LocalBalancer>,
     /// `goms=<service>`, what callees read as their caller.
@@ -208,7 +208,7 @@ impl Upstream {
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         let mut waits = LazyCell::new(|| Backoff::seeded(policy.backoff, BACKOFF_CAP));
         loop {
-            let permit = match self.balancer.acquire(service, client_ip, &tried).await {
+            let permit = match self.balancer.acquire(service, Kind::Http, client_ip, &tried).await {
                 Ok(permit) => permit,
                 Err(error) => {
                     request.note(service, None, None, || error.to_string());

@@ -103,7 +103,7 @@ async fn run(wanted: &Mutex<Wanted>, balancer: &Balancer) {
     loop {
         let now = wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let named = now.checks.iter();
-        let there: Vec<_> = named.map(|(service, check)| (check, balancer.nodes(service))).collect();
+        let there: Vec<_> = named.map(|(service, check)| (check, web_nodes(balancer, service))).collect();
         forget_others(there.iter().flat_map(|(_, nodes)| nodes), balancer, &nodes);
         for (check, node) in there.iter().flat_map(|(check, nodes)| nodes.iter().map(move |node| (*check, node))) {
             if running.len() < AT_ONCE && take_if_due(&nodes, &node.id) {
@@ -119,6 +119,11 @@ async fn run(wanted: &Mutex<Wanted>, balancer: &Balancer) {
             }
         }
     }
+}
+
+/// Those that plain HTTP reaches.
+fn web_nodes(balancer: &Balancer, service: &str) -> Vec<Arc<Node>> {
+    balancer.nodes(service).into_iter().filter(|node| node.takes_http()).collect()
 }
 
 /// Nodes that left, or that nobody wants to be asked any more, are well again.

@@ -12,6 +12,7 @@ mod error;
 pub mod headers;
 mod health;
 pub(crate) mod http1;
+mod mucp;
 mod rpc;
 mod tls;
 

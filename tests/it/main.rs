@@ -4,6 +4,7 @@ mod cluster;
 mod config;
 mod consumer;
 mod gateway;
+mod interop;
 mod registry;
 mod rpc;
 mod service;

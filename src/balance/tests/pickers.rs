@@ -29,7 +29,7 @@ impl Cluster {
     fn clients_of(&self) -> Vec<u16> {
         let client = |last: u16| IpAddr::V4(Ipv4Addr::new(10, 0, (last / 256) as u8, (last % 256) as u8));
         let local = self.balancer.local();
-        (0..600).map(|last| port(&local.pick("user", Some(client(last)), &[]).unwrap())).collect()
+        (0..600).map(|last| port(&local.pick("user", Kind::Http, Some(client(last)), &[]).unwrap())).collect()
     }
 }
 

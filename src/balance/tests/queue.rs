@@ -30,7 +30,7 @@ fn poll_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T
 }
 
 async fn acquire(local: &LocalBalancer) -> Result<Permit, PickError> {
-    local.acquire("user", None, &[]).await
+    local.acquire("user", Kind::Http, None, &[]).await
 }
 
 #[test]

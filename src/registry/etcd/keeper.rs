@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::link::LinkError;
 use crate::backoff::Backoff;
-use crate::registry::{Node, NodeId, NodeState};
+use crate::registry::{Format, Node, NodeId, NodeState, go_micro};
 use crate::shutdown::Shutdown;
 
 /// The value of every node's key, as the originals write it.
@@ -168,8 +168,7 @@ impl Shared {
         };
         let key = self.keys.node(&node.id);
         let put = |key: String, value: Vec<u8>| TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
-        let meta = serde_json::to_vec(&node.meta).unwrap_or_default(); // a struct of plain fields
-        let mut puts = vec![put(key.clone(), NODE_VALUE.into()), put(self.keys.meta(&node.id), meta)];
+        let mut puts: Vec<TxnOp> = self.written(node).into_iter().map(|(key, value)| put(key, value)).collect();
         if drained {
             puts.push(put(self.keys.drain(&node.id), Vec::new()));
         }
@@ -197,6 +196,18 @@ impl Shared {
         })
     }
 
+    /// The keys that make a node visible, with their values: its own first.
+    fn written(&self, node: &Node) -> Vec<(String, Vec<u8>)> {
+        let key = self.keys.node(&node.id);
+        match self.keys.format() {
+            Format::Goms => {
+                let meta = serde_json::to_vec(&node.meta).unwrap_or_default(); // a struct of plain fields
+                vec![(key, NODE_VALUE.into()), (self.keys.meta(&node.id), meta)]
+            }
+            Format::GoMicro => vec![(key, go_micro::record(node))],
+        }
+    }
+
     async fn grant(&self) -> Result<i64, LinkError> {
         // etcd counts whole seconds.
         let ttl = i64::try_from(self.ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX).max(1);
@@ -207,9 +218,13 @@ impl Shared {
 
     /// The lease and revision of a node's key, if it is there.
     pub(super) async fn holder(&self, id: &NodeId) -> Result<Option<(i64, i64)>, LinkError> {
-        let key = self.keys.node(id);
+        self.holder_of(&self.keys.node(id)).await
+    }
+
+    /// The lease and revision of a key, if it is there.
+    pub(super) async fn holder_of(&self, key: &str) -> Result<Option<(i64, i64)>, LinkError> {
         let answer = self.link.call(|mut client| {
-            let key = key.clone();
+            let key = key.to_owned();
             async move { client.get(key, None).await }
         });
         Ok(answer.await?.kvs().first().map(|kv| (kv.lease(), kv.mod_revision())))
@@ -260,11 +275,12 @@ impl Shared {
     pub(super) async fn take_out(&self, node: &Node, lease: i64) -> Result<(), LinkError> {
         let key = self.keys.node(&node.id);
         let ours = || [Compare::lease(key.clone(), CompareOp::Equal, lease)];
-        let mut meta = node.meta.clone();
-        meta.draining = true;
-        let meta = serde_json::to_vec(&meta).unwrap_or_default();
-        let options = Some(PutOptions::new().with_lease(lease));
-        let say = Txn::new().when(ours()).and_then([TxnOp::put(self.keys.meta(&node.id), meta, options)]);
+        let mut leaving = node.clone();
+        leaving.meta.draining = true;
+        let options = || Some(PutOptions::new().with_lease(lease));
+        // what tells it comes last
+        let said = self.written(&leaving).pop().map(|(key, value)| TxnOp::put(key, value, options()));
+        let say = Txn::new().when(ours()).and_then(said.into_iter().collect::<Vec<_>>());
         match self.link.call(|mut client| client_txn(&mut client, &say)).await {
             Ok(_) => {}
             Err(error) if error.is_lease_gone() => return Ok(()),

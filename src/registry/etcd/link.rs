@@ -81,6 +81,11 @@ impl LinkError {
         }
     }
 
+    /// etcd answered that this user may not do that (by number: permission denied).
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self, Self::Etcd(etcd_client::Error::GRpcStatus(status)) if status.code() as i32 == 7)
+    }
+
     /// etcd answered that it knows no such lease.
     pub(super) fn is_lease_gone(&self) -> bool {
         match self {

@@ -7,6 +7,9 @@
 //! ```
 //! With another namespace than `goms`, all three begin with that. All three hang on the node's lease and go with it.
 //!
+//! Records of Go Micro (see `go_micro`) are read beside them; with that [`Format`](super::Format) a node of this process
+//! is one, in place of the first two keys.
+//!
 //! `link` is the connection, `reader` follows the keys into a `view`, `keeper` holds one lease a node.
 
 mod keeper;
@@ -15,6 +18,7 @@ mod reader;
 mod view;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +63,8 @@ struct Shared {
     own: Mutex<HashMap<NodeId, Arc<Own>>>,
     /// Every lease this handle was granted: a key on one of them is our own leftover.
     granted: Mutex<HashSet<i64>>,
+    /// This user may not read the records of Go Micro, which was told.
+    shut_out: AtomicBool,
     dropped: CancellationToken,
 }
 
@@ -81,7 +87,7 @@ impl Etcd {
         let connected = metrics.gauge("registry_connected", "Whether the registry's server answers", &[]);
         let shared = Arc::new(Shared {
             link: Link::new(etcd)?,
-            keys: Keys::new(&settings.namespace),
+            keys: Keys::new(&settings.namespace, settings.format),
             ttl: settings.register_ttl,
             interval: settings.register_interval,
             grace: settings.grace,
@@ -91,6 +97,7 @@ impl Etcd {
             trouble: Mutex::default(),
             own: Mutex::default(),
             granted: Mutex::default(),
+            shut_out: AtomicBool::new(false),
             dropped: CancellationToken::new(),
         });
         shutdown.spawn(reader::follow(shared.clone(), shutdown.clone()));
@@ -254,11 +261,10 @@ impl Shared {
 
     /// Puts or removes the mark that takes a node out of rotation.
     async fn mark(&self, id: &NodeId, draining: bool) -> Result<(), RegistryError> {
-        let (key, mark) = (self.keys.node(id), self.keys.drain(id));
+        let mark = self.keys.drain(id);
         // The key may change its lease between the two steps; then once more.
         for _ in 0..10 {
-            let holder = self.holder(id).await.map_err(|error| self.unavailable(error))?;
-            let (lease, revision) = holder.ok_or_else(|| RegistryError::Unknown(id.clone()))?;
+            let (key, lease, revision) = self.key_of(id).await?.ok_or_else(|| RegistryError::Unknown(id.clone()))?;
             let options = Some(PutOptions::new().with_lease(lease));
             let change =
                 if draining { TxnOp::put(mark.clone(), "", options) } else { TxnOp::delete(mark.clone(), None) };
@@ -272,5 +278,17 @@ impl Shared {
             }
         }
         Err(RegistryError::Unknown(id.clone()))
+    }
+
+    /// The key of any node with its lease and revision.
+    async fn key_of(&self, id: &NodeId) -> Result<Option<(String, i64, i64)>, RegistryError> {
+        let catalog = self.publisher.current();
+        let known = catalog.as_ref().and_then(|catalog| catalog.find(id));
+        for key in self.keys.of(id, known.and_then(|node| node.meta.record.as_deref())) {
+            if let Some((lease, revision)) = self.holder_of(&key).await.map_err(|error| self.unavailable(error))? {
+                return Ok(Some((key, lease, revision)));
+            }
+        }
+        Ok(None)
     }
 }

@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -158,7 +159,25 @@ async fn read(shared: &Shared, client: &Client) -> Result<(Vec<Change>, i64), Li
     let txn = Txn::new().and_then([all(keys.node_prefix()), all(keys.meta_prefix()), all(keys.drain_prefix())]);
     let answer = client.kv_client().max_decoding_message_size(MAX_MESSAGE_BYTES).txn(txn).await?;
     let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-    Ok((gotten(&answer), revision))
+    let mut found = gotten(&answer);
+    found.extend(read_records(shared, client, revision).await?);
+    Ok((found, revision))
+}
+
+/// Go Micro's records at that revision. Who may not read them goes on without.
+async fn read_records(shared: &Shared, client: &Client, revision: i64) -> Result<Vec<Change>, LinkError> {
+    let options = GetOptions::new().with_prefix().with_revision(revision);
+    let mut reader = client.kv_client().max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let answer = reader.get(shared.keys.record_prefix(), Some(options)).await.map_err(LinkError::from);
+    let is_denied = answer.as_ref().is_err_and(LinkError::is_denied);
+    if shared.shut_out.swap(is_denied, Ordering::Relaxed) != is_denied && is_denied {
+        let prefix = shared.keys.record_prefix();
+        log::info!("etcd's user may not read `{prefix}`: nodes of Go Micro are not seen");
+    }
+    match answer {
+        Err(_) if is_denied => Ok(Vec::new()),
+        answer => Ok(answer?.kvs().iter().map(|kv| change(kv, true)).collect()),
+    }
 }
 
 /// What belongs to nodes whose keys came before it.
@@ -185,6 +204,9 @@ async fn watch(shared: &Shared, client: &Client, revision: i64) -> Result<WatchS
     let mut stream = watches.watch(keys.node_prefix(), options()).await?;
     stream.watch(keys.meta_prefix(), options()).await?;
     stream.watch(keys.drain_prefix(), options()).await?;
+    if !shared.shut_out.load(Ordering::Relaxed) {
+        stream.watch(keys.record_prefix(), options()).await?;
+    }
     Ok(stream)
 }
 

@@ -13,17 +13,28 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::malformed::Malformed;
-use super::super::{Node, NodeId, NodeMeta, NodeState};
+use super::super::{Format, Node, NodeId, NodeMeta, NodeState, go_micro};
 
 /// Where things are kept.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     namespace: String,
+    format: Format,
 }
 
 impl Keys {
-    pub(super) fn new(namespace: &str) -> Self {
-        Self { namespace: namespace.to_owned() }
+    pub(super) fn new(namespace: &str, format: Format) -> Self {
+        Self { namespace: namespace.to_owned(), format }
+    }
+
+    /// In which form nodes of this process are written.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// What all records of Go Micro begin with.
+    pub(super) fn record_prefix(&self) -> &'static str {
+        go_micro::PREFIX
     }
 
     /// What all keys of nodes begin with.
@@ -39,8 +50,20 @@ impl Keys {
         format!("/{}/drain/", self.namespace)
     }
 
+    /// The key of a node of this process.
     pub(super) fn node(&self, id: &NodeId) -> String {
-        id.key(&self.namespace)
+        match self.format {
+            Format::Goms => id.key(&self.namespace),
+            Format::GoMicro => go_micro::key(id),
+        }
+    }
+
+    /// The keys under which a known node may stand; `record` is that of a foreign one.
+    pub(super) fn of(&self, id: &NodeId, record: Option<&str>) -> Vec<String> {
+        match record {
+            Some(record) => vec![record.to_owned()],
+            None => vec![id.key(&self.namespace), go_micro::key(id)],
+        }
     }
 
     /// The node's metadata as JSON, on the same lease.
@@ -80,6 +103,8 @@ pub(super) struct View {
     nodes: HashMap<NodeId, Entry>,
     metas: HashMap<String, (i64, NodeMeta)>,
     marks: HashMap<String, i64>,
+    /// Keys of Go Micro's records, and whom each tells of.
+    records: HashMap<String, Vec<NodeId>>,
     /// A gap ended less than one grace period ago.
     unsettled_until: Option<Instant>,
 }
@@ -104,6 +129,7 @@ impl View {
             nodes: HashMap::new(),
             metas: HashMap::new(),
             marks: HashMap::new(),
+            records: HashMap::new(),
             unsettled_until: None,
         }
     }
@@ -118,8 +144,9 @@ impl View {
         let before = std::mem::take(&mut self.nodes);
         let old_metas = std::mem::take(&mut self.metas);
         let old_marks = std::mem::take(&mut self.marks);
+        self.records.clear();
         for change in found {
-            self.put(change, malformed);
+            self.put(change, now, malformed);
         }
         self.nodes.values_mut().for_each(|entry| entry.explained = true);
         for (id, mut entry) in before {
@@ -148,7 +175,11 @@ impl View {
     /// Takes one event over. `own` tells the nodes of this process, which put themselves back.
     pub(super) fn apply(&mut self, change: Change, now: Instant, own: impl Fn(&NodeId) -> bool, malformed: &Malformed) {
         if change.value.is_some() {
-            self.put(change, malformed);
+            self.put(change, now, malformed);
+        } else if change.key.starts_with(self.keys.record_prefix()) {
+            for id in self.records.remove(&change.key).unwrap_or_default() {
+                self.delete(&id, &change, now, own(&id));
+            }
         } else if let Some(path) = change.key.strip_prefix(&self.keys.meta_prefix()) {
             // Goes with its node; while that is there or missed, the last word stands.
             if !self.has(path) {
@@ -211,7 +242,10 @@ impl View {
         sorted.into_values().collect()
     }
 
-    fn put(&mut self, change: Change, malformed: &Malformed) {
+    fn put(&mut self, change: Change, now: Instant, malformed: &Malformed) {
+        if change.key.starts_with(self.keys.record_prefix()) {
+            return self.put_record(&change, now, malformed);
+        }
         let value = change.value.unwrap_or_default();
         if let Some(path) = change.key.strip_prefix(&self.keys.meta_prefix()) {
             match serde_json::from_slice(&value) {
@@ -226,6 +260,30 @@ impl View {
             match NodeId::parse_key(&self.keys.namespace, &change.key) {
                 Ok(id) => self.put_node(id, change.key, change.revision, change.created),
                 Err(error) => malformed.skip(&change.key, &error),
+            }
+        }
+    }
+
+    /// A record tells key and metadata at once. One that cannot be read changes nothing.
+    fn put_record(&mut self, change: &Change, now: Instant, malformed: &Malformed) {
+        let nodes = match go_micro::read(&change.key, change.value.as_deref().unwrap_or_default()) {
+            Ok(nodes) => nodes,
+            Err(error) => return malformed.skip(&change.key, &error),
+        };
+        let ids = nodes.iter().map(|node| node.id.clone()).collect();
+        for gone in self.records.insert(change.key.clone(), ids).unwrap_or_default() {
+            if nodes.iter().all(|node| node.id != gone) {
+                self.delete(&gone, change, now, false);
+            }
+        }
+        for Node { id, meta, .. } in nodes {
+            let path = path(&id);
+            self.put_node(id.clone(), change.key.clone(), change.revision, change.created);
+            if let Some(entry) = self.nodes.get_mut(&id) {
+                entry.explained = true;
+            }
+            if self.metas.get(&path).is_none_or(|(said, _)| *said <= change.revision) {
+                self.metas.insert(path, (change.revision, meta));
             }
         }
     }

@@ -57,7 +57,7 @@ pub(super) struct Found {
 
 /// What a look at one file found.
 enum Look {
-    Live(NodeMeta, SystemTime),
+    Live(Box<NodeMeta>, SystemTime),
     Stale,
     Gone,
     Malformed(String),
@@ -164,7 +164,7 @@ impl Folder {
                 }
             };
             match self.look(&name)? {
-                Look::Live(meta, written) => live.push((written, name, Node::new(id, meta))),
+                Look::Live(meta, written) => live.push((written, name, Node::new(id, *meta))),
                 Look::Stale => found.stale.push(name),
                 Look::Malformed(reason) => found.malformed.push((name, reason)),
                 Look::Gone => {}
@@ -222,7 +222,7 @@ impl Folder {
             match file.try_lock_shared() {
                 Err(TryLockError::WouldBlock) => {
                     return Ok(match serde_json::from_reader(io::BufReader::new(&file)) {
-                        Ok(meta) => Look::Live(meta, metadata.modified()?),
+                        Ok(meta) => Look::Live(Box::new(meta), metadata.modified()?),
                         Err(error) => Look::Malformed(error.to_string()),
                     });
                 }

@@ -3,19 +3,22 @@
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::server::NamedService;
 
 use super::grpc::GrpcService;
+use super::stream::{self, Requests, Streaming};
 use crate::rpc::method::ends_with;
 use crate::rpc::{Codec, MethodName};
 use crate::service::builder::{Handler, erase};
-use crate::service::{Context, Service, ServiceError};
+use crate::service::{Context, Service, ServiceError, body};
 
 /// The message that a method answers with.
 pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Bytes, ServiceError>>>>;
@@ -25,6 +28,18 @@ pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Bytes, ServiceError>>
 pub(super) enum Method {
     /// One message each way.
     Unary(Arc<dyn Unary>),
+    /// Any other kind.
+    Streaming(Arc<dyn Streaming>),
+}
+
+impl Method {
+    /// The codecs that it reads and writes.
+    pub fn codecs(&self) -> &'static [Codec] {
+        match self {
+            Self::Unary(method) => method.codecs(),
+            Self::Streaming(_) => stream::CODECS,
+        }
+    }
 }
 
 /// One message each way.
@@ -69,7 +84,7 @@ pub(super) enum Found<'a> {
 }
 
 impl Methods {
-    fn add(&mut self, name: &str, method: Method) {
+    pub(super) fn add(&mut self, name: &str, method: Method) {
         match MethodName::parse(name) {
             Ok(parsed) => {
                 if parsed.package.is_empty() {
@@ -140,6 +155,72 @@ impl Service {
         T: Serialize + 'static,
     {
         self.methods.add(method.as_ref(), Method::Unary(Arc::new(OfJson(erase(handler)))));
+        self
+    }
+
+    /// Serves a method that answers one message with a stream: an async function that returns the stream, or an error before
+    /// it begins. What the stream yields is sent as fast as the caller takes it; an error ends it with its status.
+    ///
+    /// ```
+    /// # use futures_util::{Stream, stream};
+    /// async fn count(_ctx: goms::Context, to: u32) -> Result<impl Stream<Item = Result<u32, goms::ServiceError>>, goms::ServiceError> {
+    ///     Ok(stream::iter((1..=to).map(Ok)))
+    /// }
+    /// let service = goms::Service::new("counter").rpc_server_stream("Counter.Count", count);
+    /// ```
+    #[must_use]
+    pub fn rpc_server_stream<F, B, R, S, T>(mut self, method: impl AsRef<str>, handler: F) -> Self
+    where
+        F: Fn(Context, B) -> R + Send + Sync + 'static,
+        B: DeserializeOwned + 'static,
+        R: Future<Output = Result<S, ServiceError>> + 'static,
+        S: Stream<Item = Result<T, ServiceError>> + 'static,
+        T: Serialize + 'static,
+    {
+        self.methods.add(method.as_ref(), Method::Streaming(Arc::new(stream::server_stream(handler))));
+        self
+    }
+
+    /// Serves a method that answers a stream with one message: an async function of the caller's [`Requests`].
+    #[must_use]
+    pub fn rpc_client_stream<F, B, R, T>(mut self, method: impl AsRef<str>, handler: F) -> Self
+    where
+        F: Fn(Context, Requests<B>) -> R + Send + Sync + 'static,
+        B: DeserializeOwned + 'static,
+        R: Future<Output = Result<T, ServiceError>> + 'static,
+        T: Serialize + 'static,
+    {
+        self.methods.add(method.as_ref(), Method::Streaming(Arc::new(stream::client_stream(handler))));
+        self
+    }
+
+    /// Serves a method with a stream each way, which do not wait for each other: an async function of the caller's
+    /// [`Requests`] that returns the stream of its answers (which may hold the requests).
+    #[must_use]
+    pub fn rpc_stream<F, B, R, S, T>(mut self, method: impl AsRef<str>, handler: F) -> Self
+    where
+        F: Fn(Context, Requests<B>) -> R + Send + Sync + 'static,
+        B: DeserializeOwned + 'static,
+        R: Future<Output = Result<S, ServiceError>> + 'static,
+        S: Stream<Item = Result<T, ServiceError>> + 'static,
+        T: Serialize + 'static,
+    {
+        self.methods.add(method.as_ref(), Method::Streaming(Arc::new(stream::both_streams(handler))));
+        self
+    }
+
+    /// Serves a method in protobuf and in JSON, as its caller likes: a handler of messages that prost derived and that serde
+    /// reads and writes, too.
+    #[must_use]
+    pub fn rpc_message<F, B, R, T>(mut self, method: impl AsRef<str>, handler: F) -> Self
+    where
+        F: Fn(Context, B) -> R + Send + Sync + 'static,
+        B: prost::Message + Default + DeserializeOwned + 'static,
+        R: Future<Output = Result<T, ServiceError>> + 'static,
+        T: prost::Message + Serialize + 'static,
+    {
+        let message = OfMessages { handler, types: PhantomData::<fn(B)> };
+        self.methods.add(method.as_ref(), Method::Unary(Arc::new(message)));
         self
     }
 
@@ -222,5 +303,42 @@ impl Unary for OfJson {
     fn call(&self, ctx: Context, _codec: Codec, message: &Bytes) -> Reply {
         let running = self.0.call(ctx, if message.is_empty() { b"{}" } else { message });
         Box::pin(async move { running.await.map(Bytes::from) })
+    }
+}
+
+/// A handler of messages that are protobuf and JSON.
+struct OfMessages<F, B> {
+    handler: F,
+    types: PhantomData<fn(B)>,
+}
+
+impl<F, B, R, T> Unary for OfMessages<F, B>
+where
+    F: Fn(Context, B) -> R + Send + Sync + 'static,
+    B: prost::Message + Default + DeserializeOwned + 'static,
+    R: Future<Output = Result<T, ServiceError>> + 'static,
+    T: prost::Message + Serialize + 'static,
+{
+    fn codecs(&self) -> &'static [Codec] {
+        &[Codec::Json, Codec::Proto]
+    }
+
+    fn call(&self, ctx: Context, codec: Codec, message: &Bytes) -> Reply {
+        let read = match codec {
+            Codec::Json => body::fit(if message.is_empty() { b"{}" } else { message }),
+            Codec::Proto => B::decode(message.clone())
+                .map_err(|error| ServiceError::new(400, format!("the message does not fit: {error}"))),
+        };
+        let running = match read {
+            Ok(message) => (self.handler)(ctx, message),
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        Box::pin(async move {
+            let reply = running.await?;
+            match codec {
+                Codec::Json => stream::written(&reply),
+                Codec::Proto => Ok(Bytes::from(reply.encode_to_vec())),
+            }
+        })
     }
 }

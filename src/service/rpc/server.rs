@@ -4,10 +4,11 @@ use std::net::TcpListener;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use h2_v4::RecvStream;
 use h2_v4::server::SendResponse;
 use http_v1::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -15,10 +16,11 @@ use http_v1::{Method as HttpMethod, StatusCode};
 
 use super::grpc;
 use super::method::{Found, Generated, Method, Unary};
+use super::stream::{self, Streaming};
 use crate::drain::{Running, Traffic};
 use crate::rpc::method::service_of_path;
 use crate::rpc::port::{self, Answers, Call, gone};
-use crate::rpc::wire::{Messages, ReadError, answer_head, refuse, refuse_http};
+use crate::rpc::wire::{Batch, Messages, ReadError, answer_head, refuse, refuse_http};
 use crate::rpc::{Code, Codec, CodecError, MESSAGE_BYTES, MethodName, Status, frame, timeout};
 use crate::service::calls::Calls;
 use crate::service::context::{RpcHead, asker};
@@ -176,6 +178,9 @@ impl Answers for Worker {
             Found::Method(Method::Unary(method)) => {
                 self.unary(asked, &**method, Messages::new(body, self.message_bytes), respond).await;
             }
+            Found::Method(Method::Streaming(method)) => {
+                self.streaming(asked, &**method, Messages::new(body, self.message_bytes), respond).await;
+            }
             Found::Generated(generated) => Self::generated(asked, generated, body, respond).await,
         }
     }
@@ -204,7 +209,7 @@ impl Worker {
     fn method(&self, path: &str, name: &MethodName<'_>, codec: Codec) -> Result<Found<'_>, Status> {
         let method = self.service.methods.find(name).ok_or_else(|| self.unknown(path))?;
         let codecs = match &method {
-            Found::Method(Method::Unary(method)) => method.codecs(),
+            Found::Method(method) => method.codecs(),
             Found::Generated(_) => &[Codec::Proto],
         };
         if codecs.contains(&codec) {
@@ -242,6 +247,50 @@ impl Worker {
         }
     }
 
+    async fn streaming(
+        &self,
+        asked: Asked,
+        method: &dyn Streaming,
+        messages: Messages,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let Asked { context, codec, end, is_go_micro, observed, trace, .. } = asked;
+        let replies = AssertUnwindSafe(method.call(context, messages))
+            .catch_unwind()
+            .map(|reply| reply.unwrap_or_else(|panic| Err(panicked(&*panic, &trace))));
+        let (mut replies, mut batch) = (Box::pin(replies), Batch::default());
+        let form = |status: Status| if is_go_micro { status.in_go_form(self.service.name()) } else { status };
+        // a method that fails at once answers with nothing else; else its caller learns at once that it has begun
+        match futures_util::poll!(replies.next()) {
+            Poll::Ready(Some(Ok(message))) => batch.push(&message),
+            Poll::Ready(Some(Err(error))) => {
+                let status = form(Status::of_http(error.status(), error.message()));
+                observed.end(status.to_http());
+                return told(refuse(&mut respond, codec.content_type(), ids(&trace), &status));
+            }
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        let mut stream = match respond.send_response(answer_head(codec.content_type(), ids(&trace)), false) {
+            Ok(stream) => stream,
+            Err(error) => return told(Err(error)),
+        };
+        let pumped = match end {
+            None => stream::pump(&mut stream, &mut replies, &mut batch).await,
+            Some(end) => {
+                let pumped = stream::pump(&mut stream, &mut replies, &mut batch);
+                tokio::time::timeout_at(end.at.into(), pumped).await.unwrap_or_else(|_| Ok(end.status()))
+            }
+        };
+        match pumped {
+            Ok(status) => {
+                let status = form(status);
+                observed.end(status.to_http());
+                told(stream.send_trailers(status.to_trailers()));
+            }
+            Err(error) => log::debug!("an answer by rpc was not sent error=\"{error}\""),
+        }
+    }
+
     async fn unary(&self, asked: Asked, method: &dyn Unary, mut messages: Messages, mut respond: SendResponse<Bytes>) {
         let Asked { context, codec, end, is_go_micro, observed, trace, .. } = asked;
         let outcome = {
@@ -249,11 +298,10 @@ impl Worker {
                 let message = one(&mut messages).await?;
                 // a panic may come from the call itself or from any poll of what it returns
                 let running = async { method.call(context, codec, &message).await };
-                let outcome = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|panic| {
-                    let (reason, id) = (panic_text(&*panic), trace.request_id);
-                    log::error!("a method panicked requestId={id} reason={reason}");
-                    Err(ServiceError::new(500, "the method failed; its log has the reason"))
-                });
+                let outcome = AssertUnwindSafe(running)
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|panic| Err(panicked(&*panic, &trace)));
                 outcome.map_err(|error| Status::of_http(error.status(), error.message()))
             };
             tokio::select! {
@@ -274,6 +322,12 @@ impl Worker {
             }
         }
     }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send), trace: &TraceContext) -> ServiceError {
+    let (reason, id) = (panic_text(panic), trace.request_id);
+    log::error!("a method panicked requestId={id} reason={reason}");
+    ServiceError::new(500, "the method failed; its log has the reason")
 }
 
 /// Runs `work` until the caller waits no longer.

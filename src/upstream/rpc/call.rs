@@ -12,14 +12,15 @@ use super::error::RpcError;
 use super::head::RpcHead;
 use super::open::{Opened, begun, over};
 use super::pool::{ConnectError, Place};
-use super::{Protocol, RpcAnswer, RpcRequest, protocol_of};
+use super::{RpcAnswer, RpcRequest, protocol_of};
 use crate::backoff::Backoff;
-use crate::balance::Permit;
+use crate::balance::{Kind, Permit};
 use crate::causes;
-use crate::registry::Node;
+use crate::registry::{Node, RpcProtocol};
 use crate::rpc::wire::{Messages, ReadError};
 use crate::rpc::{Code, Status, frame};
 use crate::upstream::call::{BACKOFF_CAP, Try};
+use crate::upstream::mucp::MucpCall;
 use crate::upstream::{Policy, Upstream};
 
 /// When a call must be over.
@@ -77,7 +78,11 @@ impl Upstream {
             let time = end.map_or(policy.timeout, |end| end.left().min(policy.timeout));
             let sent = async {
                 match protocol_of(&node) {
-                    Protocol::Grpc => {
+                    RpcProtocol::Mucp => {
+                        let (head, codec, limit) = (&head, request.codec, request.answer_bytes);
+                        self.mucp_once(MucpCall { head, codec, message: &message, policy, time, limit }, &node).await
+                    }
+                    RpcProtocol::Grpc => {
                         self.grpc_once(&head, &framed, &node, place, (time, policy), request.answer_bytes).await
                     }
                 }
@@ -131,6 +136,10 @@ impl Upstream {
                 Ok(picked) => picked,
                 Err(error) => return Err(before.unwrap_or(error)),
             };
+            if protocol_of(&node) == RpcProtocol::Mucp {
+                let what = "its nodes speak mucp, over which this version calls methods with one message each way only";
+                return Err(RpcError::Status { node, status: Status::new(Code::Unimplemented, what) });
+            }
             let (lease, mut sender) = match self.rpc_pool.lease(place, policy.connect_timeout).await {
                 Ok(leased) => leased,
                 Err(source) => {
@@ -161,9 +170,10 @@ impl Upstream {
         tried: &mut Vec<Arc<Node>>,
     ) -> Result<Picked, RpcError> {
         loop {
-            let permit = self.balancer.acquire(service, client, tried).await?;
+            let permit = self.balancer.acquire(service, Kind::Rpc, client, tried).await?;
             let node = permit.node().clone();
-            match node.id.rpc.socket() {
+            let port = if protocol_of(&node) == RpcProtocol::Mucp { node.id.http } else { node.id.rpc };
+            match port.socket() {
                 Some(address) => return Ok(Picked { permit, node, place: Place(address) }),
                 // none but nodes that were tried are left
                 None if tried.contains(&node) => {
@@ -224,7 +234,7 @@ fn unsent(node: &Arc<Node>, error: h2_v4::Error) -> RpcError {
 /// Whether another node may do better.
 fn is_passing(error: &RpcError, policy: &Policy) -> bool {
     match error {
-        RpcError::Broken { .. } | RpcError::NotRpc { .. } => true,
+        RpcError::Broken { .. } | RpcError::Mucp { .. } | RpcError::NotRpc { .. } => true,
         RpcError::Status { status, .. } => policy.retry_status.contains(&status.to_http()),
         _ => false,
     }
@@ -234,7 +244,10 @@ fn is_passing(error: &RpcError, policy: &Policy) -> bool {
 pub(super) fn note(permit: &Permit, error: &RpcError) {
     match error {
         RpcError::Unreachable { .. } => permit.refused(),
-        RpcError::Broken { .. } | RpcError::NotRpc { .. } | RpcError::Deadline { .. } => permit.failed(),
+        RpcError::Mucp { source, .. } if source.was_not_sent() => permit.refused(),
+        RpcError::Broken { .. } | RpcError::Mucp { .. } | RpcError::NotRpc { .. } | RpcError::Deadline { .. } => {
+            permit.failed();
+        }
         RpcError::Status { status, .. } => permit.answered(status.to_http()),
         RpcError::NoNode(_) | RpcError::Request(_) => {}
     }

@@ -9,6 +9,7 @@ use crate::registry::Node;
 use crate::rpc::method::MethodError;
 use crate::rpc::wire::ReadError;
 use crate::rpc::{Code, Status};
+use crate::upstream::HttpError;
 
 /// What became of a call that gave no message.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,15 @@ pub enum RpcError {
         /// What went wrong.
         #[source]
         source: ReadError,
+    },
+    /// Over mucp nobody took the call, its answer broke off, or it is no proper one.
+    #[error("node `{}` of service `{}` gave no proper answer by mucp", node.id, node.id.service)]
+    Mucp {
+        /// The last node tried.
+        node: Arc<Node>,
+        /// What went wrong.
+        #[source]
+        source: HttpError,
     },
     /// It answered with HTTP, but not with gRPC.
     #[error("node `{}` of service `{}` answered {http} without a grpc-status", node.id, node.id.service)]
@@ -67,7 +77,10 @@ impl RpcError {
     /// The call surely did not reach a service, so it may be sent again.
     #[must_use]
     pub fn was_not_sent(&self) -> bool {
-        matches!(self, Self::NoNode(_) | Self::Unreachable { .. } | Self::Request(_))
+        match self {
+            Self::Mucp { source, .. } => source.was_not_sent(),
+            other => matches!(other, Self::NoNode(_) | Self::Unreachable { .. } | Self::Request(_)),
+        }
     }
 
     /// What a caller by RPC is told; its `to_http` is for one by HTTP.
@@ -84,6 +97,8 @@ impl RpcError {
             Self::Broken { source: ReadError::Frame(error), .. } => {
                 Status { message: crate::causes::chain(self), http: Some(502), ..Status::from(error) }
             }
+            Self::Mucp { source, .. } if source.was_not_sent() => told(Code::Unavailable),
+            Self::Mucp { .. } => Status { http: Some(502), ..told(Code::Unavailable) },
             Self::NotRpc { http, .. } => Status { http: Some(502), ..told(Code::of_foreign_answer(*http)) },
             Self::Deadline { .. } => told(Code::DeadlineExceeded),
             Self::Request(_) => told(Code::InvalidArgument),

@@ -90,6 +90,21 @@ impl RpcHead {
         forward(&mut self.fields, forwarded);
     }
 
+    /// Its fields, but for what depends on the node.
+    pub(in crate::upstream) fn fields(&self) -> &HeaderMap {
+        &self.fields
+    }
+
+    /// The method as Go Micro names it: `Say.Hello`.
+    pub(in crate::upstream) fn endpoint(&self) -> String {
+        match &self.path {
+            Path::Of { service, method } => format!("{service}.{method}"),
+            Path::Whole(path) => {
+                MethodName::parse(path.path()).map_or_else(|_| path.path().to_owned(), |name| name.endpoint())
+            }
+        }
+    }
+
     /// The request that a node gets.
     pub(super) fn request(
         &self,

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use http_v1::HeaderMap;
 
 use super::{Forwarded, Tries};
-use crate::registry::Node;
+use crate::registry::{Node, RpcProtocol};
 use crate::rpc::Codec;
 use crate::trace::context::TraceContext;
 
@@ -65,13 +65,7 @@ pub struct RpcAnswer {
     pub attempt: u32,
 }
 
-/// What a node speaks on its RPC port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
-    /// gRPC over HTTP/2; also of a node that says nothing.
-    Grpc,
-}
-
-fn protocol_of(_node: &Node) -> Protocol {
-    Protocol::Grpc
+/// How a node is called; by gRPC where it says nothing.
+fn protocol_of(node: &Node) -> RpcProtocol {
+    node.rpc_protocol().unwrap_or(RpcProtocol::Grpc)
 }

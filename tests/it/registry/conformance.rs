@@ -173,6 +173,8 @@ async fn all_that_nodes_say_is_kept(open: Open<'_>) {
         endpoints: (0..200).map(|number| format!("/an/endpoint/of/the/service/{number}")).collect(),
         rpc_services: vec!["greeter.Say".into()],
         takes_events: true,
+        rpc_services: vec!["greeter.Say".to_owned()],
+        ..NodeMeta::default()
     };
     let at = |service: &str, ip: &str, rpc: Option<u16>, http: Option<u16>| {
         let address = |port| HostPort { ip: ip.parse().expect("an IP"), port };
@@ -231,6 +233,15 @@ async fn local_conforms() {
 async fn etcd_conforms() {
     let Some(address) = servers::etcd() else { return };
     let settings = etcd_settings(&address, &unique("conform"));
+    suite(&|| simple(&settings)).await;
+}
+
+/// Records of Go Micro have no namespace: an etcd of its own.
+#[tokio::test]
+async fn etcd_in_the_form_of_go_micro_conforms() {
+    let Some(etcd) = crate::support::etcd::Etcd::start() else { return };
+    let settings = etcd_settings(&etcd.address(), "goms");
+    let settings = goms::registry::Settings { format: goms::registry::Format::GoMicro, ..settings };
     suite(&|| simple(&settings)).await;
 }
 

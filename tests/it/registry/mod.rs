@@ -72,6 +72,7 @@ fn settings(backend: Backend, namespace: &str) -> Settings {
         register_ttl: Duration::from_secs(3),
         register_interval: Duration::from_secs(1),
         grace: Duration::from_secs(3),
+        format: goms::registry::Format::default(),
     }
 }
 

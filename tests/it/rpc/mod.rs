@@ -1,6 +1,9 @@
 //! RPC: services, clients and a gateway over real sockets.
 
 mod calls;
+mod hostile;
+mod raw;
+mod streams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

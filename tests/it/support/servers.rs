@@ -21,6 +21,16 @@ pub fn h2spec() -> Option<String> {
     address("GOMS_TEST_H2SPEC", "h2spec")
 }
 
+/// The path of the built node and client of Go Micro v2 (`tests/interop/v2`).
+pub fn go_micro_v2() -> Option<String> {
+    address("GOMS_TEST_GO_MICRO_V2", "Go Micro v2")
+}
+
+/// The path of the built node and client of Go Micro v5 (`tests/interop/v5`).
+pub fn go_micro_v5() -> Option<String> {
+    address("GOMS_TEST_GO_MICRO_V5", "Go Micro v5")
+}
+
 /// The address of a running Consul agent.
 pub fn consul() -> Option<String> {
     address("GOMS_TEST_CONSUL", "Consul")

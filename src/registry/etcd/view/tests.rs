@@ -15,7 +15,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (view, malformed) = (View::new(Keys::new("goms"), GRACE), Malformed::new(&Metrics::new()));
+        let (view, malformed) = (View::new(Keys::new("goms", Format::Goms), GRACE), Malformed::new(&Metrics::new()));
         Self { view, malformed, now: Instant::now(), own: false }
     }
 
@@ -174,4 +174,43 @@ fn junk_changes_nothing_and_order_is_that_of_joining() {
     bench.apply(put("goms_user_127.0.0.1:3_127.0.0.1:4", "0", 8));
     let ports: Vec<_> = bench.view.nodes().iter().filter_map(|node| node.id.rpc.port).collect();
     assert_eq!(ports, [9180, 3, 1]);
+}
+
+const RECORD: &str = "/micro/registry/go.micro.srv.greeter/n1";
+
+fn record(port: u16, version: &str) -> String {
+    format!(
+        r#"{{"name":"go.micro.srv.greeter","version":"{version}","nodes":[{{"address":"127.0.0.1:{port}","metadata":{{"protocol":"grpc"}}}}]}}"#
+    )
+}
+
+#[test]
+fn a_record_of_go_micro_is_a_node_until_it_is_deleted() {
+    let mut bench = Bench::new();
+    bench.read(&[(NODE, "0"), (META, &version("1")), (RECORD, &record(1, "latest"))]);
+    let ready = |version: &str| (NodeState::Ready, version.to_owned());
+    let mut told = bench.told();
+    told.sort_by(|one, other| one.1.cmp(&other.1));
+    assert_eq!(told, [ready("1"), ready("latest")]);
+    assert_eq!(bench.view.take_unexplained(), []);
+    // another version, then junk, which changes nothing, then another address
+    bench.apply(put(RECORD, &record(1, "2"), 5));
+    bench.apply(put(RECORD, "{\"name\":", 6));
+    assert!(bench.told().contains(&ready("2")) && bench.told().len() == 2);
+    bench.apply(put(RECORD, &record(2, "3"), 7));
+    assert!(bench.told().contains(&ready("3")) && bench.told().len() == 2);
+    bench.apply(delete(RECORD, 8));
+    assert_eq!(bench.told(), one(NodeState::Ready, "1"));
+}
+
+#[test]
+fn a_node_of_go_micro_that_a_gap_lost_stays_as_stale() {
+    let mut bench = Bench::new();
+    bench.read(&[(RECORD, &record(1, "1"))]);
+    bench.read(&[]);
+    assert_eq!(bench.told(), one(NodeState::Stale, "1"));
+    bench.apply(put(RECORD, &record(1, "1"), 2));
+    assert_eq!(bench.told(), one(NodeState::Ready, "1"));
+    bench.apply(put("/goms/drain/go.micro.srv.greeter/127.0.0.1:1_127.0.0.1:", "", 3));
+    assert_eq!(bench.told(), one(NodeState::Draining, "1"));
 }

@@ -1,0 +1,241 @@
+//! `micro api`: a gateway whose paths name services and their methods, as Go Micro's does.
+//!
+//! `path` tells which, `request` makes the message of the client's request, [`message`] has the messages of handler `api`,
+//! `error` the form of failures. Handlers `http`, `proxy` and `web` go the way of any other call.
+
+mod error;
+pub mod message;
+mod path;
+mod payload;
+mod request;
+
+use crate::listener::Incoming;
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use bytes::Bytes;
+use prost::Message;
+
+use super::answer::{Answer, Body};
+use super::client::Teller;
+use super::keeper::Passage;
+use super::live::Table;
+use super::pipeline::Worker;
+use super::rule::{Call, Condition, Outcome, Rule};
+use super::{AnswerForm, Encode, PathPattern, Terms};
+use crate::rpc::Codec;
+use crate::trace::{TraceBody, TraceContext};
+use crate::upstream::{Policy, RpcRequest, headers};
+use error::MicroError;
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handler {
+    /// The service's method gets it whole, as a `go.api.Request`.
+    #[default]
+    Api,
+    /// The method gets its query and body as JSON.
+    Rpc,
+    /// The service gets it over HTTP.
+    Http,
+    /// The same.
+    Proxy,
+    /// The same, with WebSocket.
+    Web,
+}
+
+impl Handler {
+    /// By its word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        HANDLERS.iter().find(|(known, _)| *known == word).map(|(_, handler)| *handler)
+    }
+}
+
+/// The words of [`Handler`].
+pub const HANDLERS: [(&str, Handler); 5] = [
+    ("api", Handler::Api),
+    ("rpc", Handler::Rpc),
+    ("http", Handler::Http),
+    ("proxy", Handler::Proxy),
+    ("web", Handler::Web),
+];
+
+/// How a gateway is one of Go Micro's.
+#[derive(Clone, Debug)]
+pub struct Micro {
+    /// What becomes of requests.
+    pub handler: Handler,
+    /// What stands before the names of services: `go.micro.api`.
+    pub namespace: String,
+    /// How a service is called by HTTP: untouched.
+    pub(super) call: Call,
+}
+
+impl Micro {
+    /// With the usual deadlines and retries.
+    #[must_use]
+    pub fn new(handler: Handler, namespace: &str) -> Self {
+        let call = Call {
+            services: Vec::new(), // the path names it
+            origins: Vec::new(),
+            rewrite: None,
+            policy: Policy::default(),
+            fallback: None,
+            mirror: None,
+            encode: Encode::None,
+            answer: AnswerForm::Untouched,
+        };
+        Self { handler, namespace: namespace.to_owned(), call }
+    }
+
+    /// The route that takes what no other does, on these terms.
+    pub(super) fn rule(&self, terms: &Terms) -> Option<Rule> {
+        let path = PathPattern::parse("/*").ok()?; // it is one
+        let when = Condition { host: None, path, methods: Vec::new(), headers: Vec::new(), query: Vec::new() };
+        let then = Outcome::Micro(Box::new(self.clone()));
+        Some(Rule { name: "micro".to_owned(), when, then, terms: terms.clone() })
+    }
+
+    fn full(&self, service: &str) -> String {
+        match self.namespace.as_str() {
+            "" => service.to_owned(),
+            namespace => format!("{namespace}.{service}"),
+        }
+    }
+
+    /// The service that gets a request over HTTP; `None`: it is called by RPC.
+    pub(super) fn proxied(&self, path: &str) -> Option<String> {
+        match self.handler {
+            Handler::Api | Handler::Rpc => None,
+            Handler::Http | Handler::Proxy | Handler::Web => Some(self.full(&path::service(path).unwrap_or_default())),
+        }
+    }
+}
+
+/// A request with what a call of it needs.
+pub(super) struct Asked<'a> {
+    pub worker: &'a Worker,
+    pub table: &'a Table,
+    pub request: &'a Incoming,
+    /// In its one spelling.
+    pub path: &'a str,
+    pub passage: &'a Passage<'a>,
+    pub context: &'a TraceContext,
+    pub body: Bytes,
+}
+
+/// What is called.
+struct Target {
+    service: String,
+    endpoint: String,
+    codec: Codec,
+    message: Bytes,
+}
+
+impl Asked<'_> {
+    /// What its events show of the body.
+    pub fn shown(&self) -> TraceBody {
+        match self.body.len() {
+            0 => TraceBody::None,
+            _ if serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok() => {
+                TraceBody::Json(self.body.clone())
+            }
+            length => TraceBody::Opaque(length as u64),
+        }
+    }
+
+    /// Calls the method that the path means, and makes an answer of what comes.
+    pub async fn answer(self, micro: &Micro) -> Answer {
+        let answered = async {
+            let (target, is_api) = self.target(micro)?;
+            let message = self.call(target).await?;
+            if is_api { of_response(&message) } else { Ok(of_message(message, self.request)) }
+        };
+        answered.await.unwrap_or_else(MicroError::answer)
+    }
+
+    /// What is called, and whether it answers with a `go.api.Response`.
+    fn target(&self, micro: &Micro) -> Result<(Target, bool), MicroError> {
+        let query = &*self.passage.query;
+        if self.path == "/rpc" {
+            let named = request::named(self.request, query, &self.body)?;
+            let request::Named { service, endpoint, message } = named;
+            return Ok((Target { service, endpoint, codec: Codec::Json, message }, false));
+        }
+        let (service, endpoint) = path::method(self.path).ok_or_else(MicroError::unknown_service)?;
+        let service = micro.full(&service);
+        if micro.handler == Handler::Rpc {
+            let (codec, message) = request::of_rpc(self.request, query, &self.body)?;
+            return Ok((Target { service, endpoint, codec, message }, false));
+        }
+        let (fields, teller) = (self.passage.headers(self.request), Teller::new(self.request));
+        let message = request::of_http(self.request, &fields, query, &self.body, teller.forwarded());
+        Ok((Target { service, endpoint, codec: Codec::Proto, message }, true))
+    }
+
+    async fn call(&self, target: Target) -> Result<Bytes, MicroError> {
+        let teller = Teller::new(self.request);
+        let policy = Policy::default();
+        let rpc = RpcRequest {
+            method: &target.endpoint,
+            codec: target.codec,
+            metadata: self.passage.headers(self.request),
+            context: self.context,
+            call_key: self.table.settings.call_keys.first().map(String::as_str),
+            forwarded: Some(teller.forwarded()),
+            timeout: None,
+            answer_bytes: self.table.settings.limits.body_bytes,
+            tries: None,
+        };
+        Ok(self.worker.upstream.rpc(&target.service, rpc, target.message, &policy).await?.message)
+    }
+}
+
+/// What handler `rpc` answers with: the message, of the type that the client sent.
+fn of_message(message: Bytes, request: &Incoming) -> Answer {
+    if message.is_empty() {
+        return Answer { head: HttpResponse::new(StatusCode::NO_CONTENT), body: Body::None };
+    }
+    let mut head = HttpResponse::new(StatusCode::OK);
+    let kind = match request::media_type(request).as_str() {
+        "" | "application/x-www-form-urlencoded" => None,
+        _ => request.headers().get(CONTENT_TYPE).cloned(),
+    };
+    head.headers_mut().insert(CONTENT_TYPE, kind.unwrap_or(HeaderValue::from_static("application/json")));
+    Answer { head, body: Body::Whole(message) }
+}
+
+/// What handler `api` answers with: what the service's `go.api.Response` says.
+fn of_response(message: &Bytes) -> Result<Answer, MicroError> {
+    let broken = |detail: &str| MicroError::new(StatusCode::INTERNAL_SERVER_ERROR, detail);
+    let said = message::Response::decode(message.as_ref())
+        .map_err(|error| broken(&format!("the service's answer is no go.api.Response: {error}")))?;
+    let status = match said.status_code {
+        0 => StatusCode::OK,
+        code => u16::try_from(code)
+            .ok()
+            .filter(|code| (200..=599).contains(code))
+            .and_then(|code| StatusCode::from_u16(code).ok())
+            .ok_or_else(|| broken(&format!("the service answered with the status {code}, which is none")))?,
+    };
+    let mut head = HttpResponse::new(status);
+    for (name, pair) in &said.header {
+        let name = if pair.key.is_empty() { name } else { &pair.key };
+        for value in &pair.values {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value))
+                && headers::passes_up(name.as_str(), std::iter::empty())
+            {
+                head.headers_mut().append(name, value);
+            }
+        }
+    }
+    if !head.headers().contains_key(CONTENT_TYPE) {
+        head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    let body = match status {
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Body::None,
+        _ => Body::Whole(Bytes::from(said.body)),
+    };
+    Ok(Answer { head, body })
+}

@@ -1,0 +1,67 @@
+// A node and a client of Go Micro v2.9.1, for goms's tests.
+//
+//	greeter -mode server   a node of the service: Say.Hello, Say.Stream, Say.Chat over gRPC
+//	greeter -mode api      a node of the API tier: Say.Hello takes go.api.Request and calls the service
+//	greeter -mode web      a node that serves HTTP
+//	greeter -mode client   calls Say.Hello (or -method) -calls times and prints what came as JSON
+package main
+
+import (
+	"flag"
+	"log"
+	"strings"
+	"time"
+
+	"github.com/micro/go-micro/v2"
+	"github.com/micro/go-micro/v2/registry"
+	"github.com/micro/go-micro/v2/registry/etcd"
+)
+
+var (
+	mode     = flag.String("mode", "server", "server, api, web or client")
+	name     = flag.String("name", "go.micro.srv.greeter", "the service to be or, as a client, to call")
+	target   = flag.String("target", "go.micro.srv.greeter", "the service that the API tier calls")
+	label    = flag.String("label", "", "what answers are marked with, as `srv one`")
+	addrs    = flag.String("registry", "127.0.0.1:2379", "etcd's addresses, by commas")
+	address  = flag.String("address", "127.0.0.1:0", "where to listen")
+	ttl      = flag.Duration("ttl", 30*time.Second, "how long a dead node stays")
+	interval = flag.Duration("interval", 10*time.Second, "how often a node renews itself")
+	calls    = flag.Int("calls", 1, "how often a client calls")
+	method   = flag.String("method", "hello", "hello, stream or chat")
+	who      = flag.String("who", "John", "the name to greet")
+)
+
+func main() {
+	flag.Parse()
+	etcd := etcd.NewRegistry(registry.Addrs(strings.Split(*addrs, ",")...))
+	if *mode == "web" {
+		serveWeb(etcd)
+		return
+	}
+	service := micro.NewService(
+		micro.Name(*name),
+		micro.Version("latest"),
+		micro.Address(*address),
+		micro.Registry(etcd),
+		micro.RegisterTTL(*ttl),
+		micro.RegisterInterval(*interval),
+	)
+	switch *mode {
+	case "server":
+		check(service.Server().Handle(service.Server().NewHandler(&Say{})))
+	case "api":
+		check(service.Server().Handle(service.Server().NewHandler(apiTier(service.Client()))))
+	case "client":
+		call(service.Client())
+		return
+	default:
+		log.Fatalf("no mode %q", *mode)
+	}
+	check(service.Run())
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}

@@ -1,0 +1,164 @@
+//! A gateway of ours in the place of `micro api`.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::{Cluster, Version};
+use crate::support::goms::Goms;
+use crate::support::http::{get, post, request};
+
+const FORMAT: [&str; 2] = ["--registry-format", "go-micro"];
+const API: [&str; 2] = ["--handler", "api"];
+const RPC: [&str; 4] = ["--handler", "rpc", "--namespace", "go.micro.srv"];
+
+/// Whether a tier is in Go, and in which form of registry it is written.
+#[derive(Clone, Copy, Debug)]
+enum Tier {
+    Go,
+    Ours,
+    OursInGoForm,
+}
+
+fn node(cluster: &Cluster, tier: Tier, name: &str, label: &str) -> Goms {
+    let (kind, prefix) = if name == "greeter-api" { ("api", "api") } else { ("server", "srv") };
+    let full = format!("go.micro.{prefix}.greeter");
+    let marked = format!("{prefix} {label}");
+    match tier {
+        Tier::Go => cluster.go(Version::V2, &["-mode", kind, "-name", &full, "-label", &marked]),
+        Tier::Ours => cluster.goms(&["service", name, "--label", label]),
+        Tier::OursInGoForm => cluster.goms(&[&["service", name, "--label", label], &FORMAT[..]].concat()),
+    }
+}
+
+/// All four combinations of two nodes a tier.
+fn two_tiers(api: Tier, srv: Tier) {
+    let Some(cluster) = Cluster::start(&[Version::V2]) else { return };
+    let _nodes = [("greeter", srv), ("greeter-api", api)]
+        .map(|(name, tier)| ["one", "two"].map(|label| node(&cluster, tier, name, label)));
+    let (_gateway, address) = cluster.gateway(&API, 4);
+    let mut seen = BTreeSet::new();
+    for _ in 0..200 {
+        let answer = get(&address, "/greeter/say/hello?name=John").expect("an answer");
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("application/json")),
+            "{}",
+            answer.text()
+        );
+        seen.insert(answer.text());
+        if seen.len() == 4 {
+            break;
+        }
+    }
+    let expected = ["one", "two"]
+        .map(|api| ["one", "two"].map(|srv| format!(r#"{{"api":"api {api}","message":"Hello John srv {srv}"}}"#)));
+    assert_eq!(seen, expected.concat().into_iter().collect(), "{api:?} {srv:?}");
+}
+
+#[test]
+fn the_two_tiers_of_the_greeter_are_ours() {
+    two_tiers(Tier::Ours, Tier::Ours);
+}
+
+#[test]
+fn the_two_tiers_are_ours_in_the_form_of_go_micro() {
+    two_tiers(Tier::OursInGoForm, Tier::OursInGoForm);
+}
+
+#[test]
+fn the_api_tier_is_in_go() {
+    two_tiers(Tier::Go, Tier::OursInGoForm);
+}
+
+#[test]
+fn the_service_tier_is_in_go() {
+    two_tiers(Tier::Ours, Tier::Go);
+}
+
+#[test]
+fn both_tiers_are_in_go() {
+    two_tiers(Tier::Go, Tier::Go);
+}
+
+#[test]
+fn handler_rpc_makes_json_of_a_request_for_nodes_of_every_kind() {
+    let Some(cluster) = Cluster::start(&[Version::V2, Version::V5]) else { return };
+    let _two = cluster.go(Version::V2, &["-name", "go.micro.srv.two"]);
+    let _five = cluster.go(Version::V5, &["-name", "go.micro.srv.five"]);
+    let _ours = cluster.goms(&["service", "greeter", "--name", "go.micro.srv.ours"]);
+    let (_gateway, address) = cluster.gateway(&RPC, 3);
+    for service in ["two", "five", "ours"] {
+        let answer = get(&address, &format!("/{service}/say/hello?name=huohuo")).expect("an answer");
+        assert_eq!((answer.status, answer.json()), (200, json!({"msg": "Hello huohuo"})), "{service}");
+        let answer = post(&address, &format!("/{service}/say/hello?name=no"), r#"{"name":"Ann"}"#).expect("an answer");
+        assert_eq!((answer.status, answer.json()), (200, json!({"msg": "Hello Ann"})), "{service}");
+        let named =
+            format!(r#"{{"service":"go.micro.srv.{service}","endpoint":"Say.Hello","request":{{"name":"Bob"}}}}"#);
+        let answer = post(&address, "/rpc", &named).expect("an answer");
+        assert_eq!((answer.status, answer.json()), (200, json!({"msg": "Hello Bob"})), "{service}");
+    }
+    for service in ["two", "five"] {
+        // a service's own error passes
+        let answer = get(&address, &format!("/{service}/say/hello?name=teapot")).expect("an answer");
+        let id = format!("go.micro.srv.{service}");
+        let expected = json!({"id": id, "code": 418, "detail": "no coffee here", "status": "I'm a teapot"});
+        assert_eq!((answer.status, answer.json()), (418, expected), "{service}");
+    }
+}
+
+#[test]
+fn errors_are_those_of_go_micro() {
+    let Some(cluster) = Cluster::start(&[Version::V2]) else { return };
+    let _two = cluster.go(Version::V2, &["-name", "go.micro.srv.two"]);
+    let (_gateway, address) = cluster.gateway(&RPC, 1);
+    let unknown =
+        json!({"id": "go.micro.api", "code": 500, "detail": "service not found", "status": "Internal Server Error"});
+    let answer = get(&address, "/nobody/say/hello").expect("an answer");
+    assert_eq!((answer.status, answer.json()), (500, unknown));
+    for (path, body) in [("/two/say/hello", "{"), ("/rpc", "{}"), ("/rpc", r#"{"service":"x"}"#)] {
+        let answer = post(&address, path, body).expect("an answer");
+        assert_eq!((answer.status, answer.json()["status"].as_str()), (400, Some("Bad Request")), "{path} {body}");
+        assert_eq!(answer.json()["id"], "go.micro.api");
+    }
+    // an unknown method is the service's to tell
+    let answer = get(&address, "/two/say/nothing").expect("an answer");
+    assert!((400..=599).contains(&answer.status) && answer.json()["code"] == answer.status, "{}", answer.text());
+}
+
+fn killed(version: Version) {
+    let Some(cluster) = Cluster::start(&[version]) else { return };
+    let args = ["-name", "go.micro.srv.greeter", "-ttl", "60s"];
+    let one = cluster.go(version, &[&args[..], &["-label", "one"]].concat());
+    let _two = cluster.go(version, &[&args[..], &["-label", "two"]].concat());
+    let (_gateway, address) = cluster.gateway(&RPC, 2);
+    let ask = || get(&address, "/greeter/say/hello?name=x").expect("an answer");
+    let both: BTreeSet<String> = (0..4).map(|_| ask().text()).collect();
+    assert_eq!(both.len(), 2, "{both:?}");
+    one.kill();
+    for _ in 0..60 {
+        let answer = ask();
+        assert_eq!((answer.status, answer.text().contains("two")), (200, true), "{}", answer.text());
+    }
+}
+
+#[test]
+fn a_killed_node_of_v2_fails_no_call() {
+    killed(Version::V2);
+}
+
+#[test]
+fn a_killed_node_of_v5_fails_no_call() {
+    killed(Version::V5);
+}
+
+#[test]
+fn handlers_http_and_web_pass_requests_on() {
+    let Some(cluster) = Cluster::start(&[Version::V2]) else { return };
+    let _web = cluster.go(Version::V2, &["-mode", "web", "-name", "go.micro.web.greeter", "-label", "here"]);
+    for handler in ["http", "proxy", "web"] {
+        let (_gateway, address) = cluster.gateway(&["--handler", handler, "--namespace", "go.micro.web"], 1);
+        let answer = request("PUT", &address, "/greeter/a?b=c", &[], Some(b"x")).expect("an answer");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "PUT /greeter/a?b=c here"), "{handler}");
+    }
+}
