@@ -62,6 +62,7 @@ struct Listed {
     protocols: Option<Vec<String>>,
     #[serde(default)]
     endpoints: Vec<String>,
+    /// Full names of services of gRPC.
     #[serde(default)]
     rpc_services: Vec<String>,
 }
@@ -136,8 +137,7 @@ impl Listed {
             protocols: self.protocols.unwrap_or(default.protocols),
             endpoints: self.endpoints,
             rpc_services: self.rpc_services,
-            started_ms: 0,
-            admin: None,
+            ..default
         };
         let mut node = Node::new(NodeId { service: service.to_owned(), rpc, http }, meta);
         if node.meta.draining {
