@@ -258,6 +258,7 @@ impl Hearing {
             if !std::mem::replace(&mut said, true) {
                 log::warn!("topic is not heard, trying again queue={} error=\"{}\"", self.queue, chain(&error));
             }
+            log::debug!("trying again in {wait:?} queue={} error=\"{}\"", self.queue, chain(&error));
             sleep(wait).await;
         }
     }

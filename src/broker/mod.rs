@@ -35,7 +35,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::shutdown::Shutdown;
 
 /// How long a message may take to be confirmed, with all tries.
-const PUBLISH_LIMIT: Duration = Duration::from_secs(15);
+const PUBLISH_LIMIT: Duration = Duration::from_secs(30);
 /// How long who subscribes without a group may be away and still hear what was published meanwhile.
 const AWAY_LIMIT: Duration = Duration::from_secs(60);
 /// Messages that a subscription has unacknowledged.
@@ -139,7 +139,7 @@ impl Delivery {
     }
 
     /// A broker that hears nothing of a message for three times this may give it to another.
-    pub const WORKING: Duration = Duration::from_secs(10);
+    pub const WORKING: Duration = Duration::from_secs(5);
 }
 
 /// The messages of a subscription, which ends when this is dropped. What was taken and not acknowledged then comes again,

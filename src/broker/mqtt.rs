@@ -46,6 +46,8 @@ const MAX_UNCONFIRMED: u16 = 100;
 const MOST_PACKET: u32 = 2 << 20;
 /// Requests that wait for the connection's task.
 const REQUESTS: usize = 256;
+/// How long leaving may take.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// What one connection may bring unacknowledged, with what several broken ones before it brought: a connection that waits
 /// for handlers would answer no pings.
 const ARRIVALS: usize = 16 * PREFETCH as usize;
@@ -179,10 +181,14 @@ impl Broker for Mqtt {
         let hearing = Hearing { way: self.way.clone(), filter, sender: Some(sender), stop };
         let shutdown = self.shutdown.clone();
         self.shutdown.spawn(async move {
+            let left = async {
+                gone.cancelled().await;
+                sleep(LEAVE_LIMIT).await;
+            };
             tokio::select! {
                 () = shutdown.begun() => {}
-                () = gone.cancelled() => {}
-                () = hearing.keep_up(told) => {}
+                () = left => {}
+                () = hearing.keep_up(told, &gone) => {}
             }
         });
         up.await.map_err(|_| self.way.away("the process ends"))?;
@@ -340,7 +346,7 @@ impl Receipt for Token {
 
 impl Hearing {
     /// One session, connection after connection.
-    async fn keep_up(mut self, up: oneshot::Sender<()>) {
+    async fn keep_up(mut self, up: oneshot::Sender<()>, gone: &CancellationToken) {
         let mut options = self.way.options(&format!("{}-sub-{}", self.way.namespace, unique()));
         options.set_clean_start(false).set_manual_acks(true);
         options.set_session_expiry_interval(u32::try_from(AWAY_LIMIT.as_secs()).ok());
@@ -351,7 +357,7 @@ impl Hearing {
         let mut leaving = false;
         loop {
             let event = tokio::select! {
-                () = self.stop.cancelled(), if !leaving => {
+                () = async { tokio::select! { () = self.stop.cancelled() => {}, () = gone.cancelled() => {} } }, if !leaving => {
                     // else the broker would keep on giving to a session that nobody reads
                     leaving = true;
                     if client.try_unsubscribe(&self.filter).is_err() {
@@ -362,7 +368,12 @@ impl Hearing {
                 event = events.poll() => event,
             };
             match event {
-                Ok(Event::Incoming(Packet::UnsubAck(_))) => self.sender = None,
+                Ok(Event::Incoming(Packet::UnsubAck(_))) => {
+                    self.sender = None;
+                    if gone.is_cancelled() {
+                        return;
+                    }
+                }
                 Ok(Event::Incoming(Packet::ConnAck(ack))) if ack.code == ConnectReturnCode::Success => {
                     // what the last connection brought comes again
                     current.fetch_add(1, Ordering::SeqCst);

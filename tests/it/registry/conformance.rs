@@ -171,7 +171,6 @@ async fn all_that_nodes_say_is_kept(open: Open<'_>) {
         draining: false,
         protocols: vec!["http".into(), "grpc".into()],
         endpoints: (0..200).map(|number| format!("/an/endpoint/of/the/service/{number}")).collect(),
-        rpc_services: vec!["greeter.Say".into()],
         takes_events: true,
         rpc_services: vec!["greeter.Say".to_owned()],
         ..NodeMeta::default()
