@@ -49,6 +49,7 @@ async fn nothing_is_lost(backend: Backend, restarts: u32, mut restart: impl FnMu
         }
         wait_until(|| confirmed.load(Ordering::SeqCst) >= (restarts + 1) * STEP).await;
         done.store(true, Ordering::SeqCst);
+        restart // its server must live until all was heard
     };
     let (sent, result) = tokio::sync::oneshot::channel();
     let all = async {
@@ -74,9 +75,10 @@ async fn nothing_is_lost(backend: Backend, restarts: u32, mut restart: impl FnMu
             delivery.ack().await.ok(); // by a connection that broke: it comes again
         }
     };
-    let ((), (), ()) = tokio::join!(async { sent.send(publishing.await).expect("still heard") }, restarting, async {
-        tokio::time::timeout(2 * PATIENCE, all).await.expect("all arrive")
-    });
+    let ((), _server, ()) =
+        tokio::join!(async { sent.send(publishing.await).expect("still heard") }, restarting, async {
+            tokio::time::timeout(2 * PATIENCE, all).await.expect("all arrive")
+        });
 }
 
 async fn wait_until(holds: impl Fn() -> bool) {
