@@ -48,7 +48,7 @@
 //! | [`drain`] | how an HTTP server ends without failing a request |
 //! | `upgrade` | clients that ask a server for WebSocket |
 //! | [`call_key`] | the key between services, and when it was last used |
-//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], `timer` | what every room may use |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], `timer`, `framing` | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -76,6 +76,7 @@ pub mod cli;
 pub mod config;
 pub mod consumer;
 pub mod drain;
+mod framing;
 pub mod gateway;
 pub mod listener;
 pub mod metrics;

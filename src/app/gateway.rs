@@ -8,7 +8,6 @@ use crate::balance::Balancer;
 use crate::config::shown_routes;
 use crate::gateway;
 use crate::listener::{Doors, Tls};
-use crate::service::Service;
 use crate::upstream::HealthChecks;
 
 /// The name under which gateways register.
@@ -36,6 +35,7 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
         load: load.clone(),
         workers: process.config.node.workers,
     };
+    let rpc_parts = parts.clone();
     let settings = &process.config.gateway;
     let tls = settings.tls.clone().map(|settings| Tls::open(settings, &process.metrics)).transpose();
     let tls = tls.map_err(|error| AppError::Part(Box::new(error)))?;
@@ -61,8 +61,7 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     let shown = live.clone();
     process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());
     reload::follow(process, live, balancer, checks, tls)?;
-    let parts = process.service_parts(&id, &crate::metrics::Load::default(), 1, None);
-    let rpc = Rpc::serve(ports.rpc, Service::new(SERVICE), parts).await?;
+    let rpc = Rpc::serve_gateway(ports.rpc, SERVICE, rpc_parts).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     for line in told {
         log::info!("{line}");

@@ -1,9 +1,13 @@
 //! The two tiers of the greeter of Go Micro's demos: `goms service greeter-api` takes HTTP requests as messages from a gateway
 //! with `--handler api` and calls `goms service greeter`.
 
+use std::sync::Arc;
+
+use futures_util::{TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::micro::message::{Request, Response};
+use crate::service::Requests;
 use crate::{Context, Service, ServiceError};
 
 /// The name of the tier that greets.
@@ -40,19 +44,43 @@ struct Answer {
 pub fn tier(name: &str, label: Option<&str>) -> Option<Service> {
     let label = label.unwrap_or_default().to_owned();
     match name {
-        SERVICE => Some(Service::new(SERVICE).rpc_message("Say.Hello", move |_: Context, asked: Name| {
-            let mut msg = format!("Hello {}", asked.name);
-            if !label.is_empty() {
-                msg = format!("{msg} srv {label}");
-            }
-            async move { Ok(Greeting { msg }) }
-        })),
+        SERVICE => Some(srv(label)),
         API => Some(Service::new(API).rpc_message("Say.Hello", move |ctx: Context, asked: Request| {
             let api = if label.is_empty() { String::new() } else { format!("api {label}") };
             hello(ctx, asked, api)
         })),
         _ => None,
     }
+}
+
+/// How often `Say.Stream` greets.
+const GREETINGS: u32 = 3;
+
+/// `Say.Hello` greets once, `Say.Stream` several times, `Say.Chat` everybody who is named.
+fn srv(label: String) -> Service {
+    let label: Arc<str> = label.into();
+    let greeter = move || {
+        let label = label.clone();
+        move |name: &str| match &*label {
+            "" => format!("Hello {name}"),
+            label => format!("Hello {name} srv {label}"),
+        }
+    };
+    let (once, several, all) = (greeter(), greeter(), greeter());
+    Service::new(SERVICE)
+        .rpc_message("Say.Hello", move |_: Context, asked: Name| {
+            let msg = once(&asked.name);
+            async move { Ok(Greeting { msg }) }
+        })
+        .rpc_message_server_stream("Say.Stream", move |_: Context, asked: Name| {
+            let greeting = several(&asked.name);
+            let each = (1..=GREETINGS).map(move |nth| Ok(Greeting { msg: format!("{greeting} {nth}") }));
+            async move { Ok(stream::iter(each)) }
+        })
+        .rpc_message_stream("Say.Chat", move |_: Context, asked: Requests<Name>| {
+            let greet = all.clone();
+            async move { Ok(asked.map_ok(move |asked| Greeting { msg: greet(&asked.name) })) }
+        })
 }
 
 async fn hello(ctx: Context, asked: Request, api: String) -> Result<Response, ServiceError> {

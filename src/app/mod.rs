@@ -2,6 +2,7 @@
 //!
 //! May import: everything.
 
+mod call;
 mod check;
 mod cluster;
 mod descriptors;
@@ -10,6 +11,7 @@ mod explain;
 mod gateway;
 mod greeter;
 mod logging;
+mod methods;
 mod output;
 mod ports;
 mod process;
@@ -120,6 +122,16 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
         Command::Config { command: ConfigCommand::Check } => check::config(&load(&NodeFlags::default())?),
         Command::Config { command: ConfigCommand::Print(args) } => {
             check::print(&load(&args.node)?.with_intake(&args.intake).with_gateway(&args.gateway)?)
+        }
+        Command::Call(args) => {
+            let config = load(&NodeFlags::default())?;
+            logging::start_quiet(&config.log);
+            in_system(call::run(&config, args))
+        }
+        Command::Rpc { command } => {
+            let config = load(&NodeFlags::default())?;
+            logging::start_quiet(&config.log);
+            in_system(methods::run(&config, command))
         }
         Command::Explain(args) => explain::run(&load(&NodeFlags::default())?, args),
         Command::Completions { shell } => {

@@ -152,7 +152,8 @@ async fn listen(process: &Process, role: Role, ports: Ports, admin: SocketAddr) 
         }
         Role::Service(served) => {
             let listening = service::listen(process, ports, *served, workers).await?;
-            let Listening { node, load, version, endpoints, rpc_services, program } = listening;
+            let Listening { node, load, version, endpoints, streams, rpc_services, program } = listening;
+            meta.streams = streams;
             meta.tell_methods(endpoints, rpc_services);
             if meta.version.is_empty() {
                 meta.version = version;

@@ -45,7 +45,8 @@ impl Served {
                 names.join(", ")
             )));
         };
-        let paths: Vec<String> = known.actions.values().map(|action| action.path.clone()).collect();
+        let by_http = known.actions.values().filter(|action| action.rpc.is_none());
+        let paths: Vec<String> = by_http.map(|action| action.path.clone()).collect();
         Ok(Self::Handlers(service::echo_service(name, paths)))
     }
 
@@ -68,6 +69,8 @@ pub struct Listening {
     pub version: String,
     /// Its methods by RPC.
     pub endpoints: Vec<String>,
+    /// Those that are streams.
+    pub streams: Vec<String>,
     /// Its services by RPC.
     pub rpc_services: Vec<String>,
     /// The program behind it.
@@ -104,11 +107,12 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
         }
     };
     let (endpoints, rpc_services) = (methods.endpoints(), methods.rpc_services());
+    let streams = methods.streams();
     let subscribers = subscribe(process, &methods, rpc_parts.clone(), broker)?;
     let rpc = Rpc::serve(ports.rpc, methods, rpc_parts).await?;
     log::info!("[{name}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     let node = RunningNode { id, rpc, server: Server::Service(running, subscribers) };
-    Ok(Listening { node, load, version, endpoints, rpc_services, program })
+    Ok(Listening { node, load, version, endpoints, streams, rpc_services, program })
 }
 
 /// Starts the handlers of topics.
@@ -157,7 +161,7 @@ fn call_table(process: &Process, broker: Arc<dyn Broker>) -> CallTable {
                 };
                 (action.clone(), CalledAction { path: to.path.clone(), policy: to.policy.clone(), fallback })
             };
-            (name.clone(), service.actions.iter().map(called).collect())
+            (name.clone(), service.actions.iter().filter(|(_, to)| to.rpc.is_none()).map(called).collect())
         })
         .collect();
     CallTable {

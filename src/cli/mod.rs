@@ -5,6 +5,7 @@
 //!
 //! May import: `config`, `store` (a search becomes its query), `service`.
 
+mod call;
 mod cluster;
 mod explain;
 mod normalise;
@@ -15,6 +16,7 @@ use std::ffi::OsString;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use crate::config::{CommonFlags, GatewayFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
+pub use call::{CallArgs, RpcCommand, RpcDescribeArgs, RpcListArgs};
 pub use cluster::{ClusterCommand, ServiceOutputArgs};
 pub use explain::ExplainArgs;
 pub use normalise::normalise;
@@ -164,6 +166,25 @@ Reads the config alone; nothing is sent. Exit code 69 where no route takes it.
 JSON: {tried, outcome, error}. tried is an array of {name, path, refusal}, in the order of trying; refusal is null for the one
 that takes it. outcome is {kind, services, target, status}, error what the client is told; one of them is null.")]
     Explain(ExplainArgs),
+
+    /// Call a method of a service by RPC, or an action
+    #[command(after_help = "Examples:
+  goms call greeter Say.Hello --data '{\"name\": \"John\"}'
+  goms call math Math.Sum --data '1 2 3'             a stream of messages
+  goms call user/login --data '{\"username\": \"test\"}'
+
+Prints each message of the answer on a line. Exit code 69 where the callee refuses or nobody answers.")]
+    Call(CallArgs),
+
+    /// Say which methods there are by RPC
+    #[command(after_help = "Examples:
+  goms rpc list
+  goms rpc describe greeter")]
+    Rpc {
+        /// What to do.
+        #[command(subcommand)]
+        command: RpcCommand,
+    },
 
     /// Print the completions of a shell
     #[command(after_help = "Examples:

@@ -53,8 +53,8 @@ pub struct CommonFlags {
     #[arg(long, global = true, env = "GOMS_REGISTRY_WAIT", hide_short_help = true, value_name = "DURATION", value_parser = parse_duration)]
     pub registry_wait: Option<Duration>,
 
-    /// What node keys begin with: `goms`, or `go-ms` to join the older system [default: goms]
-    #[arg(long, global = true, env = "GOMS_NAMESPACE", hide_short_help = true, value_name = "NAME", value_parser = super::names::namespace)]
+    /// What node keys begin with: `goms`, or `go-ms` to join the older system; with `--handler` what names of services begin with [default: goms; go.micro.api]
+    #[arg(long, global = true, env = "GOMS_NAMESPACE", hide_short_help = true, value_name = "NAME", value_parser = super::names::micro_namespace)]
     pub namespace: Option<String>,
 
     /// How a node is chosen where the config file's `upstreams` does not say [default: round-robin]

@@ -79,6 +79,11 @@ pub(super) fn handler(text: &str) -> Result<Handler, String> {
 
 /// A namespace stands before the first `_` of a node's key and names a folder.
 pub(super) fn namespace(text: &str) -> Result<String, String> {
+    plain_name("namespace", text, &['-'])
+}
+
+/// One of Go Micro's services has dots: `go.micro.api`.
+pub(super) fn micro_namespace(text: &str) -> Result<String, String> {
     plain_name("namespace", text, &['-', '.'])
 }
 

@@ -14,6 +14,7 @@ use super::units::{parse_duration, parse_positive_duration};
 use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
 use crate::gateway::{Action, AnswerForm, Encode, Fallback, Mirror, Service};
+use crate::rpc::MethodName;
 use crate::upstream::{ClientTls, HealthCheck, Policy};
 
 /// What an action or an upstream says of calls.
@@ -43,6 +44,7 @@ pub(super) struct Overrides {
 #[derive(Clone, Debug)]
 pub(super) struct RawAction {
     path: String,
+    rpc: Option<String>,
     methods: Vec<String>,
     overrides: Overrides,
 }
@@ -97,21 +99,40 @@ fn action(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawAction> {
     }
     if field.is_scalar() {
         let path = decoder.read(field, path)?;
-        return Some(RawAction { path, methods: Vec::new(), overrides: Overrides::default() });
+        return Some(RawAction { path, rpc: None, methods: Vec::new(), overrides: Overrides::default() });
     }
     let before = decoder.faults.len();
-    let table = decoder.table(field, &[&["path", "methods"], KEYS, terms::KEYS].concat());
+    let table = decoder.table(field, &[&["path", "rpc", "methods"], KEYS, terms::KEYS].concat());
     let methods = methods(decoder, &table);
     let overrides = overrides(decoder, &table);
-    match table.get("path") {
-        Some(field) => Some(RawAction { path: decoder.read(&field, path)?, methods, overrides }),
-        None => {
+    match (table.get("path"), table.get("rpc")) {
+        (Some(_), Some(field)) => {
+            decoder.fault(&field.place, "stands beside `path`; leave one out");
+            None
+        }
+        (Some(field), None) => Some(RawAction { path: decoder.read(&field, path)?, rpc: None, methods, overrides }),
+        (None, Some(field)) => {
+            let rpc = rpc_method(decoder, &field, &table)?;
+            Some(RawAction { path: format!("/{rpc}"), rpc: Some(rpc), methods, overrides })
+        }
+        (None, None) => {
             if decoder.faults.len() == before {
-                decoder.fault(&field.place, "has no `path`; write for example `path: /login`");
+                decoder.fault(&field.place, "has no `path` and no `rpc`; write for example `path: /login`");
             }
             None
         }
     }
+}
+
+/// Reads `rpc`, the method that is called in place of a path.
+pub(super) fn rpc_method(decoder: &mut Decoder, field: &Field<'_>, table: &Table<'_>) -> Option<String> {
+    if let Some((key, field)) = ["encode", "mirror"].into_iter().find_map(|key| Some((key, table.get(key)?))) {
+        decoder.fault(&field.place, format!("`{key}` is for calls over HTTP, this one is by `rpc`"));
+    }
+    decoder.read(field, |text| match MethodName::parse(text) {
+        Ok(_) if !text.contains(char::is_control) => Ok(text.to_owned()),
+        _ => Err(format!("must name a method like `Say.Hello` or `/greeter.Say/Hello`, got `{}`", shown(text))),
+    })
 }
 
 /// Reads `upstreams`.
@@ -232,17 +253,19 @@ pub(super) fn resolve(
             .collect();
         let tls = upstream.tls.clone().flatten();
         let health = upstream.balance.health.clone().map(|check| HealthCheck { tls, ..check });
-        (name, Service { balance: upstream.balance.resolve(selector, own_zone), health, actions })
+        let (policy, terms) = (none.policy(upstream), none.terms.resolve(decoder, &upstream.terms, defaults));
+        (name, Service { balance: upstream.balance.resolve(selector, own_zone), health, actions, policy, terms })
     };
     services.into_iter().map(&mut resolve_one).collect()
 }
 
 fn resolve_action(decoder: &mut Decoder, raw: RawAction, upstream: &Overrides, defaults: &Defaults) -> Action {
     let (encode, answer) = raw.overrides.forms(upstream, (Encode::default(), AnswerForm::default()));
+    let encode = if raw.rpc.is_some() { Encode::Json } else { encode };
     let (policy, fallback) = (raw.overrides.policy(upstream), raw.overrides.fallback(upstream));
     let terms = raw.overrides.terms.resolve(decoder, &upstream.terms, defaults);
-    let mirror = raw.overrides.mirror(upstream);
-    Action { policy, fallback, mirror, terms, path: raw.path, methods: raw.methods, encode, answer }
+    let mirror = raw.overrides.mirror(upstream).filter(|_| raw.rpc.is_none());
+    Action { policy, fallback, mirror, terms, path: raw.path, rpc: raw.rpc, methods: raw.methods, encode, answer }
 }
 
 impl Overrides {

@@ -17,12 +17,17 @@ pub(super) fn actions(service: &Service, defaults: &Terms) -> Mapping {
 
 fn action(settings: &Action, defaults: &Terms) -> Mapping {
     let mut action = Mapping::new();
-    put(&mut action, "path", settings.path.as_str());
+    match &settings.rpc {
+        Some(method) => put(&mut action, "rpc", method.as_str()),
+        None => put(&mut action, "path", settings.path.as_str()),
+    }
     put(&mut action, "methods", texts(settings.methods.iter()));
     put_policy(&mut action, &settings.policy);
     put_fallback(&mut action, settings.fallback.as_ref());
-    put_mirror(&mut action, settings.mirror.as_ref());
-    put(&mut action, "encode", name_of(&ENCODES, settings.encode));
+    if settings.rpc.is_none() {
+        put_mirror(&mut action, settings.mirror.as_ref());
+        put(&mut action, "encode", name_of(&ENCODES, settings.encode));
+    }
     put(&mut action, "answer", name_of(&ANSWERS, settings.answer));
     put_terms(&mut action, &settings.terms, defaults);
     action
@@ -125,13 +130,17 @@ pub(super) fn route(rule: &Rule, defaults: &Terms) -> Mapping {
             } else {
                 put(&mut route, "urls", texts(call.origins.iter()));
             }
-            if let Some(rewrite) = &call.rewrite {
+            if let Some(method) = &call.rpc {
+                put(&mut route, "rpc", method.as_str());
+            } else if let Some(rewrite) = &call.rewrite {
                 put(&mut route, "rewrite", if rewrite.as_str().is_empty() { "/" } else { rewrite.as_str() });
             }
             put_policy(&mut route, &call.policy);
             put_fallback(&mut route, call.fallback.as_ref());
-            put_mirror(&mut route, call.mirror.as_ref());
-            put(&mut route, "encode", name_of(&ENCODES, call.encode));
+            if call.rpc.is_none() {
+                put_mirror(&mut route, call.mirror.as_ref());
+                put(&mut route, "encode", name_of(&ENCODES, call.encode));
+            }
             put(&mut route, "answer", name_of(&ANSWERS, call.answer));
         }
         Outcome::Redirect(redirect) => {

@@ -380,7 +380,7 @@ impl Decoder {
 
     fn micro(&mut self, field: &Field<'_>) -> Option<Micro> {
         let table = self.table(field, &["handler", "namespace"]);
-        let namespace = table.get("namespace").and_then(|field| self.read(&field, names::namespace));
+        let namespace = table.get("namespace").and_then(|field| self.read(&field, names::micro_namespace));
         let handler = table.get("handler").map(|field| self.read(&field, names::handler));
         let namespace = namespace.unwrap_or_else(|| super::MICRO_NAMESPACE.to_owned());
         Some(Micro::new(handler.unwrap_or(Some(Handler::default()))?, &namespace))

@@ -10,7 +10,7 @@ use super::environment::Folders;
 use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces};
 use super::units::format_duration;
-use super::{Config, LogSettings, NodeSettings, SpanSettings, policy, routes, terms, tls};
+use super::{Config, LogSettings, NodeSettings, SpanSettings, names, policy, routes, terms, tls};
 use super::{broker, registry_backend};
 use crate::call_key::CallKeys;
 use crate::listener::{Network, Networks};
@@ -175,6 +175,9 @@ fn registry(
         }
     }
     let etcd = etcd_settings(decoder, endpoints, etcd);
+    if let Some(Err(message)) = common.namespace.as_deref().map(names::namespace) {
+        decoder.flag_fault("--namespace", format!("{message}; with `--handler` it may"));
+    }
     let format = common.registry_format.or(raw.format).unwrap_or_default();
     let (register_ttl, register_interval) = lease(decoder, &raw, common, format);
     registry::Settings {

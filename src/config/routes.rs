@@ -31,6 +31,7 @@ enum RawOutcome {
         services: Vec<Share>,
         origins: Vec<Origin>,
         rewrite: Option<Template>,
+        rpc: Option<String>,
         overrides: Box<Overrides>,
     },
     Done(Outcome),
@@ -39,7 +40,7 @@ enum RawOutcome {
 /// What says what becomes of a request; one of them.
 const OUTCOMES: [&str; 5] = ["service", "services", "urls", "redirect", "respond"];
 /// What is said of a call only, besides [`policy::KEYS`].
-const OF_CALLS: [&str; 4] = ["version", "versions", "rewrite", "strip"];
+const OF_CALLS: [&str; 5] = ["version", "versions", "rewrite", "strip", "rpc"];
 /// The words of [`Compare`].
 pub(super) const COMPARES: [(&str, Compare); 2] = [("body", Compare::Body), ("status", Compare::Status)];
 /// A share in a thousand is the finest that is asked for.
@@ -87,18 +88,23 @@ fn route(decoder: &mut Decoder, field: &Field<'_>) -> Option<RawRoute> {
         "respond" => RawOutcome::Done(Outcome::Respond(fixed(decoder, &table.get("respond")?))),
         _ => {
             let rewrite = rewrite(decoder, &table, &when.path);
+            let rpc = rpc(decoder, &table);
             let mut overrides = Box::new(policy::overrides(decoder, &table));
             match table.get("urls") {
-                None => {
-                    RawOutcome::Call { services: shares(decoder, &table)?, origins: Vec::new(), rewrite, overrides }
-                }
+                None => RawOutcome::Call {
+                    services: shares(decoder, &table)?,
+                    origins: Vec::new(),
+                    rewrite,
+                    rpc,
+                    overrides,
+                },
                 Some(field) => {
                     refuse_versions(decoder, &table);
                     let origins = origins::urls(decoder, &field)?;
                     if origins.iter().any(|origin| origin.tls) && overrides.tls.clone().flatten().is_none() {
                         overrides.tls = Some(origins::load(decoder, &field, ClientTlsFiles::default()));
                     }
-                    RawOutcome::Call { services: Vec::new(), origins, rewrite, overrides }
+                    RawOutcome::Call { services: Vec::new(), origins, rewrite, rpc: None, overrides }
                 }
             }
         }
@@ -266,6 +272,17 @@ fn rewrite(decoder: &mut Decoder, table: &Table<'_>, path: &PathPattern) -> Opti
     })
 }
 
+/// The method that is called in place of a path; what makes a path is then for nothing.
+fn rpc(decoder: &mut Decoder, table: &Table<'_>) -> Option<String> {
+    let field = table.get("rpc")?;
+    for key in ["rewrite", "strip", "urls"] {
+        if let Some(field) = table.get(key) {
+            decoder.fault(&field.place, format!("`{key}` is for calls over HTTP, this one is by `rpc`"));
+        }
+    }
+    policy::rpc_method(decoder, &field, table)
+}
+
 fn redirect(decoder: &mut Decoder, field: &Field<'_>, path: &PathPattern) -> Option<Outcome> {
     let to = |decoder: &mut Decoder, field: &Field<'_>| {
         decoder.read(field, |text| {
@@ -377,13 +394,14 @@ fn first_upstream<'u>(then: &RawOutcome, upstreams: &'u BTreeMap<String, At<Over
 fn outcome(name: &str, raw: RawOutcome, upstream: &Overrides) -> Outcome {
     match raw {
         RawOutcome::Done(outcome) => outcome,
-        RawOutcome::Call { services, origins, rewrite, overrides } => {
+        RawOutcome::Call { services, origins, rewrite, rpc, overrides } => {
             let services = if origins.is_empty() { services } else { vec![Share::of_route(name)] };
             // what is no action of the originals passes as it is
             let (encode, answer) = overrides.forms(upstream, (Encode::None, AnswerForm::Untouched));
             let (policy, fallback) = (overrides.policy(upstream), overrides.fallback(upstream));
-            let mirror = overrides.mirror(upstream);
-            Outcome::Call(Box::new(Call { policy, fallback, mirror, encode, answer, services, origins, rewrite }))
+            let mirror = overrides.mirror(upstream).filter(|_| rpc.is_none());
+            let encode = if rpc.is_some() { Encode::Json } else { encode };
+            Outcome::Call(Box::new(Call { policy, fallback, mirror, encode, answer, services, origins, rewrite, rpc }))
         }
     }
 }

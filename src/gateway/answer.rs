@@ -15,6 +15,7 @@ use super::AnswerForm;
 use super::compress::Encoded;
 use super::pattern::Found;
 use super::respond::Failure;
+use super::rpc::MessageParts;
 use super::rule::{Redirect, Respond};
 use super::skim::{self, Members};
 use crate::upgrade;
@@ -37,6 +38,8 @@ pub(super) enum Body {
     None,
     Whole(Bytes),
     Passing(Box<AnswerBody>),
+    /// The messages of a stream, as they come.
+    Messages(MessageParts),
     /// In another coding.
     Encoded(Box<Encoded>),
 }
@@ -121,6 +124,18 @@ pub(super) fn fixed(respond: &Respond) -> Answer {
         head.headers_mut().insert(CONTENT_TYPE, content_type);
     }
     Answer { head, body: Body::Whole(respond.body.clone()) }
+}
+
+/// The answer that a message makes, which is JSON.
+pub(super) fn of_message(message: Bytes, form: AnswerForm) -> Answer {
+    let mut head = HttpResponse::new(StatusCode::OK);
+    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let spliced = match form {
+        AnswerForm::GoMs => go_ms(&message, StatusCode::OK),
+        AnswerForm::Goms => with_status(&message, StatusCode::OK),
+        AnswerForm::Untouched => None,
+    };
+    Answer { head, body: Body::Whole(spliced.unwrap_or(message)) }
 }
 
 fn is_json(head: &AnswerHead) -> bool {

@@ -169,6 +169,16 @@ impl Keeper {
         client: IpAddr,
         finish: &mut Finish<'_>,
     ) -> Result<Passage<'r>, Failure> {
+        self.admit_fields((request.headers(), request.query_string()), client, finish).await
+    }
+
+    /// The same of the fields and the query of any request.
+    pub async fn admit_fields<'r>(
+        &'r self,
+        request: (&'r HeaderMap, &'r str),
+        client: IpAddr,
+        finish: &mut Finish<'_>,
+    ) -> Result<Passage<'r>, Failure> {
         let admitted = self.look(request, client, finish).await;
         if let Err(Failure::Denied(denied)) = &admitted
             && let Some(place) = WHYS.iter().position(|why| denied.why() == Some(why))
@@ -180,11 +190,10 @@ impl Keeper {
 
     async fn look<'r>(
         &'r self,
-        request: &'r Incoming,
+        (brought, query): (&'r HeaderMap, &'r str),
         client: IpAddr,
         finish: &mut Finish<'_>,
     ) -> Result<Passage<'r>, Failure> {
-        let query = request.query_string();
         let mut passage = Passage { keeper: Some(self), query: Cow::Borrowed(query), told: Vec::new() };
         let mut caller = String::new();
         let mut told = Told::default();
@@ -193,7 +202,7 @@ impl Keeper {
         }
         self.take(By::Ip, || Subject::address(client), &mut told, finish)?;
         if let Some(gate) = &self.gate {
-            if let Some(admitted) = gate.check_caller(request.headers(), query).await? {
+            if let Some(admitted) = gate.check_caller(brought, query).await? {
                 passage.told = admitted.told;
                 caller = admitted.name;
             }
@@ -240,13 +249,13 @@ impl<'r> Passage<'r> {
     }
 
     /// The headers for the service.
-    pub fn headers<'s>(&'s self, request: &'s Incoming) -> Vec<(&'s str, &'s [u8])> {
-        let sent = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    pub fn headers<'s>(&'s self, brought: &'s HeaderMap) -> Vec<(&'s str, &'s [u8])> {
+        let sent = brought.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let Some(keeper) = self.keeper else { return sent.collect() };
         let told = self.told.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let mut fields = Vec::with_capacity(request.headers().len() + self.told.len());
+        let mut fields = Vec::with_capacity(brought.len() + self.told.len());
         // what `Connection` lists is left out here, and it with it: it would take away what the service is told too
-        let listed = || request.headers().get_all(CONNECTION).map(HeaderValue::as_bytes);
+        let listed = || brought.get_all(CONNECTION).map(HeaderValue::as_bytes);
         let passes = |name: &str| !headers::is_hop_by_hop(name, listed());
         fields.extend(sent.filter(|(name, value)| passes(name) && !keeper.hides(name, value)));
         fields.extend(told);

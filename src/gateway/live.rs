@@ -10,11 +10,14 @@ use super::Settings;
 use super::keeper::Kept;
 use super::route::Routes;
 use crate::metrics::Metrics;
+use crate::upstream::Policy;
 
 /// The settings in force with the table of their routes. A request keeps those with which it began to its end.
 pub(super) struct Table {
     pub settings: Settings,
     pub routes: Routes,
+    /// How services are called by RPC that the settings do not name.
+    pub usual: Policy,
 }
 
 /// Takes new settings for a running gateway. Every clone is the same.
@@ -30,14 +33,15 @@ impl Live {
     #[must_use]
     pub fn new(settings: Settings, metrics: &Metrics) -> Self {
         let kept = Kept::default();
-        let table = Table { routes: Routes::new(&settings, metrics, &kept), settings };
+        let table = Table { routes: Routes::new(&settings, metrics, &kept), settings, usual: Policy::default() };
         Self { table: watch::Sender::new(Arc::new(table)), metrics: metrics.clone(), kept }
     }
 
     /// Puts these in force for every request from now on. What the listening socket was made with stays: see
     /// [`Settings::needs_restart`].
     pub fn replace(&self, settings: Settings) {
-        let table = Table { routes: Routes::new(&settings, &self.metrics, &self.kept), settings };
+        let routes = Routes::new(&settings, &self.metrics, &self.kept);
+        let table = Table { routes, settings, usual: Policy::default() };
         self.table.send_replace(Arc::new(table));
     }
 

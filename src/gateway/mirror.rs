@@ -150,7 +150,7 @@ impl Seen {
         let body = match &answer.body {
             Body::None => Some(Bytes::new()),
             Body::Whole(bytes) => Some(bytes.clone()),
-            Body::Passing(_) | Body::Encoded(_) => None,
+            Body::Passing(_) | Body::Messages(_) | Body::Encoded(_) => None,
         };
         Self { status: answer.head.status(), body, took: started.elapsed() }
     }

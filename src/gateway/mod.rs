@@ -1,7 +1,7 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
-//! May import: `registry`, `balance`, `upstream`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
-//! `upgrade`, `backoff`, `trust`, `causes`, `call_key`, `rpc`.
+//! May import: `registry`, `balance`, `upstream`, `rpc`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
+//! `upgrade`, `backoff`, `trust`, `causes`, `call_key`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `keeper` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that
@@ -9,7 +9,7 @@
 //! nodes.
 //!
 //! `keeper` holds clients to the [`Terms`] of a route: who may ([`access`]), how often ([`rate`]), from which pages ([`cors`]); and
-//! changes what passes: header fields ([`fields`]) and the coding of answers ([`compress`]).
+//! changes what passes: header fields ([`fields`]) and the coding of answers ([`compress`]). `rpc` passes calls of gRPC on.
 
 pub mod access;
 mod answer;
@@ -34,6 +34,7 @@ mod pipeline;
 pub mod rate;
 mod respond;
 mod route;
+mod rpc;
 mod rule;
 mod server;
 mod skim;
@@ -45,6 +46,7 @@ pub use explain::{Explanation, Question, Taken, Tried, explain};
 pub use host::HostPattern;
 pub use live::Live;
 pub use pattern::PathPattern;
+pub use rpc::serve_rpc;
 pub use rule::{Call, Compare, Condition, Fallback, FieldCondition, Mirror, Outcome, Redirect, Respond, Rule, Share};
 pub use server::{GatewayError, Parts, serve};
 pub use template::Template;
@@ -135,6 +137,10 @@ pub struct Service {
     pub health: Option<HealthCheck>,
     /// Its actions by name; empty where only a route names it.
     pub actions: BTreeMap<String, Action>,
+    /// How it is called by RPC for clients of the RPC port.
+    pub policy: Policy,
+    /// What is asked of those clients.
+    pub terms: Terms,
 }
 
 /// One action of a service.
@@ -142,6 +148,8 @@ pub struct Service {
 pub struct Action {
     /// The path that is called; begins with `/`.
     pub path: String,
+    /// The method that is called by RPC in place of the path: `Say.Hello`.
+    pub rpc: Option<String>,
     /// The methods it takes; empty: every method (others get 405).
     pub methods: Vec<String>,
     /// Deadline and retries.

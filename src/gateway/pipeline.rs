@@ -23,13 +23,13 @@ use super::live::{Table, View};
 use super::respond::Failure;
 use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
-use super::{AnswerForm, body, cluster, cors, limit, micro, pattern};
+use super::{AnswerForm, body, cluster, cors, limit, micro, pattern, rpc};
 use crate::balance::Balancer;
 use crate::drain::Traffic;
 use crate::listener::Incoming;
 use crate::metrics::LoadGuard;
 use crate::registry::CatalogWatch;
-use crate::trace::{Origin, Recorder, TraceContext};
+use crate::trace::{Origin, Recorder, TraceBody, TraceContext};
 use crate::upstream::{Broken, CallError, Upstream, UpstreamRequest};
 
 /// What a worker thread has at hand.
@@ -53,7 +53,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: Incoming, payload: Payload)
     let mut id = uuid::Uuid::encode_buffer();
     let id = &*context.request_id.hyphenated().encode_lower(&mut id);
     let mut response = if request.path() == "/cluster" {
-        page(&worker, &request, id).await
+        Box::pin(page(&worker, &request, id)).await
     } else {
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
@@ -159,7 +159,8 @@ async fn steps<'t>(
     limit::check_headers(request.headers(), limits)?;
     limit::check_flow(&worker.traffic.load, limits)?;
     let passage = match &route.keeper {
-        Some(keeper) => keeper.admit(request, client::client_ip(request), finish).await?,
+        // in boxes, here and below: a request is as long as its longest way, and most go the short one
+        Some(keeper) => Box::pin(keeper.admit(request, client::client_ip(request), finish)).await?,
         None => Passage::free(request),
     };
 
@@ -172,10 +173,10 @@ async fn steps<'t>(
                 &micro.call
             }
             None => {
-                let body = body::whole(request, payload, limits, passage.body_bytes()).await?;
+                let body = Box::pin(body::whole(request, payload, limits, passage.body_bytes())).await?;
                 let asked = micro::Asked { worker, table, request, path: &path, passage: &passage, context, body };
                 journal.started(asked.shown());
-                return Ok(asked.answer(micro).await);
+                return Ok(Box::pin(asked.answer(micro)).await);
             }
         },
         Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, &passage.query),
@@ -183,8 +184,14 @@ async fn steps<'t>(
     };
 
     // with what
-    let prepared = body::prepare(request, payload, call.encode, limits, passage.body_bytes()).await?;
-    journal.started(prepared.shown);
+    let mut prepared = body::prepare(request, payload, call.encode, limits, passage.body_bytes()).await?;
+    journal.started(std::mem::replace(&mut prepared.shown, TraceBody::None));
+    if let Some(method) = &call.rpc {
+        let tries = inside.as_ref().map(|inside| &inside.tries);
+        let teller = Teller::new(request);
+        let asked = rpc::json::Asked { worker, table, request, passage: &passage, context, teller, tries };
+        return Box::pin(asked.answer(route.group(&call.services), method, call, prepared)).await;
+    }
 
     // the call
     let teller = Teller::new(request);
@@ -193,7 +200,7 @@ async fn steps<'t>(
         method: request.method().as_str(),
         path: if target.is_empty() { "/" } else { &target },
         query: &passage.query,
-        headers: passage.headers(request),
+        headers: passage.headers(request.headers()),
         content_type: prepared.content_type,
         body: prepared.body,
         context,
@@ -234,6 +241,10 @@ fn deliver(answer: Answer, journal: Journal, in_flight: LoadGuard) -> HttpRespon
         Body::Passing(body) => {
             let size = body.length().map_or(BodySize::Stream, BodySize::Sized);
             let passing = Passing { body: *body, size, _journal: journal, _in_flight: in_flight };
+            answer.head.set_body(BoxBody::new(passing))
+        }
+        Body::Messages(body) => {
+            let passing = Passing { body, size: BodySize::Stream, _journal: journal, _in_flight: in_flight };
             answer.head.set_body(BoxBody::new(passing))
         }
         Body::Encoded(body) => {

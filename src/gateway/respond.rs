@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::AnswerForm;
 use crate::balance::PickError;
-use crate::upstream::{Broken, CallError};
+use crate::rpc::GoError;
+use crate::upstream::{Broken, CallError, RpcError};
 
 /// Why a request is not answered by a service.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,8 @@ pub(super) enum Failure {
     NotKnownYet,
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
     #[error("the service's answer is no complete JSON; see its log")]
     NotJson,
     #[error("{0}; see the service's log")]
@@ -121,6 +124,8 @@ impl Failure {
             Self::BadRequest(_) | Self::Ambiguous(_) | Self::Call(CallError::Request(_) | CallError::Body(_)) => {
                 StatusCode::BAD_REQUEST
             }
+            // never: it is 200 to 599
+            Self::Rpc(error) => StatusCode::from_u16(error.status().to_http()).unwrap_or(StatusCode::BAD_GATEWAY),
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Denied(denied) => denied.status(),
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -159,6 +164,19 @@ impl Failure {
                 let what = format!("did not answer within {after:?}");
                 advice(&what, &node.id.service, "try again, or give this action a longer `timeout`")
             }
+            Self::Rpc(RpcError::NoNode(error)) => format!("{error}; start one or wait until one is back"),
+            Self::Rpc(RpcError::Status { status, .. }) => status.message.clone(),
+            Self::Rpc(RpcError::Request(error)) => error.to_string(),
+            Self::Rpc(RpcError::Unreachable { node, .. }) => {
+                advice("cannot be reached by rpc", &node.id.service, "try again, or see whether its nodes run")
+            }
+            Self::Rpc(RpcError::Deadline { node, after }) => {
+                let what = format!("did not answer within {after:?}");
+                advice(&what, &node.id.service, "try again, or give this action a longer `timeout`")
+            }
+            Self::Rpc(RpcError::Broken { node, .. } | RpcError::NotRpc { node, .. } | RpcError::Mucp { node, .. }) => {
+                advice("gave no proper answer by rpc", &node.id.service, "see its log")
+            }
             other => other.to_string(),
         }
     }
@@ -180,7 +198,13 @@ impl Failure {
         let status = self.status();
         let (code, message) = (status.as_u16(), self.message());
         let mut content_type = HeaderValue::from_static("application/json");
-        let body = if wants_problem {
+        let of_go = match self {
+            Self::Rpc(RpcError::Status { status, .. }) => GoError::parse(&status.message).map(|_| &status.message),
+            _ => None,
+        };
+        let body = if let Some(error) = of_go {
+            error.clone().into_bytes() // a Go Micro service's own error passes as it is
+        } else if wants_problem {
             content_type = HeaderValue::from_static("application/problem+json");
             let title = status.canonical_reason().unwrap_or("");
             json(&Problem { kind: "about:blank", title, status: code, detail: &message, request_id })

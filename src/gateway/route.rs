@@ -41,6 +41,10 @@ pub(super) struct Routes {
     pub page: Option<Keeper>,
     /// Some route keeps somebody out.
     pub is_guarded: bool,
+    /// The places of those that were written for a path of gRPC.
+    pub rpc: Vec<usize>,
+    /// What is asked of clients of the RPC port, by service; `None`: nothing.
+    pub rpc_keepers: BTreeMap<String, Option<Keeper>>,
 }
 
 /// A route in force.
@@ -168,7 +172,7 @@ pub(super) fn host_of(request: &Incoming) -> &str {
 }
 
 impl Meters {
-    fn new(metrics: &Metrics, service: &str, action: &str) -> Self {
+    pub fn new(metrics: &Metrics, service: &str, action: &str) -> Self {
         let requests = metrics.counter("requests_total", "answered requests", &["service", "action", "status"]);
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         Self {
@@ -211,7 +215,14 @@ impl Routes {
         });
         let stray = Meters::new(metrics, "", "");
         let is_guarded = routes.iter().any(|route| route.keeper.as_ref().is_some_and(|keeper| keeper.is_guard()));
-        Self { routes, exact, open, services: services.collect(), stray, known, page, is_guarded }
+        let services = services.collect();
+        let rpc = (0..routes.len()).filter(|place| is_of_rpc(&routes[*place])).collect();
+        let keeper = |(name, service): (&String, &super::Service)| {
+            let terms = &service.terms;
+            (name.clone(), Keeper::new((name, &[], terms), [name, "rpc"], &known, kept, metrics))
+        };
+        let rpc_keepers = settings.services.iter().map(keeper).collect();
+        Self { routes, exact, open, services, stray, known, page, is_guarded, rpc, rpc_keepers }
     }
 
     /// The route of a request, with what its path found.
@@ -344,6 +355,15 @@ fn next_of(turns: &Turns, shares: &[Share]) -> Option<usize> {
 }
 
 /// Two sorted lists of places as one.
+/// Whether a route's path is `/pkg.Service/Method` or `/pkg.Service/*`: that of any other says nothing of gRPC.
+fn is_of_rpc(route: &Route) -> bool {
+    let path = route.when.path.as_str();
+    let segments = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    segments.is_some_and(|(service, method)| {
+        !service.contains(['{', '*']) && service.contains('.') && !method.is_empty() && !method.contains('/')
+    })
+}
+
 fn in_order(one: &[usize], other: &[usize]) -> impl Iterator<Item = usize> {
     let (mut one, mut other) = (one.iter().copied().peekable(), other.iter().copied().peekable());
     std::iter::from_fn(move || match (one.peek(), other.peek()) {

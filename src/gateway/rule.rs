@@ -68,6 +68,8 @@ pub struct Call {
     pub origins: Vec<Origin>,
     /// The path that is called; `None`: the one that the client named.
     pub rewrite: Option<Template>,
+    /// The method that is called by RPC with the body as its message; `None`: the service gets the request over HTTP.
+    pub rpc: Option<String>,
     /// Deadline and retries.
     pub policy: Policy,
     /// Instead of a call that reached nobody.
@@ -196,6 +198,7 @@ impl super::Service {
                 services: vec![Share::new(service, None, 1)],
                 origins: Vec::new(),
                 rewrite: Some(Template::fixed(&action.path)),
+                rpc: action.rpc.clone(),
                 policy: action.policy.clone(),
                 fallback: action.fallback.clone(),
                 mirror: action.mirror.clone(),

@@ -14,6 +14,7 @@ use crate::trace::{Origin, Recorder};
 use crate::upstream::Upstream;
 
 /// What a gateway is made of.
+#[derive(Clone)]
 pub struct Parts {
     /// Routes, keys, limits.
     pub live: Live,

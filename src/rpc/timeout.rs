@@ -1,7 +1,39 @@
 //! How long a caller waits: `grpc-timeout` (`100m`, `3S`: digits and a unit) and Go Micro's `timeout` (nanoseconds).
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use super::status::{Code, Status};
+
+/// When a caller waits no longer.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// Then.
+    pub at: Instant,
+    /// So long after its call.
+    pub after: Duration,
+}
+
+impl End {
+    /// So long from now.
+    #[must_use]
+    pub fn in_time(after: Duration) -> Self {
+        Self { at: Instant::now() + after, after }
+    }
+
+    /// How long until then.
+    #[must_use]
+    pub fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    /// What the caller is told then.
+    #[must_use]
+    pub fn status(self) -> Status {
+        let after = self.after;
+        Status::new(Code::DeadlineExceeded, format!("no answer within the {after:?} that the caller waits"))
+    }
+}
 
 /// Most digits of a `grpc-timeout`.
 const DIGITS: usize = 8;

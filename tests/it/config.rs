@@ -2,6 +2,7 @@
 
 mod auth;
 mod doors;
+mod go_micro;
 mod rates;
 mod routes;
 mod servers;
@@ -73,7 +74,8 @@ fn the_examples_in_comments_are_good_and_are_the_defaults() {
     {
         assert!(uncommented.lines().any(|line| line.trim_start().starts_with(key)), "{key} in\n{uncommented}");
     }
-    assert_eq!(full.gateway.routes.len(), 6);
+    assert_eq!(full.gateway.routes.len(), 7);
+    assert_eq!(full.gateway.services["order"].actions["status"].rpc.as_deref(), Some("Order.Status"));
     assert_eq!(full.gateway.services["order"].actions["cancel"].policy.retry_status, [502, 503]);
     // What stands there is what applies without it.
     let bare = load("services: {user: {register: /register, login: /login}, order: {submit: /order/submit}}", &[]);

@@ -146,7 +146,7 @@ impl Compression {
             Body::None => None, // of a HEAD
             Body::Whole(bytes) => Some(bytes.len() as u64),
             Body::Passing(body) => body.length(),
-            Body::Encoded(_) => return answer,
+            Body::Messages(_) | Body::Encoded(_) => return answer,
         };
         if length.is_some_and(|length| length < self.least_bytes as u64) {
             return answer;

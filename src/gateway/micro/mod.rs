@@ -9,7 +9,6 @@ mod path;
 mod payload;
 mod request;
 
-use crate::listener::Incoming;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -23,6 +22,7 @@ use super::live::Table;
 use super::pipeline::Worker;
 use super::rule::{Call, Condition, Outcome, Rule};
 use super::{AnswerForm, Encode, PathPattern, Terms};
+use crate::listener::Incoming;
 use crate::rpc::Codec;
 use crate::trace::{TraceBody, TraceContext};
 use crate::upstream::{Policy, RpcRequest, headers};
@@ -80,6 +80,7 @@ impl Micro {
             services: Vec::new(), // the path names it
             origins: Vec::new(),
             rewrite: None,
+            rpc: None,
             policy: Policy::default(),
             fallback: None,
             mirror: None,
@@ -159,17 +160,17 @@ impl Asked<'_> {
     fn target(&self, micro: &Micro) -> Result<(Target, bool), MicroError> {
         let query = &*self.passage.query;
         if self.path == "/rpc" {
-            let named = request::named(self.request, query, &self.body)?;
+            let named = request::named(self.request.headers(), query, &self.body)?;
             let request::Named { service, endpoint, message } = named;
             return Ok((Target { service, endpoint, codec: Codec::Json, message }, false));
         }
         let (service, endpoint) = path::method(self.path).ok_or_else(MicroError::unknown_service)?;
         let service = micro.full(&service);
         if micro.handler == Handler::Rpc {
-            let (codec, message) = request::of_rpc(self.request, query, &self.body)?;
+            let (codec, message) = request::of_rpc(self.request.headers(), query, &self.body)?;
             return Ok((Target { service, endpoint, codec, message }, false));
         }
-        let (fields, teller) = (self.passage.headers(self.request), Teller::new(self.request));
+        let (fields, teller) = (self.passage.headers(self.request.headers()), Teller::new(self.request));
         let message = request::of_http(self.request, &fields, query, &self.body, teller.forwarded());
         Ok((Target { service, endpoint, codec: Codec::Proto, message }, true))
     }
@@ -180,7 +181,7 @@ impl Asked<'_> {
         let rpc = RpcRequest {
             method: &target.endpoint,
             codec: target.codec,
-            metadata: self.passage.headers(self.request),
+            metadata: self.passage.headers(self.request.headers()),
             context: self.context,
             call_key: self.table.settings.call_keys.first().map(String::as_str),
             forwarded: Some(teller.forwarded()),
@@ -198,7 +199,7 @@ fn of_message(message: Bytes, request: &Incoming) -> Answer {
         return Answer { head: HttpResponse::new(StatusCode::NO_CONTENT), body: Body::None };
     }
     let mut head = HttpResponse::new(StatusCode::OK);
-    let kind = match request::media_type(request).as_str() {
+    let kind = match request::media_type(request.headers()).as_str() {
         "" | "application/x-www-form-urlencoded" => None,
         _ => request.headers().get(CONTENT_TYPE).cloned(),
     };

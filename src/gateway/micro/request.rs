@@ -1,7 +1,6 @@
 //! A client's request as the message that a service gets.
 
-use crate::listener::Incoming;
-use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use bytes::Bytes;
 use prost::Message;
 use serde_json::Value;
@@ -10,6 +9,7 @@ use url::form_urlencoded;
 use super::error::MicroError;
 use super::message::{self, Request};
 use super::payload;
+use crate::listener::Incoming;
 use crate::rpc::Codec;
 use crate::trace::header_form;
 use crate::upstream::{Forwarded, headers};
@@ -27,8 +27,8 @@ const PROTOBUF: [&str; 5] = [
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 
 /// The type of a body without its parameters, in lower case.
-pub(super) fn media_type(request: &Incoming) -> String {
-    let value = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+pub(super) fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let kind = String::from_utf8_lossy(value);
     kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
@@ -56,7 +56,7 @@ pub(super) fn of_http(
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         message::add(&mut sent.get, &name, value.into_owned());
     }
-    if media_type(request) == FORM {
+    if media_type(request.headers()) == FORM {
         for (name, value) in form_urlencoded::parse(body) {
             message::add(&mut sent.post, &name, value.into_owned());
         }
@@ -71,8 +71,8 @@ pub(super) fn of_http(
 ///
 /// # Errors
 /// 400 where it is no JSON.
-pub(super) fn of_rpc(request: &Incoming, query: &str, body: &Bytes) -> Result<(Codec, Bytes), MicroError> {
-    let kind = media_type(request);
+pub(super) fn of_rpc(headers: &HeaderMap, query: &str, body: &Bytes) -> Result<(Codec, Bytes), MicroError> {
+    let kind = media_type(headers);
     if PROTOBUF.contains(&kind.as_str()) {
         return Ok((Codec::Proto, body.clone()));
     }
@@ -108,8 +108,8 @@ pub(super) struct Named {
 ///
 /// # Errors
 /// 400 where a part is missing or is no JSON.
-pub(super) fn named(request: &Incoming, query: &str, body: &Bytes) -> Result<Named, MicroError> {
-    let asked: Value = if media_type(request).contains("json") {
+pub(super) fn named(headers: &HeaderMap, query: &str, body: &Bytes) -> Result<Named, MicroError> {
+    let asked: Value = if media_type(headers).contains("json") {
         serde_json::from_slice(body).map_err(not_json)?
     } else {
         let pairs = form_urlencoded::parse(query.as_bytes()).chain(form_urlencoded::parse(body));
@@ -133,14 +133,16 @@ pub(super) fn named(request: &Incoming, query: &str, body: &Bytes) -> Result<Nam
 
 #[cfg(test)]
 mod tests {
-    use actix_http::test::TestRequest;
-    use actix_web::http::header::CONTENT_TYPE;
-
     use super::*;
 
+    fn of_type(kind: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_str(kind).unwrap());
+        headers
+    }
+
     fn asked(kind: &str, query: &str, body: &str) -> Result<(Codec, String), String> {
-        let request = Incoming::new(TestRequest::default().insert_header((CONTENT_TYPE, kind)).finish()).0;
-        let sent = of_rpc(&request, query, &Bytes::copy_from_slice(body.as_bytes()));
+        let sent = of_rpc(&of_type(kind), query, &Bytes::copy_from_slice(body.as_bytes()));
         sent.map(|(codec, sent)| (codec, String::from_utf8_lossy(&sent).into_owned()))
             .map_err(|error| format!("{error:?}"))
     }
@@ -159,9 +161,7 @@ mod tests {
     #[test]
     fn rpc_names_what_it_calls() {
         let ask = |kind: &str, body: &str| {
-            let request =
-                Incoming::new(TestRequest::default().uri("/rpc").insert_header((CONTENT_TYPE, kind)).finish()).0;
-            named(&request, "", &Bytes::copy_from_slice(body.as_bytes()))
+            named(&of_type(kind), "", &Bytes::copy_from_slice(body.as_bytes()))
                 .map(|named| [named.service, named.endpoint, String::from_utf8_lossy(&named.message).into_owned()])
         };
         let expected = ["s", "A.B", r#"{"n":1}"#].map(str::to_owned);

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::server::NamedService;
 
-use super::grpc::GrpcService;
-use super::stream::{self, Requests, Streaming};
+use super::stream::{self, Form, Requests, Streaming};
+use crate::rpc::generated::GrpcService;
 use crate::rpc::method::ends_with;
 use crate::rpc::{Codec, MethodName};
 use crate::service::builder::{Handler, erase};
@@ -37,7 +37,7 @@ impl Method {
     pub fn codecs(&self) -> &'static [Codec] {
         match self {
             Self::Unary(method) => method.codecs(),
-            Self::Streaming(_) => stream::CODECS,
+            Self::Streaming(method) => method.codecs(),
         }
     }
 }
@@ -104,6 +104,15 @@ impl Methods {
     pub(in crate::service) fn endpoints(&self) -> Vec<String> {
         let each = self.known.iter().flat_map(|(service, methods)| methods.keys().map(move |method| (service, method)));
         let mut all: Vec<String> = each.map(|(service, method)| format!("{service}.{method}")).collect();
+        all.sort();
+        all
+    }
+
+    /// Those of them that are streams.
+    pub(in crate::service) fn streams(&self) -> Vec<String> {
+        let each = self.known.iter().flat_map(|(service, methods)| methods.iter().map(move |known| (service, known)));
+        let streams = each.filter(|(_, (_, method))| matches!(method, Method::Streaming(_)));
+        let mut all: Vec<String> = streams.map(|(service, (method, _))| format!("{service}.{method}")).collect();
         all.sort();
         all
     }
@@ -177,7 +186,7 @@ impl Service {
         S: Stream<Item = Result<T, ServiceError>> + 'static,
         T: Serialize + 'static,
     {
-        self.methods.add(method.as_ref(), Method::Streaming(Arc::new(stream::server_stream(handler))));
+        self.methods.add(method.as_ref(), Method::Streaming(Arc::new(stream::server_stream(handler, Form::json()))));
         self
     }
 
@@ -190,7 +199,7 @@ impl Service {
         R: Future<Output = Result<T, ServiceError>> + 'static,
         T: Serialize + 'static,
     {
-        self.methods.add(method.as_ref(), Method::Streaming(Arc::new(stream::client_stream(handler))));
+        self.methods.add(method.as_ref(), Method::Streaming(Arc::new(stream::client_stream(handler, Form::json()))));
         self
     }
 
@@ -205,7 +214,7 @@ impl Service {
         S: Stream<Item = Result<T, ServiceError>> + 'static,
         T: Serialize + 'static,
     {
-        self.methods.add(method.as_ref(), Method::Streaming(Arc::new(stream::both_streams(handler))));
+        self.methods.add(method.as_ref(), Method::Streaming(Arc::new(stream::both_streams(handler, Form::json()))));
         self
     }
 
@@ -221,6 +230,36 @@ impl Service {
     {
         let message = OfMessages { handler, types: PhantomData::<fn(B)> };
         self.methods.add(method.as_ref(), Method::Unary(Arc::new(message)));
+        self
+    }
+
+    /// As [`Service::rpc_server_stream`], in protobuf and in JSON.
+    #[must_use]
+    pub fn rpc_message_server_stream<F, B, R, S, T>(mut self, method: impl AsRef<str>, handler: F) -> Self
+    where
+        F: Fn(Context, B) -> R + Send + Sync + 'static,
+        B: prost::Message + Default + DeserializeOwned + 'static,
+        R: Future<Output = Result<S, ServiceError>> + 'static,
+        S: Stream<Item = Result<T, ServiceError>> + 'static,
+        T: prost::Message + Serialize + 'static,
+    {
+        let streaming = Arc::new(stream::server_stream(handler, Form::messages()));
+        self.methods.add(method.as_ref(), Method::Streaming(streaming));
+        self
+    }
+
+    /// As [`Service::rpc_stream`], in protobuf and in JSON.
+    #[must_use]
+    pub fn rpc_message_stream<F, B, R, S, T>(mut self, method: impl AsRef<str>, handler: F) -> Self
+    where
+        F: Fn(Context, Requests<B>) -> R + Send + Sync + 'static,
+        B: prost::Message + Default + DeserializeOwned + 'static,
+        R: Future<Output = Result<S, ServiceError>> + 'static,
+        S: Stream<Item = Result<T, ServiceError>> + 'static,
+        T: prost::Message + Serialize + 'static,
+    {
+        let streaming = Arc::new(stream::both_streams(handler, Form::messages()));
+        self.methods.add(method.as_ref(), Method::Streaming(streaming));
         self
     }
 
@@ -283,6 +322,12 @@ impl Service {
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
         self.methods.endpoints()
+    }
+
+    /// Those of its methods that are streams, sorted.
+    #[must_use]
+    pub fn streams(&self) -> Vec<String> {
+        self.methods.streams()
     }
 
     /// The full names of its services of gRPC, sorted: `greeter.Say`.

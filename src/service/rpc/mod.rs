@@ -1,7 +1,5 @@
-//! Methods by RPC: the builder's side (`method`), what carries a call (`server`), those with streams (`stream`), services that tonic generated
-//! (`grpc`), and the RPC port of a service.
+//! Methods by RPC: the builder's side (`method`), what carries a call (`server`), those with streams (`stream`), and the RPC port of a service.
 
-mod grpc;
 mod method;
 pub(super) mod mucp;
 mod server;

@@ -96,10 +96,11 @@ async fn call(
         let known = service.endpoints().join(", ");
         Status::of_http(404, format!("no method `{endpoint}` in service `{}`; it has {known}", service.name()))
     };
-    let Some(Found::Method(Method::Unary(method))) = service.methods.find(&name) else { return Err(unknown()) };
-    if request.headers().contains_key(STREAM) {
-        return Err(Status::new(Code::Unimplemented, "streams are served by gRPC, on this node's RPC port"));
-    }
+    let method = match service.methods.find(&name) {
+        Some(Found::Method(Method::Unary(method))) if !request.headers().contains_key(STREAM) => method,
+        None => return Err(unknown()),
+        Some(_) => return Err(Status::new(Code::Unimplemented, "streams are served by gRPC, on this node's RPC port")),
+    };
     if !method.codecs().contains(&codec) {
         return Err(Status::new(Code::Unimplemented, format!("method `{endpoint}` takes no message of this type")));
     }

@@ -5,7 +5,6 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -14,14 +13,15 @@ use h2_v4::server::SendResponse;
 use http_v1::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http_v1::{Method as HttpMethod, StatusCode};
 
-use super::grpc;
 use super::method::{Found, Generated, Method, Unary};
 use super::stream::{self, Streaming};
 use crate::drain::{Running, Traffic};
+use crate::rpc::generated;
 use crate::rpc::method::service_of_path;
 use crate::rpc::port::{self, Answers, Call, gone};
+use crate::rpc::timeout::{self, End};
 use crate::rpc::wire::{Batch, Messages, ReadError, answer_head, refuse, refuse_http};
-use crate::rpc::{Code, Codec, CodecError, MESSAGE_BYTES, MethodName, Status, frame, timeout};
+use crate::rpc::{Code, Codec, CodecError, MESSAGE_BYTES, MethodName, Status, frame};
 use crate::service::calls::Calls;
 use crate::service::context::{RpcHead, asker};
 use crate::service::guard::Guard;
@@ -62,23 +62,6 @@ struct Worker {
     message_bytes: usize,
 }
 
-/// When a caller waits no longer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct End {
-    /// Then.
-    pub at: Instant,
-    /// So long after its call.
-    after: Duration,
-}
-
-impl End {
-    /// What it is told then.
-    pub fn status(self) -> Status {
-        let after = self.after;
-        Status::new(Code::DeadlineExceeded, format!("no answer within the {after:?} that the caller waits"))
-    }
-}
-
 /// A call that is admitted, as far as it is the same for every kind.
 struct Asked {
     context: Context,
@@ -114,7 +97,7 @@ impl Answers for Worker {
     /// One call: is it one → who is it → may it → which method → answer.
     async fn answer(&self, call: Call) {
         if let Some(open) = self.open(call.request.uri().path()) {
-            return open_call(open, call).await;
+            return generated::answer(&*open.service, call).await;
         }
         let Call { request, mut respond, peer } = call;
         let (head, body) = request.into_parts();
@@ -135,7 +118,7 @@ impl Answers for Worker {
         let end = field("grpc-timeout")
             .and_then(timeout::parse)
             .or_else(|| field("timeout").and_then(timeout::parse_go_micro))
-            .map(|after| End { at: Instant::now() + after, after });
+            .map(End::in_time);
         let found = match (&codec, MethodName::parse(path)) {
             _ if !admitted => Err(Status::new(
                 Code::PermissionDenied,
@@ -186,19 +169,6 @@ impl Answers for Worker {
     }
 }
 
-/// A call that needs no key and leaves no trace.
-async fn open_call(open: &Generated, call: Call) {
-    let Call { request, mut respond, .. } = call;
-    let request = request.map(grpc::body_of);
-    tokio::select! {
-        biased;
-        () = gone(&mut respond) => {}
-        Ok(answer) = open.service.carry_out(request) => {
-            told(grpc::send(&mut respond, answer, HeaderMap::new(), None).await.map(drop));
-        }
-    }
-}
-
 impl Worker {
     /// The service of a path that is open for all.
     fn open(&self, path: &str) -> Option<&Generated> {
@@ -226,11 +196,12 @@ impl Worker {
         Status::new(Code::Unimplemented, format!("no method `{path}` in service `{service}`; it has {has}"))
     }
 
-    async fn generated(asked: Asked, generated: &Generated, body: RecvStream, mut respond: SendResponse<Bytes>) {
-        let Asked { context, head, end, observed, trace, .. } = asked;
-        let request = grpc::request(generated.name, &context, head.metadata.clone(), body);
+    async fn generated(asked: Asked, known: &Generated, body: RecvStream, mut respond: SendResponse<Bytes>) {
+        let Asked { head, end, observed, trace, .. } = asked;
+        let mut request = generated::request(known.name, &head.path, head.metadata.clone(), body);
+        request.extensions_mut().insert(trace);
         let answered = {
-            let calling = async { generated.service.carry_out(request).await.map_err(|never| match never {}) };
+            let calling = async { known.service.carry_out(request).await.map_err(|never| match never {}) };
             tokio::select! {
                 biased;
                 () = gone(&mut respond) => return,
@@ -238,7 +209,7 @@ impl Worker {
             }
         };
         let sent = match answered {
-            Ok(answer) => grpc::send(&mut respond, answer, ids(&trace), end).await,
+            Ok(answer) => generated::send(&mut respond, answer, ids(&trace), end).await,
             Err(status) => refuse(&mut respond, Codec::Proto.content_type(), ids(&trace), &status).map(|()| status),
         };
         match sent {
@@ -255,7 +226,7 @@ impl Worker {
         mut respond: SendResponse<Bytes>,
     ) {
         let Asked { context, codec, end, is_go_micro, observed, trace, .. } = asked;
-        let replies = AssertUnwindSafe(method.call(context, messages))
+        let replies = AssertUnwindSafe(method.call(context, codec, messages))
             .catch_unwind()
             .map(|reply| reply.unwrap_or_else(|panic| Err(panicked(&*panic, &trace))));
         let (mut replies, mut batch) = (Box::pin(replies), Batch::default());

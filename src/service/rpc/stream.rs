@@ -1,7 +1,6 @@
 //! Methods with streams: how an author writes them, and how their messages go out.
 
 use std::future::{Future, poll_fn};
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Poll, ready};
 
@@ -20,18 +19,64 @@ pub(super) type Replies = Pin<Box<dyn Stream<Item = Result<Bytes, ServiceError>>
 
 /// A method with streams whose types are forgotten.
 pub(super) trait Streaming: Send + Sync {
+    /// The codecs that it reads and writes.
+    fn codecs(&self) -> &'static [Codec];
     /// Runs it on the messages of its caller.
-    fn call(&self, ctx: Context, messages: Messages) -> Replies;
+    fn call(&self, ctx: Context, codec: Codec, messages: Messages) -> Replies;
 }
 
 /// The messages of a caller, as they come. A handler that takes none holds the caller back.
 #[derive(Debug)]
 pub struct Requests<T> {
     messages: Messages,
-    types: PhantomData<fn() -> T>,
+    codec: Codec,
+    read: Read<T>,
 }
 
-impl<T: DeserializeOwned> Requests<T> {
+/// Reads a message.
+type Read<T> = fn(Codec, &[u8]) -> Result<T, ServiceError>;
+
+/// How messages of these types are read and written.
+pub(super) struct Form<B, T> {
+    codecs: &'static [Codec],
+    read: Read<B>,
+    write: fn(Codec, &T) -> Result<Bytes, ServiceError>,
+}
+
+impl<B, T> Clone for Form<B, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B, T> Copy for Form<B, T> {}
+
+impl<B: DeserializeOwned, T: Serialize> Form<B, T> {
+    /// JSON alone.
+    pub fn json() -> Self {
+        Self { codecs: &[Codec::Json], read: |_, message| fit(message), write: |_, value| written(value) }
+    }
+}
+
+impl<B: prost::Message + Default + DeserializeOwned, T: prost::Message + Serialize> Form<B, T> {
+    /// Protobuf and JSON, as the caller likes.
+    pub fn messages() -> Self {
+        Self {
+            codecs: &[Codec::Json, Codec::Proto],
+            read: |codec, message| match codec {
+                Codec::Json => fit(message),
+                Codec::Proto => B::decode(message)
+                    .map_err(|error| ServiceError::new(400, format!("the message does not fit: {error}"))),
+            },
+            write: |codec, value| match codec {
+                Codec::Json => written(value),
+                Codec::Proto => Ok(Bytes::from(value.encode_to_vec())),
+            },
+        }
+    }
+}
+
+impl<T> Requests<T> {
     /// The next message; `None` after the last one.
     ///
     /// # Errors
@@ -41,18 +86,18 @@ impl<T: DeserializeOwned> Requests<T> {
     /// Safe in `select!`.
     pub async fn next(&mut self) -> Result<Option<T>, ServiceError> {
         match self.messages.next().await {
-            Ok(message) => message.map(|message| fit(&message)).transpose(),
+            Ok(message) => message.map(|message| (self.read)(self.codec, &message)).transpose(),
             Err(error) => Err(broken(&error)),
         }
     }
 }
 
-impl<T: DeserializeOwned> Stream for Requests<T> {
+impl<T> Stream for Requests<T> {
     type Item = Result<T, ServiceError>;
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut std::task::Context<'_>) -> Poll<Option<Self::Item>> {
         Poll::Ready(match ready!(self.messages.poll_next(task)) {
-            Ok(message) => message.map(|message| fit(&message)),
+            Ok(message) => message.map(|message| (self.read)(self.codec, &message)),
             Err(error) => Some(Err(broken(&error))),
         })
     }
@@ -82,70 +127,84 @@ pub(super) fn written<T: Serialize>(value: &T) -> Result<Bytes, ServiceError> {
 }
 
 /// One message, then a stream.
-pub(super) fn server_stream<F, B, R, S, T>(handler: F) -> impl Streaming
+pub(super) fn server_stream<F, B, R, S, T>(handler: F, form: Form<B, T>) -> impl Streaming
 where
     F: Fn(Context, B) -> R + Send + Sync + 'static,
-    B: DeserializeOwned + 'static,
+    B: 'static,
     R: Future<Output = Result<S, ServiceError>> + 'static,
     S: Stream<Item = Result<T, ServiceError>> + 'static,
-    T: Serialize + 'static,
+    T: 'static,
 {
     let handler = std::sync::Arc::new(handler);
-    Erased(move |ctx, messages: Messages| {
-        let (handler, mut requests) = (handler.clone(), Requests { messages, types: PhantomData });
+    erased(form, move |ctx, codec, messages| {
+        let (handler, mut requests) = (handler.clone(), Requests { messages, codec, read: form.read });
         let begun = async move {
             let message = requests.next().await?;
             let message = message.ok_or_else(|| ServiceError::new(400, "the call has no message; send one"))?;
-            if requests.messages.next().await.map_err(|error| broken(&error))?.is_some() {
+            // clients of Go Micro never say that no more follows, so nobody waits for that
+            if let Poll::Ready(more) = futures_util::poll!(std::pin::pin!(requests.messages.next()))
+                && more.map_err(|error| broken(&error))?.is_some()
+            {
                 return Err(ServiceError::new(400, "the method takes one message, and the call has more"));
             }
             handler(ctx, message).await
         };
         let replies = stream::once(begun).try_flatten();
-        Box::pin(replies.map(|reply| reply.and_then(|reply| written(&reply)))) as Replies
+        Box::pin(replies.map(move |reply| reply.and_then(|reply| (form.write)(codec, &reply)))) as Replies
     })
 }
 
 /// A stream, then one message.
-pub(super) fn client_stream<F, B, R, T>(handler: F) -> impl Streaming
+pub(super) fn client_stream<F, B, R, T>(handler: F, form: Form<B, T>) -> impl Streaming
 where
     F: Fn(Context, Requests<B>) -> R + Send + Sync + 'static,
-    B: DeserializeOwned + 'static,
+    B: 'static,
     R: Future<Output = Result<T, ServiceError>> + 'static,
-    T: Serialize + 'static,
+    T: 'static,
 {
-    Erased(move |ctx, messages| {
-        let running = handler(ctx, Requests { messages, types: PhantomData });
-        Box::pin(stream::once(running).map(|reply| reply.and_then(|reply| written(&reply)))) as Replies
+    erased(form, move |ctx, codec, messages| {
+        let running = handler(ctx, Requests { messages, codec, read: form.read });
+        Box::pin(stream::once(running).map(move |reply| reply.and_then(|reply| (form.write)(codec, &reply)))) as Replies
     })
 }
 
 /// A stream each way.
-pub(super) fn both_streams<F, B, R, S, T>(handler: F) -> impl Streaming
+pub(super) fn both_streams<F, B, R, S, T>(handler: F, form: Form<B, T>) -> impl Streaming
 where
     F: Fn(Context, Requests<B>) -> R + Send + Sync + 'static,
-    B: DeserializeOwned + 'static,
+    B: 'static,
     R: Future<Output = Result<S, ServiceError>> + 'static,
     S: Stream<Item = Result<T, ServiceError>> + 'static,
-    T: Serialize + 'static,
+    T: 'static,
 {
-    Erased(move |ctx, messages| {
-        let running = handler(ctx, Requests { messages, types: PhantomData });
+    erased(form, move |ctx, codec, messages| {
+        let running = handler(ctx, Requests { messages, codec, read: form.read });
         let replies = stream::once(running).try_flatten();
-        Box::pin(replies.map(|reply| reply.and_then(|reply| written(&reply)))) as Replies
+        Box::pin(replies.map(move |reply| reply.and_then(|reply| (form.write)(codec, &reply)))) as Replies
     })
 }
 
-struct Erased<F>(F);
-
-impl<F: Fn(Context, Messages) -> Replies + Send + Sync> Streaming for Erased<F> {
-    fn call(&self, ctx: Context, messages: Messages) -> Replies {
-        (self.0)(ctx, messages)
-    }
+struct Erased<F> {
+    codecs: &'static [Codec],
+    run: F,
 }
 
-/// The codecs of methods with streams.
-pub(super) const CODECS: &[Codec] = &[Codec::Json];
+fn erased<B, T, F>(form: Form<B, T>, run: F) -> Erased<F>
+where
+    F: Fn(Context, Codec, Messages) -> Replies + Send + Sync,
+{
+    Erased { codecs: form.codecs, run }
+}
+
+impl<F: Fn(Context, Codec, Messages) -> Replies + Send + Sync> Streaming for Erased<F> {
+    fn codecs(&self) -> &'static [Codec] {
+        self.codecs
+    }
+
+    fn call(&self, ctx: Context, codec: Codec, messages: Messages) -> Replies {
+        (self.run)(ctx, codec, messages)
+    }
+}
 
 /// Sends replies as the caller takes them, those together that are there at once, `batch` first. How the method ended.
 ///

@@ -11,31 +11,18 @@ use h2_v4::Reason;
 use super::error::RpcError;
 use super::head::RpcHead;
 use super::open::{Opened, begun, over};
-use super::pool::{ConnectError, Place};
+use super::pool::{ConnectError, Place, bridged};
 use super::{RpcAnswer, RpcRequest, protocol_of};
 use crate::backoff::Backoff;
 use crate::balance::{Kind, Permit};
 use crate::causes;
 use crate::registry::{Node, RpcProtocol};
+use crate::rpc::timeout::End;
 use crate::rpc::wire::{Messages, ReadError};
 use crate::rpc::{Code, Status, frame};
 use crate::upstream::call::{BACKOFF_CAP, Try};
 use crate::upstream::mucp::MucpCall;
 use crate::upstream::{Policy, Upstream};
-
-/// When a call must be over.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct End {
-    pub at: Instant,
-    /// So long after its begin.
-    pub after: Duration,
-}
-
-impl End {
-    fn left(self) -> Duration {
-        self.at.saturating_duration_since(Instant::now())
-    }
-}
 
 /// A node that was picked.
 struct Picked {
@@ -65,7 +52,7 @@ impl Upstream {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
-        let end = end.map(|after| End { at: Instant::now() + after, after });
+        let end = end.map(End::in_time);
         let client = request.forwarded.map(|forwarded| forwarded.client);
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         let mut waits = Backoff::seeded(policy.backoff, BACKOFF_CAP);
@@ -136,11 +123,11 @@ impl Upstream {
                 Ok(picked) => picked,
                 Err(error) => return Err(before.unwrap_or(error)),
             };
-            if protocol_of(&node) == RpcProtocol::Mucp {
-                let what = "its nodes speak mucp, over which this version calls methods with one message each way only";
-                return Err(RpcError::Status { node, status: Status::new(Code::Unimplemented, what) });
-            }
-            let (lease, mut sender) = match self.rpc_pool.lease(place, policy.connect_timeout).await {
+            let leased = match protocol_of(&node) {
+                RpcProtocol::Grpc => self.rpc_pool.lease(place, policy.connect_timeout).await,
+                RpcProtocol::Mucp => bridged(place, &node, policy.connect_timeout).await,
+            };
+            let (lease, mut sender) = match leased {
                 Ok(leased) => leased,
                 Err(source) => {
                     permit.refused();
@@ -205,7 +192,10 @@ impl Upstream {
         let mut messages = Messages::new(body, limit);
         let message = messages.next().await.map_err(broken)?;
         if message.is_some() && messages.next().await.map_err(broken)?.is_some() {
-            let status = Status::new(Code::Unimplemented, "the method answers with a stream of messages, not with one");
+            let status = Status::new(
+                Code::Unimplemented,
+                "the method answers with a stream; ask for it with `Accept: application/x-ndjson` or `text/event-stream`",
+            );
             return Err(RpcError::Status { node: node.clone(), status });
         }
         let trailers = messages.trailers().await.map_err(|error| broken(error.into()))?.unwrap_or_default();

@@ -1,7 +1,6 @@
 //! Streams: a call that has begun, whose messages come and go one by one.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use h2_v4::client::ResponseFuture;
@@ -14,6 +13,7 @@ use super::pool::Lease;
 use super::{RpcRequest, call};
 use crate::balance::Permit;
 use crate::registry::Node;
+use crate::rpc::timeout::End;
 use crate::rpc::wire::{Messages, ReadError, TOGETHER, send_part};
 use crate::rpc::{Code, Status, frame};
 use crate::upstream::{Policy, Upstream};
@@ -53,7 +53,7 @@ pub struct RpcReceiver {
     node: Arc<Node>,
     state: State,
     limit: usize,
-    end: Option<call::End>,
+    end: Option<End>,
     metadata: HeaderMap,
     trailers: HeaderMap,
     permit: Permit,
@@ -79,7 +79,7 @@ impl Upstream {
         policy: &Policy,
     ) -> Result<RpcStream, RpcError> {
         let head = RpcHead::of(&request, self.caller.as_deref())?;
-        let end = request.timeout.map(|after| call::End { at: Instant::now() + after, after });
+        let end = request.timeout.map(End::in_time);
         let client = request.forwarded.map(|forwarded| forwarded.client);
         let opened = self.rpc_open(service, &head, client, policy, end).await?;
         let Opened { node, response, sender, permit, lease, .. } = opened;
@@ -193,7 +193,8 @@ impl RpcReceiver {
         }
         let trailers = messages.trailers().await.map_err(|error| broken(&self.node, error.into()))?;
         self.trailers = trailers.unwrap_or_default();
-        over(&self.trailers, &self.node).map(|()| None)
+        // trailers alone may stand in the head
+        over(if self.trailers.is_empty() { &self.metadata } else { &self.trailers }, &self.node).map(|()| None)
     }
 }
 

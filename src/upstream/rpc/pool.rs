@@ -14,7 +14,11 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
 use h2_v4::client::{Builder, SendRequest};
 use http_v1::uri::Authority;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+
+use crate::registry::Node;
+use crate::upstream::mucp::bridge;
 
 /// How much of a stream a node may send before it was read, and of all streams of a connection together.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -188,11 +192,41 @@ impl Pool {
 }
 
 async fn open(Place(address): Place) -> Result<Connection, ConnectError> {
+    begin_http2(reach(address).await?, address).await
+}
+
+async fn reach(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let tcp = TcpStream::connect(address).await.map_err(ConnectError::Connect)?;
     if let Err(error) = tcp.set_nodelay(true) {
         log::debug!("cannot turn off Nagle's algorithm: {error}");
     }
     notice_absence(&tcp);
+    Ok(tcp)
+}
+
+/// A call to a node of mucp, which gets a connection of its own, behind HTTP/2 in this process.
+///
+/// # Errors
+/// [`ConnectError`]: nothing was sent.
+pub(super) async fn bridged(
+    Place(address): Place,
+    node: &Arc<Node>,
+    timeout: Duration,
+) -> Result<(Lease, SendRequest<Bytes>), Arc<ConnectError>> {
+    let opened = async {
+        let tcp = reach(address).await?;
+        begin_http2(bridge::front(tcp, node.clone()), address).await
+    };
+    let opened = tokio::time::timeout(timeout, opened).await.unwrap_or(Err(ConnectError::Timeout(timeout)));
+    let connection = opened.map_err(Arc::new)?;
+    let sender = connection.sender.clone();
+    Ok((Lease::new(Rc::new(connection)), sender))
+}
+
+async fn begin_http2<T>(socket: T, address: SocketAddr) -> Result<Connection, ConnectError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let mut builder = Builder::new();
     builder
         .enable_push(false)
@@ -201,7 +235,7 @@ async fn open(Place(address): Place) -> Result<Connection, ConnectError> {
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(HEAD)
         .data_frame_budget(FRAME_BUDGET);
-    let (sender, driver) = builder.handshake::<_, Bytes>(tcp).await.map_err(ConnectError::Http2)?;
+    let (sender, driver) = builder.handshake::<_, Bytes>(socket).await.map_err(ConnectError::Http2)?;
     drive(driver, address);
     let authority = Authority::try_from(address.to_string());
     let authority = authority.map_err(|_| ConnectError::Connect(io::ErrorKind::InvalidInput.into()))?;
@@ -216,7 +250,7 @@ async fn open(Place(address): Place) -> Result<Connection, ConnectError> {
 
 /// Reads and writes a connection until its last call is over and nobody holds it any more.
 #[expect(clippy::disallowed_methods, reason = "it ends with its connection, which calls and the pool hold")]
-fn drive(driver: h2_v4::client::Connection<TcpStream>, address: SocketAddr) {
+fn drive<T: AsyncRead + AsyncWrite + Unpin + 'static>(driver: h2_v4::client::Connection<T>, address: SocketAddr) {
     drop(tokio::task::spawn_local(async move {
         if let Err(error) = driver.await {
             log::debug!("an rpc connection ended to={address} error=\"{error}\"");

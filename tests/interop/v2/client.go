@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/micro/go-micro/v2/client"
+	"github.com/micro/go-micro/v2/metadata"
 )
 
 // outcome is what a client prints.
@@ -37,6 +38,9 @@ func call(with client.Client) {
 
 func callOnce(with client.Client) ([]string, error) {
 	ctx := context.Background()
+	if *length != "" {
+		ctx = metadata.NewContext(ctx, metadata.Metadata{"Content-Length": *length})
+	}
 	ask := &Request{Name: *who}
 	if *method == "hello" {
 		reply := &Response{}

@@ -28,6 +28,7 @@ var (
 	interval = flag.Duration("interval", 10*time.Second, "how often a node renews itself")
 	calls    = flag.Int("calls", 1, "how often a client calls")
 	method   = flag.String("method", "hello", "hello, stream or chat")
+	length   = flag.String("length", "", "what a client sends as content-length, as nodes do that pass on what they got")
 	who      = flag.String("who", "John", "the name to greet")
 )
 

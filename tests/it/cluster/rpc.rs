@@ -1,5 +1,9 @@
-//! The RPC port: `grpc.health.v1`.
+//! The RPC port: `grpc.health.v1`, and calls from the command line.
 
+use std::time::Duration;
+
+use goms::metrics::Metrics;
+use goms::shutdown::Shutdown;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -26,4 +30,80 @@ async fn grpc_health_tells_whether_the_node_takes_requests() {
     }
     let unknown = client.check(HealthCheckRequest { service: "nobody".to_owned() }).await.expect_err("unknown");
     assert_eq!(unknown.code(), tonic::Code::NotFound);
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Named {
+    name: String,
+}
+
+async fn hello(_ctx: goms::Context, message: Named) -> Result<String, goms::ServiceError> {
+    Ok(format!("Hello {}", message.name))
+}
+
+async fn sum(_ctx: goms::Context, mut numbers: goms::Requests<i64>) -> Result<i64, goms::ServiceError> {
+    let mut sum = 0;
+    while let Some(number) = numbers.next().await? {
+        sum += number;
+    }
+    Ok(sum)
+}
+
+#[tokio::test]
+async fn methods_are_listed_and_called_from_the_command_line() {
+    let folder = Folder::new();
+    let service = goms::Service::new("greeter").rpc("Say.Hello", hello).rpc_client_stream("Say.Sum", sum);
+    let mut node_meta = goms::registry::NodeMeta::default();
+    node_meta.tell_methods(service.endpoints(), service.rpc_services());
+    let running = crate::rpc::start(service, crate::service::parts("greeter").0);
+    let mut node = crate::rpc::node("greeter", running.address());
+    node.meta = node_meta;
+    let settings = goms::registry::Settings {
+        backend: goms::registry::Backend::Local { dir: folder.path().to_owned() },
+        namespace: "goms".to_owned(),
+        register_ttl: Duration::from_secs(30),
+        register_interval: Duration::from_secs(10),
+        grace: Duration::from_secs(10),
+        format: goms::registry::Format::default(),
+    };
+    let background = Shutdown::new();
+    let registry = goms::registry::open(&settings, &background, &Metrics::new()).expect("a registry");
+    registry.register(node).await.expect("registered");
+    let at = running.address();
+    let (dir, port) = (folder.path().to_owned(), at.port());
+    let ran = tokio::task::spawn_blocking(move || {
+        let ran = |args: &[&str]| {
+            let ended = run(&dir, args);
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (ended.status.code(), text(&ended.stdout), text(&ended.stderr))
+        };
+        let ok = |text: String| (Some(0), text, String::new());
+        let listed = "SERVICE  NODES  GRPC SERVICES  METHODS\ngreeter  1      greeter.Say    Say.Hello, Say.Sum\n";
+        assert_eq!(ran(&["rpc", "list"]), ok(listed.to_owned()));
+        let (code, described, _) = ran(&["rpc", "describe", "greeter", "--output", "json"]);
+        assert_eq!(code, Some(0));
+        let described: serde_json::Value = serde_json::from_str(&described).expect("JSON");
+        assert_eq!(
+            described[0],
+            serde_json::json!({"method": "Say.Hello", "path": "/greeter.Say/Hello", "nodes": [format!("127.0.0.1:{port}")]})
+        );
+        assert_eq!(
+            ran(&["call", "greeter", "Say.Hello", "--data", r#"{"name":"John"}"#]),
+            ok("\"Hello John\"\n".to_owned())
+        );
+        assert_eq!(ran(&["call", "greeter", "Say.Sum", "--data", "1 2 3"]), ok("6\n".to_owned()));
+        for (args, code, why) in [
+            (&["call", "greeter", "Say.Bye"][..], 69, "it has Say.Hello, Say.Sum"),
+            (&["call", "nobody", "Say.Hello"], 69, "no node of service `nobody` is registered"),
+            (&["call", "greeter", "Say.Hello", "--data", "{"], 64, "`--data` is no JSON"),
+            (&["call", "greeter/hello"], 64, "no action `greeter/hello` in the config"),
+            (&["rpc", "describe", "nobody"], 69, "of those that do there is greeter"),
+        ] {
+            let (ended, _, said) = ran(args);
+            assert!(ended == Some(code) && said.contains(why), "{args:?}: {ended:?} {said}");
+        }
+    });
+    ran.await.expect("the command line");
+    background.begin();
+    assert!(running.stop(Duration::from_secs(2)).await);
 }

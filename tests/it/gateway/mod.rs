@@ -20,6 +20,7 @@ mod headers;
 mod health;
 mod http2;
 mod limits;
+mod methods;
 mod mirror;
 mod origins;
 mod pickers;
@@ -198,6 +199,7 @@ async fn taking(answer: impl Into<Vec<u8>>) -> (SocketAddr, Taken) {
 fn action(path: &str) -> Action {
     Action {
         path: path.into(),
+        rpc: None,
         methods: Vec::new(),
         policy: Policy { timeout: Duration::from_secs(5), backoff: Duration::from_millis(2), ..Policy::default() },
         fallback: None,
@@ -218,7 +220,7 @@ fn node(service: &str, address: SocketAddr) -> Node {
     Node::new(NodeId { service: service.into(), rpc, http }, NodeMeta::default())
 }
 
-fn trace_settings() -> trace::Settings {
+pub(crate) fn trace_settings() -> trace::Settings {
     trace::Settings {
         sample: 1.0,
         slow: Duration::from_secs(1),

@@ -3,6 +3,7 @@
 mod api;
 mod calls;
 mod registry;
+mod streams;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -73,10 +74,10 @@ impl Cluster {
 
     /// Runs a client to its end.
     pub fn go_client(&self, version: Version, args: &[&str]) -> Outcome {
-        let output = self.go_command(version, &[&["-mode", "client"], args].concat()).output().expect("client runs");
-        let text = String::from_utf8_lossy(&output.stdout);
-        serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr)))
+        let mut client = Goms::spawn(self.go_command(version, &[&["-mode", "client"], args].concat()));
+        let line = client.wait_for("{\"ok\":");
+        client.exit_code();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
     /// A node of goms on this etcd, on loopback.

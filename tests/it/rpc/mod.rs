@@ -1,6 +1,7 @@
 //! RPC: services, clients and a gateway over real sockets.
 
 mod calls;
+mod gateway;
 mod hostile;
 mod raw;
 mod streams;

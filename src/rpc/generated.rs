@@ -13,12 +13,13 @@ use http_v1::{HeaderMap, Method, Request, Response, Uri, Version};
 use tonic::body::Body;
 use tower_service::Service;
 
-use super::server::End;
-use crate::rpc::wire::{poll_part, send_part};
-use crate::rpc::{Code, Status};
+use super::port::{Call, gone};
+use super::status::{Code, Status};
+use super::timeout::End;
+use super::wire::{poll_part, send_part};
 
 /// A service of tonic's whose type is forgotten.
-pub(super) trait GrpcService: Send + Sync {
+pub trait GrpcService: Send + Sync {
     /// Carries out a call.
     fn carry_out(
         &self,
@@ -47,7 +48,8 @@ where
 struct Incoming(RecvStream);
 
 /// As tonic takes it.
-pub(super) fn body_of(stream: RecvStream) -> Body {
+#[must_use]
+pub fn body_of(stream: RecvStream) -> Body {
     Body::new(Incoming(stream))
 }
 
@@ -80,14 +82,10 @@ impl http_body::Body for Incoming {
 }
 
 /// The request that a service of tonic's gets, under the name that it knows itself by.
-pub(super) fn request(
-    name: &str,
-    asked: &crate::service::Context,
-    metadata: HeaderMap,
-    body: RecvStream,
-) -> Request<Body> {
+#[must_use]
+pub fn request(name: &str, path: &str, metadata: HeaderMap, body: RecvStream) -> Request<Body> {
     let mut request = Request::new(body_of(body));
-    let method = asked.path().rsplit('/').next().unwrap_or_default();
+    let method = path.rsplit('/').next().unwrap_or_default();
     // the path came as one, and the name is that of a generated service
     if let Ok(uri) = Uri::try_from(format!("/{name}/{method}")) {
         *request.uri_mut() = uri;
@@ -95,15 +93,29 @@ pub(super) fn request(
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = metadata;
-    request.extensions_mut().insert(*asked.trace());
     request
+}
+
+/// Answers a call that no more is to be known of.
+pub async fn answer(service: &dyn GrpcService, call: Call) {
+    let Call { request, mut respond, .. } = call;
+    let request = request.map(body_of);
+    tokio::select! {
+        biased;
+        () = gone(&mut respond) => {}
+        Ok(answer) = service.carry_out(request) => {
+            if let Err(error) = send(&mut respond, answer, HeaderMap::new(), None).await {
+                log::debug!("an answer by rpc was not sent error=\"{error}\"");
+            }
+        }
+    }
 }
 
 /// Sends an answer to its end; the status that it tells. `end` is when the caller waits no longer.
 ///
 /// # Errors
 /// When the caller is gone.
-pub(super) async fn send(
+pub async fn send(
     respond: &mut SendResponse<Bytes>,
     answer: Response<Body>,
     more: HeaderMap,

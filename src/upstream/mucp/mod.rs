@@ -8,7 +8,9 @@
 //!
 //! {"name":"John"}                          an error: `Micro-Error: {"id":…,"code":418,…}` and no body
 //! ```
-//! Protobuf messages go as they are, under `application/protobuf`.
+//! Protobuf messages go as they are, under `application/protobuf`. Streams go by a `bridge`.
+
+pub(super) mod bridge;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -79,10 +81,7 @@ impl Upstream {
         for (name, value) in call.head.fields().iter().filter(|(name, _)| **name != CONTENT_TYPE) {
             head.field(name.as_str(), value.as_bytes())?;
         }
-        let content_type = match call.codec {
-            Codec::Json => "application/json",
-            Codec::Proto => "application/protobuf",
-        };
+        let content_type = content_type(call.codec);
         head.field("content-type", content_type.as_bytes())?;
         head.field("accept", content_type.as_bytes())?;
         head.field("micro-service", node.id.service.as_bytes())?;
@@ -90,6 +89,13 @@ impl Upstream {
         head.field("micro-id", b"1")?;
         head.field("timeout", call.time.as_nanos().to_string().as_bytes())?;
         Ok(head)
+    }
+}
+
+fn content_type(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Json => "application/json",
+        Codec::Proto => "application/protobuf",
     }
 }
 

@@ -1,0 +1,304 @@
+//! A call's way through the gateway, in reading order.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_web::http::header as http_02;
+use http_v1::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http_v1::{Method, StatusCode};
+
+use super::find::Directory;
+use super::journal::Journal;
+use super::pass;
+use crate::drain::{Running, Traffic};
+use crate::gateway::keeper::{Finish, Keeper};
+use crate::gateway::live::{Table, View};
+use crate::gateway::respond::Failure;
+use crate::gateway::route::{Asked, Meters, Route};
+use crate::gateway::rule::Outcome;
+use crate::gateway::{GatewayError, Parts, limit};
+use crate::metrics::Metrics;
+use crate::rpc::generated::{self, GrpcService};
+use crate::rpc::port::{self, Answers, Call};
+use crate::rpc::timeout::{self, End};
+use crate::rpc::wire::refuse_http;
+use crate::rpc::{Code, Codec, CodecError, Status};
+use crate::trace::{Origin, Recorder, TraceContext, tracestate};
+use crate::upstream::{Forwarded, Opened, Policy, RpcError, RpcHead, Upstream, headers};
+
+/// Names the service where its methods do not.
+const GOMS_SERVICE: &str = "goms-service";
+
+/// Passes calls on until [`Running::stop`]. Must be called within a tokio runtime. `own` answers calls of the gateway itself, by
+/// the full name of its service: health checks.
+///
+/// # Errors
+/// [`GatewayError::Listen`] when the socket cannot be used.
+pub fn serve_rpc(
+    listener: TcpListener,
+    parts: Parts,
+    own: (&'static str, Arc<dyn GrpcService>),
+) -> Result<Running, GatewayError> {
+    let settings = parts.live.settings();
+    let limits = port::Limits {
+        handshake_timeout: settings.limits.header_timeout,
+        connections: settings.limits.connections,
+        ..port::Limits::default()
+    };
+    let name = parts.origin.service_name.clone();
+    let traffic = Traffic::new(parts.load.clone());
+    let (workers, counted) = (parts.workers, traffic.clone());
+    let make = move || Front {
+        view: parts.live.view(),
+        directory: Directory::new(parts.catalog.clone()),
+        upstream: Upstream::new(parts.balancer.clone(), &parts.origin.service_name, &parts.metrics),
+        caller: tracestate::member(&parts.origin.service_name),
+        recorder: parts.recorder.clone(),
+        origin: parts.origin.clone(),
+        traffic: counted.clone(),
+        metrics: parts.metrics.clone(),
+        meters: RefCell::default(),
+        own: own.clone(),
+    };
+    port::serve(&name, listener, limits, workers, traffic, make).map_err(GatewayError::Listen)
+}
+
+/// What a worker thread has at hand.
+pub(super) struct Front {
+    view: View,
+    directory: Directory,
+    upstream: Upstream,
+    /// Its member of `tracestate`.
+    caller: Option<String>,
+    pub recorder: Recorder,
+    pub origin: Arc<Origin>,
+    traffic: Arc<Traffic>,
+    metrics: Metrics,
+    meters: RefCell<HashMap<Arc<str>, Rc<Meters>>>,
+    own: (&'static str, Arc<dyn GrpcService>),
+}
+
+/// Where a call goes.
+struct Found<'t> {
+    /// By what name the balancer knows its nodes.
+    group: Arc<str>,
+    policy: &'t Policy,
+    keeper: Option<&'t Keeper>,
+}
+
+impl Answers for Front {
+    async fn answer(&self, call: Call) {
+        let (path, fields) = (call.request.uri().path(), call.request.headers());
+        let is_own = path.strip_prefix('/').and_then(|path| path.strip_prefix(self.own.0)?.strip_prefix('/')).is_some();
+        if is_own && !fields.contains_key(GOMS_SERVICE) {
+            return generated::answer(&*self.own.1, call).await;
+        }
+        let Call { request, mut respond, peer } = call;
+        let (head, body) = request.into_parts();
+        let refused = match Codec::of_content_type(head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes)) {
+            _ if head.method != Method::POST => {
+                Some((StatusCode::METHOD_NOT_ALLOWED, "the RPC port takes gRPC, by POST only\n".to_owned()))
+            }
+            Err(error @ CodecError::NotGrpc(_)) => Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("{error}\n"))),
+            _ => None,
+        };
+        if let Some((status, why)) = refused {
+            return told(refuse_http(&mut respond, status, &why).map(drop));
+        }
+        let field = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes);
+        let mut context = TraceContext::from_headers(field("x-request-id"), field("traceparent"));
+        let id = id_of(&context);
+        let _in_flight = self.traffic.load.enter();
+        let table = self.view.table();
+        let client = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
+        let end = field("grpc-timeout").and_then(timeout::parse).map(End::in_time);
+        let mut journal = Journal::begin(self, &table, &mut context, (head.uri.path(), client));
+        journal.started(&head.headers);
+        match self.begin(&table, &mut journal, &head, (client, &context, end)).await {
+            Ok(Opened { response, sender, permit, lease, .. }) => {
+                let passed = pass::streams((body, &mut respond), (response, sender), (id, end)).await;
+                match passed {
+                    Ok((status, true)) => {
+                        permit.failed();
+                        journal.ended(status);
+                    }
+                    Ok((status, false)) => {
+                        permit.answered(status.to_http());
+                        journal.ended(status);
+                    }
+                    Err(error) => told(Err(error)),
+                }
+                drop(lease);
+            }
+            Err(status) => {
+                journal.ended(status.clone());
+                told(pass::refuse(&mut respond, id, status).map(drop));
+            }
+        }
+    }
+}
+
+impl Front {
+    /// Finds where a call goes, whether it may, and begins it there.
+    async fn begin(
+        &self,
+        table: &Table,
+        journal: &mut Journal<'_>,
+        head: &http_v1::request::Parts,
+        (client, context, end): (IpAddr, &TraceContext, Option<End>),
+    ) -> Result<Opened, Status> {
+        let (path, brought) = (head.uri.path(), &head.headers);
+        let host = head.uri.authority().map(|authority| authority.as_str());
+        let host = host.or_else(|| brought.get(HOST)?.to_str().ok()).unwrap_or_default();
+        let Found { group, policy, keeper } = self.find(table, path, host, brought)?;
+        journal.routed(self.meters(&group));
+        limit::check_flow(&self.traffic.load, &table.settings.limits).map_err(|failure| status_of(&failure))?;
+        let fields = match keeper {
+            None => passing(brought),
+            Some(keeper) => admitted(keeper, brought, client).await?,
+        };
+        let target = head.uri.path_and_query().cloned();
+        let target = target.ok_or_else(|| Status::new(Code::Unimplemented, "the call names no method"))?;
+        let forwarded = Forwarded { client, chain: None, proto: "http", host, certificate: None };
+        let mut passed_on = RpcHead::passed_on(target, fields);
+        let lines: Vec<HeaderValue> = brought.get_all("tracestate").iter().cloned().collect();
+        let key = table.settings.call_keys.first().map(String::as_str);
+        passed_on.sign(context, key, self.caller.as_deref(), &lines, &forwarded);
+        let opened = self.upstream.rpc_open(&group, &passed_on, Some(client), policy, end).await;
+        opened.map_err(|error| {
+            log::debug!("call failed path={path} request_id={} error=\"{error}\"", context.request_id);
+            public(&error)
+        })
+    }
+
+    fn find<'t>(&self, table: &'t Table, path: &str, host: &str, brought: &HeaderMap) -> Result<Found<'t>, Status> {
+        let named = brought.get(GOMS_SERVICE).map(|name| String::from_utf8_lossy(name.as_bytes()));
+        if let Some(name) = named {
+            return Ok(self.of_service(table, self.directory.served().named(&name)?));
+        }
+        if let Some((route, policy)) = of_route(table, path, host, brought) {
+            let Outcome::Call(call) = &route.then else {
+                return Err(Status::new(Code::Unimplemented, "the route of this path answers by HTTP"));
+            };
+            let group = route.group(&call.services).into();
+            return Ok(Found { group, policy, keeper: route.keeper.as_deref() });
+        }
+        Ok(self.of_service(table, self.directory.served().of_path(path)?))
+    }
+
+    fn of_service<'t>(&self, table: &'t Table, service: Arc<str>) -> Found<'t> {
+        match table.settings.services.get(&*service) {
+            Some(known) => {
+                let keeper = table.routes.rpc_keepers.get(&*service).and_then(Option::as_ref);
+                Found { policy: &known.policy, keeper, group: service }
+            }
+            None => Found { policy: &table.usual, keeper: table.routes.page.as_ref(), group: service },
+        }
+    }
+
+    fn meters(&self, service: &Arc<str>) -> Rc<Meters> {
+        if let Some(known) = self.meters.borrow().get(service) {
+            return known.clone();
+        }
+        let made = Rc::new(Meters::new(&self.metrics, service, "rpc"));
+        self.meters.borrow_mut().insert(service.clone(), made.clone());
+        made
+    }
+}
+
+/// The route that was written for a path of gRPC.
+fn of_route<'t>(table: &'t Table, path: &str, host: &str, brought: &HeaderMap) -> Option<(&'t Route, &'t Policy)> {
+    if table.routes.rpc.is_empty() {
+        return None;
+    }
+    let headers = to_02(brought);
+    let asked = Asked { method: "POST", host, path, headers: &headers, query: "" };
+    let mut routes = table.routes.rpc.iter().filter_map(|place| table.routes.all().get(*place));
+    let route = routes.find(|route| route.when.check(&asked).is_ok())?;
+    match &route.then {
+        Outcome::Call(call) => Some((route, &call.policy)),
+        _ => Some((route, &table.usual)),
+    }
+}
+
+/// The fields of a call that is let in.
+async fn admitted(keeper: &Keeper, brought: &HeaderMap, client: IpAddr) -> Result<HeaderMap, Status> {
+    let brought = to_02(brought);
+    let admitted = keeper.admit_fields((&brought, ""), client, &mut Finish::default()).await;
+    let passage = admitted.map_err(|failure| status_of(&failure))?;
+    let mut fields = HeaderMap::with_capacity(brought.len() + 8);
+    for (name, value) in passage.headers(&brought) {
+        if is_passed(name)
+            && let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
+        {
+            fields.append(name, value);
+        }
+    }
+    Ok(fields)
+}
+
+/// The fields of a call that go on.
+fn passing(brought: &HeaderMap) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(brought.len() + 8);
+    for (name, value) in brought {
+        if is_passed(name.as_str()) {
+            fields.append(name.clone(), value.clone());
+        }
+    }
+    fields
+}
+
+/// Whether a field goes on: HTTP/2 has none that others would list in `Connection`. A foreign `content-length` has become
+/// `accept-charset`, or `content-lengti`.
+fn is_passed(name: &str) -> bool {
+    !matches!(name, GOMS_SERVICE | "grpc-timeout" | "accept-charset" | "content-lengti")
+        && headers::passes_down(name, std::iter::empty())
+}
+
+/// The same fields for what reads those of http 0.2.
+fn to_02(fields: &HeaderMap) -> http_02::HeaderMap {
+    let mut same = http_02::HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        let name = http_02::HeaderName::from_bytes(name.as_str().as_bytes());
+        if let (Ok(name), Ok(value)) = (name, http_02::HeaderValue::from_bytes(value.as_bytes())) {
+            same.append(name, value);
+        }
+    }
+    same
+}
+
+fn status_of(failure: &Failure) -> Status {
+    Status::of_http(failure.status().as_u16(), failure.to_string())
+}
+
+/// What a caller is told: which service, not which of its addresses.
+fn public(error: &RpcError) -> Status {
+    let status = error.status();
+    match error {
+        RpcError::Status { .. } | RpcError::NoNode(_) | RpcError::Request(_) => status,
+        RpcError::Unreachable { node, .. } => {
+            Status { message: format!("no node of service `{}` can be reached by rpc", node.id.service), ..status }
+        }
+        RpcError::Broken { node, .. }
+        | RpcError::Mucp { node, .. }
+        | RpcError::NotRpc { node, .. }
+        | RpcError::Deadline { node, .. } => {
+            Status { message: format!("service `{}` gave no proper answer", node.id.service), ..status }
+        }
+    }
+}
+
+fn id_of(context: &TraceContext) -> HeaderValue {
+    let mut id = uuid::Uuid::encode_buffer();
+    let id = context.request_id.hyphenated().encode_lower(&mut id);
+    HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("")) // digits and dashes always are one
+}
+
+fn told(sent: Result<(), h2_v4::Error>) {
+    if let Err(error) = sent {
+        log::debug!("an answer by rpc was not sent error=\"{error}\"");
+    }
+}
