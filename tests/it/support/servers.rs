@@ -46,6 +46,16 @@ pub fn consul_binary() -> Option<String> {
     address("GOMS_TEST_CONSUL_BIN", "Consul")
 }
 
+/// The URL of a running Mosquitto.
+pub fn mqtt() -> Option<String> {
+    address("GOMS_TEST_MQTT", "Mosquitto")
+}
+
+/// The URL of a running NATS.
+pub fn nats() -> Option<String> {
+    address("GOMS_TEST_NATS", "NATS")
+}
+
 fn address(variable: &str, server: &str) -> Option<String> {
     let address = std::env::var(variable).ok().filter(|address| !address.is_empty());
     if address.is_none() {
