@@ -32,11 +32,12 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`cli`], [`config`] | what the user said: arguments, file and environment → one checked `Config` |
-//! | [`registry`] | who is where: nodes find each other (`local`, `memory`, `etcd`) |
+//! | [`registry`] | who is where: nodes find each other (`local`, `memory`, `etcd`, `consul`, `mdns`, `static`) |
 //! | [`balance`] | which one: endpoints with live load, and the pickers |
 //! | [`upstream`] | call it: deadline, retry on the next node, headers |
 //! | [`rpc`] | what an RPC is: codes, frames, codecs, timeouts, the RPC port |
 //! | [`trace`] | what happened: context, event, recorder, spool, transports |
+//! | [`broker`] | who hears it: messages between services |
 //! | [`store`] | where it is kept: embedded (tantivy), Elasticsearch, another process's |
 //! | [`listener`] | the doorstep: sockets, PROXY header, TLS, HTTP/1.1 and 2 |
 //! | [`gateway`] | the front door |
@@ -47,7 +48,7 @@
 //! | [`drain`] | how an HTTP server ends without failing a request |
 //! | `upgrade` | clients that ask a server for WebSocket |
 //! | [`call_key`] | the key between services, and when it was last used |
-//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], `timer` | what every room may use |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], `timer`, `framing` | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -82,12 +83,14 @@ pub mod admin;
 pub mod app;
 pub mod backoff;
 pub mod balance;
+pub mod broker;
 pub mod call_key;
 pub mod causes;
 pub mod cli;
 pub mod config;
 pub mod consumer;
 pub mod drain;
+mod framing;
 pub mod gateway;
 pub mod listener;
 pub mod metrics;

@@ -53,7 +53,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: Incoming, payload: Payload)
     let mut id = uuid::Uuid::encode_buffer();
     let id = &*context.request_id.hyphenated().encode_lower(&mut id);
     let mut response = if request.path() == "/cluster" {
-        page(&worker, &request, id).await
+        Box::pin(page(&worker, &request, id)).await
     } else {
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
@@ -159,7 +159,8 @@ async fn steps<'t>(
     limit::check_headers(request.headers(), limits)?;
     limit::check_flow(&worker.traffic.load, limits)?;
     let passage = match &route.keeper {
-        Some(keeper) => keeper.admit(request, client::client_ip(request), finish).await?,
+        // in boxes, here and below: a request is as long as its longest way, and most go the short one
+        Some(keeper) => Box::pin(keeper.admit(request, client::client_ip(request), finish)).await?,
         None => Passage::free(request),
     };
 
@@ -174,7 +175,7 @@ async fn steps<'t>(
             None => {
                 let tries = inside.as_ref().map(|inside| &inside.tries);
                 let asked = micro::Asked { worker, table, request, path: &path, passage: &passage, context, tries };
-                return asked.answer(micro, payload, journal).await;
+                return Box::pin(asked.answer(micro, payload, journal)).await;
             }
         },
         Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, &passage.query),
@@ -188,7 +189,7 @@ async fn steps<'t>(
         let tries = inside.as_ref().map(|inside| &inside.tries);
         let teller = Teller::new(request);
         let asked = rpc::json::Asked { worker, table, request, passage: &passage, context, teller, tries };
-        return asked.answer(route.group(&call.services), method, call, prepared).await;
+        return Box::pin(asked.answer(route.group(&call.services), method, call, prepared)).await;
     }
 
     // the call

@@ -6,6 +6,9 @@
 /// How deep values may stand in each other; serde_json takes 128.
 const DEPTH: u32 = 64;
 
+/// Most keys end within so many bytes.
+const SHORT: usize = 16;
+
 /// What an object has.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Members {
@@ -71,7 +74,16 @@ impl<'t> Reader<'t> {
 
     /// A string's characters up to the next byte that is none, which is taken.
     fn characters(&mut self) -> Option<(&'t [u8], u8)> {
-        let end = self.left.iter().position(|&byte| ENDS[usize::from(byte)])?;
+        // a short one is looked at byte by byte; of a long one 32 bytes at once are, twice
+        let near = self.left.get(..SHORT).unwrap_or(self.left).iter().position(|&byte| ENDS[usize::from(byte)]);
+        let end = match near {
+            Some(end) => end,
+            None => {
+                let end = memchr::memchr2(b'"', b'\\', self.left)?;
+                let has_control = self.left[..end].iter().fold(false, |has, &byte| has | (byte < 0x20));
+                (!has_control).then_some(end)?
+            }
+        };
         let (characters, rest) = self.left.split_at(end);
         self.left = &rest[1..];
         Some((characters, rest[0]))

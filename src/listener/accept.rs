@@ -3,26 +3,24 @@
 use std::future::{Future, ready};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_http::body::{BodySize, BoxBody, MessageBody};
-use actix_http::{HttpService, KeepAlive, Payload, Protocol, Request, Response};
+use actix_http::Payload;
 use actix_server::GracefulShutdownSignal;
-use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
+use actix_service::{ServiceFactory, fn_factory, fn_service};
 use actix_web::HttpResponse;
+use actix_web::body::BoxBody;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Connection, Socket, Stream, Wire};
 use super::incoming::Incoming;
-use super::peer::{Busy, Peer};
+use super::peer::Peer;
 use super::proxy_protocol::{self, Header};
-use super::{LINGER, Shared, http2};
+use super::{Shared, http1, http2};
 use crate::causes::chain;
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4). No request of HTTP/1.1 does.
@@ -57,97 +55,30 @@ where
     A: Fn(Incoming, Payload) -> R + 'static,
     R: Future<Output = HttpResponse<BoxBody>> + 'static,
 {
-    let (app, shared) = (Rc::new(counted(app())), shared.clone());
+    let (app, shared) = (Rc::new(app()), Rc::new(shared.clone()));
     fn_factory(move || {
         let (app, shared) = (app.clone(), shared.clone());
-        async move {
-            let http1 = Rc::new(http1(app.clone(), &shared).new_service(()).await?);
-            let shared = Rc::new(shared);
-            Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(move |socket: W| {
-                let (app, http1, shared) = (app.clone(), http1.clone(), shared.clone());
-                async move {
-                    let Some((connection, is_http2)) = Box::pin(open(socket.into(), &shared)).await else {
-                        return Ok(());
-                    };
-                    let peer = connection.peer().clone();
-                    if is_http2 {
-                        Box::pin(http2::serve(connection, &peer, &*app, &shared)).await;
-                    } else if let Err(error) = http1.call((connection, Protocol::Http1, peer.address)).await {
-                        log::debug!("a connection ended client={} error=\"{error}\"", peer.ip());
-                    }
-                    Ok::<(), ()>(())
+        ready(Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(move |socket: W| {
+            let (app, shared) = (app.clone(), shared.clone());
+            async move {
+                let Some((connection, is_http2)) = Box::pin(open(socket.into(), &shared)).await else {
+                    return Ok(());
+                };
+                let peer = connection.peer().clone();
+                if is_http2 {
+                    Box::pin(http2::serve(connection, &peer, &*app, &shared)).await;
+                } else {
+                    Box::pin(http1::serve(connection, &peer, &*app, &shared)).await;
                 }
-            }))
-        }
+                Ok::<(), ()>(())
+            }
+        })))
     })
-}
-
-fn http1<A>(
-    app: Rc<A>,
-    shared: &Shared,
-) -> impl ServiceFactory<
-    (Connection, Protocol, Option<SocketAddr>),
-    Config = (),
-    Response = (),
-    Error = actix_http::error::DispatchError,
-    InitError = (),
-> + use<A>
-where
-    A: Service<Request, Response = Response<Held>, Error = actix_web::Error> + 'static,
-    A::Future: 'static,
-{
-    let stopping = shared.stopping.clone();
-    HttpService::<Connection, _, Held>::build()
-        .keep_alive(KeepAlive::Timeout(shared.limits.idle_timeout))
-        .client_request_timeout(shared.limits.header_timeout)
-        .client_disconnect_timeout(LINGER)
-        .graceful_shutdown_signal(move || end_of_silence(stopping.clone()))
-        .on_connect_ext(|connection: &Connection, told| drop(told.insert(connection.peer().clone())))
-        .finish(fn_factory(move || ready(Ok::<_, ()>(app.clone()))))
-}
-
-/// What answers, with its peer busy until the answer's last part.
-fn counted<A, R>(
-    app: A,
-) -> impl Service<Request, Response = Response<Held>, Error = actix_web::Error, Future = impl Future + 'static> + 'static
-where
-    A: Fn(Incoming, Payload) -> R + 'static,
-    R: Future<Output = HttpResponse<BoxBody>> + 'static,
-{
-    let app = Rc::new(app);
-    fn_service(move |request: Request| {
-        let busy = request.conn_data::<Rc<Peer>>().map(Peer::begin);
-        let (request, payload) = Incoming::new(request);
-        // what is running is some kilobytes long, and actix-http moves it from hand to hand
-        let answer = Box::pin(app(request, payload));
-        async move {
-            let answer: Response<BoxBody> = answer.await.into();
-            Ok(answer.map_body(|_, body| Held { body, _busy: busy }))
-        }
-    })
-}
-
-/// A body that keeps its connection busy.
-pub(super) struct Held {
-    body: BoxBody,
-    _busy: Option<Busy>,
-}
-
-impl MessageBody for Held {
-    type Error = Box<dyn std::error::Error>;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
-    }
-
-    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(task)
-    }
 }
 
 /// When a client that says nothing is let go at the end of a server: at once, but one that has only just come gets a
 /// moment, for its request may be under way.
-async fn end_of_silence(stopping: GracefulShutdownSignal) {
+pub(super) async fn end_of_silence(stopping: GracefulShutdownSignal) {
     let came = tokio::time::Instant::now();
     stopping.notified().await;
     tokio::time::sleep_until(came + YOUNG).await;
@@ -193,13 +124,13 @@ async fn open(wire: Wire, shared: &Shared) -> Option<(Connection, bool)> {
                 let certificate = certificate.map(|der| format!(":{}:", STANDARD.encode(der)));
                 let counted = (connected, shared.instruments.opened(is_http2));
                 let peer = Peer::new(client, true, certificate, counted);
-                Ok((Connection::new(Stream::Tls(Box::new(stream)), peer, is_http2, &shared.limits), is_http2))
+                Ok((Connection::new(Stream::Tls(Box::new(stream)), peer, &shared.limits), is_http2))
             }
             None => {
                 let is_http2 = begins_http2(&mut socket).await?;
                 let counted = (connected, shared.instruments.opened(is_http2));
                 let peer = Peer::new(client, false, None, counted);
-                Ok((Connection::new(Stream::Plain(socket), peer, is_http2, &shared.limits), is_http2))
+                Ok((Connection::new(Stream::Plain(socket), peer, &shared.limits), is_http2))
             }
         }
     };

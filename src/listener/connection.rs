@@ -1,5 +1,4 @@
-//! A connection as the HTTP dispatchers read and write it, with the time limits that they do not keep: actix-http times only
-//! the first head of a connection, and nobody times a client that reads nothing.
+//! A connection as the HTTP dispatchers read and write it. It ends when its client takes nothing for too long.
 
 use std::io;
 use std::pin::Pin;
@@ -147,52 +146,22 @@ macro_rules! either {
     };
 }
 
-/// A client that began a head and does not finish it is told so, where an answer fits in.
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
 /// What a dispatcher reads and writes.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
     peer: Rc<Peer>,
-    /// A head after the first one that has begun to come; only HTTP/1.1.
-    head: Option<Patience>,
-    /// How many requests had begun when it did.
-    begun: u64,
     /// What the client does not take.
     sending: Patience,
-    /// An answer is only half written.
-    is_unflushed: bool,
 }
 
 impl Connection {
-    pub fn new(stream: Stream, peer: Rc<Peer>, is_http2: bool, limits: &Limits) -> Self {
-        let head = (!is_http2).then(|| Patience::new(limits.header_timeout));
-        let sending = Patience::new(limits.send_timeout);
-        Self { stream, peer, head, begun: 0, sending, is_unflushed: false }
+    pub fn new(stream: Stream, peer: Rc<Peer>, limits: &Limits) -> Self {
+        Self { stream, peer, sending: Patience::new(limits.send_timeout) }
     }
 
     pub fn peer(&self) -> &Rc<Peer> {
         &self.peer
-    }
-
-    /// Something was read: is it (or the rest of a refused body, which has no more time) the begin of a head?
-    fn heard(&mut self) {
-        let Some(head) = &mut self.head else { return };
-        let begun = self.peer.begun();
-        if begun != self.begun {
-            head.end();
-            self.begun = begun;
-        }
-        if begun > 0 && !self.peer.is_busy() {
-            head.begin();
-        }
-    }
-
-    /// Whether the head that has begun takes too long.
-    fn is_late(&mut self, task: &mut Context<'_>) -> bool {
-        let waits = self.begun == self.peer.begun() && !self.peer.is_busy();
-        self.head.as_mut().is_some_and(|head| waits && head.is_over(task))
     }
 
     fn sent<T>(&mut self, outcome: Poll<io::Result<T>>, task: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -211,27 +180,13 @@ impl Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let outcome = either!(&mut self.stream, stream => Pin::new(stream).poll_read(task, into));
-        if outcome.is_ready() {
-            if into.filled().len() > before {
-                self.heard();
-            }
-        } else if self.is_late(task) {
-            if !self.is_unflushed {
-                let told = either!(&mut self.stream, stream => Pin::new(stream).poll_write(task, TOO_SLOW));
-                log::debug!("a head took too long client={} told={}", self.peer.ip(), told.is_ready());
-            }
-            return Poll::Ready(Ok(())); // nothing read: the end of the connection
-        }
-        outcome
+        either!(&mut self.stream, stream => Pin::new(stream).poll_read(task, into))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = either!(&mut self.stream, stream => Pin::new(stream).poll_write(task, bytes));
-        self.is_unflushed = !matches!(outcome, Poll::Ready(Ok(sent)) if sent == bytes.len());
         self.sent(outcome, task)
     }
 

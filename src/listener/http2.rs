@@ -11,8 +11,7 @@ use std::time::{Duration, SystemTime};
 use actix_http::body::MessageBody;
 use actix_http::error::PayloadError;
 use actix_http::header::HeaderMap;
-use actix_http::{BoxedPayloadStream, HttpMessage, Payload, Request, Response};
-use actix_service::Service;
+use actix_http::{BoxedPayloadStream, Payload, Request, Response};
 use actix_web::body::BodySize;
 use actix_web::http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, DATE, HOST, HeaderName, HeaderValue, HttpDate, TRANSFER_ENCODING,
@@ -27,10 +26,10 @@ use h2::{Reason, RecvStream, SendStream};
 use http::uri::PathAndQuery;
 use std::future::poll_fn;
 
-use super::Shared;
-use super::accept::Held;
 use super::connection::Connection;
+use super::incoming::Incoming;
 use super::peer::Peer;
+use super::{Answers, Shared};
 
 /// Requests at once on a connection; as nginx. Those that a client resets count until they are cleared away, of which
 /// the h2 crate keeps 20 at most before it ends the connection (the "rapid reset" of CVE-2023-44487).
@@ -51,7 +50,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Serves a connection to its end.
 pub(super) async fn serve<A>(connection: Connection, peer: &Rc<Peer>, app: &A, shared: &Shared)
 where
-    A: Service<Request, Response = Response<Held>, Error = actix_web::Error>,
+    A: Answers,
 {
     let limits = &shared.limits;
     let handshake = builder().handshake::<_, Bytes>(connection);
@@ -118,11 +117,11 @@ async fn answer<A>(
     app: &A,
     patience: Duration,
 ) where
-    A: Service<Request, Response = Response<Held>, Error = actix_web::Error>,
+    A: Answers,
 {
     let is_head = request.method() == Method::HEAD;
-    let request = match request_of(request, peer) {
-        Ok(request) => request,
+    let (request, payload) = match request_of(request, peer) {
+        Ok(both) => both,
         Err(why) => {
             log::debug!("a request of http/2 was refused client={} error=\"{why}\"", peer.ip());
             let mut refused = http::Response::new(());
@@ -134,12 +133,9 @@ async fn answer<A>(
     let answered = tokio::select! {
         biased;
         _ = poll_fn(|task| respond.poll_reset(task)) => return, // dropping the call ends it
-        answered = app.call(request) => answered,
+        answered = app.answer(request, payload) => answered,
     };
-    let sent = match answered {
-        Ok(response) => send(response, respond, is_head, patience).await,
-        Err(error) => send(Response::from(error), respond, is_head, patience).await,
-    };
+    let sent = send(answered, respond, is_head, patience).await;
     if let Err(error) = sent {
         log::debug!("an answer of http/2 was not sent client={} error=\"{error}\"", peer.ip());
     }
@@ -149,11 +145,11 @@ async fn answer<A>(
 ///
 /// # Errors
 /// Why it could be understood in two ways.
-fn request_of(request: http::Request<RecvStream>, peer: &Rc<Peer>) -> Result<Request, &'static str> {
+fn request_of(request: http::Request<RecvStream>, peer: &Rc<Peer>) -> Result<(Incoming, Payload), &'static str> {
     let (parts, body) = request.into_parts();
     let payload =
         if body.is_end_stream() { Payload::None } else { Payload::from(Box::pin(Upload(body)) as BoxedPayloadStream) };
-    let mut request = Request::with_payload(payload);
+    let mut request = Request::with_payload(Payload::None);
     let head = request.head_mut();
     head.headers = HeaderMap::from(parts.headers);
     name_host(&mut head.headers, parts.uri.authority().map(|authority| authority.as_str()))?;
@@ -168,8 +164,7 @@ fn request_of(request: http::Request<RecvStream>, peer: &Rc<Peer>) -> Result<Req
     head.method = parts.method;
     head.version = Version::HTTP_2;
     head.peer_addr = peer.address;
-    request.extensions_mut().insert(peer.clone());
-    Ok(request)
+    Ok((Incoming::new(request, Some(peer.clone())), payload))
 }
 
 /// `:authority` is the host; a `Host` beside it must say the same (RFC 9113 section 8.3.1).

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
 
+use actix_http::Request;
 use actix_http::header::HeaderMap;
-use actix_http::{HttpMessage, Payload, Request};
 
 use super::peer::Peer;
 
@@ -19,14 +19,10 @@ struct Parts {
 }
 
 impl Incoming {
-    /// The request and its body apart.
+    /// A request that came from there.
     #[must_use]
-    pub fn new(request: Request) -> (Self, Payload) {
-        // actix-http attaches it to a connection of HTTP/1.1, `http2` to each request
-        let peer = request.conn_data::<Rc<Peer>>().cloned();
-        let peer = peer.or_else(|| request.extensions().get::<Rc<Peer>>().cloned());
-        let (request, payload) = request.replace_payload(Payload::None);
-        (Self(Rc::new(Parts { request, peer })), payload)
+    pub fn new(request: Request<()>, peer: Option<Rc<Peer>>) -> Self {
+        Self(Rc::new(Parts { request, peer }))
     }
 
     /// Who is at the other end of the connection; `None` where no [`super::serve`] took it.

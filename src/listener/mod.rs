@@ -1,16 +1,16 @@
 //! THE DOORSTEP: from an accepted socket to requests.
 //!
-//! May import: `metrics`, `shutdown`, `drain`, `causes`, `timer`.
+//! May import: `metrics`, `shutdown`, `drain`, `causes`, `timer`, `framing`.
 //!
-//! [`serve`] listens. A connection's way: `accept` (PROXY header → TLS → which HTTP) → actix-http's HTTP/1.1, or `http2`.
-//! Both read and write through a `connection`, which keeps the time limits that they do not, and both hand each request,
-//! as [`Incoming`], to the same function, without the routing of an actix-web application. [`Peer`] tells who is at the
-//! other end. `tls` holds certificates and changes them
-//! while connections go on; `networks` says whom to believe.
+//! [`serve`] listens. A connection's way: `accept` (PROXY header → TLS → which HTTP) → `http1` or `http2`. Both read and write
+//! through a `connection`, which ends what a client does not take, and both hand each request, as [`Incoming`], to the same
+//! function. [`Peer`] tells who is at the other end; `tls` holds certificates and changes them while connections go on;
+//! `networks` says whom to believe.
 
 mod accept;
 mod certificate;
 mod connection;
+mod http1;
 mod http2;
 mod incoming;
 mod instruments;
@@ -32,7 +32,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::Payload;
+use actix_http::{Payload, Response};
 use actix_server::{GracefulShutdownSignal, ServerBuilder};
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
@@ -86,6 +86,23 @@ struct Shared {
     traffic: Arc<Traffic>,
     instruments: Instruments,
     stopping: GracefulShutdownSignal,
+}
+
+/// What answers requests.
+trait Answers: 'static {
+    /// Answers one. Dropped when its client is gone.
+    fn answer(&self, request: Incoming, payload: Payload) -> impl Future<Output = Response<BoxBody>> + 'static;
+}
+
+impl<A, R> Answers for A
+where
+    A: Fn(Incoming, Payload) -> R + 'static,
+    R: Future<Output = HttpResponse<BoxBody>> + 'static,
+{
+    fn answer(&self, request: Incoming, payload: Payload) -> impl Future<Output = Response<BoxBody>> + 'static {
+        let answering = self(request, payload);
+        async move { answering.await.into() }
+    }
 }
 
 /// Serves requests with what `app` makes, once a worker and door, until [`Running::stop`]. Must be called within a tokio

@@ -9,10 +9,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 
 use super::connection::Connection;
-use super::framing::{Decoder, Framing, Step};
 use super::outgoing::Sending;
 use super::tunnel::{Tunnel, Upgrade};
 use super::{HttpError, Pool};
+use crate::framing::{Decoder, Framing, Step};
 
 /// Fields of a head; nginx has no limit of its own here, actix-http 96.
 const MAX_FIELDS: usize = 128;
@@ -262,9 +262,9 @@ impl Stream for Body {
                     this.release();
                     return Poll::Ready(None);
                 }
-                Err(error) => {
+                Err(why) => {
                     this.connection = None;
-                    return Poll::Ready(Some(Err(error)));
+                    return Poll::Ready(Some(Err(HttpError::Malformed(why))));
                 }
                 Ok(Step::More) => {}
             }

@@ -15,7 +15,6 @@ mod answer;
 mod connection;
 mod error;
 mod exchange;
-mod framing;
 mod outgoing;
 mod pool;
 mod request;

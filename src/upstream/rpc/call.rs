@@ -120,11 +120,11 @@ impl Upstream {
     ) -> Result<Opened, RpcError> {
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         loop {
-            let Picked { permit, node, place } =
-                match self.pick_rpc(service, (client, policy.tls.as_deref()), &mut tried).await {
-                    Ok(picked) => picked,
-                    Err(error) => return Err(before.unwrap_or(error)),
-                };
+            let tls = policy.tls.as_deref();
+            let Picked { permit, node, place } = match self.pick_rpc(service, (client, tls), &mut tried).await {
+                Ok(picked) => picked,
+                Err(error) => return Err(before.unwrap_or(error)),
+            };
             let leased = match protocol_of(&node) {
                 RpcProtocol::Grpc => self.rpc_pool.lease(&place, policy.connect_timeout).await,
                 RpcProtocol::Mucp => bridged(&place, &node, policy.connect_timeout).await,

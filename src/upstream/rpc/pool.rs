@@ -148,19 +148,6 @@ impl Drop for Lease {
 }
 
 impl Connection {
-    fn new(sender: SendRequest<Bytes>, place: &Place) -> Result<Self, ConnectError> {
-        let authority = Authority::try_from(place.address().to_string());
-        let authority = authority.map_err(|_| ConnectError::Connect(io::ErrorKind::InvalidInput.into()))?;
-        Ok(Self {
-            sender,
-            authority,
-            is_tls: matches!(place, Place::Secure(_)),
-            streams: Cell::new(0),
-            is_closed: Cell::new(false),
-            used: Cell::new(Instant::now()),
-        })
-    }
-
     fn has_room(&self) -> bool {
         self.streams.get() < self.sender.current_max_send_streams()
     }
@@ -246,15 +233,14 @@ impl Pool {
 async fn open(place: &Place) -> Result<Connection, ConnectError> {
     let address = place.address();
     let tcp = reach(address).await?;
-    let sender = match place {
-        Place::Plain(_) => begin(tcp, address).await?,
+    match place {
+        Place::Plain(_) => begin_http2(tcp, address, false).await,
         Place::Secure(secure) => {
             let connector = TlsConnector::from(secure.config.clone());
             let tls = connector.connect(secure.name.clone(), tcp).await.map_err(ConnectError::Connect)?;
-            begin(tls, address).await?
+            begin_http2(tls, address, true).await
         }
-    };
-    Connection::new(sender, place)
+    }
 }
 
 async fn reach(address: SocketAddr) -> Result<TcpStream, ConnectError> {
@@ -278,8 +264,7 @@ pub(super) async fn bridged(
     let address = place.address();
     let opened = async {
         let tcp = reach(address).await?;
-        let sender = begin(bridge::front(tcp, node.clone()), address).await?;
-        Connection::new(sender, &Place::Plain(address))
+        begin_http2(bridge::front(tcp, node.clone()), address, false).await
     };
     let opened = tokio::time::timeout(timeout, opened).await.unwrap_or(Err(ConnectError::Timeout(timeout)));
     let connection = opened.map_err(Arc::new)?;
@@ -287,7 +272,7 @@ pub(super) async fn bridged(
     Ok((Lease::new(Rc::new(connection)), sender))
 }
 
-async fn begin<T>(socket: T, address: SocketAddr) -> Result<SendRequest<Bytes>, ConnectError>
+async fn begin_http2<T>(socket: T, address: SocketAddr, is_tls: bool) -> Result<Connection, ConnectError>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -301,15 +286,21 @@ where
         .data_frame_budget(FRAME_BUDGET);
     let (sender, driver) = builder.handshake::<_, Bytes>(socket).await.map_err(ConnectError::Http2)?;
     drive(driver, address);
-    Ok(sender)
+    let authority = Authority::try_from(address.to_string());
+    let authority = authority.map_err(|_| ConnectError::Connect(io::ErrorKind::InvalidInput.into()))?;
+    Ok(Connection {
+        sender,
+        authority,
+        is_tls,
+        streams: Cell::new(0),
+        is_closed: Cell::new(false),
+        used: Cell::new(Instant::now()),
+    })
 }
 
 /// Reads and writes a connection until its last call is over and nobody holds it any more.
 #[expect(clippy::disallowed_methods, reason = "it ends with its connection, which calls and the pool hold")]
-fn drive<T>(driver: h2_v4::client::Connection<T>, address: SocketAddr)
-where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
-{
+fn drive<T: AsyncRead + AsyncWrite + Unpin + 'static>(driver: h2_v4::client::Connection<T>, address: SocketAddr) {
     drop(tokio::task::spawn_local(async move {
         if let Err(error) = driver.await {
             log::debug!("an rpc connection ended to={address} error=\"{error}\"");
