@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet, PubAckReason, Publish, PublishProperties};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -368,7 +368,7 @@ impl Hearing {
                 event = events.poll() => event,
             };
             match event {
-                Ok(Event::Incoming(Packet::UnsubAck(_))) => {
+                Ok(Event::Incoming(Packet::UnsubAck(_))) if leaving => {
                     self.sender = None;
                     if gone.is_cancelled() {
                         return;
@@ -381,9 +381,7 @@ impl Hearing {
                     if std::mem::take(&mut said) {
                         log::info!("topic is heard again filter={}", self.filter);
                     }
-                    if !ack.session_present
-                        && let Err(error) = client.try_subscribe(&self.filter, QoS::AtLeastOnce)
-                    {
+                    if !leaving && let Err(error) = self.subscribe(&client, ack.session_present) {
                         log::error!("topic cannot be subscribed filter={} error=\"{error}\"", self.filter);
                     }
                 }
@@ -408,6 +406,16 @@ impl Hearing {
                 }
             }
         }
+    }
+}
+
+impl Hearing {
+    /// Mosquitto 2.0 knows after its restart that a session shares a subscription, but gives it nothing: it is made anew.
+    fn subscribe(&self, client: &AsyncClient, resumed: bool) -> Result<(), ClientError> {
+        if resumed && self.filter.starts_with("$share/") {
+            client.try_unsubscribe(&self.filter)?;
+        }
+        client.try_subscribe(&self.filter, QoS::AtLeastOnce)
     }
 }
 
