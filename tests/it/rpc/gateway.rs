@@ -401,3 +401,21 @@ async fn the_port_takes_tls_where_the_config_says_so() {
     front.end().await;
     assert!(node_of.stop(Duration::from_secs(2)).await);
 }
+
+#[tokio::test]
+async fn a_trusted_proxy_tells_who_calls() {
+    async fn caller(ctx: Context, _: Request) -> Result<String, ServiceError> {
+        Ok(ctx.header("x-forwarded-for").unwrap_or_default().to_owned())
+    }
+    let node_of = start(Service::new("greeter").rpc("Say.Caller", caller), parts("greeter").0);
+    for (config, told) in [("", r#""127.0.0.1""#), ("trustedProxies: [127.0.0.1]", r#""192.0.2.7, 127.0.0.1""#)] {
+        let mut front = Front::open(vec![node("greeter", node_of.address())], config);
+        let raw = Raw::connect(front.running.address()).await;
+        let answer = raw.call("/greeter.Say/Caller", &[("x-forwarded-for", "192.0.2.7")], framed(JOHN)).await;
+        assert_eq!((answer.code, answer.body), (Some(0), framed(told)), "{config}");
+        let client = if config.is_empty() { "127.0.0.1" } else { "192.0.2.7" };
+        assert_eq!(next(&mut front.events).await.request.head.client_ip(), client);
+        front.end().await;
+    }
+    assert!(node_of.stop(Duration::from_secs(2)).await);
+}
