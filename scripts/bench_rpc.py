@@ -74,7 +74,7 @@ def measure(bench, folder, options):
     rows = {}
     with contextlib.ExitStack() as stack:
         cluster = Cluster(bench, folder / "goms", stack)
-        backend = cluster.goms("service", "greeter")
+        backend = cluster.goms("service", "greeter", "--label", "one")
         cluster.goms("service", "user")
         gateway = cluster.goms("gateway", ready="/api/greeter/hello?name=John")
         port = bench.free_port()
