@@ -32,7 +32,7 @@ can_install() {
 }
 
 # install_packages PACKAGE…: Debian packages, those that are missing. The system services that some of them start
-# and enable (etcd, RabbitMQ, nginx, HAProxy) are stopped again: the scripts run servers of their own.
+# and enable (etcd, RabbitMQ, nginx, HAProxy, Mosquitto, NATS) are stopped again: the scripts run servers of their own.
 install_packages() {
   local missing=() package unit log code=0
   for package in "$@"; do
@@ -58,7 +58,7 @@ install_packages() {
   for package in "${missing[@]}"; do
     case $package in
       etcd-server) unit=etcd ;;
-      rabbitmq-server | nginx | haproxy) unit=$package ;;
+      rabbitmq-server | nginx | haproxy | mosquitto | nats-server) unit=$package ;;
       *) continue ;;
     esac
     if [ -d /run/systemd/system ]; then

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::OnceCell;
 
 use super::reload::Reload;
 use super::{AppError, ports};
 use crate::admin::Admin;
 use crate::backoff::Backoff;
+use crate::broker::{self, Broker};
 use crate::causes::chain;
 use crate::config::{Config, GoMicroProtocol};
 use crate::gateway::access::redact_credentials;
@@ -47,6 +49,7 @@ pub struct Process {
     /// Ends the background tasks; not the requests.
     pub background: Shutdown,
     spool: Shutdown,
+    broker: OnceCell<Arc<dyn Broker>>,
 }
 
 impl Process {
@@ -66,7 +69,7 @@ impl Process {
             .map_err(|error| AppError::Part(Box::new(error)))?;
         let admin = Admin::new(metrics.clone(), registry.catalog());
         admin.tell_keys(config.call_keys.clone());
-        Ok(Self { config, reload, metrics, registry, recorder, admin, background, spool })
+        Ok(Self { config, reload, metrics, registry, recorder, admin, background, spool, broker: OnceCell::new() })
     }
 
     /// The address that a node of this process tells others.
@@ -113,6 +116,16 @@ impl Process {
         };
         log::debug!("admin port address={ip}:{port}");
         Ok(std::net::SocketAddr::new(ip, port))
+    }
+
+    /// Where services of this process leave messages; opened when the first asks.
+    ///
+    /// # Errors
+    /// When a setting cannot work.
+    pub async fn broker(&self) -> Result<Arc<dyn Broker>, AppError> {
+        let open = || broker::open(&self.config.broker, &self.background);
+        let opened = self.broker.get_or_try_init(open).await;
+        opened.cloned().map_err(|error| AppError::Part(Box::new(error)))
     }
 
     /// What the ports of a service node need.
@@ -280,6 +293,8 @@ pub struct RunningNode {
 pub enum Server {
     /// A gateway or a service.
     Http(crate::drain::Running),
+    /// A service with handlers, and those of topics.
+    Service(crate::drain::Running, service::Subscribers),
     /// The pipeline's end.
     Consumer(crate::consumer::Running),
 }
@@ -288,6 +303,10 @@ impl Server {
     async fn stop(self, drain: Duration) -> bool {
         match self {
             Self::Http(running) => running.stop(drain).await,
+            Self::Service(running, subscribers) => {
+                let (http, topics) = tokio::join!(running.stop(drain), subscribers.stop(drain));
+                http && topics
+            }
             Self::Consumer(running) => running.stop(drain).await,
         }
     }

@@ -8,10 +8,12 @@ use super::ports::Ports;
 use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
 use crate::balance::Balancer;
+use crate::broker::{self, Broker};
 use crate::config::Config;
 use crate::gateway::Fallback;
 use crate::metrics::Load;
-use crate::service::{self, CallTable, CalledAction, Program, ProgramSettings, ProgramUrl, Service};
+use crate::registry;
+use crate::service::{self, CallTable, CalledAction, Program, ProgramSettings, ProgramUrl, Service, Subscribers};
 
 /// Bytes of another service's answer that a handler may ask for; as many as a request may have.
 const CALLED_ANSWER_BYTES: usize = 10 << 20;
@@ -84,7 +86,8 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
     let name = named.unwrap_or_else(|| process.config.registry.service_name(served.name()));
     let id = process.identity(&name, &ports)?;
     let load = Load::default();
-    let parts = process.service_parts(&id, &load, workers, Some(call_table(process)));
+    let broker = process.broker().await?;
+    let parts = process.service_parts(&id, &load, workers, Some(call_table(process, broker.clone())));
     let mut methods = Service::new(&name);
     let rpc_parts = parts.clone();
     let (running, program, version) = match served {
@@ -105,10 +108,29 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
     };
     let (endpoints, rpc_services) = (methods.endpoints(), methods.rpc_services());
     let streams = methods.streams();
+    let subscribers = subscribe(process, &methods, rpc_parts.clone(), broker)?;
     let rpc = Rpc::serve(ports.rpc, methods, rpc_parts).await?;
     log::info!("[{name}] Http Listen on port: {}", id.http.port.unwrap_or(0));
-    let node = RunningNode { id, rpc, server: Server::Http(running) };
+    let node = RunningNode { id, rpc, server: Server::Service(running, subscribers) };
     Ok(Listening { node, load, version, endpoints, streams, rpc_services, program })
+}
+
+/// Starts the handlers of topics.
+fn subscribe(
+    process: &Process,
+    service: &Service,
+    parts: service::Parts,
+    broker: Arc<dyn Broker>,
+) -> Result<Subscribers, AppError> {
+    let settings = &process.config.broker;
+    let alone = !matches!(process.config.registry.backend, registry::Backend::Memory);
+    if settings.backend == broker::Backend::Memory && alone && service.topics().next().is_some() {
+        log::warn!(
+            "[{}] hears what this process publishes only; name a broker for all: `--broker amqp|mqtt|nats`",
+            service.name()
+        );
+    }
+    Subscribers::start(service, parts, broker, settings.clone()).map_err(part)
 }
 
 /// What `--app` asks for.
@@ -126,7 +148,7 @@ pub fn program_settings(
     Ok(settings)
 }
 
-fn call_table(process: &Process) -> CallTable {
+fn call_table(process: &Process, broker: Arc<dyn Broker>) -> CallTable {
     let services = &process.config.gateway.services;
     let settings = process.config.gateway.balance();
     let actions: BTreeMap<String, BTreeMap<String, CalledAction>> = services
@@ -146,6 +168,7 @@ fn call_table(process: &Process) -> CallTable {
         balancer: Balancer::start(process.registry.catalog(), settings, &process.metrics, &process.background),
         actions: Arc::new(actions),
         answer_bytes: CALLED_ANSWER_BYTES,
+        broker: Some(broker),
     }
 }
 

@@ -137,6 +137,14 @@ pub struct NodeFlags {
     )]
     pub access_log: Option<bool>,
 
+    /// Where services leave messages for each other: `memory`, `amqp`, `mqtt` or `nats` [default: memory]
+    #[arg(long, env = "GOMS_BROKER", hide_short_help = true, value_name = "KIND", value_parser = super::broker::broker_word)]
+    pub broker: Option<super::BrokerWord>,
+
+    /// Address of that broker, which tells its kind too, e.g. `nats://127.0.0.1:4222` [default: that of its own machine]
+    #[arg(long, env = "GOMS_BROKER_ADDRESS", hide_short_help = true, value_name = "URL")]
+    pub broker_address: Option<String>,
+
     /// Version of the service, shown by `goms cluster` [default: the version of goms]
     #[arg(long, env = "GOMS_SERVICE_VERSION", hide_short_help = true, value_name = "TEXT")]
     pub service_version: Option<String>,

@@ -7,6 +7,7 @@
 
 mod address;
 mod auth;
+mod broker;
 mod compress;
 mod cors;
 mod decode;
@@ -36,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::{Listen, app_url, host_port};
+pub use broker::BrokerWord;
 pub use fault::{ConfigErrors, Fault};
 pub use flags::{CommonFlags, GatewayFlags, GoMicroProtocol, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use names::service_name;
@@ -66,6 +68,8 @@ pub struct Config {
     pub consumer: consumer::Settings,
     /// Where it takes spans of other programs.
     pub spans: SpanSettings,
+    /// Where services leave messages for each other.
+    pub broker: crate::broker::Settings,
     /// What a gateway serves.
     pub gateway: gateway::Settings,
     /// The first signs calls, all are accepted; empty: no guard.

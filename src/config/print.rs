@@ -12,7 +12,7 @@ use super::print_terms;
 use super::raw::LEVELS;
 use super::units::format_duration;
 use super::{Config, LogFormat};
-use super::{tls, upstream};
+use super::{broker, tls, upstream};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
@@ -265,6 +265,7 @@ impl Config {
         let mut log = Mapping::new();
         put(&mut log, "format", if self.log.format == LogFormat::Json { "json" } else { "text" });
         put(&mut log, "level", name_of(&LEVELS, self.log.verbosity));
+        put(root, "broker", broker::shown(&self.broker));
         put(root, "log", log);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::address::{self, Listen};
 use super::auth;
+use super::broker::{self, RawBroker};
 use super::decode::{At, Decoder, Field, boolean, number, size, word};
 use super::flags::{LogFormat, RegistryWord, registry_word};
 use super::names;
@@ -37,6 +38,7 @@ pub(super) struct Raw {
     pub(super) routes: Vec<At<RawRoute>>,
     pub(super) defaults: Defaults,
     pub(super) amqp: RawAmqp,
+    pub(super) broker: RawBroker,
     pub(super) traces: RawTraces,
     pub(super) consumer: RawConsumer,
     pub(super) limits: RawLimits,
@@ -162,6 +164,7 @@ impl Decoder {
             "auth",
             "defaults",
             "amqp",
+            "broker",
             "traces",
             "consumer",
             "limits",
@@ -208,6 +211,7 @@ impl Decoder {
         };
         raw.etcd = table.get("etcd").map(|field| self.etcd(&field)).unwrap_or_default();
         raw.amqp = table.get("amqp").map(|field| self.amqp(&field)).unwrap_or_default();
+        raw.broker = table.get("broker").map(|field| broker::read(self, &field)).unwrap_or_default();
         raw.traces = table.get("traces").map(|field| self.traces(&field)).unwrap_or_default();
         raw.consumer = table.get("consumer").map(|field| self.consumer(&field)).unwrap_or_default();
         raw.limits = table.get("limits").map(|field| self.limits(&field)).unwrap_or_default();

@@ -9,9 +9,9 @@ use super::decode::{At, Decoder};
 use super::environment::Folders;
 use super::flags::{CommonFlags, NodeFlags, RegistryWord};
 use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces};
-use super::registry_backend;
 use super::units::format_duration;
 use super::{Config, LogSettings, NodeSettings, SpanSettings, names, policy, routes, terms, tls};
+use super::{broker, registry_backend};
 use crate::call_key::CallKeys;
 use crate::listener::{Network, Networks};
 use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
@@ -66,6 +66,8 @@ pub(super) fn resolve(
     let read_wait = asked_wait.unwrap_or(DEFAULT_READ_WAIT);
     let registry = registry(decoder, raw.registry, raw.etcd_addr, raw.etcd, common, &runtime_dir);
     let amqp = amqp(decoder, raw.amqp_addr, raw.amqp);
+    let amqp_urls = amqp.as_ref().map_or(&[][..], |amqp| &amqp.urls);
+    let broker = broker::resolve(decoder, raw.broker, node, amqp_urls, &registry.namespace);
     let selector = common.selector.unwrap_or_default();
     let own_zone = node.zone.as_deref().unwrap_or_default();
     raw.defaults.terms.check(decoder, &raw.defaults.ways);
@@ -121,6 +123,7 @@ pub(super) fn resolve(
             otlp: raw.consumer.otlp.unwrap_or_default(),
             zipkin: raw.consumer.zipkin.unwrap_or_default(),
         },
+        broker,
         gateway,
         call_keys,
         selector,

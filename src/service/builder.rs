@@ -49,6 +49,7 @@ pub struct Service {
     routes: BTreeMap<String, Arc<dyn Handler>>,
     fallback: Option<Arc<dyn Handler>>,
     pub(super) methods: Methods,
+    pub(super) subscriptions: Vec<Subscribed>,
 }
 
 impl Service {
@@ -61,6 +62,7 @@ impl Service {
             routes: BTreeMap::new(),
             fallback: None,
             methods: Methods::default(),
+            subscriptions: Vec::new(),
         }
     }
 
@@ -102,6 +104,48 @@ impl Service {
         self
     }
 
+    /// Hears a topic: every node of this service handles each message that is published to it while the node is there.
+    /// The handler gets the message's body, which is JSON, in place of a request's. `Ok`: it is done. An error of status
+    /// 500 and above, or a panic: it is tried again, later, up to `broker.attempts` times. One below 500, and one that
+    /// was tried in vain: the message goes to the topic's dead letters. A message may come twice.
+    ///
+    /// ```
+    /// # async fn welcome(_ctx: goms::Context, _body: serde_json::Value) -> Result<(), goms::ServiceError> { Ok(()) }
+    /// let service = goms::Service::new("mail").subscribe_group("user.registered", "mail", welcome);
+    /// assert_eq!(service.topics().collect::<Vec<_>>(), ["user.registered"]);
+    /// ```
+    #[must_use]
+    pub fn subscribe<F, B, R>(self, topic: impl Into<String>, handler: F) -> Self
+    where
+        F: Fn(Context, B) -> R + Send + Sync + 'static,
+        B: DeserializeOwned + 'static,
+        R: Future<Output = Result<(), ServiceError>> + 'static,
+    {
+        self.hear(topic.into(), None, erase(handler))
+    }
+
+    /// The same as a member of a group, whose members share the messages: one of them handles each. What comes while no
+    /// member is there waits for the next (but not with `mqtt`).
+    #[must_use]
+    pub fn subscribe_group<F, B, R>(self, topic: impl Into<String>, group: impl Into<String>, handler: F) -> Self
+    where
+        F: Fn(Context, B) -> R + Send + Sync + 'static,
+        B: DeserializeOwned + 'static,
+        R: Future<Output = Result<(), ServiceError>> + 'static,
+    {
+        self.hear(topic.into(), Some(group.into()), erase(handler))
+    }
+
+    fn hear(mut self, topic: String, group: Option<String>, handler: Arc<dyn Handler>) -> Self {
+        self.subscriptions.push(Subscribed { topic, group, handler });
+        self
+    }
+
+    /// The topics that it hears, in the order in which they were named.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.subscriptions.iter().map(|subscribed| subscribed.topic.as_str())
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -141,6 +185,14 @@ impl std::fmt::Debug for Service {
             .field("methods", &self.methods.endpoints())
             .finish()
     }
+}
+
+/// A topic and what handles its messages.
+#[derive(Clone)]
+pub(super) struct Subscribed {
+    pub topic: String,
+    pub group: Option<String>,
+    pub handler: Arc<dyn Handler>,
 }
 
 /// The JSON that a handler answers with.

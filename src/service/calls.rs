@@ -9,10 +9,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::ServiceError;
+use super::publish::{self, PublishError};
 use crate::balance::Balancer;
+use crate::broker::Broker;
 use crate::metrics::Metrics;
 use crate::rpc::Codec;
-use crate::trace::TraceContext;
+use crate::trace::{TraceContext, tracestate};
 use crate::upstream::{
     self, Broken, Policy, RequestBody, RpcError, RpcReceiver, RpcRequest, RpcSender, RpcStream, Upstream,
     UpstreamRequest,
@@ -27,6 +29,8 @@ pub struct CallTable {
     pub actions: Arc<BTreeMap<String, BTreeMap<String, CalledAction>>>,
     /// Bytes that an answer may have.
     pub answer_bytes: usize,
+    /// Where messages are published; `None`: nowhere.
+    pub broker: Option<Arc<dyn Broker>>,
 }
 
 /// An action of another service.
@@ -150,6 +154,8 @@ pub(super) struct Calls {
     table: CallTable,
     /// What signs the calls.
     call_key: Option<String>,
+    /// Who calls, as `tracestate` tells.
+    own: Option<String>,
     /// How services are called that the table does not name.
     usual: Policy,
 }
@@ -170,7 +176,13 @@ impl Calls {
     /// `service` is who calls.
     pub(super) fn new(table: CallTable, service: &str, call_key: Option<&str>, metrics: &Metrics) -> Self {
         let upstream = Upstream::new(table.balancer.clone(), service, metrics);
-        Self { upstream, table, call_key: call_key.map(str::to_owned), usual: Policy::default() }
+        Self {
+            upstream,
+            table,
+            own: tracestate::member(service),
+            call_key: call_key.map(str::to_owned),
+            usual: Policy::default(),
+        }
     }
 
     /// `tracestate` are the lines that came with the request for which this call is made.
@@ -262,6 +274,18 @@ impl Calls {
             answer_bytes: self.table.answer_bytes,
             tries: None,
         }
+    }
+
+    /// Publishes a message; `about` is the request for which this is done: its trace and its `tracestate`.
+    pub(super) async fn publish(
+        &self,
+        (trace, lines): (&TraceContext, &[&[u8]]),
+        topic: &str,
+        headers: &[(&str, &str)],
+        body: &impl Serialize,
+    ) -> Result<(), PublishError> {
+        let broker = self.table.broker.as_ref().ok_or(PublishError::NoBroker)?;
+        publish::publish(broker, trace, (self.own.as_deref(), lines), topic, headers, body).await
     }
 
     /// How a service is called by RPC: as its first action, where it has any.

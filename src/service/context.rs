@@ -12,7 +12,10 @@ use uuid::Uuid;
 
 use super::calls::{CallError, CallStream, Calls};
 use super::guard::Guard;
+use super::publish::PublishError;
 use super::server::trace_lines;
+use super::subscribe::METHOD;
+use crate::broker::Message;
 use crate::trace::{TraceContext, header_form, tracestate};
 
 /// One request as its handler sees it, without the call key. Cheap to clone; stays on its worker's thread.
@@ -29,6 +32,7 @@ pub struct Context {
 enum Asked {
     Http(HttpRequest),
     Rpc(Rc<RpcHead>),
+    Message(Rc<Message>),
 }
 
 /// The head of a call of RPC, without the call key.
@@ -47,6 +51,10 @@ impl Context {
 
     pub(super) fn of_rpc(head: Rc<RpcHead>, trace: TraceContext, caller: Rc<str>, calls: Option<Rc<Calls>>) -> Self {
         Self { asked: Asked::Rpc(head), trace, caller, calls }
+    }
+
+    pub(super) fn of_message(message: Rc<Message>, trace: TraceContext, calls: Option<Rc<Calls>>) -> Self {
+        Self { asked: Asked::Message(message), trace, caller: Rc::from(""), calls }
     }
 
     /// The `X-Request-Id` that all nodes share for this request.
@@ -68,21 +76,23 @@ impl Context {
         &self.caller
     }
 
-    /// `GET`, `POST`, …; `POST` by RPC.
+    /// `GET`, `POST`, …; `POST` by RPC, `MESSAGE` of a topic.
     #[must_use]
     pub fn method(&self) -> &str {
         match &self.asked {
             Asked::Http(request) => request.method().as_str(),
             Asked::Rpc(_) => "POST",
+            Asked::Message(_) => METHOD,
         }
     }
 
-    /// The path that was called, without the query; by RPC `/greeter.Say/Hello`.
+    /// The path that was called, without the query; by RPC `/greeter.Say/Hello`, of a message its topic.
     #[must_use]
     pub fn path(&self) -> &str {
         match &self.asked {
             Asked::Http(request) => request.path(),
             Asked::Rpc(head) => &head.path,
+            Asked::Message(message) => &message.topic,
         }
     }
 
@@ -108,6 +118,7 @@ impl Context {
         match &self.asked {
             Asked::Http(request) => request.headers().get(name)?.to_str().ok(),
             Asked::Rpc(head) => head.metadata.get(name)?.to_str().ok(),
+            Asked::Message(message) => message.header(name),
         }
     }
 
@@ -115,7 +126,7 @@ impl Context {
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         match &self.asked {
-            Asked::Http(_) => None,
+            Asked::Http(_) | Asked::Message(_) => None,
             Asked::Rpc(head) => head.deadline.map(|end| end.saturating_duration_since(Instant::now())),
         }
     }
@@ -133,6 +144,9 @@ impl Context {
             Asked::Rpc(head) => {
                 let names = head.metadata.keys();
                 names.filter_map(|name| Some(shown(name.as_str(), head.metadata.get(name)?.as_bytes()))).collect()
+            }
+            Asked::Message(message) => {
+                message.headers.iter().map(|(name, value)| shown(name, value.as_bytes())).collect()
             }
         };
         all.remove("Host");
@@ -176,11 +190,35 @@ impl Context {
         calls.rpc_stream((&self.trace, &self.tracestate(), self.time_left()), service, method).await
     }
 
+    /// Publishes a message in JSON to everyone who subscribed to `topic`, as a part of this request's trace. Resolves
+    /// once the broker keeps it; that it is handled is not waited for.
+    ///
+    /// # Errors
+    /// [`PublishError`]; with `?` in a handler it becomes a [`ServiceError`](super::ServiceError) of a fitting status.
+    pub async fn publish(&self, topic: &str, message: &impl Serialize) -> Result<(), PublishError> {
+        self.publish_with(topic, &[], message).await
+    }
+
+    /// The same with headers besides.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn publish_with(
+        &self,
+        topic: &str,
+        headers: &[(&str, &str)],
+        message: &impl Serialize,
+    ) -> Result<(), PublishError> {
+        let calls = self.calls.as_ref().ok_or(PublishError::NoBroker)?;
+        calls.publish((&self.trace, &self.tracestate()), topic, headers, message).await
+    }
+
     /// The lines of `tracestate` as they came.
     fn tracestate(&self) -> Vec<&[u8]> {
         match &self.asked {
             Asked::Http(request) => trace_lines(request.headers()).collect(),
             Asked::Rpc(head) => head.metadata.get_all("tracestate").iter().map(|line| line.as_bytes()).collect(),
+            Asked::Message(message) => message.header("tracestate").map(str::as_bytes).into_iter().collect(),
         }
     }
 }

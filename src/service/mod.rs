@@ -1,6 +1,6 @@
 //! THE FRAMEWORK: what a service author uses, and goms in front of a program in another language.
 //!
-//! May import: `registry`, `balance`, `upstream`, `rpc`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`, `upgrade`, `call_key`.
+//! May import: `registry`, `balance`, `upstream`, `rpc`, `broker`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`, `upgrade`, `call_key`, `causes`.
 
 mod app;
 mod body;
@@ -13,8 +13,10 @@ mod forward;
 mod guard;
 mod observe;
 mod program;
+mod publish;
 mod rpc;
 mod server;
+mod subscribe;
 
 pub use app::{PROGRAM_TIMEOUT, ProgramUrl, ProgramUrlError, serve_program};
 pub use builder::Service;
@@ -23,7 +25,9 @@ pub use context::Context;
 pub use demo::echo_service;
 pub use error::{ServeError, ServiceError};
 pub use program::{Program, ProgramError, ProgramSettings, ProgramState, Restart};
+pub use publish::PublishError;
 pub use rpc::{ReflectionError, Requests, serve_rpc};
 pub use server::{Limits, Parts, serve};
+pub use subscribe::Subscribers;
 
 pub use crate::drain::Running;

@@ -1,5 +1,6 @@
 //! Every integration test, in one binary.
 mod architecture;
+mod broker;
 mod cluster;
 mod config;
 mod consumer;

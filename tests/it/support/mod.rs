@@ -9,6 +9,7 @@ pub mod gate;
 pub mod goms;
 pub mod http;
 pub mod load;
+pub mod messaging;
 pub mod origin;
 pub mod otlp;
 pub mod ports;

@@ -31,9 +31,9 @@ pub fn go_micro_v5() -> Option<String> {
     address("GOMS_TEST_GO_MICRO_V5", "Go Micro v5")
 }
 
-/// The folder of gRPC's own built interoperability client and server (`tests/interop/grpc`).
+/// The folder of gRPC's built interoperability client and server (`tests/interop/grpc`).
 pub fn grpc_interop() -> Option<String> {
-    address("GOMS_TEST_GRPC", "gRPC's interoperability programs")
+    address("GOMS_TEST_GRPC_INTEROP", "interoperability client of gRPC")
 }
 
 /// The address of a running Consul agent.
@@ -44,6 +44,16 @@ pub fn consul() -> Option<String> {
 /// The path of a built Consul.
 pub fn consul_binary() -> Option<String> {
     address("GOMS_TEST_CONSUL_BIN", "Consul")
+}
+
+/// The URL of a running Mosquitto.
+pub fn mqtt() -> Option<String> {
+    address("GOMS_TEST_MQTT", "Mosquitto")
+}
+
+/// The URL of a running NATS.
+pub fn nats() -> Option<String> {
+    address("GOMS_TEST_NATS", "NATS")
 }
 
 fn address(variable: &str, server: &str) -> Option<String> {

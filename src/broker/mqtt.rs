@@ -1,0 +1,430 @@
+//! MQTT 5, as Mosquitto speaks it.
+//!
+//! ```text
+//! topic    <topic> as it is; dead letters at <topic>/dead, kept as the last one, with the header `goms-dead-reason`
+//! group    $share/<group>/<topic>
+//! headers  user properties
+//! ```
+//! Everything goes at QoS 1. A subscription is a session of its own that the broker keeps for a minute, so that what was
+//! published while its connection was broken comes after it. Headers of HTTP fit as they are.
+//!
+//! A group that has no member keeps nothing, and Mosquitto keeps through a restart only what its `persistence` wrote: that
+//! is the protocol's, and the server's.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rumqttc::Outgoing;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet, PubAckReason, Publish, PublishProperties};
+use rumqttc::v5::{AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::message::check_name;
+use super::{AWAY_LIMIT, Broker, BrokerError, Deliveries, Delivery, Leave, Message, PREFETCH, PUBLISH_LIMIT};
+use super::{Receipt, Subscription, unique};
+use crate::backoff::Backoff;
+use crate::causes::chain;
+use crate::shutdown::Shutdown;
+
+const DEFAULT_PORT: u16 = 1883;
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_CAP: Duration = Duration::from_secs(2);
+/// A broker on the same network confirms within milliseconds.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
+/// Pings; a dead connection is noticed within twice this.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Messages that are published and not confirmed yet.
+const MAX_UNCONFIRMED: u16 = 100;
+/// A message with its headers.
+const MOST_PACKET: u32 = 2 << 20;
+/// Requests that wait for the connection's task.
+const REQUESTS: usize = 256;
+/// How long leaving may take.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+/// What one connection may bring unacknowledged, with what several broken ones before it brought: a connection that waits
+/// for handlers would answer no pings.
+const ARRIVALS: usize = 16 * PREFETCH as usize;
+
+/// A handle.
+pub(super) struct Mqtt {
+    way: Way,
+    publish: mpsc::Sender<Letter>,
+    shutdown: Shutdown,
+}
+
+/// Where the broker is, and who we are there.
+#[derive(Clone)]
+struct Way {
+    host: String,
+    port: u16,
+    login: Option<(String, String)>,
+    namespace: String,
+}
+
+/// A message to publish, and who waits for it.
+struct Letter {
+    publish: Publish,
+    done: oneshot::Sender<Result<(), BrokerError>>,
+}
+
+impl Mqtt {
+    pub(super) fn open(url: &str, namespace: &str, shutdown: &Shutdown) -> Result<Self, BrokerError> {
+        let way = Way::read(url, namespace)?;
+        let (publish, letters) = mpsc::channel(REQUESTS);
+        shutdown.spawn(publish_all(way.clone(), letters, shutdown.clone()));
+        Ok(Self { way, publish, shutdown: shutdown.clone() })
+    }
+
+    async fn send(
+        &self,
+        topic: &str,
+        retain: bool,
+        message: &Message,
+        more: Option<(&str, &str)>,
+    ) -> Result<(), BrokerError> {
+        let mut user_properties = message.headers.clone();
+        user_properties.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let properties = PublishProperties { user_properties, ..Default::default() };
+        let give_up = Instant::now() + PUBLISH_LIMIT;
+        let mut backoff = Backoff::seeded(RETRY_FIRST, RETRY_CAP);
+        loop {
+            let body = message.body.clone();
+            let mut publish = Publish::new(topic, QoS::AtLeastOnce, body, Some(properties.clone()));
+            publish.retain = retain;
+            let (done, told) = oneshot::channel();
+            let sent = async {
+                self.publish.send(Letter { publish, done }).await.map_err(|_| self.way.away("the process ends"))?;
+                told.await.unwrap_or_else(|_| Err(self.way.away("the connection broke")))
+            };
+            let sent = timeout(CONFIRM_LIMIT, sent).await.unwrap_or_else(|late| Err(self.way.away(late)));
+            let Err(error @ BrokerError::Away { .. }) = sent else { return sent };
+            let wait = backoff.next_wait();
+            if self.shutdown.has_begun() || Instant::now() + wait > give_up {
+                return Err(error);
+            }
+            log::debug!("publishing again in {wait:?}: {}", chain(&error));
+            sleep(wait).await;
+        }
+    }
+}
+
+impl Way {
+    fn read(text: &str, namespace: &str) -> Result<Self, BrokerError> {
+        let bad = |reason: &str| BrokerError::Setting { setting: "address", reason: reason.to_owned() };
+        let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
+        match url.scheme() {
+            "mqtt" | "tcp" => {}
+            "mqtts" | "ssl" => {
+                return Err(bad("MQTT by TLS is not in this version; put a TLS proxy before the broker"));
+            }
+            _ => return Err(bad("an address of MQTT begins with `mqtt://`")),
+        }
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad("it has no host"))?;
+        let login = (!url.username().is_empty()).then(|| {
+            let part = |text: &str| match url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes()).next() {
+                Some((text, _)) => text.into_owned(),
+                None => String::new(),
+            };
+            (part(url.username()), part(url.password().unwrap_or_default()))
+        });
+        let host = host.trim_matches(['[', ']']).to_owned();
+        Ok(Self { host, port: url.port().unwrap_or(DEFAULT_PORT), login, namespace: namespace.to_owned() })
+    }
+
+    fn away(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BrokerError {
+        BrokerError::Away { kind: "mqtt", address: format!("{}:{}", self.host, self.port), source: source.into() }
+    }
+
+    fn options(&self, id: &str) -> MqttOptions {
+        let mut options = MqttOptions::new(id, &self.host, self.port);
+        options.set_keep_alive(KEEP_ALIVE).set_connection_timeout(CONFIRM_LIMIT.as_secs());
+        options.set_max_packet_size(Some(MOST_PACKET)).set_receive_maximum(Some(PREFETCH));
+        options.set_outgoing_inflight_upper_limit(MAX_UNCONFIRMED);
+        if let Some((user, password)) = &self.login {
+            options.set_credentials(user, password);
+        }
+        options
+    }
+}
+
+#[async_trait]
+impl Broker for Mqtt {
+    fn kind(&self) -> &'static str {
+        "mqtt"
+    }
+
+    async fn publish(&self, message: Message) -> Result<(), BrokerError> {
+        message.check()?;
+        self.send(&message.topic, false, &message, None).await
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<Deliveries, BrokerError> {
+        check_name(&subscription.topic)?;
+        subscription.group.as_deref().map_or(Ok(()), check_name)?;
+        let filter = match &subscription.group {
+            // a `/` would end the group's name
+            Some(group) => format!("$share/{}/{}", group.replace('/', "-"), subscription.topic),
+            None => subscription.topic,
+        };
+        let (sender, arrivals) = mpsc::channel(ARRIVALS);
+        let (gone, stop) = (CancellationToken::new(), CancellationToken::new());
+        let leave = Leave::Tell(stop.clone());
+        let deliveries = Deliveries { arrivals, leave, _end: gone.clone().drop_guard() };
+        let (told, up) = oneshot::channel();
+        let hearing = Hearing { way: self.way.clone(), filter, sender: Some(sender), stop };
+        let shutdown = self.shutdown.clone();
+        self.shutdown.spawn(async move {
+            let left = async {
+                gone.cancelled().await;
+                sleep(LEAVE_LIMIT).await;
+            };
+            tokio::select! {
+                () = shutdown.begun() => {}
+                () = left => {}
+                () = hearing.keep_up(told, &gone) => {}
+            }
+        });
+        up.await.map_err(|_| self.way.away("the process ends"))?;
+        Ok(deliveries)
+    }
+
+    async fn bury(&self, message: &Message, reason: &str) -> Result<(), BrokerError> {
+        let topic = format!("{}/dead", message.topic);
+        self.send(&topic, true, message, Some(("goms-dead-reason", reason))).await
+    }
+}
+
+/// Moves a connection on a task of its own, since a poll must not be given up half way.
+fn poll_all(mut events: EventLoop, shutdown: &Shutdown) -> mpsc::Receiver<Result<Event, ConnectionError>> {
+    let (sender, receiver) = mpsc::channel(REQUESTS);
+    let ending = shutdown.clone();
+    shutdown.spawn(async move {
+        loop {
+            let event = tokio::select! {
+                () = ending.begun() => return,
+                () = sender.closed() => return,
+                event = events.poll() => event,
+            };
+            let broken = event.is_err();
+            if sender.send(event).await.is_err() || broken {
+                return; // a new connection is a new loop: this one would forget what waits
+            }
+        }
+    });
+    receiver
+}
+
+/// Publishes what comes, connection after connection. Who waits when one breaks is told, and sends again.
+async fn publish_all(way: Way, mut letters: mpsc::Receiver<Letter>, shutdown: Shutdown) {
+    let mut backoff = Backoff::seeded(RETRY_FIRST, RETRY_CAP);
+    loop {
+        let first = tokio::select! {
+            () = shutdown.begun() => return,
+            letter = letters.recv() => letter,
+        };
+        let Some(first) = first else { return };
+        let mut options = way.options(&format!("{}-pub-{}", way.namespace, unique()));
+        options.set_clean_start(true);
+        let (client, events) = AsyncClient::new(options, REQUESTS);
+        let events = poll_all(events, &shutdown);
+        let line = Line { client, events, waiting: VecDeque::new(), sent: HashMap::new(), failed: Vec::new() };
+        let error = tokio::select! {
+            () = shutdown.begun() => return,
+            error = line.run(first, &mut letters, &mut backoff) => error,
+        };
+        log::debug!("connection to mqtt broke, who publishes connects again: {error}");
+        sleep(backoff.next_wait()).await;
+    }
+}
+
+type Waiter = oneshot::Sender<Result<(), BrokerError>>;
+
+/// One connection that publishes.
+struct Line {
+    client: AsyncClient,
+    events: mpsc::Receiver<Result<Event, ConnectionError>>,
+    /// In the order in which they were handed over.
+    waiting: VecDeque<Waiter>,
+    /// By packet id.
+    sent: HashMap<u16, Waiter>,
+    failed: Vec<Waiter>,
+}
+
+impl Line {
+    async fn run(mut self, first: Letter, letters: &mut mpsc::Receiver<Letter>, backoff: &mut Backoff) -> String {
+        let mut next = Some(first);
+        loop {
+            if let Some(Letter { publish, done }) = next.take() {
+                let (topic, properties) = (String::from_utf8_lossy(&publish.topic), publish.properties);
+                let properties = properties.unwrap_or_default();
+                let (retain, body) = (publish.retain, publish.payload);
+                let handed =
+                    self.client.publish_with_properties(topic, QoS::AtLeastOnce, retain, body, properties).await;
+                match handed {
+                    Ok(()) => self.waiting.push_back(done),
+                    Err(error) => return error.to_string(),
+                }
+            }
+            let room = self.waiting.len() + self.sent.len() < usize::from(MAX_UNCONFIRMED);
+            tokio::select! {
+                letter = letters.recv(), if room => match letter {
+                    Some(letter) => next = Some(letter),
+                    None => return "nobody publishes any more".to_owned(),
+                },
+                event = self.events.recv() => match event {
+                    Some(Ok(event)) => self.hear(event, backoff),
+                    Some(Err(error)) => return error.to_string(),
+                    None => return "its task ended".to_owned(),
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, event: Event, backoff: &mut Backoff) {
+        match event {
+            Event::Outgoing(Outgoing::Publish(id)) => {
+                if let Some(waiter) = self.waiting.pop_front() {
+                    self.failed.extend(self.sent.insert(id, waiter)); // an id that is used again was never confirmed
+                }
+            }
+            Event::Incoming(Packet::PubAck(ack)) => {
+                backoff.reset();
+                let refused = match ack.reason {
+                    PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+                    reason => Some(BrokerError::Setting {
+                        setting: "address",
+                        reason: format!("mqtt refuses the message ({reason:?}); may this user publish there?"),
+                    }),
+                };
+                if let Some(waiter) = self.sent.remove(&ack.pkid) {
+                    drop(waiter.send(refused.map_or(Ok(()), Err))); // who waited may be gone
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One subscription.
+struct Hearing {
+    way: Way,
+    filter: String,
+    /// `None` once no more are wanted.
+    sender: Option<mpsc::Sender<Delivery>>,
+    stop: CancellationToken,
+}
+
+/// Of a session: what belongs to one that the broker lost must not be acknowledged to the next.
+struct Token {
+    client: AsyncClient,
+    publish: Publish,
+    session: u64,
+    current: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Receipt for Token {
+    async fn ack(&self) -> Result<(), BrokerError> {
+        let away = |source: Box<dyn std::error::Error + Send + Sync>| BrokerError::Away {
+            kind: "mqtt",
+            address: String::new(),
+            source,
+        };
+        if self.current.load(Ordering::SeqCst) != self.session {
+            return Err(away("the connection that brought the message broke".into()));
+        }
+        self.client.ack(&self.publish).await.map_err(|error| away(error.into()))
+    }
+}
+
+impl Hearing {
+    /// One session, connection after connection.
+    async fn keep_up(mut self, up: oneshot::Sender<()>, gone: &CancellationToken) {
+        let mut options = self.way.options(&format!("{}-sub-{}", self.way.namespace, unique()));
+        options.set_clean_start(false).set_manual_acks(true);
+        options.set_session_expiry_interval(u32::try_from(AWAY_LIMIT.as_secs()).ok());
+        let (client, mut events) = AsyncClient::new(options, REQUESTS);
+        let mut backoff = Backoff::seeded(RETRY_FIRST, RETRY_CAP);
+        let (mut up, mut said) = (Some(up), false);
+        let current = Arc::new(AtomicU64::new(0));
+        let mut leaving = false;
+        loop {
+            let event = tokio::select! {
+                () = async { tokio::select! { () = self.stop.cancelled() => {}, () = gone.cancelled() => {} } }, if !leaving => {
+                    // else the broker would keep on giving to a session that nobody reads
+                    leaving = true;
+                    if client.try_unsubscribe(&self.filter).is_err() {
+                        self.sender = None;
+                    }
+                    continue;
+                }
+                event = events.poll() => event,
+            };
+            match event {
+                Ok(Event::Incoming(Packet::UnsubAck(_))) if leaving => {
+                    self.sender = None;
+                    if gone.is_cancelled() {
+                        return;
+                    }
+                }
+                Ok(Event::Incoming(Packet::ConnAck(ack))) if ack.code == ConnectReturnCode::Success => {
+                    // what the last connection brought comes again
+                    current.fetch_add(1, Ordering::SeqCst);
+                    backoff.reset();
+                    if std::mem::take(&mut said) {
+                        log::info!("topic is heard again filter={}", self.filter);
+                    }
+                    if !leaving && let Err(error) = self.subscribe(&client, ack.session_present) {
+                        log::error!("topic cannot be subscribed filter={} error=\"{error}\"", self.filter);
+                    }
+                }
+                Ok(Event::Incoming(Packet::SubAck(_))) => drop(up.take().map(|up| up.send(()))),
+                Ok(Event::Incoming(Packet::Publish(publish))) => {
+                    let session = current.load(Ordering::SeqCst);
+                    let token = Token { client: client.clone(), publish, session, current: current.clone() };
+                    let message = message(&token.publish);
+                    if let Some(sender) = &self.sender
+                        && sender.send(Delivery::new(message, token)).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                Ok(_) => {}
+                Err(_) if leaving => return,
+                Err(error) => {
+                    if !std::mem::replace(&mut said, true) {
+                        log::warn!("topic is not heard, trying again filter={} error=\"{error}\"", self.filter);
+                    }
+                    sleep(backoff.next_wait()).await;
+                }
+            }
+        }
+    }
+}
+
+impl Hearing {
+    /// Mosquitto 2.0 knows after its restart that a session shares a subscription, but gives it nothing: it is made anew.
+    fn subscribe(&self, client: &AsyncClient, resumed: bool) -> Result<(), ClientError> {
+        if resumed && self.filter.starts_with("$share/") {
+            client.try_unsubscribe(&self.filter)?;
+        }
+        client.try_subscribe(&self.filter, QoS::AtLeastOnce)
+    }
+}
+
+fn message(publish: &Publish) -> Message {
+    let properties = publish.properties.as_ref();
+    let headers = properties.map(|properties| properties.user_properties.clone()).unwrap_or_default();
+    Message {
+        topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+        headers: headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect(),
+        body: publish.payload.clone(),
+    }
+}

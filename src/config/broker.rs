@@ -1,0 +1,159 @@
+//! `broker`: where services leave messages for each other.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde_yaml::Mapping;
+
+use super::NodeFlags;
+use super::address::{amqp, redacted};
+use super::decode::{At, Decoder, Field, number};
+use super::names::unknown;
+use super::print::{duration, put};
+use super::units::parse_positive_duration;
+use crate::broker::{Backend, Settings};
+
+/// A handler that failed five times in a row will not succeed soon.
+const DEFAULT_ATTEMPTS: u32 = 5;
+const DEFAULT_BACKOFF: Duration = Duration::from_millis(500);
+const MOST_ATTEMPTS: u32 = 1_000;
+/// Where a server of one's own machine listens.
+const DEFAULTS: [(BrokerWord, &str); 3] = [
+    (BrokerWord::Amqp, "amqp://guest:guest@127.0.0.1:5672"),
+    (BrokerWord::Mqtt, "mqtt://127.0.0.1:1883"),
+    (BrokerWord::Nats, "nats://127.0.0.1:4222"),
+];
+
+/// Which broker was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokerWord {
+    /// Inside this process.
+    Memory,
+    /// RabbitMQ.
+    Amqp,
+    /// MQTT 5.
+    Mqtt,
+    /// NATS with JetStream.
+    Nats,
+}
+
+/// Reads the word of a broker.
+///
+/// # Errors
+/// What is wrong with it, with the nearest word.
+pub fn broker_word(text: &str) -> Result<BrokerWord, String> {
+    match text {
+        "memory" => Ok(BrokerWord::Memory),
+        "amqp" | "rabbitmq" => Ok(BrokerWord::Amqp),
+        "mqtt" => Ok(BrokerWord::Mqtt),
+        "nats" => Ok(BrokerWord::Nats),
+        _ => Err(unknown("broker", text, &["memory", "amqp", "mqtt", "nats"])),
+    }
+}
+
+/// What a file says of it.
+#[derive(Debug, Default)]
+pub(super) struct RawBroker {
+    kind: Option<At<BrokerWord>>,
+    address: Option<At<String>>,
+    attempts: Option<NonZeroU32>,
+    backoff: Option<Duration>,
+}
+
+/// Reads it.
+pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> RawBroker {
+    let table = decoder.table(field, &["kind", "address", "attempts", "backoff"]);
+    let attempts = table.get("attempts").and_then(|field| decoder.read(&field, number(1, MOST_ATTEMPTS)));
+    RawBroker {
+        kind: table.get("kind").and_then(|field| decoder.read_at(&field, broker_word)),
+        address: table
+            .get("address")
+            .and_then(|field| decoder.some_text(&field).map(|value| At { value, place: field.place.clone() })),
+        attempts: attempts.and_then(NonZeroU32::new),
+        backoff: table.get("backoff").and_then(|field| decoder.read(&field, parse_positive_duration)),
+    }
+}
+
+/// Puts file and flags together. `amqp_urls` is where the trace events go, unless another address is named.
+pub(super) fn resolve(
+    decoder: &mut Decoder,
+    raw: RawBroker,
+    flags: &NodeFlags,
+    amqp_urls: &[String],
+    namespace: &str,
+) -> Settings {
+    let flag = flags.broker_address.as_deref();
+    let given = flag.or(raw.address.as_ref().map(|at| at.value.as_str()));
+    let word = flags.broker.or(raw.kind.as_ref().map(|at| at.value)).unwrap_or_else(|| of_address(given));
+    let mut fault = |message: String| match (flag, &raw.address) {
+        (None, Some(at)) => decoder.fault(&at.place, message),
+        _ => decoder.flag_fault("--broker-address", message),
+    };
+    let usual = DEFAULTS.iter().find(|(known, _)| *known == word).map_or("", |(_, address)| address);
+    let mut urls: Vec<String> = match (word, given) {
+        (BrokerWord::Memory, None) => Vec::new(),
+        (BrokerWord::Amqp, None) if !amqp_urls.is_empty() => amqp_urls.to_vec(),
+        (_, None) => vec![usual.to_owned()],
+        (_, Some(list)) => list.split(',').map(|one| one.trim().to_owned()).collect(),
+    };
+    let checked = urls.iter_mut().try_for_each(|url| match word {
+        BrokerWord::Memory => Err("is for another broker than `memory`, which has none".to_owned()),
+        BrokerWord::Amqp => amqp(url).map(|good| *url = good),
+        BrokerWord::Mqtt | BrokerWord::Nats => of_scheme(url, usual),
+    });
+    match checked {
+        Err(message) => fault(message),
+        Ok(()) if word == BrokerWord::Mqtt && urls.len() > 1 => fault("must be one address for `mqtt`".to_owned()),
+        Ok(()) => {}
+    }
+    Settings {
+        backend: match word {
+            BrokerWord::Memory => Backend::Memory,
+            BrokerWord::Amqp => Backend::Amqp(urls),
+            BrokerWord::Mqtt => Backend::Mqtt(urls.into_iter().next().unwrap_or_default()),
+            BrokerWord::Nats => Backend::Nats(urls),
+        },
+        namespace: namespace.to_owned(),
+        attempts: raw.attempts.map_or(DEFAULT_ATTEMPTS, NonZeroU32::get),
+        backoff: raw.backoff.unwrap_or(DEFAULT_BACKOFF),
+    }
+}
+
+/// An address names its broker.
+fn of_address(address: Option<&str>) -> BrokerWord {
+    let scheme = address.and_then(|address| address.split_once("://")).map_or("", |(scheme, _)| scheme);
+    match scheme {
+        "amqp" | "amqps" => BrokerWord::Amqp,
+        "mqtt" | "mqtts" => BrokerWord::Mqtt,
+        "nats" | "tls" => BrokerWord::Nats,
+        _ => BrokerWord::Memory,
+    }
+}
+
+fn of_scheme(text: &str, usual: &str) -> Result<(), String> {
+    let bad = |why: &str| format!("`{}` is no address: {why}; write for example `{usual}`", redacted(text));
+    let scheme = usual.split_once("://").map_or("", |(scheme, _)| scheme);
+    let url = url::Url::parse(text).map_err(|error| bad(&error.to_string()))?;
+    match url.scheme() {
+        "mqtts" => Err(bad("MQTT by TLS is not in this version, put a TLS proxy before the broker")),
+        "tls" if scheme == "nats" => Ok(()),
+        other if other != scheme => Err(bad(&format!("it must begin with `{scheme}://`"))),
+        _ if url.host_str().is_none_or(str::is_empty) => Err(bad("it has no host")),
+        _ => Ok(()),
+    }
+}
+
+/// What is in force, without secrets.
+pub(super) fn shown(settings: &Settings) -> Mapping {
+    let mut broker = Mapping::new();
+    put(&mut broker, "kind", settings.backend.kind());
+    let list = |urls: &[String]| urls.iter().map(|url| redacted(url)).collect::<Vec<_>>().join(",");
+    match &settings.backend {
+        Backend::Memory => {}
+        Backend::Amqp(urls) | Backend::Nats(urls) => put(&mut broker, "address", list(urls)),
+        Backend::Mqtt(url) => put(&mut broker, "address", redacted(url)),
+    }
+    put(&mut broker, "attempts", settings.attempts);
+    put(&mut broker, "backoff", duration(settings.backoff));
+    broker
+}
