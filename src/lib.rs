@@ -65,6 +65,20 @@
 //!   → RabbitMQ or HTTP → consumer::pipeline → store::TraceStore → acknowledged only once stored
 //! ```
 
+//!
+//! # For who comes from Go Micro
+//!
+//! | there | here |
+//! |---|---|
+//! | Service, its options | [`Service`]: a builder; what was an option is a flag, a `GOMS_…` variable or a key of the config (`goms service --help`) |
+//! | Server | [`service`]: [`Service::route`] over HTTP, [`Service::rpc`], [`Service::rpc_message`] and their streams by gRPC, and by mucp with `--go-micro-protocol mucp` |
+//! | Client | [`Context::call`], [`Context::rpc`] and [`Context::rpc_stream`] in a handler; [`upstream`] below them: deadline, retry on the next node, breaker |
+//! | Registry | [`registry::Registry`]; `--registry-format go-micro` writes nodes as Go Micro's, which are read anyway |
+//! | Selector | [`balance::Selector`] of each service; the catalog is always cached |
+//! | Codec | [`rpc::Codec`], by content type: JSON and protobuf |
+//! | Transport | HTTP/1.1 and gRPC over HTTP/2, each on its port; a node's metadata says what it speaks ([`registry::RpcProtocol`]) |
+//! | `micro api` | [`gateway::micro`]: `goms gateway --handler api` |
+
 pub mod admin;
 pub mod app;
 pub mod backoff;

@@ -224,7 +224,12 @@ async fn rows(catalog: &Catalog, service: Option<&str>) -> Result<Vec<Row>, AppE
             Row {
                 service: node.id.service.clone(),
                 node: node.id.to_string(),
-                address: node.id.http.socket().map_or_else(|| node.id.to_string(), |http| http.to_string()),
+                address: node
+                    .id
+                    .http
+                    .socket()
+                    .or(node.id.rpc.socket())
+                    .map_or_else(|| node.id.to_string(), |http| http.to_string()),
                 state: node.state,
                 version: node.meta.version.clone(),
                 zone: node.meta.zone.clone(),

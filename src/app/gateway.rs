@@ -39,6 +39,7 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     let settings = &process.config.gateway;
     let tls = settings.tls.clone().map(|settings| Tls::open(settings, &process.metrics)).transpose();
     let tls = tls.map_err(|error| AppError::Part(Box::new(error)))?;
+    let rpc_tls = tls.clone().filter(|_| settings.tls.as_ref().is_some_and(|tls| tls.rpc));
     let told = told(&ports)?;
     let doors = Doors {
         http: ports.http,
@@ -61,7 +62,7 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     let shown = live.clone();
     process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());
     reload::follow(process, live, balancer, checks, tls)?;
-    let rpc = Rpc::serve_gateway(ports.rpc, SERVICE, rpc_parts).await?;
+    let rpc = Rpc::serve_gateway(ports.rpc, SERVICE, (rpc_parts, rpc_tls)).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     for line in told {
         log::info!("{line}");

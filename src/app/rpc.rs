@@ -11,6 +11,7 @@ use tonic_health::server::HealthReporter;
 use super::AppError;
 use crate::drain::Running;
 use crate::gateway;
+use crate::listener::Tls;
 use crate::rpc::generated::GrpcService;
 use crate::service::{Parts, Service, serve_rpc};
 
@@ -40,7 +41,11 @@ impl Rpc {
     ///
     /// # Errors
     /// When the listener cannot be used.
-    pub async fn serve_gateway(listener: TcpListener, service: &str, parts: gateway::Parts) -> Result<Self, AppError> {
+    pub async fn serve_gateway(
+        listener: TcpListener,
+        service: &str,
+        parts: (gateway::Parts, Option<Tls>),
+    ) -> Result<Self, AppError> {
         let (health, server) = tonic_health::server::health_reporter();
         let own = (name_of(&server), Arc::new(server) as Arc<dyn GrpcService>);
         let running = gateway::serve_rpc(listener, parts, own);

@@ -85,6 +85,53 @@ fn round_robin_goes_strictly_in_turn() {
 }
 
 #[test]
+fn each_kind_of_request_goes_to_who_takes_it() {
+    let cluster = Cluster::new(Selector::RoundRobin, &[]);
+    let speaks = |port: u16, protocols: &[&str], id: NodeId| {
+        let protocols = protocols.iter().map(|word| (*word).to_owned()).collect();
+        Node::new(
+            NodeId { service: "user".into(), ..id },
+            NodeMeta { started_ms: port.into(), protocols, ..NodeMeta::default() },
+        )
+    };
+    let none = HostPort { port: None, ..id(1).http };
+    let ours = speaks(1, &["http", "grpc"], id(1));
+    let grpc = speaks(2, &["grpc"], NodeId { http: none, ..id(2) });
+    let mucp = speaks(3, &["mucp"], NodeId { rpc: none, ..id(3) });
+    let web = speaks(4, &["http"], NodeId { rpc: none, ..id(4) });
+    cluster.set(vec![ours.clone(), grpc, mucp.clone(), web]);
+    let picked = |kind: Kind| {
+        let local = cluster.balancer.local();
+        (0..4).map(|_| local.pick("user", kind, None, &[]).unwrap().node().meta.started_ms).collect::<Vec<_>>()
+    };
+    assert_eq!(picked(Kind::Http), [1, 4, 1, 4]);
+    let mut rpc = picked(Kind::Rpc)[..3].to_vec();
+    rpc.sort_unstable();
+    assert_eq!(rpc, [1, 2, 3]);
+    // none is left for one of the kinds
+    cluster.set(vec![mucp]);
+    assert_eq!(cluster.pick(&[]).err(), Some(PickError::NoNode("user".into())));
+    assert_eq!(picked(Kind::Rpc), [3; 4]);
+}
+
+#[test]
+fn a_service_of_go_micro_has_two_names_unless_another_has_one_of_them() {
+    let cluster = Cluster::new(Selector::RoundRobin, &[]);
+    let of = |service: &str, port: u16| Node::new(NodeId { service: service.into(), ..id(port) }, NodeMeta::default());
+    let picked = |name: &str| {
+        cluster.balancer.local().pick(name, Kind::Http, None, &[]).map(|permit| port(&permit)).map_err(|_| ())
+    };
+    cluster.set(vec![of("go.micro.srv.greeter", 1), of("go.micro.api.greeter", 2), of("shop", 3)]);
+    assert_eq!((picked("greeter"), picked("go.micro.srv.greeter")), (Ok(1), Ok(1)));
+    assert_eq!((picked("greeter-api"), picked("go.micro.api.greeter")), (Ok(2), Ok(2)));
+    assert_eq!((picked("shop"), picked("go.micro.srv.shop"), picked("go.micro.api.shop")), (Ok(3), Ok(3), Err(())));
+    let shown = cluster.balancer.view();
+    assert_eq!(shown.iter().map(|service| service.request_finish).collect::<Vec<_>>(), [2, 2, 2], "each is shown once");
+    cluster.set(vec![of("go.micro.srv.greeter", 1), of("greeter", 4)]);
+    assert_eq!((picked("greeter"), picked("go.micro.srv.greeter")), (Ok(4), Ok(1)));
+}
+
+#[test]
 fn turns_are_exact_across_threads() {
     let cluster = Arc::new(Cluster::new(Selector::RoundRobin, &[1, 2, 3]));
     let threads: Vec<_> = (0..4)

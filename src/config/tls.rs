@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_yaml::{Mapping, Value};
 
-use super::decode::{At, Decoder, Field, word};
+use super::decode::{At, Decoder, Field, boolean, word};
 use super::print::{name_of, put};
 use crate::listener::{CertificateFiles, ClientAuth, TlsSettings};
 
@@ -17,11 +17,12 @@ pub(super) struct RawTls {
     certificates: Vec<CertificateFiles>,
     client_ca: Option<At<PathBuf>>,
     client_auth: Option<At<ClientAuth>>,
+    rpc: Option<bool>,
 }
 
 /// Reads the section.
 pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> At<RawTls> {
-    let table = decoder.table(field, &["certificates", "clientCa", "clientAuth"]);
+    let table = decoder.table(field, &["certificates", "clientCa", "clientAuth", "rpc"]);
     let list = table.get("certificates").map(|field| decoder.list(&field)).unwrap_or_default();
     let certificates = list.iter().filter_map(|field| certificate(decoder, field)).collect();
     let client_ca = table.get("clientCa").and_then(|field| {
@@ -29,7 +30,8 @@ pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> At<RawTls> {
         Some(At { value: PathBuf::from(path), place: field.place.clone() })
     });
     let client_auth = table.get("clientAuth").and_then(|field| decoder.read_at(&field, word("word", &CLIENT_AUTH)));
-    At { value: RawTls { certificates, client_ca, client_auth }, place: field.place.clone() }
+    let rpc = table.get("rpc").and_then(|field| decoder.read(&field, boolean));
+    At { value: RawTls { certificates, client_ca, client_auth, rpc }, place: field.place.clone() }
 }
 
 fn certificate(decoder: &mut Decoder, field: &Field<'_>) -> Option<CertificateFiles> {
@@ -71,6 +73,7 @@ pub(super) fn resolve(decoder: &mut Decoder, At { value: raw, place }: At<RawTls
         certificates: raw.certificates,
         client_ca: raw.client_ca.map(|at| at.value),
         client_auth: auth.unwrap_or_default(),
+        rpc: raw.rpc.unwrap_or(false),
     })
 }
 
@@ -88,5 +91,6 @@ pub(super) fn shown(settings: &TlsSettings) -> Mapping {
         put(&mut tls, "clientCa", ca.display().to_string());
     }
     put(&mut tls, "clientAuth", name_of(&CLIENT_AUTH, settings.client_auth));
+    put(&mut tls, "rpc", settings.rpc);
     tls
 }

@@ -84,8 +84,10 @@ impl Settings {
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let proxied = |settings: &Self| settings.proxy_protocol.then(|| settings.trusted_proxies.clone());
         let from_proxies = (self.proxy_protocol, proxied(self).is_some() && proxied(self) != proxied(new));
+        let rpc = |settings: &Self| settings.tls.as_ref().is_some_and(|tls| tls.rpc);
         let doors = [
             ("tls", self.tls.is_some() != new.tls.is_some()),
+            ("tls.rpc", rpc(self) != rpc(new) && self.tls.is_some() == new.tls.is_some()),
             ("proxyProtocol", from_proxies.0 != new.proxy_protocol),
             ("trustedProxies (of `proxyProtocol`)", from_proxies.1 && new.proxy_protocol),
         ];

@@ -173,10 +173,9 @@ async fn steps<'t>(
                 &micro.call
             }
             None => {
-                let body = Box::pin(body::whole(request, payload, limits, passage.body_bytes())).await?;
-                let asked = micro::Asked { worker, table, request, path: &path, passage: &passage, context, body };
-                journal.started(asked.shown());
-                return Ok(Box::pin(asked.answer(micro)).await);
+                let tries = inside.as_ref().map(|inside| &inside.tries);
+                let asked = micro::Asked { worker, table, request, path: &path, passage: &passage, context, tries };
+                return Box::pin(asked.answer(micro, payload, journal)).await;
             }
         },
         Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, &passage.query),

@@ -36,6 +36,8 @@ pub struct TlsSettings {
     pub client_ca: Option<PathBuf>,
     /// Whether they must.
     pub client_auth: ClientAuth,
+    /// The RPC port takes nothing but TLS, too.
+    pub rpc: bool,
 }
 
 /// A certificate with those that vouch for it, and its key; both PEM.
@@ -222,7 +224,8 @@ impl Tls {
     }
 
     /// The config for a new connection.
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
         self.shared.config.borrow().clone()
     }
 

@@ -1,6 +1,6 @@
 //! WHAT AN RPC IS: codes, messages, codecs, timeouts and names of gRPC and of Go Micro, and the port that takes calls.
 //!
-//! May import: `drain`, `timer`.
+//! May import: `drain`, `listener` (TLS).
 //!
 //! The parts that only read and write (`status`, `frame`, `codec`, `timeout`, `metadata`, `method`) know no socket. [`port`]
 //! serves a listening socket (HTTP/2 only) and hands each call to a [`port::Answers`], of which each worker thread has its

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use actix_server::{GracefulShutdownSignal, ServerBuilder};
 use actix_service::{fn_factory, fn_service};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -24,9 +26,11 @@ use http_v1::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 use super::lengths::AnyLength;
 use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
+use crate::listener::Tls;
 
 /// How much of a stream a caller may send before it was read, and of all streams of a connection together.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -74,6 +78,8 @@ pub struct Call {
     pub respond: SendResponse<Bytes>,
     /// Who is at the other end.
     pub peer: Option<SocketAddr>,
+    /// Of a connection by TLS: as `Client-Cert` tells it (RFC 9440); empty where the caller showed none.
+    pub certificate: Option<Rc<str>>,
 }
 
 /// What answers calls; a worker thread has one.
@@ -90,7 +96,7 @@ pub trait Answers: 'static {
 pub fn serve<A: Answers>(
     name: &str,
     listener: TcpListener,
-    limits: Limits,
+    (limits, tls): (Limits, Option<Tls>),
     workers: usize,
     traffic: Arc<Traffic>,
     make: impl Fn() -> A + Clone + Send + 'static,
@@ -102,7 +108,7 @@ pub fn serve<A: Answers>(
         .shutdown_timeout(NO_LIMIT_SECS)
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
-    let shared = Shared { limits, traffic: traffic.clone(), stopping };
+    let shared = Shared { limits, tls, traffic: traffic.clone(), stopping };
     builder = builder.listen("rpc", listener, move || {
         let (make, shared) = (make.clone(), shared.clone());
         fn_factory(move || {
@@ -123,6 +129,7 @@ pub fn serve<A: Answers>(
 #[derive(Clone)]
 struct Shared {
     limits: Limits,
+    tls: Option<Tls>,
     traffic: Arc<Traffic>,
     stopping: GracefulShutdownSignal,
 }
@@ -133,7 +140,32 @@ async fn open<A: Answers>(socket: TcpStream, answers: &A, shared: &Shared) {
     if let Err(error) = socket.set_nodelay(true) {
         log::debug!("cannot turn off Nagle's algorithm: {error}");
     }
-    let shown = peer.map_or_else(String::new, |peer| peer.to_string());
+    match &shared.tls {
+        None => begin(socket, (peer, None), answers, shared).await,
+        Some(tls) => {
+            let accepting = TlsAcceptor::from(tls.config()).accept(socket);
+            let accepted = tokio::time::timeout(shared.limits.handshake_timeout, accepting).await;
+            match accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(socket) => {
+                    let shown = socket.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                    // RFC 8941 section 3.3.5: a byte sequence stands between colons
+                    let shown = shown.map_or_else(String::new, |der| format!(":{}:", STANDARD.encode(der)));
+                    begin(socket, (peer, Some(shown.into())), answers, shared).await;
+                }
+                Err(error) => log::debug!("no TLS on the rpc port client={peer:?} error=\"{error}\""),
+            }
+        }
+    }
+}
+
+/// Who is at the other end, and its certificate.
+type Peer = (Option<SocketAddr>, Option<Rc<str>>);
+
+async fn begin<A, T>(socket: T, peer: Peer, answers: &A, shared: &Shared)
+where
+    A: Answers,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     let handshake = builder(&shared.limits).handshake::<_, Bytes>(AnyLength::new(socket));
     let opened = {
         let _opening = shared.traffic.opening();
@@ -145,8 +177,8 @@ async fn open<A: Answers>(socket: TcpStream, answers: &A, shared: &Shared) {
     };
     match opened {
         Ok(Ok(http2)) => Box::pin(converse(http2, peer, answers, shared)).await,
-        Ok(Err(error)) => log::debug!("no http/2 on the rpc port client={shown} error=\"{error}\""),
-        Err(_) => log::debug!("no http/2 on the rpc port in time client={shown}"),
+        Ok(Err(error)) => log::debug!("no http/2 on the rpc port client={:?} error=\"{error}\"", peer.0),
+        Err(_) => log::debug!("no http/2 on the rpc port in time client={:?}", peer.0),
     }
 }
 
@@ -163,7 +195,7 @@ fn builder(limits: &Limits) -> Builder {
 }
 
 /// A connection to its end.
-async fn converse<A, T>(mut http2: Connection<T, Bytes>, peer: Option<SocketAddr>, answers: &A, shared: &Shared)
+async fn converse<A, T>(mut http2: Connection<T, Bytes>, peer: Peer, answers: &A, shared: &Shared)
 where
     A: Answers,
     T: AsyncRead + AsyncWrite + Unpin,
@@ -179,14 +211,15 @@ where
             Some(()) = calls.next(), if !calls.is_empty() => {}
             accepted = http2.accept() => match accepted {
                 Some(Ok((request, respond))) => {
-                    calls.push(answer(Call { request, respond, peer }, answers));
+                    let (peer, certificate) = peer.clone();
+                    calls.push(answer(Call { request, respond, peer, certificate }, answers));
                     if shared.traffic.is_draining() && !is_ending {
                         is_ending = true;
                         http2.graceful_shutdown();
                     }
                     continue;
                 }
-                Some(Err(error)) => return log::debug!("an rpc connection ended client={peer:?} error=\"{error}\""),
+                Some(Err(error)) => return log::debug!("an rpc connection ended client={:?} error=\"{error}\"", peer.0),
                 None => return,
             },
             () = &mut stopping, if !is_ending => {

@@ -27,6 +27,8 @@ pub struct ClientTls {
     pub files: ClientTlsFiles,
     name: Option<ServerName<'static>>,
     pub(super) config: Arc<ClientConfig>,
+    /// For connections of HTTP/2.
+    pub(super) rpc: Arc<ClientConfig>,
 }
 
 /// Equal as it was given; what the files held may differ.
@@ -48,9 +50,11 @@ impl ClientTls {
         let identity = files.identity.as_ref();
         let mut config =
             trust::client(roots, identity.map(|(certificate, key)| (certificate.as_path(), key.as_path())))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let rpc = Arc::new(config.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let name = files.server_name.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
-        Ok(Self { files, name, config: Arc::new(config) })
+        Ok(Self { files, name, config: Arc::new(config), rpc })
     }
 
     /// For whom the certificate of a node must be.

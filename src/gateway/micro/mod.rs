@@ -10,6 +10,7 @@ mod payload;
 mod request;
 
 use actix_web::HttpResponse;
+use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use bytes::Bytes;
@@ -17,15 +18,18 @@ use prost::Message;
 
 use super::answer::{Answer, Body};
 use super::client::Teller;
+use super::journal::Journal;
 use super::keeper::Passage;
 use super::live::Table;
 use super::pipeline::Worker;
+use super::respond::Failure;
 use super::rule::{Call, Condition, Outcome, Rule};
-use super::{AnswerForm, Encode, PathPattern, Terms};
+use super::{AnswerForm, Encode, PathPattern, Terms, body, rpc};
 use crate::listener::Incoming;
 use crate::rpc::Codec;
 use crate::trace::{TraceBody, TraceContext};
-use crate::upstream::{Policy, RpcRequest, headers};
+use crate::upgrade;
+use crate::upstream::{Policy, RpcRequest, Tries, headers};
 use error::MicroError;
 
 /// What becomes of a request.
@@ -105,6 +109,11 @@ impl Micro {
         }
     }
 
+    /// The service that a path means, and its method; `None`: it means none.
+    pub(super) fn method(&self, path: &str) -> Option<(String, String)> {
+        path::method(path).map(|(service, endpoint)| (self.full(&service), endpoint))
+    }
+
     /// The service that gets a request over HTTP; `None`: it is called by RPC.
     pub(super) fn proxied(&self, path: &str) -> Option<String> {
         match self.handler {
@@ -123,7 +132,7 @@ pub(super) struct Asked<'a> {
     pub path: &'a str,
     pub passage: &'a Passage<'a>,
     pub context: &'a TraceContext,
-    pub body: Bytes,
+    pub tries: Option<&'a Tries>,
 }
 
 /// What is called.
@@ -135,43 +144,49 @@ struct Target {
 }
 
 impl Asked<'_> {
-    /// What its events show of the body.
-    pub fn shown(&self) -> TraceBody {
-        match self.body.len() {
-            0 => TraceBody::None,
-            _ if serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok() => {
-                TraceBody::Json(self.body.clone())
-            }
-            length => TraceBody::Opaque(length as u64),
+    /// Calls the method that the path means, and makes an answer of what comes. Handler `rpc` lets a client that asks for
+    /// WebSocket send and get the messages of a stream.
+    ///
+    /// # Errors
+    /// What is the same for every route: a body that is too long or too slow, a WebSocket that cannot be.
+    pub async fn answer(self, micro: &Micro, payload: Payload, journal: &mut Journal) -> Result<Answer, Failure> {
+        let (limits, most) = (&self.table.settings.limits, self.passage.body_bytes());
+        if micro.handler == Handler::Rpc && upgrade::is_asked(self.request.head()) {
+            let Some((service, endpoint)) = micro.method(self.path) else {
+                return Ok(MicroError::unknown_service().answer());
+            };
+            let body = body::prepare(self.request, payload, Encode::None, limits, most).await?;
+            journal.started(TraceBody::None);
+            let Self { worker, table, request, passage, context, tries, .. } = self;
+            let asked =
+                rpc::json::Asked { worker, table, request, passage, context, teller: Teller::new(request), tries };
+            return asked.answer(&service, &endpoint, &micro.call, body).await;
         }
-    }
-
-    /// Calls the method that the path means, and makes an answer of what comes.
-    pub async fn answer(self, micro: &Micro) -> Answer {
+        let body = body::whole(self.request, payload, limits, most).await?;
+        journal.started(shown(&body));
         let answered = async {
-            let (target, is_api) = self.target(micro)?;
+            let (target, is_api) = self.target(micro, &body)?;
             let message = self.call(target).await?;
             if is_api { of_response(&message) } else { Ok(of_message(message, self.request)) }
         };
-        answered.await.unwrap_or_else(MicroError::answer)
+        Ok(answered.await.unwrap_or_else(MicroError::answer))
     }
 
     /// What is called, and whether it answers with a `go.api.Response`.
-    fn target(&self, micro: &Micro) -> Result<(Target, bool), MicroError> {
+    fn target(&self, micro: &Micro, body: &Bytes) -> Result<(Target, bool), MicroError> {
         let query = &*self.passage.query;
         if self.path == "/rpc" {
-            let named = request::named(self.request.headers(), query, &self.body)?;
+            let named = request::named(self.request.headers(), query, body)?;
             let request::Named { service, endpoint, message } = named;
             return Ok((Target { service, endpoint, codec: Codec::Json, message }, false));
         }
-        let (service, endpoint) = path::method(self.path).ok_or_else(MicroError::unknown_service)?;
-        let service = micro.full(&service);
+        let (service, endpoint) = micro.method(self.path).ok_or_else(MicroError::unknown_service)?;
         if micro.handler == Handler::Rpc {
-            let (codec, message) = request::of_rpc(self.request.headers(), query, &self.body)?;
+            let (codec, message) = request::of_rpc(self.request.headers(), query, body)?;
             return Ok((Target { service, endpoint, codec, message }, false));
         }
         let (fields, teller) = (self.passage.headers(self.request.headers()), Teller::new(self.request));
-        let message = request::of_http(self.request, &fields, query, &self.body, teller.forwarded());
+        let message = request::of_http(self.request, &fields, query, body, teller.forwarded());
         Ok((Target { service, endpoint, codec: Codec::Proto, message }, true))
     }
 
@@ -187,9 +202,18 @@ impl Asked<'_> {
             forwarded: Some(teller.forwarded()),
             timeout: None,
             answer_bytes: self.table.settings.limits.body_bytes,
-            tries: None,
+            tries: self.tries,
         };
         Ok(self.worker.upstream.rpc(&target.service, rpc, target.message, &policy).await?.message)
+    }
+}
+
+/// What its events show of a body.
+fn shown(body: &Bytes) -> TraceBody {
+    match body.len() {
+        0 => TraceBody::None,
+        _ if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() => TraceBody::Json(body.clone()),
+        length => TraceBody::Opaque(length as u64),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::gateway::respond::Failure;
 use crate::gateway::route::{Asked, Meters, Route};
 use crate::gateway::rule::Outcome;
 use crate::gateway::{GatewayError, Parts, limit};
+use crate::listener::Tls;
 use crate::metrics::Metrics;
 use crate::rpc::generated::{self, GrpcService};
 use crate::rpc::port::{self, Answers, Call};
@@ -33,13 +34,13 @@ use crate::upstream::{Forwarded, Opened, Policy, RpcError, RpcHead, Upstream, he
 const GOMS_SERVICE: &str = "goms-service";
 
 /// Passes calls on until [`Running::stop`]. Must be called within a tokio runtime. `own` answers calls of the gateway itself, by
-/// the full name of its service: health checks.
+/// the full name of its service: health checks. With `tls` the port takes nothing else.
 ///
 /// # Errors
 /// [`GatewayError::Listen`] when the socket cannot be used.
 pub fn serve_rpc(
     listener: TcpListener,
-    parts: Parts,
+    (parts, tls): (Parts, Option<Tls>),
     own: (&'static str, Arc<dyn GrpcService>),
 ) -> Result<Running, GatewayError> {
     let settings = parts.live.settings();
@@ -63,7 +64,7 @@ pub fn serve_rpc(
         meters: RefCell::default(),
         own: own.clone(),
     };
-    port::serve(&name, listener, limits, workers, traffic, make).map_err(GatewayError::Listen)
+    port::serve(&name, listener, (limits, tls), workers, traffic, make).map_err(GatewayError::Listen)
 }
 
 /// What a worker thread has at hand.
@@ -96,7 +97,7 @@ impl Answers for Front {
         if is_own && !fields.contains_key(GOMS_SERVICE) {
             return generated::answer(&*self.own.1, call).await;
         }
-        let Call { request, mut respond, peer } = call;
+        let Call { request, mut respond, peer, certificate } = call;
         let (head, body) = request.into_parts();
         let refused = match Codec::of_content_type(head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes)) {
             _ if head.method != Method::POST => {
@@ -117,7 +118,7 @@ impl Answers for Front {
         let end = field("grpc-timeout").and_then(timeout::parse).map(End::in_time);
         let mut journal = Journal::begin(self, &table, &mut context, (head.uri.path(), client));
         journal.started(&head.headers);
-        match self.begin(&table, &mut journal, &head, (client, &context, end)).await {
+        match self.begin(&table, &mut journal, &head, ((client, certificate.as_deref()), &context, end)).await {
             Ok(Opened { response, sender, permit, lease, .. }) => {
                 let passed = pass::streams((body, &mut respond), (response, sender), (id, end)).await;
                 match passed {
@@ -148,7 +149,7 @@ impl Front {
         table: &Table,
         journal: &mut Journal<'_>,
         head: &http_v1::request::Parts,
-        (client, context, end): (IpAddr, &TraceContext, Option<End>),
+        ((client, certificate), context, end): ((IpAddr, Option<&str>), &TraceContext, Option<End>),
     ) -> Result<Opened, Status> {
         let (path, brought) = (head.uri.path(), &head.headers);
         let host = head.uri.authority().map(|authority| authority.as_str());
@@ -162,7 +163,9 @@ impl Front {
         };
         let target = head.uri.path_and_query().cloned();
         let target = target.ok_or_else(|| Status::new(Code::Unimplemented, "the call names no method"))?;
-        let forwarded = Forwarded { client, chain: None, proto: "http", host, certificate: None };
+        let proto = if certificate.is_some() { "https" } else { "http" };
+        let certificate = certificate.filter(|shown| !shown.is_empty());
+        let forwarded = Forwarded { client, chain: None, proto, host, certificate };
         let mut passed_on = RpcHead::passed_on(target, fields);
         let lines: Vec<HeaderValue> = brought.get_all("tracestate").iter().cloned().collect();
         let key = table.settings.call_keys.first().map(String::as_str);

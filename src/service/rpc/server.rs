@@ -49,7 +49,8 @@ pub fn serve_rpc(listener: TcpListener, service: Service, parts: Parts) -> Resul
     let (workers, traffic) = (parts.workers, Traffic::new(parts.load.clone()));
     let (service, counted) = (Arc::new(service), traffic.clone());
     let make = move || Worker::new(&service, &parts, &counted);
-    port::serve(&name, listener, limits, workers, traffic, make).map_err(|source| ServeError { service: name, source })
+    port::serve(&name, listener, (limits, None), workers, traffic, make)
+        .map_err(|source| ServeError { service: name, source })
 }
 
 /// One worker thread's state.
@@ -99,7 +100,7 @@ impl Answers for Worker {
         if let Some(open) = self.open(call.request.uri().path()) {
             return generated::answer(&*open.service, call).await;
         }
-        let Call { request, mut respond, peer } = call;
+        let Call { request, mut respond, peer, .. } = call;
         let (head, body) = request.into_parts();
         let codec = Codec::of_content_type(head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes));
         if head.method != HttpMethod::POST {

@@ -22,7 +22,7 @@ use crate::rpc::wire::{Messages, ReadError};
 use crate::rpc::{Code, Status, frame};
 use crate::upstream::call::{BACKOFF_CAP, Try};
 use crate::upstream::mucp::MucpCall;
-use crate::upstream::{Policy, Upstream};
+use crate::upstream::{ClientTls, Policy, Upstream};
 
 /// A node that was picked.
 struct Picked {
@@ -57,10 +57,11 @@ impl Upstream {
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         let mut waits = Backoff::seeded(policy.backoff, BACKOFF_CAP);
         loop {
-            let Picked { permit, node, place } = match self.pick_rpc(service, client, &mut tried).await {
-                Ok(picked) => picked,
-                Err(error) => return Err(before.unwrap_or(error)),
-            };
+            let Picked { permit, node, place } =
+                match self.pick_rpc(service, (client, policy.tls.as_deref()), &mut tried).await {
+                    Ok(picked) => picked,
+                    Err(error) => return Err(before.unwrap_or(error)),
+                };
             let began = Instant::now();
             let time = end.map_or(policy.timeout, |end| end.left().min(policy.timeout));
             let sent = async {
@@ -70,7 +71,7 @@ impl Upstream {
                         self.mucp_once(MucpCall { head, codec, message: &message, policy, time, limit }, &node).await
                     }
                     RpcProtocol::Grpc => {
-                        self.grpc_once(&head, &framed, &node, place, (time, policy), request.answer_bytes).await
+                        self.grpc_once(&head, &framed, &node, &place, (time, policy), request.answer_bytes).await
                     }
                 }
             };
@@ -119,13 +120,14 @@ impl Upstream {
     ) -> Result<Opened, RpcError> {
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         loop {
-            let Picked { permit, node, place } = match self.pick_rpc(service, client, &mut tried).await {
+            let tls = policy.tls.as_deref();
+            let Picked { permit, node, place } = match self.pick_rpc(service, (client, tls), &mut tried).await {
                 Ok(picked) => picked,
                 Err(error) => return Err(before.unwrap_or(error)),
             };
             let leased = match protocol_of(&node) {
-                RpcProtocol::Grpc => self.rpc_pool.lease(place, policy.connect_timeout).await,
-                RpcProtocol::Mucp => bridged(place, &node, policy.connect_timeout).await,
+                RpcProtocol::Grpc => self.rpc_pool.lease(&place, policy.connect_timeout).await,
+                RpcProtocol::Mucp => bridged(&place, &node, policy.connect_timeout).await,
             };
             let (lease, mut sender) = match leased {
                 Ok(leased) => leased,
@@ -143,7 +145,7 @@ impl Upstream {
                 }
             };
             let time = end.map(End::left);
-            let request = head.request(&node, lease.authority(), time)?;
+            let request = head.request(&node, &lease, time)?;
             let (response, sender) = sender.send_request(request, false).map_err(|error| unsent(&node, error))?;
             return Ok(Opened { node, response, sender, attempt, permit, lease });
         }
@@ -153,7 +155,7 @@ impl Upstream {
     async fn pick_rpc(
         &self,
         service: &str,
-        client: Option<IpAddr>,
+        (client, tls): (Option<IpAddr>, Option<&ClientTls>),
         tried: &mut Vec<Arc<Node>>,
     ) -> Result<Picked, RpcError> {
         loop {
@@ -161,7 +163,13 @@ impl Upstream {
             let node = permit.node().clone();
             let port = if protocol_of(&node) == RpcProtocol::Mucp { node.id.http } else { node.id.rpc };
             match port.socket() {
-                Some(address) => return Ok(Picked { permit, node, place: Place(address) }),
+                Some(address) => {
+                    let tls = tls.filter(|_| node.origin.as_ref().is_none_or(|origin| origin.tls));
+                    return match Place::of(&node, address, tls) {
+                        Ok(place) => Ok(Picked { permit, node, place }),
+                        Err(source) => Err(RpcError::Unreachable { node, source }),
+                    };
+                }
                 // none but nodes that were tried are left
                 None if tried.contains(&node) => {
                     return Err(RpcError::Unreachable { node, source: Arc::new(ConnectError::NoPort) });
@@ -176,14 +184,14 @@ impl Upstream {
         head: &RpcHead,
         framed: &Bytes,
         node: &Arc<Node>,
-        place: Place,
+        place: &Place,
         (time, policy): (Duration, &Policy),
         limit: usize,
     ) -> Result<(Bytes, http_v1::HeaderMap, http_v1::HeaderMap), RpcError> {
         let broken = |source: ReadError| RpcError::Broken { node: node.clone(), source };
         let leased = self.rpc_pool.lease(place, policy.connect_timeout).await;
         let (lease, mut sender) = leased.map_err(|source| RpcError::Unreachable { node: node.clone(), source })?;
-        let request = head.request(node, lease.authority(), Some(time))?;
+        let request = head.request(node, &lease, Some(time))?;
         let (response, mut stream) = sender.send_request(request, false).map_err(|error| unsent(node, error))?;
         // it is in memory anyway, and h2 sends it as the node takes it; an error will come as the answer, too
         drop(stream.send_data(framed.clone(), true));

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use http_v1::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
-use http_v1::uri::{Authority, PathAndQuery, Scheme};
+use http_v1::uri::{PathAndQuery, Scheme};
 use http_v1::{Method, Request, Uri, Version};
 
 use super::RpcRequest;
+use super::pool::Lease;
 use crate::registry::Node;
 use crate::rpc::method::{MethodError, ends_with};
 use crate::rpc::{MethodName, metadata, timeout};
@@ -109,12 +110,12 @@ impl RpcHead {
     pub(super) fn request(
         &self,
         node: &Node,
-        authority: &Authority,
+        lease: &Lease,
         time: Option<Duration>,
     ) -> Result<Request<()>, MethodError> {
         let mut uri = http_v1::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(authority.clone());
+        uri.scheme = Some(if lease.is_tls() { Scheme::HTTPS } else { Scheme::HTTP });
+        uri.authority = Some(lease.authority().clone());
         uri.path_and_query = Some(match &self.path {
             Path::Whole(path) => path.clone(),
             Path::Of { service, method } => path_on(node, service, method)?,

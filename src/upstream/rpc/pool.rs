@@ -16,8 +16,11 @@ use h2_v4::client::{Builder, SendRequest};
 use http_v1::uri::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::registry::Node;
+use crate::upstream::ClientTls;
+use crate::upstream::http1::Secure;
 use crate::upstream::mucp::bridge;
 
 /// How much of a stream a node may send before it was read, and of all streams of a connection together.
@@ -48,14 +51,41 @@ pub enum ConnectError {
     /// It took too long.
     #[error("cannot connect within {0:?}")]
     Timeout(Duration),
+    /// Each connection to it has as many streams as the node takes.
+    #[error("it takes no more calls, and none ended within {0:?}")]
+    Full(Duration),
     /// It does not speak HTTP/2, or takes no more calls.
     #[error("no stream of http/2")]
     Http2(#[source] h2_v4::Error),
 }
 
 /// Where a call goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::upstream) struct Place(pub SocketAddr);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::upstream) enum Place {
+    /// An address.
+    Plain(SocketAddr),
+    /// An address that is called by TLS.
+    Secure(Arc<Secure>),
+}
+
+impl Place {
+    /// That of a node which listens at `address`.
+    pub fn of(node: &Node, address: SocketAddr, tls: Option<&ClientTls>) -> Result<Self, Arc<ConnectError>> {
+        let Some(tls) = tls else { return Ok(Self::Plain(address)) };
+        let name = tls.name_of(node).ok_or_else(|| {
+            let why = "its host is no name that a certificate could have";
+            Arc::new(ConnectError::Connect(io::Error::new(io::ErrorKind::InvalidInput, why)))
+        })?;
+        Ok(Self::Secure(Arc::new(Secure { address, name, config: tls.rpc.clone() })))
+    }
+
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Plain(address) => *address,
+            Self::Secure(secure) => secure.address,
+        }
+    }
+}
 
 type Connecting = Shared<LocalBoxFuture<'static, Result<Rc<Connection>, Arc<ConnectError>>>>;
 
@@ -70,6 +100,7 @@ pub(in crate::upstream) struct Pool {
 struct Connection {
     sender: SendRequest<Bytes>,
     authority: Authority,
+    is_tls: bool,
     streams: Cell<usize>,
     is_closed: Cell<bool>,
     used: Cell<Instant>,
@@ -95,6 +126,11 @@ impl Lease {
     /// Whom it is to.
     pub(super) fn authority(&self) -> &Authority {
         &self.connection.authority
+    }
+
+    /// Whether it is by TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.connection.is_tls
     }
 
     /// Nothing comes over this connection any more: the next call gets another.
@@ -132,7 +168,7 @@ impl Pool {
     /// [`ConnectError`]: nothing was sent.
     pub async fn lease(
         self: &Rc<Self>,
-        place: Place,
+        place: &Place,
         timeout: Duration,
     ) -> Result<(Lease, SendRequest<Bytes>), Arc<ConnectError>> {
         let mut is_retry = false;
@@ -142,30 +178,33 @@ impl Pool {
                 None => (self.connect(place, timeout).await?, true),
             };
             let lease = Lease::new(connection);
-            match lease.connection.sender.clone().ready().await {
-                Ok(sender) => return Ok((lease, sender)),
-                Err(error) if is_new && is_retry => return Err(Arc::new(ConnectError::Http2(error))),
-                Err(_) => lease.give_up(), // it was about to close, and no call was sent on it
+            // where the node takes no more streams, it waits for one to end
+            let ready = tokio::time::timeout(timeout, lease.connection.sender.clone().ready()).await;
+            match ready {
+                Ok(Ok(sender)) => return Ok((lease, sender)),
+                Ok(Err(error)) if is_new && is_retry => return Err(Arc::new(ConnectError::Http2(error))),
+                Ok(Err(_)) => lease.give_up(), // it was about to close, and no call was sent on it
+                Err(_) => return Err(Arc::new(ConnectError::Full(timeout))),
             }
             is_retry |= is_new;
         }
     }
 
     /// The connection with the fewest streams, where there is one with room or there can be no further one.
-    fn usable(&self, place: Place) -> Option<Rc<Connection>> {
+    fn usable(&self, place: &Place) -> Option<Rc<Connection>> {
         let mut kept = self.kept.borrow_mut();
-        let connections = kept.get_mut(&place)?;
+        let connections = kept.get_mut(place)?;
         connections.retain(|connection| !connection.is_closed.get());
         let found = connections.iter().min_by_key(|connection| connection.streams.get())?;
         (found.has_room() || connections.len() >= CONNECTIONS).then(|| found.clone())
     }
 
     /// A new connection; calls that ask for one at the same time get the same.
-    async fn connect(self: &Rc<Self>, place: Place, timeout: Duration) -> Result<Rc<Connection>, Arc<ConnectError>> {
-        let known = self.connecting.borrow().get(&place).cloned();
+    async fn connect(self: &Rc<Self>, place: &Place, timeout: Duration) -> Result<Rc<Connection>, Arc<ConnectError>> {
+        let known = self.connecting.borrow().get(place).cloned();
         let connecting = known.unwrap_or_else(|| {
-            let connecting = self.begin(place, timeout);
-            self.connecting.borrow_mut().insert(place, connecting.clone());
+            let connecting = self.begin(place.clone(), timeout);
+            self.connecting.borrow_mut().insert(place.clone(), connecting.clone());
             connecting
         });
         connecting.await
@@ -176,7 +215,7 @@ impl Pool {
     fn begin(self: &Rc<Self>, place: Place, timeout: Duration) -> Connecting {
         let pool = Rc::downgrade(self);
         let task = tokio::task::spawn_local(async move {
-            let opened = tokio::time::timeout(timeout, open(place)).await;
+            let opened = tokio::time::timeout(timeout, open(&place)).await;
             let opened = opened.unwrap_or(Err(ConnectError::Timeout(timeout))).map(Rc::new).map_err(Arc::new);
             if let Some(pool) = pool.upgrade() {
                 pool.connecting.borrow_mut().remove(&place);
@@ -191,8 +230,17 @@ impl Pool {
     }
 }
 
-async fn open(Place(address): Place) -> Result<Connection, ConnectError> {
-    begin_http2(reach(address).await?, address).await
+async fn open(place: &Place) -> Result<Connection, ConnectError> {
+    let address = place.address();
+    let tcp = reach(address).await?;
+    match place {
+        Place::Plain(_) => begin_http2(tcp, address, false).await,
+        Place::Secure(secure) => {
+            let connector = TlsConnector::from(secure.config.clone());
+            let tls = connector.connect(secure.name.clone(), tcp).await.map_err(ConnectError::Connect)?;
+            begin_http2(tls, address, true).await
+        }
+    }
 }
 
 async fn reach(address: SocketAddr) -> Result<TcpStream, ConnectError> {
@@ -209,13 +257,14 @@ async fn reach(address: SocketAddr) -> Result<TcpStream, ConnectError> {
 /// # Errors
 /// [`ConnectError`]: nothing was sent.
 pub(super) async fn bridged(
-    Place(address): Place,
+    place: &Place,
     node: &Arc<Node>,
     timeout: Duration,
 ) -> Result<(Lease, SendRequest<Bytes>), Arc<ConnectError>> {
+    let address = place.address();
     let opened = async {
         let tcp = reach(address).await?;
-        begin_http2(bridge::front(tcp, node.clone()), address).await
+        begin_http2(bridge::front(tcp, node.clone()), address, false).await
     };
     let opened = tokio::time::timeout(timeout, opened).await.unwrap_or(Err(ConnectError::Timeout(timeout)));
     let connection = opened.map_err(Arc::new)?;
@@ -223,7 +272,7 @@ pub(super) async fn bridged(
     Ok((Lease::new(Rc::new(connection)), sender))
 }
 
-async fn begin_http2<T>(socket: T, address: SocketAddr) -> Result<Connection, ConnectError>
+async fn begin_http2<T>(socket: T, address: SocketAddr, is_tls: bool) -> Result<Connection, ConnectError>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -242,6 +291,7 @@ where
     Ok(Connection {
         sender,
         authority,
+        is_tls,
         streams: Cell::new(0),
         is_closed: Cell::new(false),
         used: Cell::new(Instant::now()),

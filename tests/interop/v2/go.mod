@@ -1,6 +1,6 @@
 module goms.test/interop/v2
 
-go 1.24
+go 1.19
 
 require (
 	github.com/golang/protobuf v1.4.0

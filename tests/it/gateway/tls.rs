@@ -89,6 +89,7 @@ async fn a_client_must_show_who_it_is_where_that_is_required() {
             certificates: vec![files(folder.path(), "site", &server)],
             client_ca: Some(client_ca.clone()),
             client_auth: auth,
+            ..TlsSettings::default()
         };
         let origin = Origin::echo().await;
         let door = open(&origin, tls).await;

@@ -1,12 +1,15 @@
 //! A gateway of ours in the place of `micro api`.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use serde_json::json;
 
 use super::{Cluster, Version};
 use crate::support::goms::Goms;
-use crate::support::http::{get, post, request};
+use crate::support::http::{PATIENCE, get, post, request};
+use crate::support::slow;
 
 const FORMAT: [&str; 2] = ["--registry-format", "go-micro"];
 const API: [&str; 2] = ["--handler", "api"];
@@ -107,6 +110,21 @@ fn handler_rpc_makes_json_of_a_request_for_nodes_of_every_kind() {
     }
 }
 
+/// `micro api` knows 408, not 504.
+#[test]
+fn an_answer_that_does_not_come_in_time_is_408() {
+    if !slow() {
+        return;
+    }
+    let Some(cluster) = Cluster::start(&[Version::V5]) else { return };
+    let node = cluster.go(Version::V5, &["-name", "go.micro.srv.five"]);
+    let (_gateway, address) = cluster.gateway(&RPC, 1);
+    node.signal("STOP");
+    let answer = get(&address, "/five/say/hello?name=x").expect("an answer");
+    node.signal("CONT");
+    assert_eq!((answer.status, answer.json()["status"].as_str()), (408, Some("Request Timeout")), "{}", answer.text());
+}
+
 #[test]
 fn errors_are_those_of_go_micro() {
     let Some(cluster) = Cluster::start(&[Version::V2]) else { return };
@@ -150,6 +168,56 @@ fn a_killed_node_of_v2_fails_no_call() {
 #[test]
 fn a_killed_node_of_v5_fails_no_call() {
     killed(Version::V5);
+}
+
+/// A text of a client as a frame of WebSocket (RFC 6455 section 5.2), masked by nothing but zeros.
+fn frame(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).expect("a short one");
+    assert!(length < 126);
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+/// The next frame's kind and text.
+fn read_frame(from: &mut impl Read) -> (u8, String) {
+    let mut head = [0; 2];
+    from.read_exact(&mut head).expect("a frame");
+    assert!(head[1] < 126, "a short one, not masked");
+    let mut text = vec![0; head[1].into()];
+    from.read_exact(&mut text).expect("its bytes");
+    (head[0] & 0x0f, String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn handler_rpc_carries_streams_by_websocket() {
+    let Some(cluster) = Cluster::start(&[Version::V2, Version::V5]) else { return };
+    let _two = cluster.go(Version::V2, &["-name", "go.micro.srv.two"]);
+    let _five = cluster.go(Version::V5, &["-name", "go.micro.srv.five"]);
+    let (_gateway, address) = cluster.gateway(&RPC, 2);
+    for service in ["two", "five"] {
+        let mut socket = TcpStream::connect(&address).expect("connected");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        let head = format!(
+            "GET /{service}/say/chat HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).expect("sent");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).expect("a head");
+            answer.push(byte[0]);
+        }
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
+        for name in ["Ann", "Bob"] {
+            socket.write_all(&frame(&format!(r#"{{"name":"{name}"}}"#))).expect("sent");
+            let (kind, text) = read_frame(&mut socket);
+            assert_eq!((kind, text.trim()), (1, format!(r#"{{"msg":"Hello {name}"}}"#).as_str()), "{service}");
+        }
+        // the client closes
+        socket.write_all(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]).expect("sent");
+        assert_eq!(read_frame(&mut socket).0, 8, "{service}");
+    }
 }
 
 #[test]

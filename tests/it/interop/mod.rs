@@ -58,9 +58,12 @@ impl Cluster {
 
     /// A program of Go Micro; a server has registered when this returns.
     pub fn go(&self, version: Version, args: &[&str]) -> Goms {
+        let before = self.nodes();
         let node = Goms::spawn(self.go_command(version, args));
-        if !args.contains(&"web") {
-            node.wait_for("Registering node");
+        let deadline = std::time::Instant::now() + goms::PATIENCE;
+        while self.nodes() == before {
+            assert!(std::time::Instant::now() < deadline, "it did not register:\n{}", node.log());
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
         node
     }
@@ -84,11 +87,22 @@ impl Cluster {
     pub fn goms(&self, args: &[&str]) -> Goms {
         let etcd = self.etcd.address();
         let common = ["--registry", "etcd", "--registry-address", &etcd, "--bind", "127.0.0.1"];
+        let before = self.nodes();
         let node = Goms::spawn(goms::command(self.path(), &[args, &common].concat()));
         if args.first() == Some(&"service") {
             node.wait_for("Registering node");
+            let deadline = std::time::Instant::now() + goms::PATIENCE;
+            while self.nodes() == before {
+                assert!(std::time::Instant::now() < deadline, "it did not register:\n{}", node.log());
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
         }
         node
+    }
+
+    /// How many nodes are written down, in either form.
+    fn nodes(&self) -> usize {
+        self.etcd.keys("goms_").len() + self.etcd.keys("/micro/registry/").len()
     }
 
     /// A gateway that is one of Go Micro's, and its address. It knows `nodes` nodes besides itself when this returns.

@@ -1,6 +1,7 @@
 //! Calls through a gateway's RPC port.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use goms::balance::Balancer;
 use goms::cli::Cli;
 use goms::config::Config;
 use goms::gateway::{self, Live};
+use goms::listener::Tls;
 use goms::metrics::{Load, Metrics};
 use goms::registry::Publisher;
 use goms::rpc::generated::GrpcService;
@@ -26,6 +28,7 @@ use super::raw::{Raw, ended, framed, rest};
 use super::{Request, Response, node, start};
 use crate::gateway::trace_settings;
 use crate::service::{RUNTIME, listener, next, parts};
+use crate::support::tls::{self, Identity, TlsFront};
 use crate::support::wait_for;
 
 /// A gateway's RPC port before the nodes of `publisher`.
@@ -66,7 +69,8 @@ impl Front {
         };
         let (_reporter, health) = tonic_health::server::health_reporter();
         let own = ("grpc.health.v1.Health", Arc::new(health) as Arc<dyn GrpcService>);
-        let running = gateway::serve_rpc(listener(), parts, own).expect("a gateway");
+        let tls = parts.live.settings().tls.filter(|tls| tls.rpc).map(|tls| Tls::open(tls, &metrics).expect("TLS"));
+        let running = gateway::serve_rpc(listener(), (parts, tls), own).expect("a gateway");
         Self { running, publisher, events, metrics, background }
     }
 
@@ -299,4 +303,101 @@ async fn what_breaks_off_is_told_on_the_other_side() {
     assert_eq!(last, Some(12));
     wait_for("the calls to end", || front.events.len() >= 8).await;
     front.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_holds_the_node_back() {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    async fn endless(_: Context, _: u64) -> Result<impl Stream<Item = Result<String, ServiceError>>, ServiceError> {
+        Ok(stream::repeat_with(|| {
+            MADE.fetch_add(10_000, Ordering::Relaxed);
+            Ok("x".repeat(10_000))
+        }))
+    }
+    let (mut parts, mut events) = parts("greeter");
+    parts.call_keys = vec!["the key".to_owned()].into();
+    let greeter = start(Service::new("greeter").rpc_server_stream("Say.Endless", endless), parts);
+    let front = Front::open(vec![serving("greeter", &greeter, &["greeter.Say"])], "");
+    let raw = Raw::connect(front.running.address()).await;
+    let (response, mut sender) = raw.begin("/greeter.Say/Endless", &[]).await;
+    sender.send_data(framed("1"), true).expect("sent");
+    let mut body = response.await.expect("an answer").into_body();
+    // what is made stands still once every window and buffer on the way is full
+    let (mut before, mut still) = (0, 0);
+    while still < 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = MADE.load(Ordering::Relaxed);
+        still = if now == before && now > 65_535 { still + 1 } else { 0 };
+        before = now;
+        assert!(now < 4 << 20, "{now} bytes wait for one reader");
+    }
+    // and goes on when the reader does
+    let mut got = 0;
+    while got < 1 << 20 {
+        let part = body.data().await.expect("a part").expect("a part");
+        body.flow_control().release_capacity(part.len()).expect("a window");
+        got += part.len();
+    }
+    assert!(MADE.load(Ordering::Relaxed) > before);
+    drop((body, sender, raw));
+    assert_eq!(next(&mut events).await.status, None);
+    assert_eq!(next(&mut events).await.status, Some(499));
+    front.end().await;
+    assert!(greeter.stop(Duration::from_secs(2)).await);
+}
+
+#[tokio::test]
+async fn an_upstream_by_tls_is_called_by_tls_only() {
+    let (greeter, _events) = greeter();
+    let (identity, folder) = (Identity::new(), tempfile::tempdir().expect("a folder"));
+    let files = identity.files(folder.path());
+    let secure = TlsFront::asking(&identity, greeter.address()).await; // mutual
+    let tls = |more: &str| {
+        let ca = files.ca.display();
+        format!("services: {{ greeter: {{ a: /a }} }}\nupstreams: {{ greeter: {{ tls: {{ ca: {ca}{more} }} }} }}")
+    };
+    let own = format!(", cert: {}, key: {}", files.certificate.display(), files.key.display());
+    for (config, code) in [
+        (tls(&own), 0),
+        (tls(&format!("{own}, serverName: other.example")), 14),
+        (tls(""), 14), // shows no certificate of its own
+        (String::new(), 14),
+    ] {
+        let front = Front::open(vec![node("greeter", secure.address)], &config);
+        let raw = Raw::connect(front.running.address()).await;
+        let answer = raw.call("/greeter.Say/Hello", &[], framed(JOHN)).await;
+        assert_eq!(answer.code, Some(code), "{config}: {}", answer.message);
+        front.end().await;
+    }
+    assert!(greeter.stop(Duration::from_secs(2)).await);
+}
+
+#[tokio::test]
+async fn the_port_takes_tls_where_the_config_says_so() {
+    async fn shown(ctx: Context, _: Request) -> Result<(String, bool), ServiceError> {
+        let certificate = ctx.header("client-cert").is_some_and(|shown| shown.starts_with(':'));
+        Ok((ctx.header("x-forwarded-proto").unwrap_or_default().to_owned(), certificate))
+    }
+    let node_of = start(Service::new("greeter").rpc("Say.Shown", shown), parts("greeter").0);
+    let (identity, folder) = (Identity::new(), tempfile::tempdir().expect("a folder"));
+    let files = identity.files(folder.path());
+    let (cert, key, ca) = (files.certificate.display(), files.key.display(), files.ca.display());
+    let config = format!(
+        "tls: {{ certificates: [{{ cert: {cert}, key: {key} }}], clientCa: {ca}, clientAuth: optional, rpc: true }}"
+    );
+    let front = Front::open(vec![node("greeter", node_of.address())], &config);
+    for (own, shown) in [(Some(&identity), r#"["https",true]"#), (None, r#"["https",false]"#)] {
+        let client = tls::client(&identity.ca, &["h2"], own);
+        let socket = tls::connect(&client, front.running.address(), "127.0.0.1").await.expect("TLS");
+        let raw = Raw::on(socket).await;
+        let answer = raw.call("/greeter.Say/Shown", &[], framed(JOHN)).await;
+        assert_eq!((answer.code, answer.body), (Some(0), framed(shown)));
+    }
+    // plain HTTP/2 is not taken
+    let plain = tokio::net::TcpStream::connect(front.running.address()).await.expect("a connection");
+    let (mut sender, driver) = h2_v4::client::handshake(plain).await.expect("begun");
+    let ended = tokio::time::timeout(Duration::from_secs(5), driver).await.expect("an end in time");
+    assert!(ended.is_err() || sender.send_request(http_v1::Request::new(()), true).is_err());
+    front.end().await;
+    assert!(node_of.stop(Duration::from_secs(2)).await);
 }

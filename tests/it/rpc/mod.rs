@@ -3,6 +3,7 @@
 mod calls;
 mod gateway;
 mod hostile;
+mod interop;
 mod raw;
 mod streams;
 

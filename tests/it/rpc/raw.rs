@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h2_v4::client::{ResponseFuture, SendRequest};
 use h2_v4::{RecvStream, SendStream};
 use http_v1::{HeaderMap, Request};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A connection of the h2 crate, which sends what it is told.
@@ -27,7 +27,11 @@ pub struct Ended {
 
 impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).await.expect("a connection");
+        Self::on(TcpStream::connect(address).await.expect("a connection")).await
+    }
+
+    /// On a connection that stands.
+    pub async fn on(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (sender, driver) = h2_v4::client::handshake(socket).await.expect("http/2");
         #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
         let driver = tokio::spawn(async move { drop(driver.await) });

@@ -31,6 +31,11 @@ pub fn go_micro_v5() -> Option<String> {
     address("GOMS_TEST_GO_MICRO_V5", "Go Micro v5")
 }
 
+/// The folder of gRPC's built interoperability client and server (`tests/interop/grpc`).
+pub fn grpc_interop() -> Option<String> {
+    address("GOMS_TEST_GRPC_INTEROP", "interoperability client of gRPC")
+}
+
 /// The address of a running Consul agent.
 pub fn consul() -> Option<String> {
     address("GOMS_TEST_CONSUL", "Consul")
