@@ -53,9 +53,16 @@
 //! # The path of a request
 //!
 //! ```text
-//! socket → listener → gateway::server → gateway::pipeline: route → limits → keeper → body → upstream::call ⇄ balance::pick → answer → recorder
+//! socket → listener (http1, http2) → gateway::pipeline: route → limits → keeper → body → upstream::call ⇄ balance::pick → answer → recorder
 //!                                                                          │ (retry on the next node)
 //!                            service::server: guard → body → handler → answer → recorder
+//! ```
+//!
+//! A call by RPC goes `rpc::port` → `gateway::rpc` (which service? its terms) → `upstream::rpc` → `service::rpc`; an action that is a
+//! method leaves the pipeline behind `keeper` for `gateway::rpc`, a path of Go Micro's gateway for `gateway::micro`.
+//!
+//! ```text
+//! publish → broker (RabbitMQ, NATS, MQTT or memory) → service::subscribe: handler → acknowledged, tried again, or a dead letter
 //! ```
 //!
 //! # The path of an event
