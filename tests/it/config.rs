@@ -120,7 +120,7 @@ config.yml:12: traces.sample: must be a number from 0 (none) to 1 (all), got `2`
 config.yml:12: traces.spoolBytes: `10 apples` is no size; write bytes, or for example `64KiB` or `10MiB`
 config.yml:13: limits: must be a mapping (`key: value`), got a single value
 config.yml:14: registry.kind: unknown registry `konsul`; did you mean `consul`?
-config.yml:14: registry.namespace: namespace `a_b` must not contain `_`; use letters, digits, `-`, `.`
+config.yml:14: registry.namespace: namespace `a_b` must not contain `_`; use letters, digits, `-`
 config.yml:14: registry.interval: must be smaller than the ttl `3s`, or nodes vanish between renewals; got `3s`
 config.yml:15: log.level: unknown log level `informational`; did you mean `info`?";
     assert_eq!(faults(text), wanted);
