@@ -144,8 +144,10 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
 
 fn served(config: &Config, args: ServiceCommand) -> Result<Served, AppError> {
     let Some(url) = &args.app else {
-        let is_configured = config.gateway.services.get(&args.name).is_some_and(|known| !known.actions.is_empty());
-        return match greeter::tier(&args.name, args.label.as_deref()).filter(|_| !is_configured) {
+        // whose actions are paths is the user's own service, which happens to have the demo's name
+        let known = config.gateway.services.get(&args.name);
+        let has_paths = known.is_some_and(|known| known.actions.values().any(|action| action.rpc.is_none()));
+        return match greeter::tier(&args.name, args.label.as_deref()).filter(|_| !has_paths) {
             Some(tier) => Ok(Served::Handlers(tier)),
             None => Served::demo(config, &args.name),
         };

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use actix_http::HttpMessage;
-use actix_web::http::header::{HOST, HeaderName, HeaderValue};
+use actix_web::http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 
 use crate::listener::{Incoming, Networks, Peer};
 use crate::upstream::Forwarded;
@@ -16,13 +16,13 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What a trusted proxy tells of a request; kept with the request.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+pub(super) struct Told {
     /// The first address from the right that is no trusted proxy's.
-    ip: IpAddr,
+    pub ip: IpAddr,
     /// The field as it came, with the proxy's own address added; empty where there was none.
-    chain: String,
-    proto: Option<&'static str>,
-    host: Option<String>,
+    pub chain: String,
+    pub proto: Option<&'static str>,
+    pub host: Option<String>,
 }
 
 /// The client's address. `X-Forwarded-For` is anybody's to write, so it counts only from trusted proxies ([`settle`]).
@@ -41,7 +41,7 @@ pub(super) fn settle(request: &Incoming, trusted: &Networks) {
     let is_local = request.peer().is_some_and(|peer| peer.address.is_none());
     let ip = peer_ip(request);
     if if is_local { trusted.hold_unix() } else { trusted.hold(ip) } {
-        let told = Rc::new(read(request, ip, trusted));
+        let told = Rc::new(read(request.headers(), ip, trusted));
         request.extensions_mut().insert(told);
     }
 }
@@ -81,8 +81,8 @@ fn text(value: &HeaderValue) -> Option<&str> {
     value.to_str().ok()
 }
 
-fn read(request: &Incoming, proxy: IpAddr, trusted: &Networks) -> Told {
-    let fields = request.headers();
+/// What the fields of a request tell that a trusted proxy sent.
+pub(super) fn read(fields: &HeaderMap, proxy: IpAddr, trusted: &Networks) -> Told {
     let mut chain = String::new();
     for line in fields.get_all(FOR) {
         // what is no text is kept as such: left out, it would take with it what a proxy wrote behind it

@@ -26,7 +26,7 @@ pub use demo::echo_service;
 pub use error::{ServeError, ServiceError};
 pub use program::{Program, ProgramError, ProgramSettings, ProgramState, Restart};
 pub use publish::PublishError;
-pub use rpc::{Requests, serve_rpc};
+pub use rpc::{ReflectionError, Requests, serve_rpc};
 pub use server::{Limits, Parts, serve};
 pub use subscribe::Subscribers;
 

@@ -14,6 +14,7 @@ use super::find::Directory;
 use super::journal::Journal;
 use super::pass;
 use crate::drain::{Running, Traffic};
+use crate::gateway::client::{Told, read};
 use crate::gateway::keeper::{Finish, Keeper};
 use crate::gateway::live::{Table, View};
 use crate::gateway::respond::Failure;
@@ -82,6 +83,9 @@ pub(super) struct Front {
     own: (&'static str, Arc<dyn GrpcService>),
 }
 
+/// Who asks: its address, what a trusted proxy tells of it, and its certificate.
+type Caller<'c> = (IpAddr, Option<&'c Told>, Option<&'c str>);
+
 /// Where a call goes.
 struct Found<'t> {
     /// By what name the balancer knows its nodes.
@@ -115,10 +119,17 @@ impl Answers for Front {
         let _in_flight = self.traffic.load.enter();
         let table = self.view.table();
         let client = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
+        let trusted = &table.settings.trusted_proxies;
+        let by_proxy =
+            (!trusted.is_empty() && trusted.hold(client)).then(|| read(&to_02(&head.headers), client, trusted));
+        let client = by_proxy.as_ref().map_or(client, |told| told.ip);
         let end = field("grpc-timeout").and_then(timeout::parse).map(End::in_time);
         let mut journal = Journal::begin(self, &table, &mut context, (head.uri.path(), client));
         journal.started(&head.headers);
-        match self.begin(&table, &mut journal, &head, ((client, certificate.as_deref()), &context, end)).await {
+        match self
+            .begin(&table, &mut journal, &head, ((client, by_proxy.as_ref(), certificate.as_deref()), &context, end))
+            .await
+        {
             Ok(Opened { response, sender, permit, lease, .. }) => {
                 let passed = pass::streams((body, &mut respond), (response, sender), (id, end)).await;
                 match passed {
@@ -149,7 +160,7 @@ impl Front {
         table: &Table,
         journal: &mut Journal<'_>,
         head: &http_v1::request::Parts,
-        ((client, certificate), context, end): ((IpAddr, Option<&str>), &TraceContext, Option<End>),
+        ((client, told, certificate), context, end): (Caller<'_>, &TraceContext, Option<End>),
     ) -> Result<Opened, Status> {
         let (path, brought) = (head.uri.path(), &head.headers);
         let host = head.uri.authority().map(|authority| authority.as_str());
@@ -165,7 +176,13 @@ impl Front {
         let target = target.ok_or_else(|| Status::new(Code::Unimplemented, "the call names no method"))?;
         let proto = if certificate.is_some() { "https" } else { "http" };
         let certificate = certificate.filter(|shown| !shown.is_empty());
-        let forwarded = Forwarded { client, chain: None, proto, host, certificate };
+        let forwarded = Forwarded {
+            client,
+            chain: told.map(|told| told.chain.as_str()).filter(|chain| !chain.is_empty()),
+            proto: told.and_then(|told| told.proto).unwrap_or(proto),
+            host: told.and_then(|told| told.host.as_deref()).unwrap_or(host),
+            certificate,
+        };
         let mut passed_on = RpcHead::passed_on(target, fields);
         let lines: Vec<HeaderValue> = brought.get_all("tracestate").iter().cloned().collect();
         let key = table.settings.call_keys.first().map(String::as_str);

@@ -282,6 +282,16 @@ impl Service {
         self.with_grpc(service, false)
     }
 
+    /// Tells clients of gRPC its services and messages (`grpc.reflection.v1`), from what protoc or tonic wrote as a
+    /// `FileDescriptorSet`: for those of [`Service::grpc`]. Callers need the call key for it, too.
+    ///
+    /// # Errors
+    /// [`ReflectionError`] where the bytes are no such set.
+    pub fn reflection(self, descriptors: &[u8]) -> Result<Self, ReflectionError> {
+        let builder = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(descriptors);
+        builder.build_v1().map(|server| self.grpc(server)).map_err(ReflectionError)
+    }
+
     /// The same for everybody, without the call key and without a trace: such as health checks.
     #[must_use]
     pub(crate) fn open_grpc<S>(self, service: S) -> Self
@@ -336,6 +346,13 @@ impl Service {
         self.methods.services(self.name())
     }
 }
+
+/// Why a service cannot tell its messages.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "these bytes are no `FileDescriptorSet` of protobuf; give what `protoc --descriptor_set_out --include_imports` writes"
+)]
+pub struct ReflectionError(#[source] tonic_reflection::server::Error);
 
 /// A handler of JSON.
 struct OfJson(Arc<dyn Handler>);

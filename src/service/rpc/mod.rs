@@ -6,5 +6,6 @@ mod server;
 mod stream;
 
 pub(super) use method::Methods;
+pub use method::ReflectionError;
 pub use server::serve_rpc;
 pub use stream::Requests;

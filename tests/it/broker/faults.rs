@@ -16,12 +16,17 @@ const STEP: u32 = 300;
 /// A RabbitMQ on a busy machine needs over a minute to start.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// Publishes numbers while the server is restarted; a group and a single subscriber must hear every one of them.
-async fn nothing_is_lost(backend: Backend, restarts: u32, mut restart: impl FnMut() + Send + 'static) {
+/// Publishes numbers while the server is restarted; the groups (`None`: who hears all) must hear every one of them.
+async fn nothing_is_lost(
+    backend: Backend,
+    groups: [Option<&str>; 2],
+    restarts: u32,
+    mut restart: impl FnMut() + Send + 'static,
+) {
     env_logger::builder().is_test(true).try_init().ok();
     let settings = settings(backend);
     let ((publisher, _keep), (hearer, _keep_too)) = (opened(&settings).await, opened(&settings).await);
-    let mut heard = [hear(&hearer, "load", Some("group")).await, hear(&hearer, "load", None).await];
+    let mut heard = [hear(&hearer, "load", groups[0]).await, hear(&hearer, "load", groups[1]).await];
     let (confirmed, done) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
     let (count, ended) = (confirmed.clone(), done.clone());
     let publishing = async move {
@@ -97,7 +102,7 @@ async fn nats_that_is_killed_under_load_loses_nothing() {
         server.down();
         server.up();
     };
-    nothing_is_lost(Backend::Nats(vec![url]), 2, restart).await;
+    nothing_is_lost(Backend::Nats(vec![url]), [Some("group"), None], 2, restart).await;
 }
 
 #[tokio::test]
@@ -108,14 +113,40 @@ async fn mosquitto_that_is_restarted_under_load_loses_nothing() {
         server.down();
         server.up();
     };
-    nothing_is_lost(Backend::Mqtt(url), 2, restart).await;
+    nothing_is_lost(Backend::Mqtt(url), [None, None], 2, restart).await;
+}
+
+/// What is published while a member has not subscribed anew is lost to its group: Mosquitto forgets shared subscriptions.
+#[tokio::test]
+async fn a_group_hears_again_after_mosquitto_s_restart() {
+    let Some(mut server) = Server::start(Kind::Mosquitto) else { return };
+    let (broker, _keep) = opened(&settings(Backend::Mqtt(server.url()))).await;
+    let mut heard = hear(&broker, "load", Some("group")).await;
+    super::say(&broker, "load", "before").await;
+    assert_eq!(super::taken(&mut heard).await, "before");
+    tokio::task::spawn_blocking(move || {
+        server.down();
+        server.up();
+        server
+    })
+    .await
+    .map(|server| async move {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            super::say(&broker, "load", "after").await;
+            if let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_millis(200), heard.next()).await {
+                assert_eq!(super::text(&delivery.message), "after");
+                break drop(server);
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the group hears nothing");
+        }
+    })
+    .expect("restarted")
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rabbitmq_that_is_killed_under_load_loses_nothing() {
-    if !crate::support::slow() {
-        return;
-    }
     let Some(mut server) = RabbitMq::start() else { return };
     let url = server.url();
     let restart = move || {
@@ -123,5 +154,5 @@ async fn rabbitmq_that_is_killed_under_load_loses_nothing() {
         server.kill();
         server.up();
     };
-    nothing_is_lost(Backend::Amqp(vec![url]), 1, restart).await;
+    nothing_is_lost(Backend::Amqp(vec![url]), [Some("group"), None], 1, restart).await;
 }

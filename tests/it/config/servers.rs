@@ -143,6 +143,42 @@ fn consul_and_a_static_file_are_named_by_kind_and_address() {
 }
 
 #[test]
+fn a_broker_is_named_by_kind_or_address() {
+    use goms::broker::Backend as Broker;
+    let broker = |text: &str, args: &[&str]| load(text, args).expect("good").broker;
+    let memory = broker("", &[]);
+    assert_eq!((memory.backend, memory.attempts, memory.namespace.as_str()), (Broker::Memory, 5, "goms"));
+    let amqp = |url: &str| Broker::Amqp(vec![url.to_owned()]);
+    assert_eq!(broker("broker: {kind: amqp}", &[]).backend, amqp("amqp://guest:guest@127.0.0.1:5672"));
+    assert_eq!(broker("{amqpAddr: 'amqp://h', broker: {kind: amqp}}", &[]).backend, amqp("amqp://h"));
+    assert_eq!(broker("amqpAddr: 'amqp://h'", &[]).backend, Broker::Memory, "that is for traces");
+    assert_eq!(broker("", &["--broker=mqtt"]).backend, Broker::Mqtt("mqtt://127.0.0.1:1883".to_owned()));
+    let two = ["nats://a:1", "nats://b:2"].map(str::to_owned).to_vec();
+    assert_eq!(broker("", &["--broker-address=nats://a:1, nats://b:2"]).backend, Broker::Nats(two));
+    let settings = broker("broker: {attempts: 2, backoff: 1s}", &[]);
+    assert_eq!((settings.attempts, settings.backoff), (2, Duration::from_secs(1)));
+    let printed = load("broker: {address: 'nats://u:secret@h:1'}", &[]).expect("good").to_yaml().expect("YAML");
+    assert!(printed.contains("nats://u:redacted@h:1") && !printed.contains("secret"), "{printed}");
+    for (text, args, wanted) in [
+        ("broker: {kind: kafka}", &[][..], "broker.kind: unknown broker `kafka`"),
+        (
+            "broker: {kind: mqtt, address: 'amqp://h'}",
+            &[],
+            "broker.address: `amqp://h` is no address: it must begin with `mqtt://`",
+        ),
+        ("broker: {address: 'mqtts://h'}", &[], "MQTT by TLS is not in this version"),
+        ("broker: {kind: memory, address: 'nats://h'}", &[], "broker.address: is for another broker than `memory`"),
+        ("broker: {attempts: 0}", &[], "broker.attempts: "),
+        ("", &["--broker=mqtt", "--broker-address=mqtt://a,mqtt://b"], "--broker-address: must be one address"),
+        ("", &["--broker=nats", "--broker-address=nats://"], "--broker-address: `nats://` is no address"),
+    ] {
+        let said = load(text, args).expect_err(text).to_string();
+        assert!(said.contains(wanted), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn spans_are_taken_where_the_flags_say_or_the_file() {
     let spans = |text: &str, args: &[&str]| {
         let cli = cli::parse(["goms", "trace-consumer"].iter().chain(args).map(Into::into)).expect("good flags");

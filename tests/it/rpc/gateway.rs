@@ -402,3 +402,58 @@ async fn the_port_takes_tls_where_the_config_says_so() {
     front.end().await;
     assert!(node_of.stop(Duration::from_secs(2)).await);
 }
+
+#[tokio::test]
+async fn a_trusted_proxy_tells_who_calls() {
+    async fn caller(ctx: Context, _: Request) -> Result<String, ServiceError> {
+        Ok(ctx.header("x-forwarded-for").unwrap_or_default().to_owned())
+    }
+    let node_of = start(Service::new("greeter").rpc("Say.Caller", caller), parts("greeter").0);
+    for (config, told) in [("", r#""127.0.0.1""#), ("trustedProxies: [127.0.0.1]", r#""192.0.2.7, 127.0.0.1""#)] {
+        let mut front = Front::open(vec![node("greeter", node_of.address())], config);
+        let raw = Raw::connect(front.running.address()).await;
+        let answer = raw.call("/greeter.Say/Caller", &[("x-forwarded-for", "192.0.2.7")], framed(JOHN)).await;
+        assert_eq!((answer.code, answer.body), (Some(0), framed(told)), "{config}");
+        let client = if config.is_empty() { "127.0.0.1" } else { "192.0.2.7" };
+        assert_eq!(next(&mut front.events).await.request.head.client_ip(), client);
+        front.end().await;
+    }
+    assert!(node_of.stop(Duration::from_secs(2)).await);
+}
+
+#[tokio::test]
+async fn clients_learn_services_and_messages_by_reflection() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    let service = Service::new("health").grpc(health);
+    assert!(service.clone().reflection(b"junk").is_err());
+    let service = service.reflection(tonic_health::pb::FILE_DESCRIPTOR_SET).expect("descriptors");
+    let names = service.rpc_services();
+    let node_of = start(service, parts("health").0);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let front = Front::open(vec![serving("health", &node_of, &names)], "");
+    let at = format!("http://{}", front.running.address());
+    let channel = tonic::transport::Endpoint::from_shared(at).expect("an address").connect().await.expect("a gateway");
+    let asked = [
+        MessageRequest::ListServices(String::new()),
+        MessageRequest::FileContainingSymbol("grpc.health.v1.Health".to_owned()),
+    ];
+    let asked = asked.map(|asked| ServerReflectionRequest { host: String::new(), message_request: Some(asked) });
+    let answers = ServerReflectionClient::new(channel).server_reflection_info(stream::iter(asked)).await;
+    let mut answers = answers.expect("a stream").into_inner();
+    let mut told = async || {
+        let answer: ServerReflectionResponse = answers.message().await.expect("an answer").expect("an answer");
+        answer.message_response
+    };
+    let Some(MessageResponse::ListServicesResponse(list)) = told().await else { panic!("no list") };
+    let listed: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(listed.contains(&"grpc.health.v1.Health"), "{listed:?}");
+    assert!(matches!(told().await, Some(MessageResponse::FileDescriptorResponse(_))));
+    drop(answers);
+    front.end().await;
+    assert!(node_of.stop(Duration::from_secs(2)).await);
+}
