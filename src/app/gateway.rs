@@ -7,6 +7,7 @@ use super::{AppError, reload};
 use crate::balance::Balancer;
 use crate::config::shown_routes;
 use crate::gateway;
+use crate::gateway::micro::Handler;
 use crate::listener::{Doors, Tls};
 use crate::upstream::HealthChecks;
 
@@ -25,10 +26,12 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     let balancer = Balancer::start(process.registry.catalog(), settings, &process.metrics, &process.background);
     let load = crate::metrics::Load::default();
     let live = gateway::Live::new(process.config.gateway.clone(), &process.metrics);
+    let publishes = process.config.gateway.micro.as_ref().is_some_and(|micro| micro.handler == Handler::Event);
     let parts = gateway::Parts {
         live: live.clone(),
         balancer: balancer.clone(),
         catalog: process.registry.catalog(),
+        broker: if publishes { Some(process.broker().await?) } else { None },
         recorder: process.recorder.clone(),
         origin: process.origin(&id),
         metrics: process.metrics.clone(),

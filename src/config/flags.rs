@@ -199,7 +199,7 @@ pub struct GatewayFlags {
     pub http_socket: Option<PathBuf>,
 
     /// Be a gateway of Go Micro: paths name services of `--namespace` and their methods, and they get requests as `api`,
-    /// `rpc`, `http`, `proxy` or `web` says
+    /// `rpc`, `http`, `proxy`, `web` or `event` says
     #[arg(long, env = "GOMS_HANDLER", hide_short_help = true, value_name = "WORD", value_parser = super::names::handler)]
     pub handler: Option<crate::gateway::micro::Handler>,
 

@@ -71,9 +71,6 @@ pub(super) fn registry_format(text: &str) -> Result<Format, String> {
 
 /// Reads the word of a handler of Go Micro's gateway.
 pub(super) fn handler(text: &str) -> Result<Handler, String> {
-    if text == "event" {
-        return Err("handler `event` is not in this version; use `api`, `rpc`, `http`, `proxy` or `web`".to_owned());
-    }
     Handler::named(text).ok_or_else(|| unknown("handler", text, &HANDLERS.map(|(word, _)| word)))
 }
 

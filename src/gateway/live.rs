@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::Settings;
 use super::keeper::Kept;
+use super::micro::Handler;
 use super::route::Routes;
 use crate::metrics::Metrics;
 use crate::upstream::Policy;
@@ -83,6 +84,7 @@ impl Settings {
     #[must_use]
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let proxied = |settings: &Self| settings.proxy_protocol.then(|| settings.trusted_proxies.clone());
+        let publishes = |settings: &Self| settings.micro.as_ref().is_some_and(|micro| micro.handler == Handler::Event);
         let from_proxies = (self.proxy_protocol, proxied(self).is_some() && proxied(self) != proxied(new));
         let rpc = |settings: &Self| settings.tls.as_ref().is_some_and(|tls| tls.rpc);
         let doors = [
@@ -90,6 +92,7 @@ impl Settings {
             ("tls.rpc", rpc(self) != rpc(new) && self.tls.is_some() == new.tls.is_some()),
             ("proxyProtocol", from_proxies.0 != new.proxy_protocol),
             ("trustedProxies (of `proxyProtocol`)", from_proxies.1 && new.proxy_protocol),
+            ("micro.handler (`event` needs the broker)", publishes(new) && !publishes(self)),
         ];
         let (old, new) = (&self.limits, &new.limits);
         let fixed = [

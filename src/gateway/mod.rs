@@ -1,6 +1,6 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
-//! May import: `registry`, `balance`, `upstream`, `rpc`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
+//! May import: `registry`, `balance`, `upstream`, `rpc`, `broker`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
 //! `upgrade`, `backoff`, `trust`, `causes`, `call_key`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `keeper` → `body` → the call →

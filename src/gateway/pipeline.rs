@@ -25,6 +25,7 @@ use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
 use super::{AnswerForm, body, cluster, cors, limit, micro, pattern, rpc};
 use crate::balance::Balancer;
+use crate::broker::Broker;
 use crate::drain::Traffic;
 use crate::listener::Incoming;
 use crate::metrics::LoadGuard;
@@ -40,6 +41,7 @@ pub(super) struct Worker {
     pub recorder: Recorder,
     pub origin: Arc<Origin>,
     pub catalog: CatalogWatch,
+    pub broker: Option<Arc<dyn Broker>>,
     pub traffic: Arc<Traffic>,
 }
 

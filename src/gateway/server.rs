@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::live::Live;
 use super::pipeline::{self, Worker};
 use crate::balance::Balancer;
+use crate::broker::Broker;
 use crate::drain::{Running, Traffic};
 use crate::listener::{self, Doors};
 use crate::metrics::{Load, Metrics};
@@ -22,6 +23,8 @@ pub struct Parts {
     pub balancer: Arc<Balancer>,
     /// Tells "no node" from "not known yet".
     pub catalog: CatalogWatch,
+    /// Where handler `event` publishes.
+    pub broker: Option<Arc<dyn Broker>>,
     /// Takes the events.
     pub recorder: Recorder,
     /// Who this gateway is in its events.
@@ -47,7 +50,7 @@ pub enum GatewayError {
 /// # Errors
 /// [`GatewayError::Listen`] when a socket cannot be used.
 pub fn serve(doors: impl Into<Doors>, parts: Parts) -> Result<Running, GatewayError> {
-    let Parts { live, balancer, catalog, recorder, origin, metrics, load, workers } = parts;
+    let Parts { live, balancer, catalog, broker, recorder, origin, metrics, load, workers } = parts;
     let limits = live.settings().limits;
     let limits = listener::Limits {
         header_timeout: limits.header_timeout,
@@ -65,6 +68,7 @@ pub fn serve(doors: impl Into<Doors>, parts: Parts) -> Result<Running, GatewayEr
             recorder: recorder.clone(),
             origin: origin.clone(),
             catalog: catalog.clone(),
+            broker: broker.clone(),
             traffic: shared.clone(),
         });
         move |request, payload| pipeline::run(worker.clone(), request, payload)

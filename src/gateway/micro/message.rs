@@ -58,6 +58,27 @@ pub struct Response {
     pub body: String,
 }
 
+/// A request that was published.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Event {
+    /// What happened: what the path says after the topic.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// `<topic>-<name>-<uuid>`.
+    #[prost(string, tag = "2")]
+    pub id: String,
+    /// When, in seconds of Unix time.
+    #[prost(int64, tag = "3")]
+    pub timestamp: i64,
+    /// The request's header.
+    #[prost(btree_map = "string, message", tag = "4")]
+    pub header: BTreeMap<String, Pair>,
+    /// Its body; of a GET its query, as a JSON object of lists.
+    #[prost(string, tag = "5")]
+    pub data: String,
+}
+
 /// Adds a value to a name.
 pub(super) fn add(to: &mut BTreeMap<String, Pair>, name: &str, value: String) {
     let pair = to.entry(name.to_owned()).or_insert_with(|| Pair { key: name.to_owned(), values: Vec::new() });

@@ -4,6 +4,7 @@
 //! `error` the form of failures. Handlers `http`, `proxy` and `web` go the way of any other call.
 
 mod error;
+mod event;
 pub mod message;
 mod path;
 mod payload;
@@ -46,6 +47,8 @@ pub enum Handler {
     Proxy,
     /// The same, with WebSocket.
     Web,
+    /// It is published, as an [`Event`](message::Event) in JSON.
+    Event,
 }
 
 impl Handler {
@@ -57,12 +60,13 @@ impl Handler {
 }
 
 /// The words of [`Handler`].
-pub const HANDLERS: [(&str, Handler); 5] = [
+pub const HANDLERS: [(&str, Handler); 6] = [
     ("api", Handler::Api),
     ("rpc", Handler::Rpc),
     ("http", Handler::Http),
     ("proxy", Handler::Proxy),
     ("web", Handler::Web),
+    ("event", Handler::Event),
 ];
 
 /// How a gateway is one of Go Micro's.
@@ -117,7 +121,7 @@ impl Micro {
     /// The service that gets a request over HTTP; `None`: it is called by RPC.
     pub(super) fn proxied(&self, path: &str) -> Option<String> {
         match self.handler {
-            Handler::Api | Handler::Rpc => None,
+            Handler::Api | Handler::Rpc | Handler::Event => None,
             Handler::Http | Handler::Proxy | Handler::Web => Some(self.full(&path::service(path).unwrap_or_default())),
         }
     }
@@ -165,6 +169,9 @@ impl Asked<'_> {
         let body = body::whole(self.request, payload, limits, most).await?;
         journal.started(shown(&body));
         let answered = async {
+            if micro.handler == Handler::Event {
+                return event::publish(&self, micro, &body).await;
+            }
             let (target, is_api) = self.target(micro, &body)?;
             let message = self.call(target).await?;
             if is_api { of_response(&message) } else { Ok(of_message(message, self.request)) }

@@ -34,6 +34,20 @@ fn words(text: &str, capital: impl Fn(&str) -> String) -> String {
     text.split('-').map(capital).collect()
 }
 
+/// What a path publishes below a namespace: the topic, and the event's name.
+///
+/// ```text
+/// /foo/bar.baz   foo      bar.baz        /v1/foo/bar   v1.foo   foo.bar        /foo   foo   (empty)
+/// ```
+pub(super) fn topic(path: &str) -> Option<(String, String)> {
+    let segments = segments(path)?;
+    match segments.as_slice() {
+        [] => None,
+        [version, topic, ..] if is_version(version) => Some((format!("{version}.{topic}"), segments[1..].join("."))),
+        [topic, rest @ ..] => Some(((*topic).to_owned(), rest.join("."))),
+    }
+}
+
 /// The service whose own paths these are: the first segment, with the version before it.
 pub(super) fn service(path: &str) -> Option<String> {
     let segments = segments(path)?;
@@ -76,6 +90,16 @@ mod tests {
         }
         assert_eq!(method("/"), None);
         assert_eq!(method(&"/a".repeat(17)), None);
+    }
+
+    #[test]
+    fn a_path_is_a_topic_and_an_event() {
+        for (path, of, name) in
+            [("/a/b.c", "a", "b.c"), ("/a/b/c", "a", "b.c"), ("/a", "a", ""), ("/v1/foo/bar", "v1.foo", "foo.bar")]
+        {
+            assert_eq!(topic(path), Some((of.to_owned(), name.to_owned())), "{path}");
+        }
+        assert_eq!(topic("/"), None);
     }
 
     #[test]

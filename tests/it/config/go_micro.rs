@@ -25,7 +25,6 @@ fn a_gateway_of_go_micro_is_said_by_flag_or_file() {
     assert_eq!(gateway(file, &["--handler", "http"]), of(Handler::Http, "go.micro.web", "goms"));
     for (text, expected) in [
         ("micro: { handler: ap }", "did you mean `api`?"),
-        ("micro: { handler: event }", "not in this version"),
         ("micro: { namespace: 'a b' }", "must not contain ` `"),
         ("micro: { name: x }", "unknown key `name`"),
     ] {

@@ -104,6 +104,7 @@ impl Door {
             live: live.clone(),
             balancer: balancer.clone(),
             catalog: publisher.subscribe(),
+            broker: None,
             recorder,
             origin: Arc::new(trace::Origin {
                 service_name: "gateway".into(),

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
+use goms::broker::{Backend, Settings, Subscription, open};
+use goms::shutdown::Shutdown;
 use serde_json::json;
 
 use super::{Cluster, Version};
 use crate::support::goms::Goms;
 use crate::support::http::{PATIENCE, get, post, request};
-use crate::support::slow;
+use crate::support::{servers, slow};
 
 const FORMAT: [&str; 2] = ["--registry-format", "go-micro"];
 const API: [&str; 2] = ["--handler", "api"];
@@ -229,4 +232,41 @@ fn handlers_http_and_web_pass_requests_on() {
         let answer = request("PUT", &address, "/greeter/a?b=c", &[], Some(b"x")).expect("an answer");
         assert_eq!((answer.status, answer.text().as_str()), (200, "PUT /greeter/a?b=c here"), "{handler}");
     }
+}
+
+/// It needs no node of Go Micro, but a broker that two processes share.
+#[tokio::test]
+async fn handler_event_publishes_a_request() {
+    let Some(url) = servers::amqp() else { return };
+    let namespace = servers::unique("ns");
+    let shutdown = Shutdown::new();
+    let settings = Settings {
+        backend: Backend::Amqp(vec![url.clone()]),
+        namespace: "goms".to_owned(),
+        attempts: 1,
+        backoff: Duration::from_millis(20),
+    };
+    let broker = open(&settings, &shutdown).await.expect("it opens");
+    let subscription = Subscription { topic: format!("{namespace}.orders"), group: None };
+    let mut heard = broker.subscribe(subscription).await.expect("subscribed");
+    let args = ["gateway", "--http-port=0", "--rpc-port=0", "--admin-port=0", "--bind=127.0.0.1", "--handler=event"];
+    let gateway = Goms::start(&[&args[..], &["--namespace", &namespace, "--broker-address", &url]].concat());
+    let port = gateway.wait_for("Http Listen on port: ").rsplit(' ').next().expect("a port").to_owned();
+    let address = format!("127.0.0.1:{port}");
+    for (method, path, body, data) in [
+        ("POST", "/orders/placed.now", Some(&b"{\"n\":1}"[..]), r#"{"n":1}"#),
+        ("GET", "/orders/placed.now?a=1&a=2", None, r#"{"a":["1","2"]}"#),
+    ] {
+        let answer = request(method, &address, path, &[("X-User", "ann")], body).expect("an answer");
+        assert_eq!((answer.status, answer.text().as_str()), (200, ""));
+        let delivery = tokio::time::timeout(PATIENCE, heard.next()).await.expect("in time").expect("a message");
+        let event: serde_json::Value = serde_json::from_slice(&delivery.message.body).expect("json");
+        delivery.ack().await.expect("acknowledged");
+        assert_eq!((&event["name"], &event["data"]), (&json!("placed.now"), &json!(data)));
+        assert_eq!(event["header"]["X-User"], json!({"key": "X-User", "values": ["ann"]}));
+        assert!(event["id"].as_str().expect("text").starts_with(&format!("{namespace}.orders-placed.now-")));
+    }
+    let answer = get(&address, "/").expect("an answer");
+    assert_eq!((answer.status, &answer.json()["id"]), (500, &json!("go.micro.api")));
+    shutdown.begin();
 }

@@ -53,6 +53,7 @@ impl Front {
         let balancer = Balancer::start(publisher.subscribe(), settings.balance(), &metrics, &background);
         let (recorder, events) = Recorder::channel(&trace_settings(), &metrics);
         let parts = gateway::Parts {
+            broker: None,
             live: Live::new(settings, &metrics),
             balancer,
             catalog: publisher.subscribe(),
