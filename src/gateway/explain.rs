@@ -7,8 +7,9 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use super::access::Ways;
+use super::asked::{self, Asked};
 use super::keeper::Kept;
-use super::route::{self, Asked, Routes};
+use super::route::Routes;
 use super::rule::Outcome;
 use super::{Settings, Terms};
 use crate::metrics::Metrics;
@@ -80,7 +81,7 @@ impl Question {
 pub fn explain(settings: &Settings, question: &Question) -> Result<Explanation, String> {
     let headers = question.headers()?;
     let routes = Routes::new(&Settings { ways: Ways::new(), ..settings.clone() }, &Metrics::new(), &Kept::default());
-    let path = match route::unambiguous(&question.path, &question.host) {
+    let path = match asked::unambiguous(&question.path, &question.host) {
         Ok(path) => path,
         Err(failure) => return Ok(Explanation { tried: Vec::new(), outcome: Err(failure.to_string()) }),
     };

@@ -8,10 +8,10 @@ use actix_web::body::BoxBody;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
+use super::asked::{self, Asked};
 use super::explain::Explanation;
 use super::live::Table;
 use super::pipeline::Worker;
-use super::route::{self, Asked};
 use crate::balance::ServiceView;
 use crate::call_key::CallKeys;
 use crate::listener::Incoming;
@@ -44,7 +44,7 @@ impl Inside {
         request: &Incoming,
         answer: &HttpResponse,
     ) -> HttpResponse<BoxBody> {
-        let explanation = match route::unambiguous(request.path(), route::host_of(request)) {
+        let explanation = match asked::unambiguous(request.path(), asked::host_of(request)) {
             Ok(path) => Explanation::of(&table.routes, &Asked::new(request, &path)),
             Err(failure) => Explanation { tried: Vec::new(), outcome: Err(failure.to_string()) },
         };

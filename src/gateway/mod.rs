@@ -13,6 +13,7 @@
 
 pub mod access;
 mod answer;
+mod asked;
 mod body;
 mod client;
 mod cluster;

@@ -15,13 +15,13 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::answer::{self, Answer, Body};
+use super::asked::{self, Asked};
 use super::client::{self, Teller};
 use super::inside::Inside;
 use super::journal::Journal;
 use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
 use super::respond::Failure;
-use super::route::{self, Asked};
 use super::rule::{Fallback, Outcome};
 use super::{AnswerForm, body, cluster, cors, limit, micro, pattern, rpc};
 use crate::balance::Balancer;
@@ -137,8 +137,8 @@ async fn steps<'t>(
         // RFC 9110 section 9.3.6: what follows would be no HTTP, for some services and not for others
         return Err(Failure::Ambiguous("CONNECT asks for a tunnel, and this gateway opens none".to_owned()));
     }
-    let host = route::host_of(request);
-    let path = route::unambiguous(request.path(), host)?;
+    let host = asked::host_of(request);
+    let path = asked::unambiguous(request.path(), host)?;
     let asked = Asked::of_host(request, host, &path);
     if let Some(method) = cors::asked_method(request) {
         // a browser asks whether a page may ask

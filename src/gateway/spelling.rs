@@ -3,8 +3,9 @@
 
 use std::ptr;
 
+use super::asked::Asked;
 use super::respond::Failure;
-use super::route::{Asked, Route, Routes};
+use super::route::{Route, Routes};
 
 impl Routes {
     /// Whether the route that was found may be the one, where others ask who calls.
