@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::message::Delivery as Arrival;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
     ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -230,6 +230,13 @@ struct Tag(Arrival);
 impl Receipt for Tag {
     async fn ack(&self) -> Result<(), BrokerError> {
         self.0.ack(BasicAckOptions::default()).await.map(drop).map_err(|error| away("", error.into()))
+    }
+
+    /// Dropped alone it would wait for the end of its connection, and stand in the way of others until then.
+    async fn give_back(&self) {
+        if let Err(error) = self.0.nack(BasicNackOptions { requeue: true, ..Default::default() }).await {
+            log::debug!("a message was not given back, it comes again with the next connection: {error}");
+        }
     }
 }
 

@@ -118,6 +118,9 @@ trait Receipt: Send + Sync {
 
     /// It is still being worked on.
     async fn working(&self) {}
+
+    /// It was not handled. Where dropping it says so, there is nothing to do.
+    async fn give_back(&self) {}
 }
 
 impl Delivery {
@@ -136,6 +139,11 @@ impl Delivery {
     /// Tells that it is still being worked on. To be called every [`Delivery::WORKING`].
     pub async fn working(&self) {
         self.receipt.working().await;
+    }
+
+    /// Tells that it was not handled, so that it comes again though its connection goes on.
+    pub async fn give_back(&self) {
+        self.receipt.give_back().await;
     }
 
     /// A broker that hears nothing of a message for three times this may give it to another.

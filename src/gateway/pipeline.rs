@@ -160,11 +160,18 @@ async fn steps<'t>(
     // whether it may
     limit::check_headers(request.headers(), limits)?;
     limit::check_flow(&worker.traffic.load, limits)?;
-    let passage = match &route.keeper {
+    let mut passage = match &route.keeper {
         // in boxes, here and below: a request is as long as its longest way, and most go the short one
         Some(keeper) => Box::pin(keeper.admit(request, client::client_ip(request), finish)).await?,
         None => Passage::free(request),
     };
+
+    if let Outcome::Micro(micro) = &route.then
+        && let Some(keeper) = micro.service(&path).and_then(|service| table.routes.rpc_keeper(&service))
+    {
+        // whoever names a service by its path is asked what its own routes ask
+        passage = Box::pin(keeper.admit(request, client::client_ip(request), finish)).await?;
+    }
 
     let mut named = None;
     let call = match &route.then {

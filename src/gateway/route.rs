@@ -121,6 +121,11 @@ impl Routes {
         Self { routes, exact, open, services, stray, known, page, is_guarded, rpc, rpc_keepers }
     }
 
+    /// What a service asks of a caller who comes by no route of its own.
+    pub fn rpc_keeper(&self, service: &str) -> Option<&Keeper> {
+        self.rpc_keepers.get(service)?.as_ref()
+    }
+
     /// The route of a request, with what its path found.
     ///
     /// # Errors

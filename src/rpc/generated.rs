@@ -2,10 +2,12 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2_v4::server::SendResponse;
 use h2_v4::{Reason, RecvStream, SendStream};
 use http_body::{Body as _, Frame, SizeHint};
@@ -13,10 +15,11 @@ use http_v1::{HeaderMap, Method, Request, Response, Uri, Version};
 use tonic::body::Body;
 use tower_service::Service;
 
+use super::Codec;
 use super::port::{Call, gone};
 use super::status::{Code, Status};
 use super::timeout::End;
-use super::wire::{poll_part, send_part};
+use super::wire::{poll_part, refuse, send_part};
 
 /// A service of tonic's whose type is forgotten.
 pub trait GrpcService: Send + Sync {
@@ -103,12 +106,31 @@ pub async fn answer(service: &dyn GrpcService, call: Call) {
     tokio::select! {
         biased;
         () = gone(&mut respond) => {}
-        Ok(answer) = service.carry_out(request) => {
-            if let Err(error) = send(&mut respond, answer, HeaderMap::new(), None).await {
+        answered = carry_out(service, request) => {
+            let sent = match answered {
+                Ok(answer) => send(&mut respond, answer, HeaderMap::new(), None).await.map(drop),
+                Err(status) => refuse(&mut respond, Codec::Proto.content_type(), HeaderMap::new(), &status),
+            };
+            if let Err(error) = sent {
                 log::debug!("an answer by rpc was not sent error=\"{error}\"");
             }
         }
     }
+}
+
+/// Carries out a call. The other calls of its connection outlive its panic.
+///
+/// # Errors
+/// `INTERNAL` for a panic, which the log tells of.
+pub async fn carry_out(service: &dyn GrpcService, request: Request<Body>) -> Result<Response<Body>, Status> {
+    let running = async { service.carry_out(request).await };
+    let answered = AssertUnwindSafe(running).catch_unwind().await;
+    answered.map(|answer| answer.unwrap_or_else(|never| match never {})).map_err(|_| panicked())
+}
+
+fn panicked() -> Status {
+    log::error!("a generated method panicked");
+    Status::new(Code::Internal, "the method failed; its log has the reason")
 }
 
 /// Sends an answer to its end; the status that it tells. `end` is when the caller waits no longer.
@@ -145,7 +167,11 @@ async fn parts(stream: &mut SendStream<Bytes>, body: Body, at_once: Option<Statu
         let frame = tokio::select! {
             biased;
             reset = poll_fn(|task| stream.poll_reset(task)) => return Err(reset?.into()), // the caller wants no more
-            frame = poll_fn(|task| body.as_mut().poll_frame(task)) => frame,
+            frame = AssertUnwindSafe(poll_fn(|task| body.as_mut().poll_frame(task))).catch_unwind() => frame,
+        };
+        let Ok(frame) = frame else {
+            let status = panicked();
+            return stream.send_trailers(status.to_trailers()).map(|()| status);
         };
         match frame.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(part))) => send_part(stream, part, false).await?,

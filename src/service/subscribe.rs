@@ -38,6 +38,8 @@ const AT_ONCE: usize = 16;
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// Between tries to subscribe where a person must correct something first.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(5);
+/// Until a message that could not be buried comes again.
+const BURY_AGAIN: Duration = Duration::from_secs(2);
 /// What events and metrics show in the place of HTTP's method.
 pub(super) const METHOD: &str = "MESSAGE";
 
@@ -221,7 +223,11 @@ impl Worker<'_> {
             if let Err(reason) = outcome {
                 let id = message.header("x-request-id").unwrap_or_default();
                 log::error!("message is buried topic={} requestId={id} reason=\"{reason}\"", message.topic);
-                self.shared.broker.bury(message, &reason).await?;
+                if let Err(error) = self.shared.broker.bury(message, &reason).await {
+                    sleep(BURY_AGAIN).await;
+                    delivery.give_back().await;
+                    return Err(error);
+                }
             }
             delivery.ack().await
         };

@@ -18,9 +18,9 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::answer::{Answer, Body};
-use super::client::Teller;
+use super::client::{Teller, client_ip};
 use super::journal::Journal;
-use super::keeper::Passage;
+use super::keeper::{Finish, Passage};
 use super::live::Table;
 use super::pipeline::Worker;
 use super::respond::Failure;
@@ -58,6 +58,9 @@ impl Handler {
         HANDLERS.iter().find(|(known, _)| *known == word).map(|(_, handler)| *handler)
     }
 }
+
+/// The path whose body names what is called.
+const NAMED: &str = "/rpc";
 
 /// The words of [`Handler`].
 pub const HANDLERS: [(&str, Handler); 6] = [
@@ -118,6 +121,11 @@ impl Micro {
         path::method(path).map(|(service, endpoint)| (self.full(&service), endpoint))
     }
 
+    /// The service that a path means, whatever way it is called; `None`: it means none, or the body names it.
+    pub(super) fn service(&self, path: &str) -> Option<String> {
+        self.proxied(path).or_else(|| self.method(path).filter(|_| path != NAMED).map(|(service, _)| service))
+    }
+
     /// The service that gets a request over HTTP; `None`: it is called by RPC.
     pub(super) fn proxied(&self, path: &str) -> Option<String> {
         match self.handler {
@@ -168,12 +176,21 @@ impl Asked<'_> {
         }
         let body = body::whole(self.request, payload, limits, most).await?;
         journal.started(shown(&body));
+        if micro.handler == Handler::Event {
+            return Ok(event::publish(&self, micro, &body).await.unwrap_or_else(MicroError::answer));
+        }
+        let (target, is_api) = match self.target(micro, &body) {
+            Ok(target) => target,
+            Err(error) => return Ok(error.answer()),
+        };
+        // a path's service has asked already
+        let keeper = self.table.routes.rpc_keeper(&target.service).filter(|_| self.path == NAMED);
+        let passage = match keeper {
+            None => None,
+            Some(keeper) => Some(keeper.admit(self.request, client_ip(self.request), &mut Finish::default()).await?),
+        };
         let answered = async {
-            if micro.handler == Handler::Event {
-                return event::publish(&self, micro, &body).await;
-            }
-            let (target, is_api) = self.target(micro, &body)?;
-            let message = self.call(target).await?;
+            let message = self.call(target, passage.as_ref().unwrap_or(self.passage)).await?;
             if is_api { of_response(&message) } else { Ok(of_message(message, self.request)) }
         };
         Ok(answered.await.unwrap_or_else(MicroError::answer))
@@ -182,7 +199,7 @@ impl Asked<'_> {
     /// What is called, and whether it answers with a `go.api.Response`.
     fn target(&self, micro: &Micro, body: &Bytes) -> Result<(Target, bool), MicroError> {
         let query = &*self.passage.query;
-        if self.path == "/rpc" {
+        if self.path == NAMED {
             let named = request::named(self.request.headers(), query, body)?;
             let request::Named { service, endpoint, message } = named;
             return Ok((Target { service, endpoint, codec: Codec::Json, message }, false));
@@ -197,13 +214,13 @@ impl Asked<'_> {
         Ok((Target { service, endpoint, codec: Codec::Proto, message }, true))
     }
 
-    async fn call(&self, target: Target) -> Result<Bytes, MicroError> {
+    async fn call(&self, target: Target, passage: &Passage<'_>) -> Result<Bytes, MicroError> {
         let teller = Teller::new(self.request);
         let policy = Policy::default();
         let rpc = RpcRequest {
             method: &target.endpoint,
             codec: target.codec,
-            metadata: self.passage.headers(self.request.headers()),
+            metadata: passage.headers(self.request.headers()),
             context: self.context,
             call_key: self.table.settings.call_keys.first().map(String::as_str),
             forwarded: Some(teller.forwarded()),

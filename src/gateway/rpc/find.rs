@@ -1,4 +1,4 @@
-//! Which service a call is for: the one that the caller names in `goms-service`; else that of a route for the path; else the
+//! Which service a call is for: that of a route for the path; else the one that the caller names in `goms-service`; else the
 //! one whose nodes say that they serve `/pkg.Service`; else the one that has the package's name, as with Go Micro's nodes.
 
 use std::cell::{Cell, RefCell};
@@ -74,6 +74,11 @@ impl Served {
             let has = list(self.services.iter().map(|service| &**service));
             self.unknown(format!("no service `{name}` takes rpc; there is {has}"))
         })
+    }
+
+    /// Whether its nodes say that they serve this.
+    pub fn serves(&self, service: &str, full: &str) -> bool {
+        self.by_name.get(full).is_some_and(|services| services.iter().any(|known| &**known == service))
     }
 
     /// The service of a path.

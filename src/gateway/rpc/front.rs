@@ -25,10 +25,11 @@ use crate::gateway::{GatewayError, Parts, limit};
 use crate::listener::Tls;
 use crate::metrics::Metrics;
 use crate::rpc::generated::{self, GrpcService};
-use crate::rpc::port::{self, Answers, Call};
+use crate::rpc::method::{ends_with, service_of_path};
+use crate::rpc::port::{self, Answers, Call, gone};
 use crate::rpc::timeout::{self, End};
 use crate::rpc::wire::refuse_http;
-use crate::rpc::{Code, Codec, CodecError, Status};
+use crate::rpc::{Code, Codec, CodecError, MethodName, Status};
 use crate::trace::{Origin, Recorder, TraceContext, tracestate};
 use crate::upstream::{Forwarded, Opened, Policy, RpcError, RpcHead, Upstream, headers};
 
@@ -127,10 +128,14 @@ impl Answers for Front {
         let end = field("grpc-timeout").and_then(timeout::parse).map(End::in_time);
         let mut journal = Journal::begin(self, &table, &mut context, (head.uri.path(), client));
         journal.started(&head.headers);
-        match self
-            .begin(&table, &mut journal, &head, ((client, by_proxy.as_ref(), certificate.as_deref()), &context, end))
-            .await
-        {
+        let asked = ((client, by_proxy.as_ref(), certificate.as_deref()), &context, end);
+        let begun = tokio::select! {
+            biased;
+            // h2 counts a stream no more that its caller gave up, so nothing of it may go on
+            () = gone(&mut respond) => return,
+            begun = self.begin(&table, &mut journal, &head, asked) => begun,
+        };
+        match begun {
             Ok(Opened { response, sender, permit, lease, .. }) => {
                 let passed = pass::streams((body, &mut respond), (response, sender), (id, end)).await;
                 match passed {
@@ -195,11 +200,8 @@ impl Front {
         })
     }
 
+    /// What is written for a path holds whomever a caller names, and however it spells the package, which nodes do not look at.
     fn find<'t>(&self, table: &'t Table, path: &str, host: &str, brought: &HeaderMap) -> Result<Found<'t>, Status> {
-        let named = brought.get(GOMS_SERVICE).map(|name| String::from_utf8_lossy(name.as_bytes()));
-        if let Some(name) = named {
-            return Ok(self.of_service(table, self.directory.served().named(&name)?));
-        }
         if let Some((route, policy)) = of_route(table, path, host, brought) {
             let Outcome::Call(call) = &route.then else {
                 return Err(Status::new(Code::Unimplemented, "the route of this path answers by HTTP"));
@@ -207,13 +209,28 @@ impl Front {
             let group = route.group(&call.services).into();
             return Ok(Found { group, policy, keeper: route.keeper.as_deref() });
         }
-        Ok(self.of_service(table, self.directory.served().of_path(path)?))
+        let served = self.directory.served();
+        let service = match brought.get(GOMS_SERVICE).map(|name| String::from_utf8_lossy(name.as_bytes())) {
+            Some(name) => served.named(&name)?,
+            None => served.of_path(path)?,
+        };
+        let name = MethodName::parse(path).ok().filter(|_| path.matches('/').count() == 2);
+        let name = name.ok_or_else(|| {
+            Status::new(Code::Unimplemented, format!("`{path}` is no path `/package.Service/Method`"))
+        })?;
+        if !served.serves(&service, &name.full_service())
+            && let Some((route, call)) = of_alias(table, &name, &service, host, brought)
+        {
+            let group = route.group(&call.services).into();
+            return Ok(Found { group, policy: &call.policy, keeper: route.keeper.as_deref() });
+        }
+        Ok(self.of_service(table, service))
     }
 
     fn of_service<'t>(&self, table: &'t Table, service: Arc<str>) -> Found<'t> {
         match table.settings.services.get(&*service) {
             Some(known) => {
-                let keeper = table.routes.rpc_keepers.get(&*service).and_then(Option::as_ref);
+                let keeper = table.routes.rpc_keeper(&service);
                 Found { policy: &known.policy, keeper, group: service }
             }
             None => Found { policy: &table.usual, keeper: table.routes.page.as_ref(), group: service },
@@ -243,6 +260,26 @@ fn of_route<'t>(table: &'t Table, path: &str, host: &str, brought: &HeaderMap) -
         Outcome::Call(call) => Some((route, &call.policy)),
         _ => Some((route, &table.usual)),
     }
+}
+
+/// The route that was written for the same method of a service under another package.
+fn of_alias<'t>(
+    table: &'t Table,
+    name: &MethodName<'_>,
+    service: &str,
+    host: &str,
+    brought: &HeaderMap,
+) -> Option<(&'t Route, &'t crate::gateway::rule::Call)> {
+    let mut routes = table.routes.rpc.iter().filter_map(|place| table.routes.all().get(*place));
+    routes.find_map(|route| {
+        let Outcome::Call(call) = &route.then else { return None };
+        let full = service_of_path(route.when.path.as_str()).filter(|full| ends_with(full, name.service))?;
+        let is_its = call.services.iter().any(|share| share.service() == service);
+        let path = is_its.then(|| format!("/{full}/{}", name.method))?;
+        let headers = to_02(brought);
+        let asked = Asked { method: "POST", host, path: &path, headers: &headers, query: "" };
+        route.when.check(&asked).is_ok().then_some((route, &**call))
+    })
 }
 
 /// The fields of a call that is let in.

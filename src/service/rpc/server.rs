@@ -202,7 +202,7 @@ impl Worker {
         let mut request = generated::request(known.name, &head.path, head.metadata.clone(), body);
         request.extensions_mut().insert(trace);
         let answered = {
-            let calling = async { known.service.carry_out(request).await.map_err(|never| match never {}) };
+            let calling = generated::carry_out(&*known.service, request);
             tokio::select! {
                 biased;
                 () = gone(&mut respond) => return,

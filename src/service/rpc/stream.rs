@@ -162,8 +162,11 @@ where
     R: Future<Output = Result<T, ServiceError>> + 'static,
     T: 'static,
 {
+    let handler = std::sync::Arc::new(handler);
     erased(form, move |ctx, codec, messages| {
-        let running = handler(ctx, Requests { messages, codec, read: form.read });
+        let handler = handler.clone();
+        // called when it is polled: a panic may come from the call itself
+        let running = async move { handler(ctx, Requests { messages, codec, read: form.read }).await };
         Box::pin(stream::once(running).map(move |reply| reply.and_then(|reply| (form.write)(codec, &reply)))) as Replies
     })
 }
@@ -177,8 +180,11 @@ where
     S: Stream<Item = Result<T, ServiceError>> + 'static,
     T: 'static,
 {
+    let handler = std::sync::Arc::new(handler);
     erased(form, move |ctx, codec, messages| {
-        let running = handler(ctx, Requests { messages, codec, read: form.read });
+        let handler = handler.clone();
+        // called when it is polled: a panic may come from the call itself
+        let running = async move { handler(ctx, Requests { messages, codec, read: form.read }).await };
         let replies = stream::once(running).try_flatten();
         Box::pin(replies.map(move |reply| reply.and_then(|reply| (form.write)(codec, &reply)))) as Replies
     })

@@ -194,3 +194,29 @@ async fn streams_both_ways_are_a_websocket() {
     drop(client);
     assert!(greeter.stop(Duration::from_secs(2)).await);
 }
+
+/// A gateway in the place of `micro api` reaches every service, on the terms of each.
+#[tokio::test]
+async fn by_the_paths_of_go_micro_a_service_is_reached_on_its_own_terms() {
+    const SHUT: &str = "
+callServiceKey: the key
+micro: { handler: rpc, namespace: go.micro.srv }
+auth: { staff: { apiKeys: { keys: { ann: sixteen-or-more-letters } } } }
+services: { go.micro.srv.greeter: { hello: { rpc: Say.Hello } } }
+upstreams: { go.micro.srv.greeter: { auth: staff } }
+";
+    let (mut parts, _) = parts("go.micro.srv.greeter");
+    parts.call_keys = vec!["the key".to_owned()].into();
+    let running = start(Service::new("go.micro.srv.greeter").rpc("Say.Hello", hello), parts);
+    let door = door(SHUT, &[]);
+    door.publisher.publish(vec![crate::rpc::node("go.micro.srv.greeter", running.address())]);
+    wait_for("the node", || door.balancer.view().iter().any(|service| !service.nodes.is_empty())).await;
+    let named = r#"{"service":"go.micro.srv.greeter","endpoint":"Say.Hello","request":{"name":"John"}}"#;
+    for (path, body) in [("/greeter/say/hello", r#"{"name":"John"}"#), ("/rpc", named)] {
+        assert_eq!(door.ask("POST", path, JSON, body).await.status, 401, "{path}");
+        let key = format!("{JSON}X-Api-Key: sixteen-or-more-letters\r\n");
+        let got = door.ask("POST", path, &key, body).await;
+        assert_eq!((got.status, got.text().as_str()), (200, r#"{"msg":"Hello John"}"#), "{path}");
+    }
+    running.stop(Duration::from_secs(2)).await;
+}

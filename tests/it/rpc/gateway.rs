@@ -457,3 +457,102 @@ async fn clients_learn_services_and_messages_by_reflection() {
     front.end().await;
     assert!(node_of.stop(Duration::from_secs(2)).await);
 }
+
+#[tokio::test]
+async fn a_routes_terms_hold_however_its_method_is_named() {
+    let (greeter, _events) = greeter();
+    let front = Front::open(
+        vec![serving("greeter", &greeter, &["acme.v1.Say"])],
+        "auth: { staff: { apiKeys: { keys: { ann: sixteen-or-more-letters } } } }\nroutes: [{ match: { path: '/acme.v1.Say/*' }, service: greeter, auth: staff }]",
+    );
+    let raw = Raw::connect(front.running.address()).await;
+    let named = [("goms-service", "greeter")];
+    let key = [("goms-service", "greeter"), ("x-api-key", "sixteen-or-more-letters")];
+    for (path, fields, code) in [
+        ("/acme.v1.Say/Hello", &[][..], 16),
+        ("/acme.v1.Say/Hello", &named, 16),
+        ("/greeter.Say/Hello", &[], 16),
+        ("/other.Say/Hello", &named, 16),
+        ("/Say/Hello", &named, 16),
+        ("/Say.Hello", &named, 12),
+        ("/acme.v1.Say.Hello", &named, 12),
+        ("/acme.v1.Say/Hello", &key[1..], 0),
+        ("/other.Say/Hello", &key, 0),
+    ] {
+        assert_eq!(raw.call(path, fields, framed(JOHN)).await.code, Some(code), "{path} {fields:?}");
+    }
+    front.end().await;
+    assert!(greeter.stop(Duration::from_secs(2)).await);
+}
+
+/// A caller may give up faster than a node can be connected to: what it began must not pile up.
+#[tokio::test]
+async fn a_call_that_is_given_up_ends_before_its_node_was_reached() {
+    // a place for one connection, which is taken: no other gets an answer
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().expect("an address").into()).expect("a port");
+    socket.listen(0).expect("it listens");
+    let address = socket.local_addr().expect("an address").as_socket().expect("an address");
+    let _taken = std::net::TcpStream::connect(address).expect("the one place");
+    let mut full = node("greeter", address);
+    full.meta.tell_methods(Vec::new(), vec!["greeter.Say".to_owned()]);
+    let mut front = Front::open(vec![full], "");
+    let raw = Raw::connect(front.running.address()).await;
+    let (_response, mut sender) = raw.begin("/greeter.Say/Hello", &[]).await;
+    assert_eq!(next(&mut front.events).await.status, None);
+    sender.send_reset(h2_v4::Reason::CANCEL);
+    assert_eq!(next(&mut front.events).await.status, Some(499));
+    front.end().await;
+}
+
+/// What tonic generated, of an author who did not think of everything.
+#[derive(Clone)]
+struct Panics;
+
+impl tonic::server::NamedService for Panics {
+    const NAME: &'static str = "bad.Panics";
+}
+
+impl tower_service::Service<http_v1::Request<tonic::body::Body>> for Panics {
+    type Response = http_v1::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _task: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _request: http_v1::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(async { panic!("not thought of") })
+    }
+}
+
+fn hasty(_ctx: Context, _numbers: Requests<u64>) -> impl Future<Output = Result<u64, ServiceError>> {
+    assert!(std::hint::black_box(false), "not thought of");
+    async { Ok(1) }
+}
+
+#[tokio::test]
+async fn a_panic_ends_no_other_call_of_its_connection() {
+    let (mut parts, _events) = parts("greeter");
+    parts.call_keys = vec!["the key".to_owned()].into();
+    let service = Service::new("greeter")
+        .rpc("Say.Hello", hello)
+        .rpc("Say.Never", never)
+        .rpc_stream("Say.Twice", twice)
+        .rpc_client_stream("Say.Hasty", hasty)
+        .grpc(Panics);
+    let greeter = start(service, parts);
+    let raw = Raw::connect(greeter.address()).await;
+    let key = ("call-service-key", "the key");
+    let (response, mut sender) = raw.begin("/greeter.Say/Twice", &[key]).await;
+    sender.send_data(framed("1"), false).expect("sent");
+    let mut body = response.await.expect("an answer").into_body();
+    assert_eq!(body.data().await.expect("a part").expect("a part"), framed("2"));
+    let fields = [key, ("content-type", "application/grpc")];
+    assert_eq!(raw.call("/bad.Panics/Call", &fields, framed("")).await.code, Some(13));
+    assert_eq!(raw.call("/greeter.Say/Hasty", &[key], framed("1")).await.code, Some(13));
+    sender.send_data(framed("2"), true).expect("sent");
+    assert_eq!(body.data().await.expect("a part").expect("a part"), framed("4"));
+    assert!(greeter.stop(Duration::from_secs(2)).await);
+}
