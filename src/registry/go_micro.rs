@@ -105,7 +105,10 @@ pub(super) fn record(node: &Node) -> Vec<u8> {
         json!({"name": name, "request": value("Request"), "response": value("Response"), "metadata": metadata})
     };
     let ours = Ours { rpc: id.rpc.port, http: id.http.port, meta: meta.clone() };
-    let mut metadata: BTreeMap<&str, String> = BTreeMap::from([
+    let labels = meta.labels.iter().map(|(name, value)| (name.as_str(), value.clone()));
+    let mut metadata: BTreeMap<&str, String> = labels.collect();
+    // behind the labels, none of which may say how the node is called
+    metadata.extend([
         ("broker", "http".to_owned()),
         ("protocol", server.to_owned()),
         ("registry", "etcd".to_owned()),
@@ -114,7 +117,6 @@ pub(super) fn record(node: &Node) -> Vec<u8> {
         // a struct of plain fields always becomes JSON
         (OURS, serde_json::to_string(&ours).unwrap_or_default()),
     ]);
-    metadata.extend(meta.labels.iter().map(|(name, value)| (name.as_str(), value.clone())));
     let record = json!({
         "name": id.service,
         "version": if meta.version.is_empty() { "latest" } else { &meta.version },

@@ -106,3 +106,18 @@ fn junk_is_an_error_and_nulls_are_not() {
     );
     assert_eq!((nulls.id.service.as_str(), nulls.meta.endpoints), ("go.micro.srv.greeter", vec!["A.B".to_owned()]));
 }
+
+#[test]
+fn no_label_says_how_a_node_is_called() {
+    let at = |port| HostPort::new([127, 0, 0, 1].into(), port);
+    let id = NodeId { service: "go.micro.srv.greeter".to_owned(), rpc: at(1), http: at(2) };
+    let mut meta = NodeMeta::default();
+    for (name, value) in [("protocol", "mucp"), ("goms", "{}"), ("zone", "a")] {
+        meta.labels.insert(name.to_owned(), value.to_owned());
+    }
+    let node = Node::new(id, meta);
+    let told: serde_json::Value = serde_json::from_slice(&record(&node)).unwrap();
+    let metadata = &told["nodes"][0]["metadata"];
+    assert_eq!((&metadata["protocol"], &metadata["zone"]), (&json!("grpc"), &json!("a")));
+    assert_eq!(read(KEY, &record(&node)).unwrap(), [node]);
+}

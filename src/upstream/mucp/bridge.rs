@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::sleep;
 
-use super::{ERROR, NO_METADATA, content_type, status_of};
+use super::{ERROR, NO_METADATA, content_type, passes, status_of};
 use crate::registry::Node;
 use crate::rpc::wire::{Messages, ReadError, answer_head, refuse, send_part};
 use crate::rpc::{Code, Codec, MethodName, Status, frame, timeout};
@@ -150,7 +150,8 @@ async fn carry(
 fn line(head: &Parts, codec: Codec, endpoint: &str, is_stream: bool, node: &Node) -> Result<Vec<u8>, HttpError> {
     let mut line = RequestHead::new(Vec::new(), "POST", "/", "")?;
     line.host(node)?;
-    for (name, value) in head.headers.iter().filter(|(name, _)| !NOT_SENT.contains(&name.as_str())) {
+    let may_go = |name: &HeaderName| !NOT_SENT.contains(&name.as_str()) && passes(name.as_str());
+    for (name, value) in head.headers.iter().filter(|(name, _)| may_go(name)) {
         line.field(name.as_str(), value.as_bytes())?;
     }
     line.field("content-type", content_type(codec).as_bytes())?;

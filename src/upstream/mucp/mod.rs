@@ -24,7 +24,7 @@ use http_v1::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use super::call::target;
 use super::http1::{AnswerHead, Body, HttpError, Outgoing, RequestHead, Times};
 use super::rpc::{RpcError, RpcHead};
-use super::{Policy, Upstream};
+use super::{Policy, Upstream, headers};
 use crate::registry::Node;
 use crate::rpc::{Code, Codec, GoError, Status};
 
@@ -32,6 +32,26 @@ use crate::rpc::{Code, Codec, GoError, Status};
 const ERROR: &str = "micro-error";
 /// What of an answer's head belongs to the connection, or is the request's own that nodes send back.
 const NO_METADATA: [&str; 5] = ["connection", "content-length", "transfer-encoding", "micro-error", "call-service-key"];
+
+/// What says which method is meant, and how: a caller's own would be read in the place of what is called.
+const SAID: [&str; 10] = [
+    "micro-endpoint",
+    "micro-error",
+    "micro-id",
+    "micro-method",
+    "micro-protocol",
+    "micro-service",
+    "micro-stream",
+    "micro-target",
+    "micro-topic",
+    "timeout",
+];
+
+/// Whether a caller's metadata may go to a node of mucp under this name.
+fn passes(name: &str) -> bool {
+    let plain = name.strip_prefix("x-").unwrap_or(name);
+    !SAID.iter().any(|said| headers::same(said, plain.as_bytes()))
+}
 
 /// A call as a node of mucp gets it.
 pub(super) struct MucpCall<'a> {
@@ -78,7 +98,9 @@ impl Upstream {
     fn mucp_head(&self, call: &MucpCall<'_>, node: &Node) -> Result<RequestHead, HttpError> {
         let mut head = RequestHead::new(self.pool.buffer(), "POST", "/", "")?;
         head.host(node)?;
-        for (name, value) in call.head.fields().iter().filter(|(name, _)| **name != CONTENT_TYPE) {
+        for (name, value) in
+            call.head.fields().iter().filter(|(name, _)| **name != CONTENT_TYPE && passes(name.as_str()))
+        {
             head.field(name.as_str(), value.as_bytes())?;
         }
         let content_type = content_type(call.codec);

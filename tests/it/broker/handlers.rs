@@ -219,3 +219,28 @@ async fn two_nodes_share_by_a_real_broker() {
     }
     shutdown.begin();
 }
+
+/// Where dead letters do not go down a message comes again, though the connection that it came by stands.
+#[tokio::test]
+async fn a_message_that_cannot_be_buried_comes_again() {
+    let Some(url) = crate::support::servers::amqp() else { return };
+    let settings = settings(Backend::Amqp(vec![url.clone()]));
+    let dead = format!("{}.user.registered@dead", settings.namespace);
+    let server = crate::support::rabbitmq::Client::connect(&url).await;
+    // not as it is asked for
+    server.declare(&dead, lapin::options::QueueDeclareOptions::default()).await;
+    let (broker, background) = super::opened(&settings).await;
+    let notes = Notes::default();
+    let told = notes.clone();
+    let service = Service::new("mail").subscribe("user.registered", move |_: Context, body: Registered| {
+        note(&told, body.user);
+        async { Err::<(), _>(ServiceError::new(400, "no")) }
+    });
+    let subscribers = subscribers(&service, &broker);
+    wait_heard(&broker, &notes).await;
+    publish(&broker, r#"{"user":"ann"}"#).await;
+    wait_for("the message again", || noted(&notes).iter().filter(|user| *user == "ann").count() > 1).await;
+    server.delete(&dead).await;
+    assert!(subscribers.stop(LIMIT).await);
+    background.begin();
+}

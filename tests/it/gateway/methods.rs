@@ -220,3 +220,33 @@ upstreams: { go.micro.srv.greeter: { auth: staff } }
     }
     running.stop(Duration::from_secs(2)).await;
 }
+
+/// A node of mucp reads in the head which method is meant, and of two fields the first.
+#[tokio::test]
+async fn nobody_names_another_method_to_a_node_of_mucp() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let mut node = crate::rpc::node("greeter", listener.local_addr().expect("an address"));
+    (node.id.http, node.id.rpc.port) = (node.id.rpc, None);
+    node.meta.protocols = vec!["mucp".to_owned()];
+    let door = door(CONFIG, &[]);
+    door.publisher.publish(vec![node]);
+    wait_for("the node", || door.balancer.view().iter().any(|service| !service.nodes.is_empty())).await;
+    let answering = async {
+        let (mut socket, _) = listener.accept().await.expect("the gateway");
+        let mut got = Vec::new();
+        while !got.ends_with(b"}") {
+            assert_ne!(socket.read_buf(&mut got).await.expect("a request"), 0);
+        }
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.expect("an answer");
+        String::from_utf8_lossy(&got).to_ascii_lowercase()
+    };
+    let fields = format!(
+        "{JSON}Micro-Endpoint: Admin.Drop\r\nX-Micro-Endpoint: Admin.Drop\r\nMicro_Method: Admin.Drop\r\nMicro-Service: bank\r\nMicro-Stream: 1\r\nMicro-From-Service: me\r\n"
+    );
+    let asking = door.ask("POST", "/api/greeter/plain", &fields, r#"{"name":"John"}"#);
+    let (got, answer) = tokio::join!(answering, asking);
+    assert_eq!(answer.status, 200, "{} {got}", answer.text());
+    let said: Vec<&str> = got.lines().filter(|line| line.contains("micro")).collect();
+    assert_eq!(said, ["micro-from-service: me", "micro-service: greeter", "micro-endpoint: say.hello", "micro-id: 1"]);
+}
