@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use actix_server::ServerBuilder;
 use actix_web::dev::{Server, ServerHandle};
 use tokio::time::Instant;
 
@@ -35,6 +36,16 @@ const FORCED: Duration = Duration::from_secs(5);
 
 /// actix-server's own limit of a graceful stop, longer than any drain: [`Running::stop`] keeps the time.
 pub const NO_LIMIT_SECS: u64 = 24 * 3600;
+
+/// What a server is built of that ends by [`Running::stop`]; `connections` is how many a worker takes.
+#[must_use]
+pub fn builder(workers: usize, connections: usize) -> ServerBuilder {
+    ServerBuilder::new()
+        .workers(workers.max(1))
+        .max_concurrent_connections(connections)
+        .shutdown_timeout(NO_LIMIT_SECS)
+        .disable_signals()
+}
 
 /// What the workers of a server and its [`Running`] share.
 #[derive(Debug, Default)]

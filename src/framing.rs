@@ -151,6 +151,14 @@ impl Decoder {
     }
 }
 
+/// The value of a `Content-Length`: digits and nothing else.
+pub(crate) fn whole_number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

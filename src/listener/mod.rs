@@ -33,13 +33,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::{Payload, Response};
-use actix_server::{GracefulShutdownSignal, ServerBuilder};
+use actix_server::GracefulShutdownSignal;
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use tokio::net::{TcpStream, UnixStream};
 
 use self::instruments::Instruments;
-use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
+use crate::drain::{self, Running, Traffic};
 use crate::metrics::Metrics;
 
 /// How long a client may take to read what it was refused while it still sends.
@@ -126,11 +126,7 @@ where
     let Doors { http, https, file, proxies } = doors;
     let (traffic, instruments) = (counts.0, Instruments::new(counts.1));
     let address = http.local_addr()?;
-    let mut builder = ServerBuilder::new()
-        .workers(workers.max(1))
-        .max_concurrent_connections(limits.connections)
-        .shutdown_timeout(NO_LIMIT_SECS)
-        .disable_signals();
+    let mut builder = drain::builder(workers, limits.connections);
     let stopping = builder.graceful_shutdown_signal();
     let (proxies, counted) = (proxies.map(Arc::new), traffic.clone());
     let shared = Shared { limits, tls: None, proxies, traffic: counted, instruments, stopping };

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_server::{GracefulShutdownSignal, ServerBuilder};
+use actix_server::GracefulShutdownSignal;
 use actix_service::{fn_factory, fn_service};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::lengths::AnyLength;
-use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
+use crate::drain::{self, Running, Traffic};
 use crate::listener::Tls;
 
 /// How much of a stream a caller may send before it was read, and of all streams of a connection together.
@@ -102,11 +102,7 @@ pub fn serve<A: Answers>(
     make: impl Fn() -> A + Clone + Send + 'static,
 ) -> io::Result<Running> {
     let kept = listener.try_clone()?;
-    let mut builder = ServerBuilder::new()
-        .workers(workers.max(1))
-        .max_concurrent_connections(limits.connections)
-        .shutdown_timeout(NO_LIMIT_SECS)
-        .disable_signals();
+    let mut builder = drain::builder(workers, limits.connections);
     let stopping = builder.graceful_shutdown_signal();
     let shared = Shared { limits, tls, traffic: traffic.clone(), stopping };
     builder = builder.listen("rpc", listener, move || {

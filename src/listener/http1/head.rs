@@ -10,7 +10,7 @@ use actix_web::http::header::{
 use actix_web::http::{Method, StatusCode, Uri, Version};
 use bytes::BytesMut;
 
-use crate::framing::Framing;
+use crate::framing::{Framing, whole_number};
 
 /// Fields of a head.
 const MAX_FIELDS: usize = 96;
@@ -144,12 +144,4 @@ impl Manner {
             }
         }
     }
-}
-
-/// Digits and nothing else.
-fn whole_number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
 }

@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::outgoing::Sending;
 use super::tunnel::{Tunnel, Upgrade};
 use super::{HttpError, Pool};
-use crate::framing::{Decoder, Framing, Step};
+use crate::framing::{Decoder, Framing, Step, whole_number};
 
 /// Fields of a head; nginx has no limit of its own here, actix-http 96.
 const MAX_FIELDS: usize = 128;
@@ -173,14 +173,6 @@ fn manner(fields: &[httparse::Header<'_>], status: u16, version: u8, is_head: bo
     };
     let is_kept = !closes && (version == 1 || keeps) && framing != Framing::Close;
     Ok(Manner { framing, is_kept })
-}
-
-/// Digits and nothing else.
-fn whole_number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// An answer's body. Dropped before its end, it takes the connection with it.
