@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OnceCell;
 
 use super::reload::Reload;
-use super::{AppError, ports};
+use super::{AppError, ports, service_manager};
 use crate::admin::Admin;
 use crate::backoff::Backoff;
 use crate::broker::{self, Broker};
@@ -210,6 +210,7 @@ impl Process {
     /// Ends the nodes and then the process; every step is bounded.
     pub async fn end(self, nodes: Vec<RunningNode>) {
         self.admin.set_ready(false);
+        service_manager::stopping();
         // a consumer in this process stays until the events of the last requests are with it
         let (consumers, doors): (Vec<_>, Vec<_>) =
             nodes.into_iter().partition(|node| matches!(node.server, Server::Consumer(_)));

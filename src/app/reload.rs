@@ -10,8 +10,8 @@ use prometheus::{IntCounterVec, IntGauge};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::AppError;
 use super::process::Process;
+use super::{AppError, service_manager};
 use crate::balance::Balancer;
 use crate::config::{Config, ConfigErrors};
 use crate::gateway::Live;
@@ -130,10 +130,15 @@ impl Follower {
             return;
         }
         self.text = text;
+        service_manager::reloading();
         let loaded = (self.how.load)().and_then(|config| config.for_gateway().map(|()| config));
         match loaded {
-            Ok(config) => self.take(config),
+            Ok(config) => {
+                self.take(config);
+                service_manager::ready();
+            }
             Err(errors) => {
+                service_manager::refused();
                 self.is_good.set(0);
                 self.reloads.with_label_values(&["refused"]).inc();
                 log::error!("config not reloaded, the one before stays in force file={}", self.file.display());

@@ -1,6 +1,8 @@
 //! The process's counters, at `/metrics` of the admin port: in Prometheus's text format, or in OpenMetrics, which tells
 //! an example's trace beside a count of durations.
 //!
+//! May import: nothing.
+//!
 //! Each room makes its own instruments once, when it starts, with the functions here, and keeps the handles;
 //! nothing is looked up by name while a request runs.
 

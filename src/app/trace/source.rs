@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::app::{AppError, process, trace_consumer};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::registry::NodeState;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Remote, Settings, TraceStore};
 
@@ -20,13 +19,7 @@ pub async fn open(config: &Config) -> Result<Arc<dyn TraceStore>, AppError> {
     }
     let registry = process::open_registry(config)?;
     let catalog = process::known_catalog(&*registry, config, config.read_wait).await?;
-    let consumers: Vec<String> = catalog
-        .nodes(trace_consumer::SERVICE)
-        .iter()
-        .filter(|node| node.meta.takes_events && node.state != NodeState::Draining)
-        .filter_map(|node| node.id.http.socket())
-        .map(|address| address.to_string())
-        .collect();
+    let consumers = trace_consumer::readable(&catalog);
     if consumers.is_empty() {
         return Err(AppError::Unavailable(
             "no trace consumer is running, and it keeps the events: start one with `goms trace-consumer` (or `goms up`)"

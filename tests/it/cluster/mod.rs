@@ -3,6 +3,7 @@
 mod app;
 mod cli;
 mod clients;
+mod doctor;
 mod doors;
 mod faults;
 mod hostile;
@@ -13,6 +14,7 @@ mod reload;
 mod rolling;
 mod rpc;
 mod servers;
+mod service_manager;
 mod spans;
 mod streams;
 mod terms;
