@@ -39,6 +39,7 @@
 //! | [`trace`] | what happened: context, event, recorder, spool, transports |
 //! | [`broker`] | who hears it: messages between services |
 //! | [`store`] | where it is kept: embedded (tantivy), Elasticsearch, another process's |
+//! | `reading` | what was told: stored events as requests, spans and files of other tools |
 //! | [`listener`] | the doorstep: sockets, PROXY header, TLS, HTTP/1.1 and 2 |
 //! | [`gateway`] | the front door |
 //! | [`service`] | the framework, and goms in front of a program in another language |
@@ -48,7 +49,7 @@
 //! | [`drain`] | how an HTTP server ends without failing a request |
 //! | `upgrade` | clients that ask a server for WebSocket |
 //! | [`call_key`] | the key between services, and when it was last used |
-//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], `timer`, `framing` | what every room may use |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], [`units`], `timer`, `framing` | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -101,6 +102,7 @@ mod framing;
 pub mod gateway;
 pub mod listener;
 pub mod metrics;
+mod reading;
 pub mod registry;
 pub mod rpc;
 pub mod service;
@@ -109,6 +111,7 @@ pub mod store;
 mod timer;
 pub mod trace;
 pub mod trust;
+pub mod units;
 mod upgrade;
 pub mod upstream;
 
