@@ -45,11 +45,12 @@
 //! | [`service`] | the framework, and goms in front of a program in another language |
 //! | [`consumer`] | the pipeline's end: batches, acknowledgement, dead letters, spans of other programs |
 //! | [`admin`] | the back door: health, metrics, the process's nodes |
+//! | [`dashboard`] | the window: the pages of the admin port |
 //! | [`app`] | the composition root: roles, and the commands that read |
 //! | [`drain`] | how an HTTP server ends without failing a request |
 //! | `upgrade` | clients that ask a server for WebSocket |
 //! | [`call_key`] | the key between services, and when it was last used |
-//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], [`units`], `timer`, `framing` | what every room may use |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], [`units`], [`figures`], `timer`, `framing` | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -97,7 +98,9 @@ pub mod causes;
 pub mod cli;
 pub mod config;
 pub mod consumer;
+pub mod dashboard;
 pub mod drain;
+pub mod figures;
 mod framing;
 pub mod gateway;
 pub mod listener;

@@ -9,10 +9,13 @@ mod stats;
 mod tail;
 mod timeline;
 
+pub use self::source::of_process;
+
 use super::AppError;
 use crate::cli::{RangeArgs, TraceCommand};
 use crate::config::Config;
-use crate::reading::{Shown, duration, grouped, printable};
+use crate::figures::{duration, grouped};
+use crate::reading::{Shown, printable};
 use crate::store::StoreError;
 
 /// What `stats` and `graph` count where `--since` does not say.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::text::{duration, printable};
+use super::text::printable;
+use crate::figures::duration;
 
 /// A stored event; an original's has no fields after `trace`. What is missing or of another type is empty.
 #[derive(Clone, Debug, Default, Deserialize)]

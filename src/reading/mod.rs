@@ -1,10 +1,9 @@
 //! WHAT WAS TOLD: stored events as people and other tools read them.
 //!
-//! May import: `store`, `trace` (`REDACTED`).
+//! May import: `store`, `trace` (`REDACTED`), `figures`.
 //!
 //! [`find`] gives the events of a request and its trace, [`Follow`] those that are new; [`Shown`] is one of them, [`pair`]
-//! and [`nest`] make spans of them, [`export`] writes these for other tools. [`duration`], [`grouped`] and
-//! [`printable`] are how numbers and texts are written. The command line and the dashboard read through this room.
+//! and [`nest`] make spans of them, [`export`] writes these for other tools. The command line and the dashboard read through this room.
 
 pub mod event;
 pub mod export;
@@ -25,4 +24,4 @@ pub use follow::{Follow, INTERVAL};
 #[cfg(test)]
 pub use memory::Memory;
 pub use spans::{Span, nest, pair};
-pub use text::{duration, grouped, printable};
+pub use text::printable;
