@@ -1,6 +1,7 @@
 //! THE WINDOW: the pages that people read, on the admin port of every role.
 //!
-//! May import: `admin`, `registry`, `balance`, `gateway` (`explain`), `store`, `reading`, `units`, `metrics`, `shutdown`,
+//! May import: `admin`, `registry`, `balance`, `gateway` (`explain`), `store`, `reading`, `units`, `trace::event`,
+//! `metrics`, `shutdown`,
 //! `causes`, `figures`.
 //!
 //! Pages are made here, as HTML without scripts in it, and every value in them is escaped: what requests brought is
@@ -16,6 +17,7 @@ mod assets;
 mod guard;
 mod overview;
 pub mod page;
+mod traces;
 
 pub use guard::Visitor;
 
@@ -91,6 +93,11 @@ impl Dashboard {
         self.inner.store.get()
     }
 
+    /// Asked for the end: then streams end.
+    fn ending(&self) -> Shutdown {
+        self.inner.shutdown.clone()
+    }
+
     /// Serves the pages, and behind the same guard the admin port's JSON. For the admin port's `App`.
     pub fn mount(&self, config: &mut web::ServiceConfig) {
         config.app_data(web::Data::new(self.clone())).service(
@@ -99,6 +106,7 @@ impl Dashboard {
                 .configure(admin::api)
                 .configure(assets::routes)
                 .configure(overview::routes)
+                .configure(traces::routes)
                 .default_service(web::to(page::not_found)),
         );
     }

@@ -33,6 +33,8 @@ pub struct Follow {
     polls: u32,
     /// [`MEMORY`].
     most_known: usize,
+    /// [`MAX_PAGES`].
+    most_pages: usize,
 }
 
 impl Follow {
@@ -41,7 +43,22 @@ impl Follow {
     pub fn new(query: Query, start_ms: i64) -> Self {
         let query = Query { order: Order::Newest, limit: PAGE, ..query };
         let (known, by_time) = (HashSet::new(), BTreeMap::new());
-        Self { query, start_ms, floor_ms: start_ms, known, by_time, polls: 0, most_known: MEMORY }
+        Self {
+            query,
+            start_ms,
+            floor_ms: start_ms,
+            known,
+            by_time,
+            polls: 0,
+            most_known: MEMORY,
+            most_pages: MAX_PAGES,
+        }
+    }
+
+    /// Reads fewer pages of 1,000 events in a poll (the newest), and remembers fewer.
+    #[must_use]
+    pub fn at_most(self, pages: usize, known: usize) -> Self {
+        Self { most_pages: pages, most_known: known, ..self }
     }
 
     /// What is new since the last poll, in order of time. After an error nothing of it counts as shown.
@@ -50,11 +67,14 @@ impl Follow {
     /// Those of the store.
     pub async fn poll(&mut self, store: &dyn TraceStore, now_ms: i64) -> Result<Vec<(Shown, String)>, StoreError> {
         let is_sweep = self.polls.is_multiple_of(SWEEP_EVERY);
-        self.query.since_ms = Some(self.floor_ms.max(self.start_ms).max(now_ms - WINDOW_MS));
+        let start_ms = self.floor_ms.max(self.start_ms);
+        // who goes on after a break has missed more than a window
+        let since_ms = if self.polls == 0 { start_ms } else { start_ms.max(now_ms - WINDOW_MS) };
+        self.query.since_ms = Some(since_ms);
         self.query.after = None;
         let mut news: Vec<(Shown, String)> = Vec::new();
         let mut fresh: HashSet<String> = HashSet::new();
-        for _ in 0..MAX_PAGES {
+        for _ in 0..self.most_pages {
             let page = store.query(&self.query).await?;
             let before = news.len();
             for event in &page.events {

@@ -15,11 +15,11 @@ mod memory;
 mod spans;
 mod text;
 
+pub use event::Shown;
 #[cfg(test)]
 pub use event::ShownRequest;
-pub use event::{Shown, ShownSpan};
 pub use filter::{EVENTS, StatusRange, parse_status, parse_trace_id};
-pub use find::find;
+pub use find::{Found, find};
 pub use follow::{Follow, INTERVAL};
 #[cfg(test)]
 pub use memory::Memory;

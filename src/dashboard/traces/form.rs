@@ -109,7 +109,8 @@ impl Form {
         if let (Some(since), Some(until)) = (query.since_ms, query.until_ms)
             && since >= until
         {
-            self.faults.insert("until", "must be after `since`; `since` 2h and `until` 1h is the hour before".to_owned());
+            self.faults
+                .insert("until", "must be after `since`; `since` 2h and `until` 1h is the hour before".to_owned());
         }
         self.fill_event(&mut query);
         query.order = self.parsed("order", order).unwrap_or_default();
@@ -142,11 +143,6 @@ impl Form {
     /// One request or trace is looked for whenever it was.
     fn names_one(&self) -> bool {
         self.texts.contains_key("request-id") || self.texts.contains_key("trace-id")
-    }
-
-    /// Whether anything was wrong.
-    pub fn has_faults(&self) -> bool {
-        !self.faults.is_empty()
     }
 
     /// The value of a field as it was written.
@@ -182,15 +178,15 @@ impl Form {
             form.trace-filters method="get" action=(action) role="search" {
                 @if let Some(fault) = self.faults.get("") { p.notice.warn { (fault) } }
                 div.filters {
-                    (self.field("service", "Service", "user", "any"))
-                    (self.field("action", "Action", "user/login", "any"))
-                    (self.field("caller", "Caller", "gateway", "any"))
-                    (self.field("status", "Status", "5xx", "5xx, 404, 200-299"))
-                    (self.field("min-duration", "Longer than", "500ms", "500ms"))
-                    (self.field("text", "Words", "alice", "anywhere in it"))
+                    (self.field("service", "Service", "any"))
+                    (self.field("action", "Action", "any"))
+                    (self.field("caller", "Caller", "any"))
+                    (self.field("status", "Status", "5xx, 404, 200-299"))
+                    (self.field("min-duration", "Longer than", "500ms"))
+                    (self.field("text", "Words", "anywhere in it"))
                     @if has_range {
                         (self.since())
-                        (self.field("until", "Until", "", "now"))
+                        (self.field("until", "Until", "now"))
                     }
                     div.submit {
                         @if has_range && !self.text("order").is_empty() {
@@ -204,17 +200,17 @@ impl Form {
                     summary { "More filters" }
                     div.filters {
                         (self.event())
-                        (self.field("node", "Node", "", "ip:rpc_ip:http"))
-                        (self.field("url", "Path", "", "/api/user/login"))
-                        (self.field("request-id", "Request id", "", "X-Request-Id"))
-                        (self.field("trace-id", "Trace id", "", "32 hex digits"))
+                        (self.field("node", "Node", "ip:rpc_ip:http"))
+                        (self.field("url", "Path", "/api/user/login"))
+                        (self.field("request-id", "Request id", "X-Request-Id"))
+                        (self.field("trace-id", "Trace id", "32 hex digits"))
                     }
                 }
             }
         }
     }
 
-    fn field(&self, name: &'static str, label: &str, _example: &str, hint: &str) -> Markup {
+    fn field(&self, name: &'static str, label: &str, hint: &str) -> Markup {
         let fault = self.faults.get(name);
         html! {
             div {
@@ -310,7 +306,7 @@ mod tests {
              &node=n&url=%2Fx&request-id=r&trace-id=CDB08456-d8a7-4d53-93c2-a5e3f01f56d6&since=10m&until=5m\
              &order=slowest&limit=7&after=s%3A1%3A2",
         );
-        assert!(!form.has_faults(), "{:?}", form.faults);
+        assert!(form.faults.is_empty(), "{:?}", form.faults);
         let wanted = Query {
             request_id: Some("r".into()),
             trace_id: Some("cdb08456d8a74d5393c2a5e3f01f56d6".into()),
@@ -347,7 +343,8 @@ mod tests {
 
     #[test]
     fn each_fault_stands_at_its_field_and_the_rest_counts() {
-        let form = read("service=user&status=6xx&since=yesterday-ish&min-duration=fast&event=x&order=best&limit=0&trace-id=1");
+        let form =
+            read("service=user&status=6xx&since=yesterday-ish&min-duration=fast&event=x&order=best&limit=0&trace-id=1");
         let names: Vec<&str> = form.faults.keys().copied().collect();
         assert_eq!(names, ["event", "limit", "min-duration", "order", "since", "status", "trace-id"]);
         assert_eq!(form.query.service.as_deref(), Some("user"));

@@ -1,15 +1,20 @@
-//! Spans in the forms of other tools: OTLP in JSON, HTTP Archive, commands of curl.
+//! Spans in the forms of other tools: OTLP in JSON, HTTP Archive, commands of curl, what Jaeger's query API answers.
 
 mod curl;
 mod har;
+mod jaeger;
 mod otlp;
+mod tell;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 
 use serde_json::value::RawValue;
 
-use super::{Shown, ShownSpan};
+use super::Shown;
+use tell::{facts, ids, trace_id};
+
+pub use jaeger::{operation, tag, trace as jaeger_trace};
 
 /// Starts that may wait for their end. A request lasts seconds, so these are thousands a second.
 const MAX_OPEN: usize = 20_000;
@@ -124,7 +129,7 @@ fn base_of(node: &str) -> Option<String> {
 }
 
 /// Whether a body was left out of the event; then its note.
-fn note_of(body: &RawValue) -> Option<String> {
+pub fn note_of(body: &RawValue) -> Option<String> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Note {
