@@ -131,7 +131,7 @@ async fn routes_in_force(admin: web::Data<Admin>) -> HttpResponse {
     }
 }
 
-fn report(node: &OwnNode) -> NodeReport {
+pub(super) fn report(node: &OwnNode) -> NodeReport {
     NodeReport {
         service: node.id.service.clone(),
         node: node.id.to_string(),

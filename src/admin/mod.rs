@@ -123,8 +123,27 @@ impl Admin {
         self.inner.keys.lock().unwrap_or_else(PoisonError::into_inner)()
     }
 
+    /// The process's instruments.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// The nodes of this process with their load.
+    #[must_use]
+    pub fn own_nodes(&self) -> Vec<NodeReport> {
+        self.nodes().iter().map(api::report).collect()
+    }
+
+    /// The routes that the gateway of this process has in force, as the config writes them; `None` where there is none.
+    #[must_use]
+    pub fn routes(&self) -> Option<serde_json::Value> {
+        self.inner.routes.get().map(|tell| tell())
+    }
+
     /// Why the process is not ready, if so; empty when it starts or ends.
-    fn trouble(&self) -> Option<String> {
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
         if !self.inner.ready.load(Ordering::Acquire) {
             return Some(String::new());
         }

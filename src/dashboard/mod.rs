@@ -1,12 +1,12 @@
 //! THE WINDOW: the pages that people read, on the admin port of every role.
 //!
 //! May import: `admin`, `registry`, `balance`, `gateway` (`explain`), `store`, `reading`, `units`, `trace::event`,
-//! `metrics`, `shutdown`,
-//! `causes`, `figures`.
+//! `metrics`, `shutdown`, `causes`, `figures`.
 //!
 //! Pages are made here, as HTML without scripts in it, and every value in them is escaped: what requests brought is
 //! hostile. [`page`] is the frame of each; [`assets`] are the files that it names, served from the binary; [`guard`] stands
-//! before all of it: who may read, and what browsers are told of safety.
+//! before all of it: who may read, and what browsers are told of safety; [`live`] sends what changes to the pages that are
+//! open.
 //!
 //! ```text
 //! GET /  → guard (who is it?) → overview → page → text/html
@@ -14,9 +14,15 @@
 //! ```
 
 mod assets;
+mod cluster;
+mod feed;
 mod guard;
+mod jaeger;
+pub mod live;
 mod overview;
 pub mod page;
+mod range;
+mod spark;
 mod traces;
 
 pub use guard::Visitor;
@@ -25,6 +31,8 @@ use std::sync::{Arc, OnceLock};
 
 use actix_web::web;
 
+use self::feed::{Feed, What};
+use self::live::Live;
 use crate::admin::{self, Admin};
 use crate::balance::ServiceView;
 use crate::gateway::{Explanation, Question};
@@ -42,6 +50,8 @@ struct Inner {
     admin: Admin,
     catalog: CatalogWatch,
     shutdown: Shutdown,
+    live: Arc<Live>,
+    feed: Feed,
     store: OnceLock<Arc<dyn TraceStore>>,
     balance: OnceLock<TellBalance>,
     explain: OnceLock<Explain>,
@@ -54,18 +64,31 @@ type TellBalance = Box<dyn Fn() -> Vec<ServiceView> + Send + Sync>;
 type Explain = Box<dyn Fn(&Question) -> Result<Explanation, String> + Send + Sync>;
 
 impl Dashboard {
-    /// Of a process with this admin port, catalog and end of background tasks.
+    /// Of a process with this admin port, catalog and end of background tasks. Must be made within a tokio runtime.
     #[must_use]
     pub fn new(admin: Admin, catalog: CatalogWatch, shutdown: Shutdown) -> Self {
         let inner = Inner {
             admin,
             catalog,
             shutdown,
+            live: Arc::default(),
+            feed: Feed::default(),
             store: OnceLock::new(),
             balance: OnceLock::new(),
             explain: OnceLock::new(),
         };
-        Self { inner: Arc::new(inner) }
+        let dashboard = Self { inner: Arc::new(inner) };
+        let of = dashboard.clone();
+        dashboard.inner.shutdown.spawn(async move {
+            let (catalog, shutdown) = (of.inner.catalog.clone(), of.inner.shutdown.clone());
+            of.inner.feed.follow(catalog, shutdown).await;
+        });
+        dashboard
+    }
+
+    /// Shows that a config was read again: whether it is in force now, and what was said of it.
+    pub fn note_reload(&self, is_taken: bool, told: Vec<String>) {
+        self.inner.feed.add(What::Reload { is_taken, told });
     }
 
     /// Where traces are read; the first store counts.
@@ -107,6 +130,7 @@ impl Dashboard {
                 .configure(assets::routes)
                 .configure(overview::routes)
                 .configure(traces::routes)
+                .configure(jaeger::routes)
                 .default_service(web::to(page::not_found)),
         );
     }

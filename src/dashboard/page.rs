@@ -3,6 +3,8 @@
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::ContentType;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use maud::{DOCTYPE, Markup, html};
 
 use super::Visitor;
@@ -91,6 +93,21 @@ pub fn told(text: &str) -> Markup {
     }
 }
 
+/// A moment as this process's clock shows it, to the second; the whole of it is its tooltip.
+#[must_use]
+pub fn moment(at_ms: i64) -> Markup {
+    let at = Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::system());
+    html! {
+        time datetime=(at.timestamp()) title=(at.strftime("%Y-%m-%d %H:%M:%S %Z")) { (at.strftime("%H:%M:%S")) }
+    }
+}
+
+/// A text as a part of an address, in its path or its query.
+#[must_use]
+pub fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
 /// The first letters of a text.
 fn cut(text: &str, letters: usize) -> &str {
     text.char_indices().nth(letters).map_or(text, |(end, _)| &text[..end])
@@ -103,6 +120,7 @@ mod tests {
     #[test]
     fn what_came_from_outside_is_text() {
         assert_eq!(told("<b>\"").into_string(), "<bdi>&lt;b&gt;&quot;</bdi>");
+        assert_eq!(encoded("a b/c?d&e"), "a%20b%2Fc%3Fd%26e");
         let long = "é".repeat(5_000);
         let shown = told(&long).into_string();
         assert!(shown.len() < 2_400 && shown.ends_with("é…</bdi>"), "{}", shown.len());

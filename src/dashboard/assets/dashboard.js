@@ -22,12 +22,23 @@
     }
   };
 
-  // What somebody selects or has opened must not go away under their hands.
+  // What somebody selects or has opened must not go away under their hands: it waits.
+  const waiting = new Map();
   const isHeld = (element) => {
     const selection = document.getSelection();
     const selects = selection && !selection.isCollapsed && element.contains(selection.anchorNode);
     return selects || element.querySelector("input:focus, select:focus, textarea:focus, details[open]") !== null;
   };
+
+  const show = () => {
+    for (const [id, html] of waiting) {
+      const element = document.getElementById(id);
+      if (element && isHeld(element)) continue;
+      waiting.delete(id);
+      if (element) place(element, html);
+    }
+  };
+  for (const event of ["selectionchange", "focusout", "toggle"]) document.addEventListener(event, () => setTimeout(show), true);
 
   let stream = null;
   const open = () => {
@@ -36,10 +47,8 @@
     stream.onopen = () => say("on", "Live");
     stream.onerror = () => say("off", "Connection lost, trying again");
     stream.onmessage = (message) => {
-      for (const [id, html] of Object.entries(JSON.parse(message.data))) {
-        const element = document.getElementById(id);
-        if (element && !isHeld(element)) place(element, html);
-      }
+      for (const [id, html] of Object.entries(JSON.parse(message.data))) waiting.set(id, html);
+      show();
     };
   };
   const close = () => {
