@@ -136,7 +136,7 @@ fn compared(pair: Pair, a: &Waterfall<'_>, b: &Waterfall<'_>) -> Markup {
     };
     html! {
         tr class=(class) {
-            td class={ "d" (row.depth.min(12)) } { strong { (told(&told_by.service_name)) } " " (told(&told_by.line())) }
+            td { span class={ "d" (row.depth.min(12)) } { strong { (told(&told_by.service_name)) } " " (told(&told_by.line())) } }
             @for side in [a, b] {
                 td { @match side { Some(row) => (status(row)), None => span.soft { "not there" } } }
                 td.num { @if let Some(ns) = side.and_then(|row| row.took_ns) { (duration(ns)) } @else { "–" } }

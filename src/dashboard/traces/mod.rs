@@ -121,13 +121,14 @@ fn segment(text: &str) -> String {
     out
 }
 
-/// A moment in the time zone of this process, to the millisecond; with the date.
+/// A moment in the time zone of this process, to the millisecond; with the date where it is not of today.
 fn moment(ms: i64) -> Markup {
     let at = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
     let local = at.to_zoned(TimeZone::system());
+    let is_today = local.date() == jiff::Zoned::now().date();
     html! {
         time datetime=(at) title=(local.strftime("%Y-%m-%d %H:%M:%S %z")) {
-            span.date { (local.strftime("%Y-%m-%d")) } " " (local.strftime("%H:%M:%S"))
+            @if !is_today { span.date { (local.strftime("%Y-%m-%d")) } " " } (local.strftime("%H:%M:%S"))
             small { (format!(".{:03}", ms.rem_euclid(1_000))) }
         }
     }

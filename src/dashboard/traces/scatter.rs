@@ -1,6 +1,6 @@
 //! The scatter plot of a search: a point an event, by when it ended and how long it took.
 //!
-//! A range may hold millions, so it shows some: of each slice of the range the newest, and of the whole range the slowest
+//! A range may hold millions; then it shows some: of each slice of the range the newest, and of the whole range the slowest
 //! and the newest that failed. Durations are on a log scale. A point is a line of no length with a round cap (failed: a
 //! square one, in red), so it keeps its shape however wide the plot is drawn.
 
@@ -13,6 +13,8 @@ use crate::figures::{duration, grouped};
 use crate::reading::Shown;
 use crate::store::{FIRST_ERROR, Order, Page, Query, StoreError, TraceStore};
 
+/// So many are all shown.
+const ALL: usize = 300;
 const SLICES: i64 = 10;
 /// Events of a slice, of the slowest, and of those that failed: some 70 KB of the page.
 const OF_SLICE: usize = 20;
@@ -59,6 +61,10 @@ pub async fn points(store: &dyn TraceStore, query: &Query, range: (i64, i64)) ->
     let least = Some(query.min_duration_ns.unwrap_or(0));
     let base = Query { after: None, min_duration_ns: least, order: Order::Newest, ..query.clone() };
     let whole = |limit, order| Query { since_ms: Some(range.0), until_ms: Some(range.1), limit, order, ..base.clone() };
+    let all = store.query(&whole(ALL, Order::Newest)).await?;
+    if all.next.is_none() {
+        return Ok(all.events.iter().filter_map(|event| Point::of(&Shown::read(event))).collect());
+    }
     let mut queries: Vec<Query> = slices(range)
         .map(|(since, until)| Query { since_ms: Some(since), until_ms: Some(until), limit: OF_SLICE, ..base.clone() })
         .collect();
@@ -68,12 +74,9 @@ pub async fn points(store: &dyn TraceStore, query: &Query, range: (i64, i64)) ->
     }
     let pages: Vec<Page> = try_join_all(queries.iter().map(|query| store.query(query))).await?;
     let mut known = HashSet::new();
-    let events = pages.iter().flat_map(|page| &page.events);
-    let shown = events.map(|event| Shown::read(event)).zip(pages.iter().flat_map(|page| &page.events));
-    Ok(shown
-        .filter(|(shown, event)| known.insert(shown.key(event).to_owned()))
-        .filter_map(|(shown, _)| Point::of(&shown))
-        .collect())
+    let read = pages.iter().flat_map(|page| &page.events).map(|event| (Shown::read(event), event));
+    let once = read.filter(|(shown, event)| known.insert(shown.key(event).to_owned()));
+    Ok(once.filter_map(|(shown, _)| Point::of(&shown)).collect())
 }
 
 /// The part of a wanted range of statuses that counts as failed.
