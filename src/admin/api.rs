@@ -68,19 +68,26 @@ struct CatalogNode<'a> {
     meta: &'a crate::registry::NodeMeta,
 }
 
-pub(super) fn routes(config: &mut web::ServiceConfig) {
+/// What everyone may read: health and metrics.
+pub(super) fn open(config: &mut web::ServiceConfig) {
     config
-        .route("/", web::get().to(index))
         .route("/healthz", web::get().to(healthz))
         .route("/readyz", web::get().to(readyz))
-        .route("/metrics", web::get().to(metrics))
+        .route("/metrics", web::get().to(metrics));
+}
+
+/// The JSON of the admin port, `/api` and below, for an `App` that [`Admin::serve`] made.
+pub fn api(config: &mut web::ServiceConfig) {
+    config
+        .route("/api", web::get().to(index))
         .route("/api/nodes", web::get().to(nodes))
         .route("/api/cluster", web::get().to(cluster))
         .route("/api/keys", web::get().to(keys))
         .route("/api/routes", web::get().to(routes_in_force));
 }
 
-async fn index() -> HttpResponse {
+/// What the admin port has, as text.
+pub async fn index() -> HttpResponse {
     text("goms admin port: /healthz /readyz /metrics /api/nodes /api/cluster /api/keys /api/routes\n".to_owned())
 }
 
@@ -132,7 +139,7 @@ async fn routes_in_force(admin: web::Data<Admin>) -> HttpResponse {
     }
 }
 
-fn report(node: &OwnNode) -> NodeReport {
+pub(super) fn report(node: &OwnNode) -> NodeReport {
     NodeReport {
         service: node.id.service.clone(),
         node: node.id.to_string(),

@@ -14,6 +14,7 @@ use super::process::Process;
 use super::{AppError, service_manager};
 use crate::balance::Balancer;
 use crate::config::{Config, ConfigErrors};
+use crate::dashboard::Dashboard;
 use crate::gateway::Live;
 use crate::listener::Tls;
 use crate::upstream::HealthChecks;
@@ -50,6 +51,7 @@ struct Follower {
     text: Option<Vec<u8>>,
     reloads: IntCounterVec,
     is_good: IntGauge,
+    dashboard: Dashboard,
 }
 
 /// Follows the file of a process's config for its gateway, until the process ends.
@@ -74,8 +76,19 @@ pub fn follow(
     let is_good = is_good.with_label_values::<&str>(&[]);
     is_good.set(1);
     let text = std::fs::read(&file).ok();
-    let mut follower =
-        Follower { how, file, live, balancer, checks, tls, config: process.config.clone(), text, reloads, is_good };
+    let mut follower = Follower {
+        how,
+        file,
+        live,
+        balancer,
+        checks,
+        tls,
+        config: process.config.clone(),
+        text,
+        reloads,
+        is_good,
+        dashboard: process.dashboard.clone(),
+    };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
     let ending = process.background.clone();
@@ -142,9 +155,11 @@ impl Follower {
                 self.is_good.set(0);
                 self.reloads.with_label_values(&["refused"]).inc();
                 log::error!("config not reloaded, the one before stays in force file={}", self.file.display());
-                for fault in errors.to_string().lines() {
+                let errors = errors.to_string();
+                for fault in errors.lines() {
                     log::error!("{fault}");
                 }
+                self.dashboard.note_reload(false, errors.lines().map(str::to_owned).collect());
             }
         }
     }
@@ -170,6 +185,8 @@ impl Follower {
             self.file.display(),
             config.gateway.routes.len()
         );
+        let told = restart.iter().map(|key| format!("a restart is needed for {key}"));
+        self.dashboard.note_reload(true, told.collect());
         if !restart.is_empty() {
             log::warn!("a restart is needed for {}", restart.join(", "));
         }

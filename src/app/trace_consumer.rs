@@ -30,6 +30,7 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<RunningNode, AppE
     let listeners = consumer::Listeners { events: Some(ports.http), otlp: ports.otlp, zipkin: ports.zipkin };
     let store = store::open(&process.config.store, &process.background, &process.metrics)
         .map_err(|error| AppError::Part(Box::new(error)))?;
+    process.dashboard.set_store(store.clone());
     let running = consumer::start(&process.config.consumer, store, listeners, &process.metrics, &process.background)
         .map_err(|error| AppError::Part(Box::new(error)))?;
     for (protocol, url) in spans {

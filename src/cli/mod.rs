@@ -3,7 +3,7 @@
 //! [`parse`] takes the arguments as they came (also in the originals' spelling) and gives a [`Cli`]. Flags that a service
 //! author's own binary takes too are [`ServiceArgs`].
 //!
-//! May import: `config`, `store` (a search becomes its query), `service`.
+//! May import: `config`, `store` (a search becomes its query), `reading` (its words), `service`.
 
 mod call;
 mod cluster;

@@ -122,6 +122,12 @@ impl Metrics {
         }
     }
 
+    /// Everything as it is now, for who shows some of it.
+    #[must_use]
+    pub fn read(&self) -> Reading {
+        Reading { families: self.registry.gather() }
+    }
+
     #[allow(clippy::expect_used)] // names are literals of this crate
     fn keep(&self, name: &str, make: impl FnOnce() -> prometheus::Result<Instrument>) -> Instrument {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,6 +146,35 @@ impl Metrics {
     }
 }
 
+/// What all counters and gauges said at one moment.
+pub struct Reading {
+    families: Vec<prometheus::proto::MetricFamily>,
+}
+
+impl Reading {
+    /// The sum of `goms_<name>` over all its label values; `None` where this process has no such counter or gauge.
+    #[must_use]
+    pub fn sum(&self, name: &str) -> Option<f64> {
+        let parts = self.by(name, "");
+        (!parts.is_empty()).then(|| parts.iter().map(|(_, value)| value).sum())
+    }
+
+    /// The value of each metric of `goms_<name>`, with what its label says (empty where it has none of that name).
+    #[must_use]
+    pub fn by(&self, name: &str, label: &str) -> Vec<(&str, f64)> {
+        let is_meant = |family: &&prometheus::proto::MetricFamily| {
+            family.name().strip_prefix("goms_").is_some_and(|found| found == name)
+        };
+        let metrics = self.families.iter().filter(is_meant).flat_map(|family| family.get_metric());
+        let labelled = metrics.map(|metric| {
+            let of = metric.get_label().iter().find(|pair| pair.name() == label);
+            // one of the two is 0
+            (of.map_or("", |pair| pair.value()), metric.get_counter().get_value() + metric.get_gauge().get_value())
+        });
+        labelled.collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +185,20 @@ mod tests {
         metrics.counter("requests_total", "requests", &["service"]).with_label_values(&["user"]).inc();
         metrics.counter("requests_total", "requests", &["service"]).with_label_values(&["user"]).inc();
         assert!(metrics.render().contains("goms_requests_total{service=\"user\"} 2"), "{}", metrics.render());
+    }
+
+    #[test]
+    fn a_reading_sums_what_labels_tell_apart() {
+        let metrics = Metrics::new();
+        let dropped = metrics.counter("dropped_total", "lost", &["where"]);
+        dropped.with_label_values(&["spool"]).inc_by(2);
+        dropped.with_label_values(&["queue"]).inc();
+        metrics.gauge("bytes", "waiting", &[]).with_label_values::<&str>(&[]).set(7);
+        let reading = metrics.read();
+        assert_eq!(
+            (reading.sum("dropped_total"), reading.sum("bytes"), reading.sum("other")),
+            (Some(3.0), Some(7.0), None)
+        );
+        assert_eq!(reading.by("dropped_total", "where"), [("queue", 1.0), ("spool", 2.0)]);
     }
 }
