@@ -203,7 +203,10 @@ mod tests {
         dropped.with_label_values(&["queue"]).inc();
         metrics.gauge("bytes", "waiting", &[]).with_label_values::<&str>(&[]).set(7);
         let reading = metrics.read();
-        assert_eq!((reading.sum("dropped_total"), reading.sum("bytes"), reading.sum("other")), (Some(3.0), Some(7.0), None));
+        assert_eq!(
+            (reading.sum("dropped_total"), reading.sum("bytes"), reading.sum("other")),
+            (Some(3.0), Some(7.0), None)
+        );
         assert_eq!(reading.by("dropped_total", "where"), [("queue", 1.0), ("spool", 2.0)]);
     }
 }

@@ -76,20 +76,19 @@ pub fn follow(
     let is_good = is_good.with_label_values::<&str>(&[]);
     is_good.set(1);
     let text = std::fs::read(&file).ok();
-    let mut follower =
-        Follower {
-            how,
-            file,
-            live,
-            balancer,
-            checks,
-            tls,
-            config: process.config.clone(),
-            text,
-            reloads,
-            is_good,
-            dashboard: process.dashboard.clone(),
-        };
+    let mut follower = Follower {
+        how,
+        file,
+        live,
+        balancer,
+        checks,
+        tls,
+        config: process.config.clone(),
+        text,
+        reloads,
+        is_good,
+        dashboard: process.dashboard.clone(),
+    };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
     let ending = process.background.clone();

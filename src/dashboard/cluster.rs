@@ -23,8 +23,7 @@ pub(super) enum State {
 }
 
 /// All, in the order of a filter's choice.
-pub(super) const STATES: [State; 5] =
-    [State::Ready, State::Draining, State::Ejected, State::Unwell, State::Stale];
+pub(super) const STATES: [State; 5] = [State::Ready, State::Draining, State::Ejected, State::Unwell, State::Stale];
 
 impl State {
     /// In one word.
@@ -109,9 +108,13 @@ pub(super) fn services(dashboard: &Dashboard) -> Option<BTreeMap<String, Service
         }
         seen.extend(view.nodes.into_iter().map(|node| (node.node.id.clone(), node)));
     }
-    let reported: HashMap<(String, String), _> = dashboard.inner.admin.own_nodes().into_iter().map(|report| {
-        ((report.service.clone(), report.node.clone()), report)
-    }).collect();
+    let reported: HashMap<(String, String), _> = dashboard
+        .inner
+        .admin
+        .own_nodes()
+        .into_iter()
+        .map(|report| ((report.service.clone(), report.node.clone()), report))
+        .collect();
     for node in catalog.all() {
         let name = node.id.to_string();
         let key = (node.id.service.clone(), name);

@@ -229,7 +229,10 @@ mod tests {
         assert_eq!(text(&second.event(1)), ("b-2".into(), serde_json::json!({"a": "2"})));
         let third = second.next(vec![("a", "2".into()), ("b", "<y>\n".into())]).expect("changed");
         assert_eq!(text(&third.event(1)).1, serde_json::json!({"a": "2", "b": "<y>\n"}), "after a break");
-        assert!(!String::from_utf8_lossy(&third.event(2)).trim_end().contains('\n') || third.event(2).iter().filter(|b| **b == b'\n').count() == 3);
+        assert!(
+            !String::from_utf8_lossy(&third.event(2)).trim_end().contains('\n')
+                || third.event(2).iter().filter(|b| **b == b'\n').count() == 3
+        );
     }
 
     #[tokio::test]
