@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -17,7 +17,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::dashboard::Dashboard;
 use crate::gateway::Live;
 use crate::listener::Tls;
-use crate::upstream::HealthChecks;
+use crate::upstream::{HealthChecks, stamp};
 
 /// Reads the config again, with the flags and variables of the start.
 pub type Load = Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
@@ -38,6 +38,9 @@ pub struct Reload {
     pub with_keys: bool,
 }
 
+/// What tells one state of files from another.
+type Stamps = Vec<Option<(SystemTime, u64)>>;
+
 struct Follower {
     how: Reload,
     file: PathBuf,
@@ -49,6 +52,8 @@ struct Follower {
     config: Config,
     /// The text that was read last.
     text: Option<Vec<u8>>,
+    /// What the files of messages were then.
+    stamps: Stamps,
     reloads: IntCounterVec,
     is_good: IntGauge,
     dashboard: Dashboard,
@@ -76,19 +81,11 @@ pub fn follow(
     let is_good = is_good.with_label_values::<&str>(&[]);
     is_good.set(1);
     let text = std::fs::read(&file).ok();
-    let mut follower = Follower {
-        how,
-        file,
-        live,
-        balancer,
-        checks,
-        tls,
-        config: process.config.clone(),
-        text,
-        reloads,
-        is_good,
-        dashboard: process.dashboard.clone(),
-    };
+    let config = process.config.clone();
+    let stamps = stamps(&config);
+    let dashboard = process.dashboard.clone();
+    let mut follower =
+        Follower { how, file, live, balancer, checks, tls, config, text, stamps, reloads, is_good, dashboard };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
     let ending = process.background.clone();
@@ -108,6 +105,10 @@ pub fn follow(
         }
     });
     Ok(())
+}
+
+fn stamps(config: &Config) -> Stamps {
+    config.gateway.descriptor_files().iter().map(|file| stamp(file)).collect()
 }
 
 /// The folder is watched, not the file: editors and deployment tools put another file in its place.
@@ -139,10 +140,11 @@ impl Follower {
     /// Reads the file again if it is another, or if somebody asked for it.
     fn look(&mut self, asked: bool) {
         let text = std::fs::read(&self.file).ok();
-        if text == self.text && !asked {
+        let stamps_now = stamps(&self.config);
+        if text == self.text && stamps_now == self.stamps && !asked {
             return;
         }
-        self.text = text;
+        (self.text, self.stamps) = (text, stamps_now);
         service_manager::reloading();
         let loaded = (self.how.load)().and_then(|config| config.for_gateway().map(|()| config));
         match loaded {
@@ -192,5 +194,6 @@ impl Follower {
         }
         // what needs a restart is compared with what the process runs with, each time
         self.config.gateway = config.gateway;
+        self.stamps = stamps(&self.config);
     }
 }
