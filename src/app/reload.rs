@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -17,7 +17,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::dashboard::Dashboard;
 use crate::gateway::Live;
 use crate::listener::Tls;
-use crate::upstream::{HealthChecks, stamp};
+use crate::upstream::{HealthChecks, Stamp, stamp};
 
 /// Reads the config again, with the flags and variables of the start.
 pub type Load = Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
@@ -38,9 +38,6 @@ pub struct Reload {
     pub with_keys: bool,
 }
 
-/// What tells one state of files from another.
-type Stamps = Vec<Option<(SystemTime, u64)>>;
-
 struct Follower {
     how: Reload,
     file: PathBuf,
@@ -53,7 +50,7 @@ struct Follower {
     /// The text that was read last.
     text: Option<Vec<u8>>,
     /// What the files of messages were then.
-    stamps: Stamps,
+    stamps: Vec<Option<Stamp>>,
     reloads: IntCounterVec,
     is_good: IntGauge,
     dashboard: Dashboard,
@@ -82,7 +79,7 @@ pub fn follow(
     is_good.set(1);
     let text = std::fs::read(&file).ok();
     let config = process.config.clone();
-    let stamps = stamps(&config);
+    let stamps = config.gateway.descriptor_files().into_values().collect();
     let dashboard = process.dashboard.clone();
     let mut follower =
         Follower { how, file, live, balancer, checks, tls, config, text, stamps, reloads, is_good, dashboard };
@@ -105,10 +102,6 @@ pub fn follow(
         }
     });
     Ok(())
-}
-
-fn stamps(config: &Config) -> Stamps {
-    config.gateway.descriptor_files().iter().map(|file| stamp(file)).collect()
 }
 
 /// The folder is watched, not the file: editors and deployment tools put another file in its place.
@@ -140,11 +133,12 @@ impl Follower {
     /// Reads the file again if it is another, or if somebody asked for it.
     fn look(&mut self, asked: bool) {
         let text = std::fs::read(&self.file).ok();
-        let stamps_now = stamps(&self.config);
-        if text == self.text && stamps_now == self.stamps && !asked {
+        let files = self.config.gateway.descriptor_files();
+        let stamps: Vec<Option<Stamp>> = files.keys().map(|file| stamp(file)).collect();
+        if text == self.text && stamps == self.stamps && !asked {
             return;
         }
-        (self.text, self.stamps) = (text, stamps_now);
+        (self.text, self.stamps) = (text, stamps);
         service_manager::reloading();
         let loaded = (self.how.load)().and_then(|config| config.for_gateway().map(|()| config));
         match loaded {
@@ -194,6 +188,6 @@ impl Follower {
         }
         // what needs a restart is compared with what the process runs with, each time
         self.config.gateway = config.gateway;
-        self.stamps = stamps(&self.config);
+        self.stamps = self.config.gateway.descriptor_files().into_values().collect();
     }
 }

@@ -55,13 +55,13 @@ pub use terms::Terms;
 
 pub use crate::drain::Running;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::balance;
 use crate::listener::{Networks, TlsSettings};
-use crate::upstream::{Descriptors, HealthCheck, Policy};
+use crate::upstream::{Descriptors, HealthCheck, Policy, Stamp};
 
 /// What a gateway serves and how.
 #[derive(Clone, Debug, Default)]
@@ -98,9 +98,9 @@ impl Settings {
         services.filter_map(|(name, service)| Some((name.clone(), service.health.clone()?))).collect()
     }
 
-    /// The files of messages that calls by RPC with JSON need, each once.
+    /// The files of messages that calls by RPC with JSON need, each with what it was when it was read.
     #[must_use]
-    pub fn descriptor_files(&self) -> BTreeSet<PathBuf> {
+    pub fn descriptor_files(&self) -> BTreeMap<PathBuf, Option<Stamp>> {
         let of_services = self.services.values();
         let of_services = of_services
             .flat_map(|service| service.actions.values().map(|action| &action.policy).chain([&service.policy]));
@@ -109,7 +109,7 @@ impl Settings {
             _ => None,
         });
         let file = |policy: &Policy| match &policy.descriptors {
-            Descriptors::File(file) => Some(file.path.clone()),
+            Descriptors::File(file) => Some((file.path.clone(), file.stamp())),
             _ => None,
         };
         of_services.chain(of_routes).filter_map(file).collect()

@@ -276,7 +276,10 @@ mod tests {
     #[test]
     fn what_is_no_such_message_is_told() {
         let check = named(&health(), "Health.Check").unwrap();
-        let told = |json: &str| crate::causes::chain(&check.to_protobuf(json.as_bytes()).unwrap_err());
+        let told = |json: &str| {
+            let error = check.to_protobuf(json.as_bytes()).unwrap_err();
+            format!("{error}: {}", std::error::Error::source(&error).unwrap())
+        };
         for (json, wanted) in [
             (r#"{"servise":"a"}"#, "unrecognized field name 'servise'"),
             (r#"{"service":7}"#, "invalid type"),

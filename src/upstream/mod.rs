@@ -23,7 +23,7 @@ pub use health::{HealthCheck, HealthChecks};
 pub use http1::{AnswerHead, Field, HttpError, PROTOCOL};
 pub use rpc::{
     ConnectError, DescriptorFile, DescriptorFileError, Descriptors, Opened, ReflectionError, RpcAnswer, RpcError,
-    RpcHead, RpcReceiver, RpcRequest, RpcSender, RpcStream, Schemas, UnknownMessages, stamp,
+    RpcHead, RpcReceiver, RpcRequest, RpcSender, RpcStream, Schemas, Stamp, UnknownMessages, stamp,
 };
 pub use tls::{ClientTls, ClientTlsFiles};
 

@@ -10,19 +10,21 @@ use bytes::Bytes;
 use h2_v4::Reason;
 use h2_v4::client::SendRequest;
 
+use super::descriptors::Descriptors;
 use super::error::RpcError;
 use super::head::RpcHead;
 use super::open::{Opened, begun, over};
 use super::pool::{ConnectError, Lease, Place, bridged};
-use super::{RpcAnswer, RpcRequest, descriptors, protocol_of};
+use super::{RpcAnswer, RpcRequest, descriptors, protocol_of, reflection};
 use crate::backoff::Backoff;
 use crate::balance::{Kind, Permit};
 use crate::causes;
 use crate::registry::{Node, RpcProtocol};
-use crate::rpc::schema::SchemaMethod;
+use crate::rpc::schema::{Schema, SchemaMethod};
 use crate::rpc::timeout::End;
 use crate::rpc::wire::{Messages, ReadError};
-use crate::rpc::{Code, Status, frame};
+use crate::rpc::{Code, MethodName, Status, frame};
+use crate::trace::context::TraceContext;
 use crate::upstream::call::{BACKOFF_CAP, Try};
 use crate::upstream::mucp::MucpCall;
 use crate::upstream::{ClientTls, Policy, Upstream};
@@ -115,6 +117,28 @@ impl Upstream {
             attempt += 1;
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// What a service of gRPC (`greeter.Say`) is made of, as `policy`'s file or else a node of `service` tells now.
+    ///
+    /// # Errors
+    /// [`RpcError::Messages`] where nobody tells; where there is no node.
+    pub async fn rpc_schema(
+        &self,
+        service: &str,
+        full: &str,
+        (context, call_key): (&TraceContext, Option<&str>),
+        policy: &Policy,
+    ) -> Result<Arc<Schema>, RpcError> {
+        if let Descriptors::File(file) = &policy.descriptors {
+            return Ok(file.schema());
+        }
+        let path = format!("/{full}/-"); // which is asked for no method
+        let head = RpcHead::of_own(&path, context, call_key)?;
+        let Picked { node, place, .. } = self.pick_rpc(service, (None, policy.tls.as_deref()), &mut Vec::new()).await?;
+        let name = MethodName::parse(&path)?;
+        let told = reflection::ask(&self.rpc_pool, (&node, &place), &head, &name, policy).await;
+        told.map(Arc::new).map_err(|error| RpcError::Messages { node, source: Arc::new(error) })
     }
 
     /// Begins a stream on a node; tries the next one where one cannot be reached.

@@ -48,8 +48,8 @@ pub struct DescriptorFile {
     schema: Arc<Schema>,
 }
 
-/// What tells one state of a file from another.
-type Stamp = (SystemTime, u64);
+/// What tells one state of a file from another: when it was changed last, and its bytes.
+pub type Stamp = (SystemTime, u64);
 
 /// Why a file of descriptors cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -88,11 +88,23 @@ impl DescriptorFile {
         let schema = Schema::decode(&bytes).map_err(|error| DescriptorFileError::Content(path.clone(), error))?;
         Ok(Self { path, stamp, schema: Arc::new(schema) })
     }
+
+    /// What it was when it was read.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
+    /// What it tells.
+    #[must_use]
+    pub fn schema(&self) -> Arc<Schema> {
+        self.schema.clone()
+    }
 }
 
 /// What a file is now; `None`: it is not there.
 #[must_use]
-pub fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
+pub fn stamp(file: &Path) -> Option<Stamp> {
     let known = std::fs::metadata(file).ok()?;
     Some((known.modified().ok()?, known.len()))
 }

@@ -73,6 +73,15 @@ impl RpcHead {
         Ok(Self { path, fields, is_json: request.codec == Codec::Json })
     }
 
+    /// The head of a call in protobuf that nobody asked this process for.
+    pub(super) fn of_own(path: &str, context: &TraceContext, call_key: Option<&str>) -> Result<Self, MethodError> {
+        let whole = PathAndQuery::try_from(path).map_err(|_| MethodError(path.to_owned()))?;
+        let mut fields = HeaderMap::with_capacity(4);
+        fields.insert(CONTENT_TYPE, Codec::Proto.content_type());
+        sign(&mut fields, context, call_key, None, std::iter::empty());
+        Ok(Self { path: Path::Whole(whole), fields, is_json: false })
+    }
+
     /// The head of a call that is passed on as it came: its path and those of its fields that may pass. What goms itself says
     /// is put in by [`RpcHead::sign`].
     #[must_use]

@@ -13,7 +13,7 @@ mod open;
 mod pool;
 mod reflection;
 
-pub use descriptors::{DescriptorFile, DescriptorFileError, Descriptors, Schemas, UnknownMessages, stamp};
+pub use descriptors::{DescriptorFile, DescriptorFileError, Descriptors, Schemas, Stamp, UnknownMessages, stamp};
 pub use error::RpcError;
 pub use head::RpcHead;
 pub use open::{Opened, RpcReceiver, RpcSender, RpcStream};
