@@ -9,6 +9,7 @@ mod hostile;
 mod keys;
 mod processes;
 mod reload;
+mod remembered;
 mod rolling;
 mod rpc;
 mod servers;

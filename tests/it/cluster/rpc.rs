@@ -65,6 +65,7 @@ async fn methods_are_listed_and_called_from_the_command_line() {
         register_interval: Duration::from_secs(10),
         grace: Duration::from_secs(10),
         format: goms::registry::Format::default(),
+        remember: None,
     };
     let background = Shutdown::new();
     let registry = goms::registry::open(&settings, &background, &Metrics::new()).expect("a registry");
