@@ -7,6 +7,7 @@ mod doors;
 mod faults;
 mod hostile;
 mod keys;
+mod members;
 mod processes;
 mod reload;
 mod remembered;
