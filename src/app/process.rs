@@ -130,7 +130,9 @@ impl Process {
     /// # Errors
     /// When a setting cannot work.
     pub async fn broker(&self) -> Result<Arc<dyn Broker>, AppError> {
-        let open = || broker::open(&self.config.broker, &self.background);
+        let (bind, advertised) = (self.config.node.bind, self.advertised_ip());
+        let ground = broker::Ground { registry: self.registry.clone(), bind, advertised };
+        let open = || broker::open(&self.config.broker, Some(&ground), &self.background);
         let opened = self.broker.get_or_try_init(open).await;
         opened.cloned().map_err(|error| AppError::Part(Box::new(error)))
     }
@@ -320,12 +322,13 @@ impl Server {
     }
 }
 
-/// Opens the registry for a command that only reads or steers.
+/// Opens the registry for a command that only reads or steers; what is shown is what the registry says now.
 ///
 /// # Errors
 /// When a setting cannot work.
 pub fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, AppError> {
-    registry::open(&config.registry, &Shutdown::new(), &Metrics::new()).map_err(AppError::Registry)
+    let settings = registry::Settings { remember: None, ..config.registry.clone() };
+    registry::open(&settings, &Shutdown::new(), &Metrics::new()).map_err(AppError::Registry)
 }
 
 /// Waits for the first read of the registry.
