@@ -16,9 +16,11 @@
 mod assets;
 mod cluster;
 mod feed;
+mod graph;
 mod guard;
 mod jaeger;
 pub mod live;
+mod nodes;
 mod overview;
 pub mod page;
 mod range;
@@ -33,12 +35,14 @@ use actix_web::web;
 
 use self::feed::{Feed, What};
 use self::live::Live;
+use self::range::Range;
 use crate::admin::{self, Admin};
 use crate::balance::ServiceView;
+use crate::causes::chain;
 use crate::gateway::{Explanation, Question};
 use crate::registry::CatalogWatch;
 use crate::shutdown::Shutdown;
-use crate::store::TraceStore;
+use crate::store::{Query, Stats, StatsQuery, TraceStore};
 
 /// What the pages read. Every clone is the same.
 #[derive(Clone)]
@@ -129,9 +133,20 @@ impl Dashboard {
                 .configure(admin::api)
                 .configure(assets::routes)
                 .configure(overview::routes)
+                .configure(nodes::routes)
+                .configure(graph::routes)
                 .configure(traces::routes)
                 .configure(jaeger::routes)
                 .default_service(web::to(page::not_found)),
         );
     }
+}
+
+/// What the traces of a range say in numbers, each service with a bucket for each point; or why they say nothing.
+async fn counted(dashboard: &Dashboard, range: Range, now_ms: i64, filter: Query) -> Result<Stats, String> {
+    let store = dashboard.store().ok_or("this process is just starting")?;
+    let (since_ms, until_ms) = range.at(now_ms);
+    let filter = Query { since_ms: Some(since_ms), until_ms: Some(until_ms), ..filter };
+    let query = StatsQuery { filter, bucket_ms: u64::try_from(range.step_ms()).ok(), ..StatsQuery::default() };
+    store.stats(&query).await.map_err(|error| chain(&error).to_string())
 }

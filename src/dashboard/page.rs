@@ -109,7 +109,7 @@ pub fn encoded(text: &str) -> String {
 }
 
 /// The first letters of a text.
-fn cut(text: &str, letters: usize) -> &str {
+pub(super) fn cut(text: &str, letters: usize) -> &str {
     text.char_indices().nth(letters).map_or(text, |(end, _)| &text[..end])
 }
 

@@ -68,11 +68,12 @@ fn line(values: &[Option<f64>], top: f64) -> String {
         };
         let (x, y) = (x(place, values.len()), y(*value, top));
         let is_alone = !is_open && values.get(place + 1).is_none_or(Option::is_none);
-        let letter = if is_open { 'L' } else { 'M' };
         // writing into a String cannot fail
-        write!(path, "{letter}{x:.1} {y:.1}").unwrap_or_default();
         if is_alone {
-            path.push_str("h1.5");
+            write!(path, "M{:.1} {y:.1}h2", x.clamp(1.0, WIDTH - 1.0) - 1.0).unwrap_or_default();
+        } else {
+            let letter = if is_open { 'L' } else { 'M' };
+            write!(path, "{letter}{x:.1} {y:.1}").unwrap_or_default();
         }
         is_open = true;
     }
@@ -107,14 +108,14 @@ mod tests {
     fn a_chart_says_what_it_draws() {
         let drawn = rate(&[point(0, 0, 0), point(30, 2, 5)], 15_000).into_string();
         assert!(drawn.contains("aria-label=\"requests a second, at most 2.0; 2 failed\""), "{drawn}");
-        assert!(drawn.contains("class=\"errors\" d=\"M118.0 28") || drawn.contains("class=\"errors\""), "{drawn}");
+        assert!(drawn.contains("class=\"errors\" d=\"M60.0 28v-2.0h60.0v2.0z"), "{drawn}");
         let quiet = rate(&[point(0, 0, 0), point(30, 0, 5)], 15_000).into_string();
         assert!(!quiet.contains("errors"), "{quiet}");
     }
 
     #[test]
     fn a_line_has_gaps_where_nothing_happened() {
-        assert_eq!(line(&[Some(0.0), Some(1.0), None, Some(1.0)], 1.0), "M0.0 26.5L40.0 1.5M120.0 1.5h1.5");
+        assert_eq!(line(&[Some(0.0), Some(1.0), None, Some(1.0)], 1.0), "M0.0 26.5L40.0 1.5M118.0 1.5h2");
         assert_eq!(line(&[None, None], 1.0), "");
     }
 }

@@ -7,6 +7,9 @@ use crate::dashboard::feed::{Change, Entry, What};
 use crate::dashboard::page::{encoded, moment, told};
 use crate::figures::grouped;
 
+/// Letters of a line that the config's reader said; it names keys, which may be of any length.
+const LONGEST: usize = 400;
+
 /// Entries that are shown.
 pub(super) const MOST: usize = 20;
 
@@ -31,7 +34,7 @@ fn line(entry: &Entry) -> Markup {
                     span {
                         a href={ "/services/" (encoded(service)) } { (told(service)) } " "
                         @match node {
-                            Some(node) => span.mono.soft { (node) },
+                            Some(node) => span.mono.soft title=(node) { (short(node)) },
                             None => { (grouped(*count as u64)) " nodes" },
                         }
                     }
@@ -40,12 +43,17 @@ fn line(entry: &Entry) -> Markup {
                     @if *is_taken { span.badge.accent { "config" } } @else { span.badge.bad { "config" } }
                     span {
                         @if *is_taken { "reloaded" } @else { "refused, the one before stays in force" }
-                        @for line in lines { br; span.soft { (told(line)) } }
+                        @for line in lines { br; span.soft { (line.chars().take(LONGEST).collect::<String>()) } }
                     }
                 },
             }
         }
     }
+}
+
+/// The address by HTTP, where a node has one.
+fn short(node: &str) -> &str {
+    node.rsplit_once('_').map(|(_, http)| http).filter(|http| !http.ends_with(':')).unwrap_or(node)
 }
 
 fn word(change: Change) -> Markup {

@@ -21,11 +21,13 @@ use super::feed::Entry;
 use super::live::Fragment;
 use super::page::{Section, page};
 use super::range::Range;
-use super::{Dashboard, Visitor};
+use super::{Dashboard, Visitor, counted};
 use crate::admin;
-use crate::causes::chain;
 use crate::metrics::Reading;
-use crate::store::{Query, Stats, StatsQuery};
+use crate::store::{Query, Stats};
+
+/// The service whose numbers are those of the whole: everything from outside goes through it.
+const GATEWAY: &str = "gateway";
 
 /// What stands after `?`.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -107,25 +109,14 @@ async fn fragments(dashboard: &Dashboard, range: Range) -> Vec<Fragment> {
 
 async fn look(dashboard: &Dashboard, range: Range) -> Look {
     let now_ms = jiff::Timestamp::now().as_millisecond();
-    let (since_ms, until_ms) = range.at(now_ms);
     Look {
         now_ms,
         range,
-        since_ms,
+        since_ms: range.at(now_ms).0,
         services: cluster::services(dashboard),
-        stats: stats(dashboard, range, since_ms, until_ms).await,
+        stats: counted(dashboard, range, now_ms, Query::default()).await,
         feed: dashboard.inner.feed.newest(happened::MOST),
         reading: dashboard.inner.admin.metrics().read(),
         has_gateway: dashboard.inner.balance.get().is_some(),
     }
-}
-
-async fn stats(dashboard: &Dashboard, range: Range, since_ms: i64, until_ms: i64) -> Result<Stats, String> {
-    let store = dashboard.store().ok_or("this process is just starting")?;
-    let filter = Query { since_ms: Some(since_ms), until_ms: Some(until_ms), ..Query::default() };
-    let bucket_ms = u64::try_from(range.step_ms()).ok();
-    store
-        .stats(&StatsQuery { filter, bucket_ms, ..StatsQuery::default() })
-        .await
-        .map_err(|error| chain(&error).to_string())
 }

@@ -46,10 +46,10 @@ pub(super) fn part(look: &Look) -> Markup {
                     thead { tr {
                         th scope="col" { "Service" }
                         th scope="col" { "Nodes" }
-                        th scope="col" { "Requests" }
+                        th.chart scope="col" { "Requests" }
                         th.num scope="col" { "per second" }
                         th.num scope="col" { "Failed" }
-                        th scope="col" { "Duration" }
+                        th.chart scope="col" { "Duration" }
                         th.num scope="col" { "p50" }
                         th.num scope="col" { "p95" }
                         th.num scope="col" { "p99" }
@@ -84,7 +84,7 @@ fn tr(line: &Line<'_>, look: &Look) -> Markup {
             @if let Some(group) = line.group {
                 @let points = look.range.points(&group.buckets, look.since_ms);
                 @let total = &group.total;
-                td { (spark::rate(&points, look.range.step_ms())) }
+                td.chart { (spark::rate(&points, look.range.step_ms())) }
                 td.num { (rate(total.count, look.range.seconds())) }
                 td.num.bad[total.errors > 0] {
                     @if total.errors > 0 {
@@ -93,7 +93,7 @@ fn tr(line: &Line<'_>, look: &Look) -> Markup {
                         }
                     } @else { "0%" }
                 }
-                td { (spark::latency(&points)) }
+                td.chart { (spark::latency(&points)) }
                 @for ns in [total.p50_ns, total.p95_ns, total.p99_ns] {
                     td.num { @if ns > 0 { (duration(ns)) } @else { "–" } }
                 }
@@ -141,10 +141,12 @@ fn nobody(look: &Look) -> Markup {
 }
 
 fn quiet(look: &Look) -> Markup {
+    let gateway = look.services.as_ref().and_then(|services| services.get(super::GATEWAY)?.nodes.first());
+    let door = gateway.map_or("127.0.0.1:8080", |node| node.address.as_str());
     html! {
         div.empty {
             p { "No requests in " (look.range.told()) ". Send one, and it shows here:" }
-            code { "curl -i 'http://127.0.0.1:8080/api/user/login' -d 'username=test'" }
+            code { "curl -i 'http://" (door) "/api/user/login' -d 'username=test'" }
         }
     }
 }

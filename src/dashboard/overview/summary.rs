@@ -2,12 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::Look;
+use super::{GATEWAY, Look};
 use crate::dashboard::cluster::State;
 use crate::figures::{duration, grouped, rate, share};
-
-/// Whose numbers are those of the whole: everything from outside goes through it.
-const GATEWAY: &str = "gateway";
 
 pub(super) fn part(look: &Look) -> Markup {
     let door = look.stats.as_ref().ok().and_then(|stats| stats.groups.iter().find(|group| group.service == GATEWAY));
