@@ -133,10 +133,10 @@ impl Dashboard {
                 .configure(admin::api)
                 .configure(assets::routes)
                 .configure(overview::routes)
-                .configure(traces::routes)
-                .configure(jaeger::routes)
                 .configure(nodes::routes)
                 .configure(graph::routes)
+                .configure(traces::routes)
+                .configure(jaeger::routes)
                 .default_service(web::to(page::not_found)),
         );
     }

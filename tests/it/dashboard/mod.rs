@@ -1,7 +1,9 @@
 //! The pages of the admin port, read as a person reads them: in a headless Chromium, on real traffic.
 
 mod frame;
+mod jaeger;
 mod overview;
+mod traces;
 
 use crate::support::goms::{Folder, Goms};
 
