@@ -1,6 +1,8 @@
 //! The pages of the admin port, read as a person reads them: in a headless Chromium, on real traffic.
 
 mod frame;
+mod graph;
+mod nodes;
 mod overview;
 
 use crate::support::goms::{Folder, Goms};
