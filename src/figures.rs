@@ -37,6 +37,19 @@ pub fn rate(count: u64, seconds: f64) -> String {
     }
 }
 
+/// How often: `12/s`, `2.7/min`, `3/h`, whatever has a digit before the point; `0/s` for nothing.
+#[must_use]
+pub fn pace(count: u64, seconds: f64) -> String {
+    let rate = if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+    let (amount, unit) = match rate {
+        rate if rate >= 1.0 || rate <= 0.0 => (rate, "s"),
+        rate if rate * 60.0 >= 1.0 => (rate * 60.0, "min"),
+        rate => (rate * 3600.0, "h"),
+    };
+    let digits = usize::from(amount < 99.95 && amount.fract() > 0.0);
+    format!("{amount:.digits$}/{unit}")
+}
+
 /// How many percent `part` is of `whole`; `0%` only where there is none of it.
 #[must_use]
 pub fn share(part: u64, whole: u64) -> String {
@@ -97,6 +110,15 @@ mod tests {
     #[test]
     fn errors_that_happened_are_never_shown_as_none() {
         assert_eq!([share(1, 1_000_000), share(0, 0), share(1, 8)], ["<0.01%", "0%", "12.5%"]);
+    }
+
+    #[test]
+    fn a_pace_has_a_digit_before_the_point() {
+        assert_eq!(
+            [0, 45, 900, 90, 1, 270_000].map(|count| pace(count, 900.0)),
+            ["0/s", "3/min", "1/s", "6/min", "4/h", "300/s"]
+        );
+        assert_eq!([pace(1, 7.0), pace(5, 0.0), pace(37, 3.0)], ["8.6/min", "0/s", "12.3/s"]);
     }
 
     #[test]

@@ -20,8 +20,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
-use self::asked::{Asked, Dependencies, value_of};
-use super::Dashboard;
+use self::asked::{Asked, Dependencies};
+use super::{Dashboard, value_of};
 use crate::causes::chain;
 use crate::reading::export::{jaeger_trace, operation};
 use crate::reading::{Shown, find};

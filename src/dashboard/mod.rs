@@ -150,3 +150,9 @@ async fn counted(dashboard: &Dashboard, range: Range, now_ms: i64, filter: Query
     let query = StatsQuery { filter, bucket_ms: u64::try_from(range.step_ms()).ok(), ..StatsQuery::default() };
     store.stats(&query).await.map_err(|error| chain(&error).to_string())
 }
+
+/// A value of a query string; an empty one is none.
+fn value_of(query_string: &str, name: &str) -> Option<String> {
+    let mut pairs = url::form_urlencoded::parse(query_string.as_bytes());
+    pairs.find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.into_owned())
+}

@@ -12,7 +12,7 @@ use super::live::Fragment;
 use super::page::{Section, encoded, page, problem, told};
 use super::range::Range;
 use super::{Dashboard, Visitor, counted, spark};
-use crate::figures::{age, duration, grouped, rate, share};
+use crate::figures::{age, duration, grouped, pace, share};
 use crate::store::{Query, Stats};
 
 /// Nodes of one page.
@@ -169,7 +169,7 @@ fn numbers(look: &Look) -> Markup {
             @if row.waiting > 0 { p.notice.warn role="status" { (row.waiting) " requests wait until a node has room." } }
         }
         dl.figures {
-            div { dt { "Requests" } dd { (rate(total.count, look.asked.range.seconds())) small { "/s" } } }
+            div { dt { "Requests" } dd { (pace(total.count, look.asked.range.seconds())) } }
             div { dt { "Failed" } dd.bad[total.errors > 0] { (share(total.errors, total.count)) } }
             div { dt { "p50" } dd { (took(total.p50_ns)) } }
             div { dt { "p95" } dd { (took(total.p95_ns)) } }
@@ -178,9 +178,9 @@ fn numbers(look: &Look) -> Markup {
         }
         div.columns.charts {
             figure.card {
-                figcaption { "Requests a second" }
+                figcaption { "Requests" }
                 (spark::rate(&points, look.asked.range.step_ms()))
-                p.soft { "at most " (rate(points.iter().map(|point| point.count).max().unwrap_or(0), look.asked.range.step_ms() as f64 / 1e3)) "/s" }
+                p.soft { "at most " (pace(points.iter().map(|point| point.count).max().unwrap_or(0), look.asked.range.step_ms() as f64 / 1e3)) }
             }
             figure.card {
                 figcaption { "Duration: p95, and p50 below" }

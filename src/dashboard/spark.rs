@@ -20,8 +20,7 @@ pub(super) fn rate(points: &[Summary], step_ms: i64) -> Markup {
     let values: Vec<Option<f64>> = points.iter().map(|point| Some(point.count as f64)).collect();
     let failed: Vec<f64> = points.iter().map(|point| point.errors as f64).collect();
     let errors: u64 = points.iter().map(|point| point.errors).sum();
-    let told =
-        format!("requests a second, at most {}; {} failed", figures::rate(most, seconds), figures::grouped(errors));
+    let told = format!("requests, at most {}; {} failed", figures::pace(most, seconds), figures::grouped(errors));
     let top = (most as f64).max(1.0);
     html! {
         svg.spark viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label=(told) {
@@ -107,7 +106,7 @@ mod tests {
     #[test]
     fn a_chart_says_what_it_draws() {
         let drawn = rate(&[point(0, 0, 0), point(30, 2, 5)], 15_000).into_string();
-        assert!(drawn.contains("aria-label=\"requests a second, at most 2.0; 2 failed\""), "{drawn}");
+        assert!(drawn.contains("aria-label=\"requests, at most 2/s; 2 failed\""), "{drawn}");
         assert!(drawn.contains("class=\"errors\" d=\"M60.0 28v-2.0h60.0v2.0z"), "{drawn}");
         let quiet = rate(&[point(0, 0, 0), point(30, 0, 5)], 15_000).into_string();
         assert!(!quiet.contains("errors"), "{quiet}");

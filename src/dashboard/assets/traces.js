@@ -141,7 +141,7 @@
   const say = () => {
     const held = waiting.length ? `, ${waiting.length} wait` : "";
     const left = missed ? `, ${missed} were too many to show` : "";
-    count.textContent = `${total} events${held}${left}`;
+    count.textContent = `${total} ${total === 1 ? "event" : "events"}${held}${left}`;
   };
   const show = (rows) => {
     const fragment = document.createDocumentFragment();
@@ -180,17 +180,33 @@
     say();
   });
 
-  const stream = new EventSource(table.dataset.tail);
   const live = (kind, text) => {
     state.className = `live-state ${kind}`;
     state.textContent = text;
   };
-  stream.onopen = () => live("on", "Live");
-  stream.onerror = () => live("off", "Connection lost, trying again");
-  stream.onmessage = (message) => {
-    live("on", "Live");
-    take(JSON.parse(message.data));
+  let stream = null;
+  let last = "";
+  const open = () => {
+    if (stream) return;
+    const address = new URL(table.dataset.tail, location.href);
+    if (last) address.searchParams.set("last", last);
+    stream = new EventSource(address);
+    stream.onopen = () => live("on", "Live");
+    stream.onerror = () => live("off", "Connection lost, trying again");
+    stream.onmessage = (message) => {
+      live("on", "Live");
+      last = message.lastEventId;
+      take(JSON.parse(message.data));
+    };
+    stream.addEventListener("trouble", (message) => live("off", `The trace store is away: ${message.data}`));
   };
-  stream.addEventListener("trouble", (message) => live("off", `The trace store is away: ${message.data}`));
-  addEventListener("pagehide", () => stream.close());
+  const close = () => {
+    if (stream) stream.close();
+    stream = null;
+  };
+  // A page that nobody sees asks for nothing; when it is seen again it goes on where it was.
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", () => document.hidden || open());
+  open();
 })();

@@ -8,18 +8,20 @@ use super::layout::{Edge, GAP, Layout, NODE_HEIGHT, NODE_WIDTH};
 use super::{Calls, name, traces};
 use crate::dashboard::page::{cut, encoded};
 use crate::dashboard::range::Range;
-use crate::figures::{duration, rate, share};
+use crate::figures::{duration, pace, share};
 use crate::store::Group;
 
 /// Letters of a name that fit into a box.
 const LETTERS: usize = 20;
 
+/// Up to this width a drawing may be made as narrow as a page; the text of a wider one would be too small to read.
+const WIDEST: f64 = 1_700.0;
+
 /// The whole as SVG. Each arrow leads to the traces behind it, each box to its service.
 pub(super) fn draw(calls: &Calls<'_>, layout: &Layout, range: Range) -> Markup {
-    let most = calls.edges.iter().map(|edge| edge.total.count).max().unwrap_or(1).max(1);
     let told = format!("{} services and who calls whom; the table below says the same", calls.names.len());
     html! {
-        svg.graph viewBox={ "0 0 " (layout.width.ceil()) " " (layout.height.ceil()) } width=(layout.width.ceil())
+        svg.graph.fits[layout.width <= WIDEST] viewBox={ "0 0 " (layout.width.ceil()) " " (layout.height.ceil()) } width=(layout.width.ceil())
             height=(layout.height.ceil()) role="group" aria-label=(told) {
             defs {
                 @for (id, class) in [("arrow", "tip"), ("arrow-bad", "tip bad")] {
@@ -27,13 +29,13 @@ pub(super) fn draw(calls: &Calls<'_>, layout: &Layout, range: Range) -> Markup {
                         markerUnits="userSpaceOnUse" orient="auto-start-reverse" { path class=(class) d="M0 0L8 4L0 8Z" {} }
                 }
             }
-            @for (group, edge) in calls.edges.iter().zip(&layout.edges) { (arrow(group, edge, layout, calls, most, range)) }
+            @for (group, edge) in calls.edges.iter().zip(&layout.edges) { (arrow(group, edge, layout, calls, range)) }
             @for (at, (name, (x, y))) in calls.names.iter().zip(&layout.nodes).enumerate() { (node(*name, *x, *y, calls, at, range)) }
         }
     }
 }
 
-fn arrow(group: &Group, edge: &Edge, layout: &Layout, calls: &Calls<'_>, most: u64, range: Range) -> Markup {
+fn arrow(group: &Group, edge: &Edge, layout: &Layout, calls: &Calls<'_>, range: Range) -> Markup {
     let total = &group.total;
     let (marker, class) = if total.errors > 0 { ("url(#arrow-bad)", " bad") } else { ("url(#arrow)", "") };
     let (start, end) = if edge.is_turned { (Some(marker), None) } else { (None, Some(marker)) };
@@ -41,14 +43,14 @@ fn arrow(group: &Group, edge: &Edge, layout: &Layout, calls: &Calls<'_>, most: u
         true => own(layout.nodes.get(calls.place(Some(&group.service))).copied().unwrap_or_default()),
         false => curve(&edge.points),
     };
-    // each class has ten times as many requests as the one before
-    let weight = (4.0 - (most as f64 / total.count.max(1) as f64).log10()).clamp(1.0, 4.0).round();
+    // each class has ten times as many requests a second as the one before
+    let weight = (total.count as f64 / range.seconds() * 10.0).max(1.0).log10().clamp(0.0, 3.0).floor() + 1.0;
     let (x, y) = edge.label;
     let failed = share(total.errors, total.count);
-    let numbers = format!("{}/s · {}", rate(total.count, range.seconds()), took(total.p95_ns));
+    let numbers = format!("{} · {}", pace(total.count, range.seconds()), took(total.p95_ns));
     html! {
         a.edge href=(traces(group, range)) {
-            title { (name(group.caller.as_deref())) " → " (cut(&group.service, 200)) ": " (rate(total.count, range.seconds())) "/s, " (failed) " failed, p95 " (took(total.p95_ns)) }
+            title { (name(group.caller.as_deref())) " → " (cut(&group.service, 200)) ": " (pace(total.count, range.seconds())) ", " (failed) " failed, p95 " (took(total.p95_ns)) }
             path class={ "way w" (weight) (class) } d=(path) marker-start=[start] marker-end=[end] {}
             path.reach d=(path) {}
             text.halo x=(format!("{x:.1}")) y=(format!("{:.1}", y - 6.0)) text-anchor="middle" { (numbers) }
@@ -69,7 +71,7 @@ fn node(of: Option<&str>, x: f64, y: f64, calls: &Calls<'_>, at: usize, range: R
         rect class=(if of.is_some() { "box" } else { "box outside" }) x=(x) y=(format!("{y:.1}")) width=(NODE_WIDTH) height=(NODE_HEIGHT) rx="8" {}
         text.who x=(middle) y=(format!("{:.1}", y + if of.is_some() { 22.0 } else { 31.0 })) text-anchor="middle" { (shown) }
         @if of.is_some() {
-            text.sum x=(middle) y=(format!("{:.1}", y + 40.0)) text-anchor="middle" { (rate(answered, range.seconds())) "/s" }
+            text.sum x=(middle) y=(format!("{:.1}", y + 40.0)) text-anchor="middle" { (pace(answered, range.seconds())) }
         }
     };
     html! {

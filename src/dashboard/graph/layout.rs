@@ -14,11 +14,13 @@ pub(super) const NODE_HEIGHT: f64 = 52.0;
 /// Between two layers: room for what stands on an edge.
 pub(super) const GAP: f64 = 176.0;
 /// Between two nodes of a layer.
-const SPACE: f64 = 30.0;
+const SPACE: f64 = 38.0;
 /// What an edge takes that passes a layer.
-const PASSAGE: f64 = 20.0;
+const PASSAGE: f64 = 26.0;
 /// Around all.
 const MARGIN: f64 = 28.0;
+/// What stands on an edge: half of its width, and of its height.
+const LABEL: (f64, f64) = (56.0, 19.0);
 /// There and back; more changes nothing that one sees.
 const SWEEPS: usize = 6;
 
@@ -215,10 +217,12 @@ fn finish(places: &[Place], nodes: usize, ways: &[Vec<usize>], turned: &BTreeSet
     }
     let left = |place: &Place| MARGIN + place.layer as f64 * (NODE_WIDTH + GAP);
     let y = |y: f64| y - top + MARGIN;
+    let mut ends = Vec::with_capacity(ways.len());
     let edges = ways.iter().enumerate().map(|(edge, way)| {
         let (first, last) = (&places[way[0]], &places[way[way.len() - 1]]);
         if way[0] == way[way.len() - 1] {
             let label = (left(first) + NODE_WIDTH / 2.0, y(first.y) - 22.0);
+            ends.push(true);
             return Edge { label, ..Edge::default() };
         }
         let mut points = vec![(left(first) + NODE_WIDTH, y(middle(first)))];
@@ -227,18 +231,43 @@ fn finish(places: &[Place], nodes: usize, ways: &[Vec<usize>], turned: &BTreeSet
             points.push((left(passage) + NODE_WIDTH, y(middle(passage))));
         }
         points.push((left(last), y(middle(last))));
-        // where it is alone: beside the end that fewer edges share
-        let label = match last.before.len() > first.after.len() {
-            true => between(points[0], points[1], 0.3),
-            false => between(points[points.len() - 2], points[points.len() - 1], 0.66),
-        };
+        let (from_end, label) = (last.before.len() <= first.after.len(), (0.0, 0.0));
+        ends.push(from_end);
         Edge { points, is_turned: turned.contains(&edge), label }
     });
-    Layout {
+    let mut layout = Layout {
         width: columns as f64 * (NODE_WIDTH + GAP) - GAP + 2.0 * MARGIN,
         height: bottom - top + 2.0 * MARGIN,
         edges: edges.collect(),
         nodes: places[..nodes].iter().map(|place| (left(place), y(place.y))).collect(),
+    };
+    label(&mut layout, &ends);
+    layout
+}
+
+/// Puts each label where nothing else stands, if there is such a place on its edge; `ends`: begin to look where it arrives
+/// (which fewer edges share), or else where it leaves.
+fn label(layout: &mut Layout, ends: &[bool]) {
+    let boxed = |(x, y): (f64, f64)| (x + NODE_WIDTH / 2.0, y + NODE_HEIGHT / 2.0, NODE_WIDTH / 2.0, NODE_HEIGHT / 2.0);
+    let mut taken: Vec<(f64, f64, f64, f64)> = layout.nodes.iter().map(|node| boxed(*node)).collect();
+    for (edge, from_end) in layout.edges.iter_mut().zip(ends) {
+        let mut gaps: Vec<_> = edge.points.chunks_exact(2).map(|gap| (gap[0], gap[1])).collect();
+        let mut shares = [0.34, 0.5, 0.66, 0.42, 0.58];
+        if *from_end {
+            gaps.reverse();
+            shares = shares.map(|share| 1.0 - share);
+        }
+        let places = gaps.iter().flat_map(|(from, to)| shares.map(|share| between(*from, *to, share)));
+        let hits = |place: &(f64, f64)| {
+            let is_hit = |other: &&(f64, f64, f64, f64)| {
+                (other.0 - place.0).abs() < other.2 + LABEL.0 && (other.1 - place.1).abs() < other.3 + LABEL.1
+            };
+            taken.iter().filter(is_hit).count()
+        };
+        if let Some(best) = places.min_by_key(hits) {
+            edge.label = best; // of equal ones the first
+        }
+        taken.push((edge.label.0, edge.label.1, LABEL.0, LABEL.1));
     }
 }
 
@@ -277,6 +306,17 @@ mod tests {
         assert_eq!(layout.edges[5].points.len(), 4, "it passes a layer");
         let inside = |(x, y): &(f64, f64)| *x >= 0.0 && *x <= layout.width && *y >= 0.0 && *y <= layout.height;
         assert!(layout.edges.iter().all(|edge| edge.points.iter().all(inside) && inside(&edge.label)), "{layout:?}");
+    }
+
+    #[test]
+    fn labels_stand_apart() {
+        let layout = layout(8, &[(0, 1), (1, 2), (1, 3), (1, 4), (2, 5), (3, 5), (4, 5), (1, 5), (5, 6), (5, 7)]);
+        let labels: Vec<(f64, f64)> = layout.edges.iter().map(|edge| edge.label).collect();
+        for (at, a) in labels.iter().enumerate() {
+            for b in &labels[at + 1..] {
+                assert!((a.0 - b.0).abs() >= 2.0 * LABEL.0 || (a.1 - b.1).abs() >= 2.0 * LABEL.1, "{a:?} {b:?}");
+            }
+        }
     }
 
     #[test]

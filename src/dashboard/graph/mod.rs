@@ -14,7 +14,7 @@ use super::page::{Section, encoded, page, told};
 use super::range::Range;
 use super::{Dashboard, Visitor};
 use crate::causes::chain;
-use crate::figures::{duration, grouped, rate, share};
+use crate::figures::{duration, grouped, pace, share};
 use crate::store::{Group, GroupBy, Query, Stats, StatsQuery};
 
 /// Edges of a drawing; who has more sees those with the most requests.
@@ -125,7 +125,7 @@ fn part(range: Range, stats: &Result<Stats, String>) -> Markup {
             header { h2 { "Calls" } span.soft { "most requests first, over " (range.told()) } }
             div.scroll { table {
                 thead { tr {
-                    th scope="col" { "Caller" } th scope="col" { "Service" } th.num scope="col" { "Per second" }
+                    th scope="col" { "Caller" } th scope="col" { "Service" } th.num scope="col" { "Rate" }
                     th.num scope="col" { "Failed" } th.num scope="col" { "p50" } th.num scope="col" { "p95" } th scope="col" { span.visually-hidden { "Traces" } }
                 } }
                 tbody { @for group in stats.groups.iter().take(MOST) { (tr(group, range)) } }
@@ -141,7 +141,7 @@ fn tr(group: &Group, range: Range) -> Markup {
         tr {
             td { @match &group.caller { Some(caller) => a href={ "/services/" (encoded(caller)) } { (told(caller)) }, None => span.soft { (name(None)) } } }
             td { a href={ "/services/" (encoded(&group.service)) } { (told(&group.service)) } }
-            td.num { (rate(total.count, range.seconds())) }
+            td.num { (pace(total.count, range.seconds())) }
             td.num.bad[total.errors > 0] { (share(total.errors, total.count)) }
             td.num { (took(total.p50_ns)) }
             td.num { (took(total.p95_ns)) }
@@ -178,8 +178,8 @@ mod tests {
         let drawn = part(Range::Quarter, &Ok(Stats { groups, ..Stats::default() })).into_string();
         assert!(drawn.contains("href=\"/traces?service=%3Cb%3E%26%22&amp;caller=gateway&amp;since=15m\""), "{drawn}");
         assert!(drawn.contains("href=\"/traces?service=gateway&amp;since=15m\""), "{drawn}");
-        assert!(!drawn.contains("<b>") && drawn.contains("1.0/s · 2.00ms") && drawn.contains("1.0% failed"), "{drawn}");
-        assert!(drawn.contains("clients → gateway: 1.0/s, 0% failed, p95 2.00ms"), "{drawn}");
+        assert!(!drawn.contains("<b>") && drawn.contains("1/s · 2.00ms") && drawn.contains("1.0% failed"), "{drawn}");
+        assert!(drawn.contains("clients → gateway: 1/s, 0% failed, p95 2.00ms"), "{drawn}");
     }
 
     #[test]

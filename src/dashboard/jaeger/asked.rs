@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use url::form_urlencoded;
 use uuid::Uuid;
 
+use crate::dashboard::value_of;
 use crate::reading::Shown;
 use crate::reading::export::tag;
 use crate::store::{FIRST_ERROR, Query};
@@ -136,12 +137,6 @@ impl Dependencies {
         let lookback = number(value_of(query_string, "lookback"), "lookback")?.unwrap_or(DEPENDENCIES_MS);
         Ok(Self { since_ms: until_ms.saturating_sub(lookback.max(0)), until_ms })
     }
-}
-
-/// A value of a query string; an empty one is none.
-pub fn value_of(query_string: &str, name: &str) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(query_string.as_bytes());
-    pairs.find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.into_owned())
 }
 
 /// 32 digits; Jaeger's clients leave zeros in front out.

@@ -9,7 +9,7 @@ use super::Look;
 use crate::dashboard::cluster::{ServiceRow, State};
 use crate::dashboard::page::{encoded, told};
 use crate::dashboard::spark;
-use crate::figures::{duration, grouped, rate, share};
+use crate::figures::{duration, grouped, pace, share};
 use crate::store::Group;
 
 /// Services of the page; more would not be read.
@@ -47,7 +47,7 @@ pub(super) fn part(look: &Look) -> Markup {
                         th scope="col" { "Service" }
                         th scope="col" { "Nodes" }
                         th.chart scope="col" { "Requests" }
-                        th.num scope="col" { "per second" }
+                        th.num scope="col" { "Rate" }
                         th.num scope="col" { "Failed" }
                         th.chart scope="col" { "Duration" }
                         th.num scope="col" { "p50" }
@@ -85,7 +85,7 @@ fn tr(line: &Line<'_>, look: &Look) -> Markup {
                 @let points = look.range.points(&group.buckets, look.since_ms);
                 @let total = &group.total;
                 td.chart { (spark::rate(&points, look.range.step_ms())) }
-                td.num { (rate(total.count, look.range.seconds())) }
+                td.num { (pace(total.count, look.range.seconds())) }
                 td.num.bad[total.errors > 0] {
                     @if total.errors > 0 {
                         a.bad href={ "/traces?service=" (encoded(line.name)) "&status=5xx&since=" (look.range.word()) } {

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{GATEWAY, Look};
 use crate::dashboard::cluster::State;
-use crate::figures::{duration, grouped, rate, share};
+use crate::figures::{duration, grouped, pace, share};
 
 pub(super) fn part(look: &Look) -> Markup {
     let door = look.stats.as_ref().ok().and_then(|stats| stats.groups.iter().find(|group| group.service == GATEWAY));
@@ -22,10 +22,7 @@ pub(super) fn part(look: &Look) -> Markup {
         }
         dl.figures {
             div { dt { "Requests at gateways" } dd {
-                @match door {
-                    Some(door) => { (rate(door.total.count, look.range.seconds())) small { "/s" } },
-                    None => { "0" small { "/s" } },
-                }
+                (pace(door.map_or(0, |door| door.total.count), look.range.seconds()))
             } }
             div { dt { "Failed" } dd.bad[door.is_some_and(|door| door.total.errors > 0)] {
                 (door.map_or_else(|| "0%".to_owned(), |door| share(door.total.errors, door.total.count)))

@@ -1,4 +1,6 @@
 //! JSON bodies as people read them: a value a line, indented, cut where they are long.
+//!
+//! Characters that turn the direction of what follows them are written as their escapes, so that a body reads as it is.
 
 /// Lays out a JSON text without changing its values: numbers keep their digits, strings their escapes. Stops at `most`
 /// bytes; then the second is `true`.
@@ -43,13 +45,25 @@ pub fn pretty(json: &str, most: usize) -> (String, bool) {
             }
             ':' => out.push_str(": "),
             _ if out.len() + token.len() > most => {
-                out.push_str(&token[..end_of(token, most - out.len())]);
+                let room = most - out.len();
+                push(&mut out, &token[..end_of(token, room)]);
                 return (out, true);
             }
-            _ => out.push_str(token),
+            _ => push(&mut out, token),
         }
     }
     (out, false)
+}
+
+/// Appends a token, the marks of direction (Unicode's Bidi_Control) as escapes of JSON.
+fn push(out: &mut String, token: &str) {
+    let turns = |letter: char| matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !token.contains(turns) {
+        return out.push_str(token);
+    }
+    for letter in token.chars() {
+        if turns(letter) { out.push_str(&format!("\\u{:04x}", u32::from(letter))) } else { out.push(letter) }
+    }
 }
 
 /// Deeper is indented no further: a body of 10,000 brackets would be 100 MB of blanks.
@@ -88,6 +102,11 @@ mod tests {
         let (text, cut) = pretty(r#"{"a":1.10, "b":[{},[ ],"x\"{,}é"],"c":{"d":null}}"#, 1_000);
         let wanted = "{\n  \"a\": 1.10,\n  \"b\": [\n    {},\n    [],\n    \"x\\\"{,}é\"\n  ],\n  \"c\": {\n    \"d\": null\n  }\n}";
         assert_eq!((text.as_str(), cut), (wanted, false));
+    }
+
+    #[test]
+    fn nothing_turns_the_direction_of_what_follows() {
+        assert_eq!(pretty("\"a\u{202e}b\u{2066}\"", 100).0, "\"a\\u202eb\\u2066\"");
     }
 
     #[test]

@@ -145,6 +145,11 @@ impl Form {
         self.texts.contains_key("request-id") || self.texts.contains_key("trace-id")
     }
 
+    /// Whether something in it could not be read, and so narrows nothing.
+    pub fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
     /// The value of a field as it was written.
     pub fn text(&self, name: &str) -> &str {
         self.texts.get(name).map_or("", String::as_str)
@@ -192,8 +197,8 @@ impl Form {
                         @if has_range && !self.text("order").is_empty() {
                             input type="hidden" name="order" value=(self.text("order"));
                         }
-                        button.primary type="submit" { "Search" }
-                        @if !self.texts.is_empty() { a.button href=(action) { "Clear" } }
+                        button.primary type="submit" { @if has_range { "Search" } @else { "Follow these" } }
+                        @if !self.texts.is_empty() { a.button href=(action) { "Reset" } }
                     }
                 }
                 details.more open[!is_folded] {

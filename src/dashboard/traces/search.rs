@@ -28,6 +28,7 @@ pub async fn show(request: HttpRequest, dashboard: web::Data<Dashboard>, visitor
             nav.end aria-label="Traces" { a.button href={ "/traces/tail" (form.link(&TAIL_LACKS)) } { "Live tail" } }
         }
         section.card { div.body { (form.markup("/traces", true)) } }
+        @if form.has_faults() { p.notice.warn role="alert" { "A filter could not be read: what is below is found without it." } }
         @match &answer {
             Ok(answer) => (results(&form, answer)),
             Err(trouble) => div.notice.warn role="alert" { strong { (trouble.title()) } p { (trouble.advice()) } },
@@ -90,8 +91,8 @@ fn results(form: &Form, answer: &Answer) -> Markup {
         }
         section.card {
             header {
-                h2 { (grouped(total)) " events match" }
-                span.soft { (shown.len()) " of them here, of " (hits.len()) " requests" }
+                h2 { (grouped(total)) @if total == 1 { " event matches" } @else { " events match" } }
+                span.soft { (shown.len()) " here, of " (hits.len()) @if hits.len() == 1 { " request" } @else { " requests" } }
                 (orders(form))
             }
             form id="compare" method="get" action="/traces/compare" {}

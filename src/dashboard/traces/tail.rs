@@ -1,9 +1,9 @@
 //! What happens now: events as they are stored, one stream a watcher.
 //!
 //! The stream is one of server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>): each
-//! message is a JSON array of rows, its id the time up to which the watcher has seen. A browser that comes again brings
-//! that as `Last-Event-ID`, so the stream goes on a little before it; the page knows by their ids what it has already.
-//! The store is asked only while somebody reads the stream.
+//! message is a JSON object with rows, its id the time up to which the watcher has seen. A browser that comes again brings
+//! that as `Last-Event-ID` (a page that was hidden meanwhile as `last`), so the stream goes on a little before it; the page
+//! knows by their ids what it has already. The store is asked only while somebody reads the stream.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::Trouble;
 use super::form::Form;
 use crate::dashboard::page::{Section, page};
-use crate::dashboard::{Dashboard, Visitor};
+use crate::dashboard::{Dashboard, Visitor, value_of};
 use crate::figures::duration;
 use crate::reading::{Follow, Shown};
 use crate::shutdown::Shutdown;
@@ -78,7 +78,8 @@ pub async fn stream(request: HttpRequest, dashboard: web::Data<Dashboard>, visit
     let now = Zoned::now();
     let now_ms = now.timestamp().as_millisecond();
     let form = Form::read(request.query_string(), &now);
-    let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    let brought = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let last = brought.or_else(|| value_of(request.query_string(), "last")?.parse().ok());
     let follow = Follow::new(form.query, start_ms(last, now_ms)).at_most(PAGES, KNOWN);
     let watcher = Watcher { store, follow, ending: dashboard.ending(), silent: 0, is_first: true, _permit: permit };
     let messages = futures_util::stream::unfold(watcher, |mut watcher| async move {

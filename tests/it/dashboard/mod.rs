@@ -1,7 +1,9 @@
 //! The pages of the admin port, read as a person reads them: in a headless Chromium, on real traffic.
 
 mod frame;
+mod graph;
 mod jaeger;
+mod nodes;
 mod overview;
 mod traces;
 
