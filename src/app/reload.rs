@@ -10,10 +10,11 @@ use prometheus::{IntCounterVec, IntGauge};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::AppError;
 use super::process::Process;
+use super::{AppError, service_manager};
 use crate::balance::Balancer;
 use crate::config::{Config, ConfigErrors};
+use crate::dashboard::Dashboard;
 use crate::gateway::Live;
 use crate::listener::Tls;
 use crate::upstream::{HealthChecks, Stamp, stamp};
@@ -52,6 +53,7 @@ struct Follower {
     stamps: Vec<Option<Stamp>>,
     reloads: IntCounterVec,
     is_good: IntGauge,
+    dashboard: Dashboard,
 }
 
 /// Follows the file of a process's config for its gateway, until the process ends.
@@ -78,7 +80,9 @@ pub fn follow(
     let text = std::fs::read(&file).ok();
     let config = process.config.clone();
     let stamps = config.gateway.descriptor_files().into_values().collect();
-    let mut follower = Follower { how, file, live, balancer, checks, tls, config, text, stamps, reloads, is_good };
+    let dashboard = process.dashboard.clone();
+    let mut follower =
+        Follower { how, file, live, balancer, checks, tls, config, text, stamps, reloads, is_good, dashboard };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
     let ending = process.background.clone();
@@ -135,16 +139,23 @@ impl Follower {
             return;
         }
         (self.text, self.stamps) = (text, stamps);
+        service_manager::reloading();
         let loaded = (self.how.load)().and_then(|config| config.for_gateway().map(|()| config));
         match loaded {
-            Ok(config) => self.take(config),
+            Ok(config) => {
+                self.take(config);
+                service_manager::ready();
+            }
             Err(errors) => {
+                service_manager::refused();
                 self.is_good.set(0);
                 self.reloads.with_label_values(&["refused"]).inc();
                 log::error!("config not reloaded, the one before stays in force file={}", self.file.display());
-                for fault in errors.to_string().lines() {
+                let errors = errors.to_string();
+                for fault in errors.lines() {
                     log::error!("{fault}");
                 }
+                self.dashboard.note_reload(false, errors.lines().map(str::to_owned).collect());
             }
         }
     }
@@ -170,6 +181,8 @@ impl Follower {
             self.file.display(),
             config.gateway.routes.len()
         );
+        let told = restart.iter().map(|key| format!("a restart is needed for {key}"));
+        self.dashboard.note_reload(true, told.collect());
         if !restart.is_empty() {
             log::warn!("a restart is needed for {}", restart.join(", "));
         }

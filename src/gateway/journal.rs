@@ -163,7 +163,8 @@ impl Drop for Journal {
             self.status = told.get();
         }
         let of_route = self.route().map_or(&self.table.routes.stray, |route| &route.meters);
-        self.meters.as_deref().unwrap_or(of_route).count(self.status, took.as_secs_f64());
+        let meters = self.meters.as_deref().unwrap_or(of_route);
+        meters.count(self.status, took, self.decision.kept(&self.context));
         self.started(TraceBody::None);
         if let Some(info) = self.info.take() {
             let end = self.event(EventKind::RequestEnd, info, now_ms(), Some(took));

@@ -68,6 +68,7 @@ async fn registered(
         register_interval: Duration::from_secs(10),
         grace: Duration::from_secs(10),
         format: goms::registry::Format::default(),
+        remember: None,
     };
     let registry = goms::registry::open(&settings, background, &Metrics::new()).expect("a registry");
     registry.register(node).await.expect("registered");
