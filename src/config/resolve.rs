@@ -107,8 +107,10 @@ pub(super) fn resolve(
         store::Settings::Elasticsearch(_) => (DEFAULT_BATCH_EVENTS, DEFAULT_BATCH_BYTES),
     };
     let call_keys = CallKeys::from(raw.call_keys.clone());
+    let service_tls = raw.service_tls.and_then(|tls| tls::resolve(decoder, tls));
     Config {
         file,
+        service_tls,
         registry,
         registry_wait,
         read_wait,
