@@ -73,6 +73,9 @@ impl Process {
         let admin = Admin::new(metrics.clone(), registry.catalog());
         admin.tell_keys(config.call_keys.clone());
         let dashboard = Dashboard::new(admin.clone(), registry.catalog(), background.clone());
+        if let Some(key) = config.call_keys.first() {
+            dashboard.set_call_key(key.clone());
+        }
         let broker = OnceCell::new();
         Ok(Self { config, reload, metrics, registry, recorder, admin, dashboard, background, spool, broker })
     }

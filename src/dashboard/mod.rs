@@ -24,6 +24,7 @@ mod nodes;
 mod overview;
 pub mod page;
 mod range;
+mod send;
 mod spark;
 mod traces;
 
@@ -57,6 +58,7 @@ struct Inner {
     live: Arc<Live>,
     feed: Feed,
     store: OnceLock<Arc<dyn TraceStore>>,
+    call_key: OnceLock<String>,
     balance: OnceLock<TellBalance>,
     explain: OnceLock<Explain>,
 }
@@ -78,6 +80,7 @@ impl Dashboard {
             live: Arc::default(),
             feed: Feed::default(),
             store: OnceLock::new(),
+            call_key: OnceLock::new(),
             balance: OnceLock::new(),
             explain: OnceLock::new(),
         };
@@ -100,6 +103,17 @@ impl Dashboard {
         if self.inner.store.set(store).is_err() {
             log::debug!("a process has two trace stores, its dashboard reads the first");
         }
+    }
+
+    /// What services are called with by requests that a visitor sends to them.
+    pub fn set_call_key(&self, key: String) {
+        if self.inner.call_key.set(key).is_err() {
+            log::debug!("a process has one call key to sign with, the first counts");
+        }
+    }
+
+    fn call_key(&self) -> Option<&str> {
+        self.inner.call_key.get().map(String::as_str)
     }
 
     /// Has the pages show what a gateway of this process does: the first one.

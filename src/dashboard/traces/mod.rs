@@ -5,6 +5,7 @@
 //! GET /traces/ID                       a request or trace as a waterfall
 //! GET /traces/ID/events/EVENT          one stored event, raw
 //! GET /traces/ID/download/FORMAT       otlp, har, curl, json
+//! GET, POST /traces/ID/replay          it is sent again
 //! GET /traces/compare?a=ID&b=ID        two of them
 //! GET /traces/tail, /live/traces       what happens now, and its stream
 //! ```
@@ -14,6 +15,7 @@ mod body;
 mod compare;
 mod download;
 mod form;
+mod replay;
 mod request;
 mod scatter;
 mod search;
@@ -44,7 +46,13 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/live/traces", web::get().to(tail::stream))
         .route("/traces/{id}", web::get().to(request::show))
         .route("/traces/{id}/events/{event}", web::get().to(download::event))
-        .route("/traces/{id}/download/{format}", web::get().to(download::file));
+        .route("/traces/{id}/download/{format}", web::get().to(download::file))
+        .service(
+            web::resource("/traces/{id}/replay")
+                .app_data(web::FormConfig::default().limit(replay::FORM_BYTES))
+                .route(web::get().to(replay::show))
+                .route(web::post().to(replay::run)),
+        );
 }
 
 /// Why a page of traces cannot be shown.

@@ -257,6 +257,54 @@ fn two_requests_are_compared() {
 }
 
 #[test]
+fn a_request_is_sent_again_once_all_is_filled_in() {
+    let Some(browser) = Browser::start() else { return };
+    let up = start("callServiceKey: secret\nservices: {user: {login: /login}}\n");
+    let headers = [("Content-Type", "application/json"), ("Authorization", "Bearer old")];
+    let id = traced(&up, "/api/user/login", &headers, "{\"user\":\"alice\"}");
+    let mut page = browser.open(&up.url(&format!("/traces/{id}")));
+    page.follow("a[href$='/replay']");
+    assert!(page.text("form.replay").contains("Send it although it may change something"));
+    page.assert_looks("trace-replay");
+    page.follow("form.replay button");
+    assert!(page.text(".notice.bad").contains("header `Authorization` was redacted"), "{}", page.text(".notice.bad"));
+    page.eval("document.querySelector('#headers').value = document.querySelector('#headers').value.replace('[redacted]', 'new')");
+    page.follow("form.replay button");
+    assert!(page.text(".notice.bad").contains("may change something"), "{}", page.text(".notice.bad"));
+    page.eval("document.querySelector('#body').value = JSON.stringify({user: '<b>bob'})");
+    page.click("#sure");
+    page.follow("form.replay button");
+    assert_eq!(page.text("h1"), "Sent again");
+    assert!(page.text(".inside pre").contains("<b>bob"), "{}", page.text(".inside pre"));
+    page.assert_looks("trace-replayed");
+    let compare = page.attribute("a[href*='/traces/compare']", "href").expect("a link");
+    let new_id = compare.split("b=").nth(1).expect("an id").to_owned();
+    stored(&up, &new_id, 4);
+    page.go(&up.url(&compare));
+    assert!(page.texts(".diff ins").join("").contains("<b>bob"));
+
+    // the service's own call, to a node of it, with the call key that the node wants
+    page.go(&up.url(&format!("/traces/{id}/replay?row=1")));
+    assert_eq!(page.count("#node option"), 3);
+    page.eval("document.querySelector('#headers').value = 'Content-Type: application/json'");
+    page.click("#sure");
+    page.follow("form.replay button");
+    assert_eq!(page.texts(".sides .badge"), ["200", "200"]);
+    page.take_problems(); // Chromium logs each 422 of a page
+    page.finish();
+
+    let form = "row=0&node=127.0.0.1%3A1&method=GET&target=%2F";
+    let send = |headers: &[(&str, &str)]| {
+        let headers = [&[("Content-Type", "application/x-www-form-urlencoded")], headers].concat();
+        let path = format!("/traces/{id}/replay");
+        request("POST", &up.admin, &path, &headers, Some(form.as_bytes())).expect("an answer")
+    };
+    assert_eq!(send(&[("Sec-Fetch-Site", "cross-site")]).status, 403);
+    let refused = send(&[]);
+    assert!(refused.text().contains("is no node of gateway"), "{}", refused.text());
+}
+
+#[test]
 fn the_tail_follows_pauses_and_goes_on_after_a_break() {
     let Some(browser) = Browser::start() else { return };
     let up = start(CONFIG);
