@@ -64,7 +64,7 @@
 //! method leaves the pipeline behind `keeper` for `gateway::rpc`, a path of Go Micro's gateway for `gateway::micro`.
 //!
 //! ```text
-//! publish → broker (RabbitMQ, NATS, MQTT or memory) → service::subscribe: handler → acknowledged, tried again, or a dead letter
+//! publish → broker (RabbitMQ, NATS, MQTT, HTTP or memory) → service::subscribe: handler → acknowledged, tried again, or a dead letter
 //! ```
 //!
 //! # The path of an event
@@ -84,6 +84,7 @@
 //! | Client | [`Context::call`], [`Context::rpc`] and [`Context::rpc_stream`] in a handler; [`upstream`] below them: deadline, retry on the next node, breaker |
 //! | Registry | [`registry::Registry`]; `--registry-format go-micro` writes nodes as Go Micro's, which are read anyway |
 //! | Selector | [`balance::Selector`] of each service; the catalog is always cached |
+//! | Broker | [`broker`]: [`Context::publish`], [`Service::subscribe`]; `--broker http` is theirs |
 //! | Codec | [`rpc::Codec`], by content type: JSON and protobuf |
 //! | Transport | HTTP/1.1 and gRPC over HTTP/2, each on its port; a node's metadata says what it speaks ([`registry::RpcProtocol`]) |
 //! | `micro api` | [`gateway::micro`]: `goms gateway --handler api` |

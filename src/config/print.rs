@@ -261,6 +261,8 @@ impl Config {
         put(&mut registry, "format", word.map_or("goms", |(word, _)| *word));
         put(&mut registry, "grace", duration(settings.grace));
         put(&mut registry, "wait", duration(self.registry_wait));
+        let age = settings.remember.as_ref().map_or(Duration::ZERO, |remember| remember.age);
+        put(&mut registry, "remember", duration(age));
         put(root, "registry", registry);
         let mut log = Mapping::new();
         put(&mut log, "format", if self.log.format == LogFormat::Json { "json" } else { "text" });

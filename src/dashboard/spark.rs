@@ -107,7 +107,7 @@ mod tests {
     fn a_chart_says_what_it_draws() {
         let drawn = rate(&[point(0, 0, 0), point(30, 2, 5)], 15_000).into_string();
         assert!(drawn.contains("aria-label=\"requests, at most 2/s; 2 failed\""), "{drawn}");
-        assert!(drawn.contains("class=\"errors\" d=\"M60.0 28v-2.0h60.0v2.0z"), "{drawn}");
+        assert!(drawn.contains("class=\"errors\" d=\"M60.0 28v-3.2h60.0v3.2z"), "{drawn}");
         let quiet = rate(&[point(0, 0, 0), point(30, 0, 5)], 15_000).into_string();
         assert!(!quiet.contains("errors"), "{quiet}");
     }
