@@ -93,7 +93,7 @@ impl Trouble {
             Self::Starting => html! { "This process has just started. Load the page again in a moment." },
             Self::Store(StoreError::Query(reason)) => html! { (reason) },
             Self::Store(error) => html! {
-                "Nothing is lost: nodes keep their events until the store is back. Load the page again then."
+                "Nodes keep their events on disk meanwhile. Load the page again when the store is back."
                 br;
                 code { (chain(error)) }
             },
@@ -115,6 +115,13 @@ async fn events_of(dashboard: &Dashboard, id: &str) -> Result<Found, Trouble> {
     let store = dashboard.store().ok_or(Trouble::Starting)?;
     let found = find(&**store, id, MOST_EVENTS).await?;
     if found.events.is_empty() { Err(Trouble::Unknown(id.to_owned())) } else { Ok(found) }
+}
+
+/// Names of the services that the registry knows, for a form to propose: at most 200.
+fn service_names(dashboard: &Dashboard) -> Vec<String> {
+    let catalog = dashboard.inner.catalog.borrow().clone();
+    let services = catalog.iter().flat_map(|catalog| catalog.services()).map(|(name, _)| name.to_owned());
+    services.take(200).collect()
 }
 
 /// A part of a path: what came from outside may hold anything.

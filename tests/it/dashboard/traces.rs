@@ -68,6 +68,7 @@ fn a_search_narrows_sorts_and_leads_to_the_request() {
     let up = start(CONFIG);
     let mut page = browser.open(&up.url("/traces"));
     page.wait_for_text("main", "Nothing matches");
+    assert_eq!(page.count("#services option[value=user]"), 1);
     let id = traced(&up, "/api/user/login?a=1", &[("Content-Type", "application/json")], "{\"user\":\"alice\"}");
     let failed = traced(&up, "/api/order/submit", &[], "{}");
     page.go(&up.url("/traces"));
@@ -145,6 +146,9 @@ fn a_request_shows_what_it_was_and_hostile_data_is_only_text() {
     assert_eq!(page.eval("window.ran ?? null"), Value::Null);
     page.assert_looks("trace");
     page.go(&up.url(&format!("/traces?text={id}")));
+    assert_eq!(page.eval("window.ran ?? null"), Value::Null);
+    page.go(&up.url("/traces/tail"));
+    page.wait_for_text("#tail tbody", "%3Cscript%3E");
     assert_eq!(page.eval("window.ran ?? null"), Value::Null);
 
     for (format, part) in
@@ -230,6 +234,8 @@ fn ten_thousand_events_and_a_megabyte_of_body_make_a_small_page() {
     page.follow(".pager [rel=next]");
     assert_eq!(page.count("#s100"), 1);
     let text = String::from_utf8_lossy(&whole);
+    let file = get(&up.admin, &format!("/traces/{id}/download/json")).expect("an answer");
+    assert!(file.header("content-disposition").is_some_and(|name| name.contains("-first-4000-events.json")));
     assert!(text.contains("This page is full") && text.contains("of 1.0 MiB"), "{}", text.len());
     page.finish();
 }
