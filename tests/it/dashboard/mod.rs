@@ -2,8 +2,10 @@
 
 mod frame;
 mod graph;
+mod login;
 mod nodes;
 mod overview;
+mod routes;
 
 use crate::support::goms::{Folder, Goms};
 
