@@ -300,13 +300,16 @@ fn a_request_is_sent_again_once_all_is_filled_in() {
     page.finish();
 
     let form = "row=0&node=127.0.0.1%3A1&method=GET&target=%2F";
+    let page = get(&up.admin, &format!("/traces/{id}/replay")).expect("an answer").text();
+    let csrf = page.split("name=\"csrf\" content=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
     let send = |headers: &[(&str, &str)]| {
         let headers = [&[("Content-Type", "application/x-www-form-urlencoded")], headers].concat();
         let path = format!("/traces/{id}/replay");
         request("POST", &up.admin, &path, &headers, Some(form.as_bytes())).expect("an answer")
     };
-    assert_eq!(send(&[("Sec-Fetch-Site", "cross-site")]).status, 403);
-    let refused = send(&[]);
+    assert_eq!(send(&[]).status, 403);
+    assert_eq!(send(&[("X-CSRF-Token", csrf), ("Sec-Fetch-Site", "cross-site")]).status, 403);
+    let refused = send(&[("X-CSRF-Token", csrf)]);
     assert!(refused.text().contains("is no node of gateway"), "{}", refused.text());
 }
 
