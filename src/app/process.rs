@@ -73,6 +73,9 @@ impl Process {
         let admin = Admin::new(metrics.clone(), registry.catalog());
         admin.tell_keys(config.call_keys.clone());
         let dashboard = Dashboard::new(admin.clone(), registry.catalog(), background.clone());
+        if let Some(key) = config.call_keys.first() {
+            dashboard.set_call_key(key.clone());
+        }
         let broker = OnceCell::new();
         Ok(Self { config, reload, metrics, registry, recorder, admin, dashboard, background, spool, broker })
     }
@@ -114,6 +117,14 @@ impl Process {
         let node = &self.config.node;
         let listener = ports::bind_admin(node.admin_bind, node.admin_port, rpc_port)?;
         let port = ports::port_of(&listener)?;
+        let login = self.config.login.clone();
+        if !node.admin_bind.is_loopback() && !login.is_set() {
+            log::warn!(
+                "the admin port is open to other machines without a login, so it answers nothing but /healthz, /readyz and /metrics; \
+                 write `admin: {{ token: … }}` into the config"
+            );
+        }
+        self.dashboard.set_login(login, node.admin_bind.is_loopback());
         let dashboard = self.dashboard.clone();
         let mount = move |config: &mut actix_web::web::ServiceConfig| dashboard.mount(config);
         self.admin.serve(listener, &self.background, mount).map_err(AppError::Start)?;

@@ -6,6 +6,7 @@
 //! and environment together. Flag over variable over file over default.
 
 mod address;
+mod admin;
 mod auth;
 mod broker;
 mod compress;
@@ -72,6 +73,8 @@ pub struct Config {
     pub broker: crate::broker::Settings,
     /// What a gateway serves.
     pub gateway: gateway::Settings,
+    /// Who may see the admin port's pages.
+    pub login: crate::dashboard::Login,
     /// The first signs calls, all are accepted; empty: no guard.
     pub call_keys: CallKeys,
     /// How a node is chosen of a service that `gateway` does not name.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{self, Listen};
+use super::admin;
 use super::auth;
 use super::broker::{self, RawBroker};
 use super::decode::{At, Decoder, Field, boolean, number, size, word};
@@ -45,6 +46,7 @@ pub(super) struct Raw {
     pub(super) tls: Option<At<RawTls>>,
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_protocol: Option<At<bool>>,
+    pub(super) admin: crate::dashboard::Login,
     pub(super) registry: RawRegistry,
     pub(super) micro: Option<Micro>,
     pub(super) log_format: Option<LogFormat>,
@@ -173,6 +175,7 @@ impl Decoder {
             "trustedProxies",
             "proxyProtocol",
             "micro",
+            "admin",
             "registry",
             "log",
         ];
@@ -221,6 +224,7 @@ impl Decoder {
         let switch = word("word", &[("on", true), ("off", false), ("true", true), ("false", false)]);
         raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, switch));
         raw.micro = table.get("micro").and_then(|field| self.micro(&field));
+        raw.admin = table.get("admin").map(|field| admin::read(self, &field)).unwrap_or_default();
         raw.registry = table.get("registry").map(|field| self.registry(&field)).unwrap_or_default();
         if let Some(field) = table.get("log") {
             let log = self.table(&field, &["format", "level"]);

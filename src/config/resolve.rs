@@ -111,6 +111,7 @@ pub(super) fn resolve(
         registry,
         registry_wait,
         read_wait,
+        login: raw.admin,
         trace: trace(raw.traces, amqp.clone(), raw.call_keys.first().cloned(), data_dir.join("spool")),
         store,
         consumer: consumer::Settings {

@@ -3,8 +3,12 @@
 mod frame;
 mod graph;
 mod jaeger;
+mod login;
+mod nodes;
 mod nodes;
 mod overview;
+mod overview;
+mod routes;
 mod traces;
 
 use crate::support::goms::{Folder, Goms};
