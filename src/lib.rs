@@ -39,16 +39,18 @@
 //! | [`trace`] | what happened: context, event, recorder, spool, transports |
 //! | [`broker`] | who hears it: messages between services |
 //! | [`store`] | where it is kept: embedded (tantivy), Elasticsearch, another process's |
+//! | `reading` | what was told: stored events as requests, spans and files of other tools |
 //! | [`listener`] | the doorstep: sockets, PROXY header, TLS, HTTP/1.1 and 2 |
 //! | [`gateway`] | the front door |
 //! | [`service`] | the framework, and goms in front of a program in another language |
 //! | [`consumer`] | the pipeline's end: batches, acknowledgement, dead letters, spans of other programs |
 //! | [`admin`] | the back door: health, metrics, the process's nodes |
+//! | [`dashboard`] | the window: the pages of the admin port |
 //! | [`app`] | the composition root: roles, and the commands that read |
 //! | [`drain`] | how an HTTP server ends without failing a request |
 //! | `upgrade` | clients that ask a server for WebSocket |
 //! | [`call_key`] | the key between services, and when it was last used |
-//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], `timer`, `framing` | what every room may use |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], [`units`], [`figures`], `timer`, `framing` | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -97,11 +99,14 @@ pub mod causes;
 pub mod cli;
 pub mod config;
 pub mod consumer;
+pub mod dashboard;
 pub mod drain;
+pub mod figures;
 mod framing;
 pub mod gateway;
 pub mod listener;
 pub mod metrics;
+mod reading;
 pub mod registry;
 pub mod rpc;
 pub mod service;
@@ -110,6 +115,7 @@ pub mod store;
 mod timer;
 pub mod trace;
 pub mod trust;
+pub mod units;
 mod upgrade;
 pub mod upstream;
 

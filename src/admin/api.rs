@@ -1,7 +1,7 @@
 //! The pages and the JSON of the admin port.
 
-use actix_web::http::header::ContentType;
-use actix_web::{HttpResponse, web};
+use actix_web::http::header::{ACCEPT, ContentType, HeaderValue, VARY};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, OwnNode};
@@ -68,19 +68,26 @@ struct CatalogNode<'a> {
     meta: &'a crate::registry::NodeMeta,
 }
 
-pub(super) fn routes(config: &mut web::ServiceConfig) {
+/// What everyone may read: health and metrics.
+pub(super) fn open(config: &mut web::ServiceConfig) {
     config
-        .route("/", web::get().to(index))
         .route("/healthz", web::get().to(healthz))
         .route("/readyz", web::get().to(readyz))
-        .route("/metrics", web::get().to(metrics))
+        .route("/metrics", web::get().to(metrics));
+}
+
+/// The JSON of the admin port, `/api` and below, for an `App` that [`Admin::serve`] made.
+pub fn api(config: &mut web::ServiceConfig) {
+    config
+        .route("/api", web::get().to(index))
         .route("/api/nodes", web::get().to(nodes))
         .route("/api/cluster", web::get().to(cluster))
         .route("/api/keys", web::get().to(keys))
         .route("/api/routes", web::get().to(routes_in_force));
 }
 
-async fn index() -> HttpResponse {
+/// What the admin port has, as text.
+pub async fn index() -> HttpResponse {
     text("goms admin port: /healthz /readyz /metrics /api/nodes /api/cluster /api/keys /api/routes\n".to_owned())
 }
 
@@ -97,8 +104,16 @@ async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
     HttpResponse::ServiceUnavailable().content_type(ContentType::plaintext()).body(answer)
 }
 
-async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(admin.inner.metrics.render())
+/// In OpenMetrics for who names it, as Prometheus does.
+async fn metrics(admin: web::Data<Admin>, request: HttpRequest) -> HttpResponse {
+    let accepts =
+        |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("application/openmetrics-text"));
+    let (form, text) = if request.headers().get_all(ACCEPT).any(accepts) {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", admin.inner.metrics.render_open_metrics())
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", admin.inner.metrics.render())
+    };
+    HttpResponse::Ok().content_type(form).insert_header((VARY, "accept")).body(text)
 }
 
 async fn nodes(admin: web::Data<Admin>) -> HttpResponse {
@@ -124,7 +139,7 @@ async fn routes_in_force(admin: web::Data<Admin>) -> HttpResponse {
     }
 }
 
-fn report(node: &OwnNode) -> NodeReport {
+pub(super) fn report(node: &OwnNode) -> NodeReport {
     NodeReport {
         service: node.id.service.clone(),
         node: node.id.to_string(),

@@ -6,10 +6,11 @@
 //! drains, and while a part says that it is of no use),
 //! `/metrics` (Prometheus), `/api/nodes` (the nodes of this process with their load), `/api/cluster` (the catalog),
 //! `/api/routes` (what a gateway has in force), `/api/keys` (which call keys there are, and when each was last used).
+//! The pages come from elsewhere: [`Admin::serve`] mounts them.
 
 mod api;
 
-pub use api::{KeyReport, KeysReported, NodeReport, Reported};
+pub use api::{KeyReport, KeysReported, NodeReport, Reported, api, index};
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,8 +123,27 @@ impl Admin {
         self.inner.keys.lock().unwrap_or_else(PoisonError::into_inner)()
     }
 
+    /// The process's instruments.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// The nodes of this process with their load.
+    #[must_use]
+    pub fn own_nodes(&self) -> Vec<NodeReport> {
+        self.nodes().iter().map(api::report).collect()
+    }
+
+    /// The routes that the gateway of this process has in force, as the config writes them; `None` where there is none.
+    #[must_use]
+    pub fn routes(&self) -> Option<serde_json::Value> {
+        self.inner.routes.get().map(|tell| tell())
+    }
+
     /// Why the process is not ready, if so; empty when it starts or ends.
-    fn trouble(&self) -> Option<String> {
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
         if !self.inner.ready.load(Ordering::Acquire) {
             return Some(String::new());
         }
@@ -136,11 +156,20 @@ impl Admin {
 
     /// Serves on a bound listener until the shutdown begins, with one worker: nobody's request waits for an admin page.
     ///
+    /// Everyone may read health and metrics; `mount` adds the rest, and who may read it.
+    ///
     /// # Errors
     /// When the listener cannot be used.
-    pub fn serve(&self, listener: TcpListener, shutdown: &Shutdown) -> std::io::Result<()> {
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: &Shutdown,
+        mount: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+    ) -> std::io::Result<()> {
         let admin = self.clone();
-        let server = HttpServer::new(move || App::new().app_data(web::Data::new(admin.clone())).configure(api::routes))
+        let app =
+            move || App::new().app_data(web::Data::new(admin.clone())).configure(api::open).configure(mount.clone());
+        let server = HttpServer::new(app)
             .workers(1)
             .worker_max_blocking_threads(1)
             .disable_signals()

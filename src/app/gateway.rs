@@ -63,6 +63,8 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     checks.configure(settings.health(), settings.call_keys.first().cloned());
     checks.start(balancer.clone(), &process.background);
     let shown = live.clone();
+    let (nodes, asked) = (balancer.clone(), live.clone());
+    process.dashboard.set_gateway(move || nodes.view(), move |question| gateway::explain(&asked.settings(), question));
     process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());
     reload::follow(process, live, balancer, checks, tls)?;
     let rpc = Rpc::serve_gateway(ports.rpc, SERVICE, (rpc_parts, rpc_tls)).await?;

@@ -11,12 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OnceCell;
 
 use super::reload::Reload;
-use super::{AppError, ports};
+use super::{AppError, ports, service_manager};
 use crate::admin::Admin;
 use crate::backoff::Backoff;
 use crate::broker::{self, Broker};
 use crate::causes::chain;
 use crate::config::{Config, GoMicroProtocol};
+use crate::dashboard::Dashboard;
 use crate::gateway::access::redact_credentials;
 use crate::metrics::{Load, Metrics};
 use crate::registry::{self, Catalog, HostPort, Node, NodeId, NodeMeta, Registry, RegistryError};
@@ -46,6 +47,8 @@ pub struct Process {
     pub recorder: Recorder,
     /// The admin port's state.
     pub admin: Admin,
+    /// Its pages.
+    pub dashboard: Dashboard,
     /// Ends the background tasks; not the requests.
     pub background: Shutdown,
     spool: Shutdown,
@@ -69,7 +72,9 @@ impl Process {
             .map_err(|error| AppError::Part(Box::new(error)))?;
         let admin = Admin::new(metrics.clone(), registry.catalog());
         admin.tell_keys(config.call_keys.clone());
-        Ok(Self { config, reload, metrics, registry, recorder, admin, background, spool, broker: OnceCell::new() })
+        let dashboard = Dashboard::new(admin.clone(), registry.catalog(), background.clone());
+        let broker = OnceCell::new();
+        Ok(Self { config, reload, metrics, registry, recorder, admin, dashboard, background, spool, broker })
     }
 
     /// The address that a node of this process tells others.
@@ -109,7 +114,9 @@ impl Process {
         let node = &self.config.node;
         let listener = ports::bind_admin(node.admin_bind, node.admin_port, rpc_port)?;
         let port = ports::port_of(&listener)?;
-        self.admin.serve(listener, &self.background).map_err(AppError::Start)?;
+        let dashboard = self.dashboard.clone();
+        let mount = move |config: &mut actix_web::web::ServiceConfig| dashboard.mount(config);
+        self.admin.serve(listener, &self.background, mount).map_err(AppError::Start)?;
         let ip = match node.admin_bind {
             ip if ip.is_unspecified() => self.advertised_ip(),
             ip => ip,
@@ -217,6 +224,7 @@ impl Process {
     /// Ends the nodes and then the process; every step is bounded.
     pub async fn end(self, nodes: Vec<RunningNode>) {
         self.admin.set_ready(false);
+        service_manager::stopping();
         // a consumer in this process stays until the events of the last requests are with it
         let (consumers, doors): (Vec<_>, Vec<_>) =
             nodes.into_iter().partition(|node| matches!(node.server, Server::Consumer(_)));

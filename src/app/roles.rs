@@ -7,7 +7,7 @@ use super::ports::{self, Ports};
 use super::process::{LOOPBACK, Process, RunningNode, Server, known_catalog, termination};
 use super::reload::Reload;
 use super::service::{Listening, Served};
-use super::{AppError, gateway, service, trace_consumer, up};
+use super::{AppError, gateway, service, service_manager, trace, trace_consumer, up};
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::metrics::Load;
@@ -105,6 +105,9 @@ async fn start_all(
         Some((_, ports)) => ports::port_of(&ports.rpc)?,
         None => 0,
     };
+    if !bound.iter().any(|(role, _)| matches!(role, Role::TraceConsumer)) {
+        process.dashboard.set_store(trace::of_process(process)?);
+    }
     let admin = process.serve_admin(admin_beside)?;
     known_catalog(&*process.registry, &process.config, process.config.registry_wait).await?;
     for (role, ports) in bound {
@@ -121,6 +124,8 @@ async fn start_all(
         process.admin.add_check(move || health.trouble());
     }
     process.admin.set_ready(true);
+    service_manager::ready();
+    service_manager::keep_alive(&process.background);
     Ok(admin)
 }
 

@@ -30,7 +30,7 @@ pub fn greet(nodes: &[&NodeId], https: Option<SocketAddr>, spans: &[(&str, Strin
 {https}  cluster         http://{gateway}/cluster
   user nodes      {}
   trace consumer  {consumer}
-{spans}  admin           http://{admin}  (/healthz /readyz /metrics)
+{spans}  dashboard       http://{admin}/  (also /healthz /readyz /metrics)
 
 Try it:
   curl -i 'http://{gateway}/api/user/login?a=1&b=3' -d 'username=test&password=test'

@@ -53,9 +53,19 @@ impl Remote {
     /// that answers. Sends nothing yet. Must run in an `actix_web::rt::System` (or a `LocalSet`).
     #[must_use]
     pub fn open(addresses: Vec<String>, call_key: Option<String>, shutdown: &Shutdown) -> Self {
-        let (questions, mut waiting) = mpsc::channel::<(Question, oneshot::Sender<Answer>)>(MAX_WAITING);
         let shown = addresses.join(",");
-        let consumers = std::rc::Rc::new((addresses, call_key));
+        Self { addresses: shown, ..Self::follow(move || addresses.clone(), call_key, shutdown) }
+    }
+
+    /// The same with the consumers that `addresses` names when a question is asked, as they come and go.
+    #[must_use]
+    pub fn follow(
+        addresses: impl Fn() -> Vec<String> + 'static,
+        call_key: Option<String>,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let (questions, mut waiting) = mpsc::channel::<(Question, oneshot::Sender<Answer>)>(MAX_WAITING);
+        let call_key: Option<std::rc::Rc<str>> = call_key.map(Into::into);
         let ending = shutdown.clone();
         shutdown.spawn_local(async move {
             let client = awc::Client::builder().timeout(ANSWER_TIMEOUT).disable_redirects().finish();
@@ -65,19 +75,19 @@ impl Remote {
                     next = waiting.recv() => next,
                 };
                 let Some((question, reply)) = next else { return };
-                let (client, consumers) = (client.clone(), std::rc::Rc::clone(&consumers));
+                let (client, consumers, call_key) = (client.clone(), addresses(), call_key.clone());
                 // each for itself: one that waits for a dead consumer does not hold up the others
                 let stop = ending.clone();
                 ending.spawn_local(async move {
                     tokio::select! {
                         () = stop.begun() => {} // the asker hears that by its channel
                         // an asker that left needs no answer
-                        answer = ask(&client, &consumers.0, consumers.1.as_deref(), &question) => drop(reply.send(answer)),
+                        answer = ask(&client, &consumers, call_key.as_deref(), &question) => drop(reply.send(answer)),
                     }
                 });
             }
         });
-        Self { questions, addresses: shown }
+        Self { questions, addresses: "the cluster".to_owned() }
     }
 
     async fn answer<T: DeserializeOwned>(&self, path: &'static str, body: &impl Serialize) -> Result<T, StoreError> {

@@ -4,6 +4,7 @@ mod broker;
 mod cluster;
 mod config;
 mod consumer;
+mod dashboard;
 mod gateway;
 mod interop;
 mod registry;

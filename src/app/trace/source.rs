@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::app::{AppError, process, trace_consumer};
+use crate::app::process::{self, Process};
+use crate::app::{AppError, trace_consumer};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::registry::NodeState;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Remote, Settings, TraceStore};
 
@@ -20,13 +20,7 @@ pub async fn open(config: &Config) -> Result<Arc<dyn TraceStore>, AppError> {
     }
     let registry = process::open_registry(config)?;
     let catalog = process::known_catalog(&*registry, config, config.read_wait).await?;
-    let consumers: Vec<String> = catalog
-        .nodes(trace_consumer::SERVICE)
-        .iter()
-        .filter(|node| node.meta.takes_events && node.state != NodeState::Draining)
-        .filter_map(|node| node.id.http.socket())
-        .map(|address| address.to_string())
-        .collect();
+    let consumers = trace_consumer::readable(&catalog);
     if consumers.is_empty() {
         return Err(AppError::Unavailable(
             "no trace consumer is running, and it keeps the events: start one with `goms trace-consumer` (or `goms up`)"
@@ -34,4 +28,20 @@ pub async fn open(config: &Config) -> Result<Arc<dyn TraceStore>, AppError> {
         ));
     }
     Ok(Arc::new(Remote::open(consumers, config.call_keys.first().cloned(), &shutdown)))
+}
+
+/// Where the dashboard of a process without a store of its own reads: Elasticsearch itself, or the trace consumers that
+/// the registry names when it asks.
+///
+/// # Errors
+/// When the settings of Elasticsearch cannot work.
+pub fn of_process(process: &Process) -> Result<Arc<dyn TraceStore>, AppError> {
+    let config = &process.config;
+    if let Settings::Elasticsearch(_) = config.store {
+        return store::open(&config.store, &process.background, &process.metrics)
+            .map_err(|error| AppError::Part(Box::new(error)));
+    }
+    let catalog = process.registry.catalog();
+    let addresses = move || catalog.borrow().as_deref().map(trace_consumer::readable).unwrap_or_default();
+    Ok(Arc::new(Remote::follow(addresses, config.call_keys.first().cloned(), &process.background)))
 }

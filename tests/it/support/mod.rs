@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code)] // each room's tests use a part of it
 
+pub mod browser;
 pub mod consul;
 pub mod elasticsearch;
 pub mod etcd;

@@ -46,6 +46,11 @@ pub fn consul_binary() -> Option<String> {
     address("GOMS_TEST_CONSUL_BIN", "Consul")
 }
 
+/// The path of a Chromium.
+pub fn chromium() -> Option<String> {
+    address("GOMS_TEST_CHROMIUM", "Chromium")
+}
+
 /// The URL of a running Mosquitto.
 pub fn mqtt() -> Option<String> {
     address("GOMS_TEST_MQTT", "Mosquitto")

@@ -1,12 +1,22 @@
-//! The process's counters, in Prometheus's text format at `/metrics` of the admin port.
+//! The process's counters, at `/metrics` of the admin port: in Prometheus's text format, or in OpenMetrics, which tells
+//! an example's trace beside a count of durations.
+//!
+//! May import: nothing.
 //!
 //! Each room makes its own instruments once, when it starts, with the functions here, and keeps the handles;
 //! nothing is looked up by name while a request runs.
 
+mod load;
+mod open_metrics;
+mod timing;
+
+pub use load::{Load, LoadGuard};
+pub use timing::Timing;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 /// One registry of instruments a process (`goms up` shares it among its nodes).
@@ -14,6 +24,7 @@ use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVe
 pub struct Metrics {
     registry: prometheus::Registry,
     made: Arc<Mutex<HashMap<String, Instrument>>>,
+    examples: timing::Examples,
 }
 
 #[derive(Clone)]
@@ -28,10 +39,18 @@ const LATENCY_BUCKETS: [f64; 16] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 impl Metrics {
-    /// An empty set.
+    /// What every process tells: `goms_build_info`, and `process_…` of Linux's procfs.
+    ///
+    /// # Panics
+    /// Never: the names are literals of this crate and of `prometheus`.
     #[must_use]
+    #[allow(clippy::expect_used)] // see above
     pub fn new() -> Self {
-        Self::default()
+        let metrics = Self::default();
+        let build = metrics.gauge("build_info", "always 1; which goms this is", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.registry.register(Box::new(ProcessCollector::for_self())).expect("nobody else tells of the process");
+        metrics
     }
 
     /// A counter `goms_<name>` (end it with `_total`). A second call with the same name and kind gives the same counter.
@@ -74,6 +93,25 @@ impl Metrics {
         }
     }
 
+    /// One series of a histogram of seconds `goms_<name>` whose values can name their traces.
+    ///
+    /// # Panics
+    /// As [`Metrics::counter`].
+    #[must_use]
+    pub fn timing(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Timing {
+        let (names, values): (Vec<_>, Vec<_>) = labels.iter().copied().unzip();
+        let histogram = self.seconds(name, help, &names).with_label_values(&values);
+        Timing::new(histogram, self.examples.of(&format!("goms_{name}"), labels))
+    }
+
+    /// Everything, in OpenMetrics 1.0 (<https://prometheus.io/docs/specs/om/open_metrics_spec/>). From the first call on
+    /// a [`Timing`] keeps an example for each bucket.
+    #[must_use]
+    pub fn render_open_metrics(&self) -> String {
+        self.examples.want();
+        open_metrics::render(&self.registry.gather(), &self.examples)
+    }
+
     /// Everything, in the text exposition format 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
@@ -82,6 +120,12 @@ impl Metrics {
             Ok(()) => String::from_utf8_lossy(&text).into_owned(),
             Err(error) => format!("# cannot render the metrics: {error}\n"),
         }
+    }
+
+    /// Everything as it is now, for who shows some of it.
+    #[must_use]
+    pub fn read(&self) -> Reading {
+        Reading { families: self.registry.gather() }
     }
 
     #[allow(clippy::expect_used)] // names are literals of this crate
@@ -102,49 +146,32 @@ impl Metrics {
     }
 }
 
-/// The live load of one node: requests running and answered.
-#[derive(Clone, Debug, Default)]
-pub struct Load {
-    counts: Arc<LoadCounts>,
+/// What all counters and gauges said at one moment.
+pub struct Reading {
+    families: Vec<prometheus::proto::MetricFamily>,
 }
 
-#[derive(Debug, Default)]
-struct LoadCounts {
-    in_flight: AtomicU64,
-    answered: AtomicU64,
-}
-
-/// One running request; counts as answered when dropped.
-#[derive(Debug)]
-pub struct LoadGuard {
-    counts: Arc<LoadCounts>,
-}
-
-impl Load {
-    /// Counts a request as running until the guard is dropped.
+impl Reading {
+    /// The sum of `goms_<name>` over all its label values; `None` where this process has no such counter or gauge.
     #[must_use]
-    pub fn enter(&self) -> LoadGuard {
-        self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
-        LoadGuard { counts: self.counts.clone() }
+    pub fn sum(&self, name: &str) -> Option<f64> {
+        let parts = self.by(name, "");
+        (!parts.is_empty()).then(|| parts.iter().map(|(_, value)| value).sum())
     }
 
-    /// Requests that are running now.
+    /// The value of each metric of `goms_<name>`, with what its label says (empty where it has none of that name).
     #[must_use]
-    pub fn in_flight(&self) -> u64 {
-        self.counts.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Requests that were answered.
-    #[must_use]
-    pub fn answered(&self) -> u64 {
-        self.counts.answered.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for LoadGuard {
-    fn drop(&mut self) {
-        self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.counts.answered.fetch_add(1, Ordering::Relaxed);
+    pub fn by(&self, name: &str, label: &str) -> Vec<(&str, f64)> {
+        let is_meant = |family: &&prometheus::proto::MetricFamily| {
+            family.name().strip_prefix("goms_").is_some_and(|found| found == name)
+        };
+        let metrics = self.families.iter().filter(is_meant).flat_map(|family| family.get_metric());
+        let labelled = metrics.map(|metric| {
+            let of = metric.get_label().iter().find(|pair| pair.name() == label);
+            // one of the two is 0
+            (of.map_or("", |pair| pair.value()), metric.get_counter().get_value() + metric.get_gauge().get_value())
+        });
+        labelled.collect()
     }
 }
 
@@ -158,5 +185,20 @@ mod tests {
         metrics.counter("requests_total", "requests", &["service"]).with_label_values(&["user"]).inc();
         metrics.counter("requests_total", "requests", &["service"]).with_label_values(&["user"]).inc();
         assert!(metrics.render().contains("goms_requests_total{service=\"user\"} 2"), "{}", metrics.render());
+    }
+
+    #[test]
+    fn a_reading_sums_what_labels_tell_apart() {
+        let metrics = Metrics::new();
+        let dropped = metrics.counter("dropped_total", "lost", &["where"]);
+        dropped.with_label_values(&["spool"]).inc_by(2);
+        dropped.with_label_values(&["queue"]).inc();
+        metrics.gauge("bytes", "waiting", &[]).with_label_values::<&str>(&[]).set(7);
+        let reading = metrics.read();
+        assert_eq!(
+            (reading.sum("dropped_total"), reading.sum("bytes"), reading.sum("other")),
+            (Some(3.0), Some(7.0), None)
+        );
+        assert_eq!(reading.by("dropped_total", "where"), [("queue", 1.0), ("spool", 2.0)]);
     }
 }

@@ -1,0 +1,158 @@
+//! THE WINDOW: the pages that people read, on the admin port of every role.
+//!
+//! May import: `admin`, `registry`, `balance`, `gateway` (`explain`), `store`, `reading`, `units`, `trace::event`,
+//! `metrics`, `shutdown`, `causes`, `figures`.
+//!
+//! Pages are made here, as HTML without scripts in it, and every value in them is escaped: what requests brought is
+//! hostile. [`page`] is the frame of each; [`assets`] are the files that it names, served from the binary; [`guard`] stands
+//! before all of it: who may read, and what browsers are told of safety; [`live`] sends what changes to the pages that are
+//! open.
+//!
+//! ```text
+//! GET /  → guard (who is it?) → overview → page → text/html
+//! GET /assets/<hash>/dashboard.css → kept by browsers for ever: another text has another address
+//! ```
+
+mod assets;
+mod cluster;
+mod feed;
+mod graph;
+mod guard;
+mod jaeger;
+pub mod live;
+mod nodes;
+mod overview;
+pub mod page;
+mod range;
+mod spark;
+mod traces;
+
+pub use guard::Visitor;
+
+use std::sync::{Arc, OnceLock};
+
+use actix_web::web;
+
+use self::feed::{Feed, What};
+use self::live::Live;
+use self::range::Range;
+use crate::admin::{self, Admin};
+use crate::balance::ServiceView;
+use crate::causes::chain;
+use crate::gateway::{Explanation, Question};
+use crate::registry::CatalogWatch;
+use crate::shutdown::Shutdown;
+use crate::store::{Query, Stats, StatsQuery, TraceStore};
+
+/// What the pages read. Every clone is the same.
+#[derive(Clone)]
+pub struct Dashboard {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    admin: Admin,
+    catalog: CatalogWatch,
+    shutdown: Shutdown,
+    live: Arc<Live>,
+    feed: Feed,
+    store: OnceLock<Arc<dyn TraceStore>>,
+    balance: OnceLock<TellBalance>,
+    explain: OnceLock<Explain>,
+}
+
+/// What a gateway of this process knows of the nodes that it calls.
+type TellBalance = Box<dyn Fn() -> Vec<ServiceView> + Send + Sync>;
+
+/// Why a request takes the route that it takes, in a gateway of this process.
+type Explain = Box<dyn Fn(&Question) -> Result<Explanation, String> + Send + Sync>;
+
+impl Dashboard {
+    /// Of a process with this admin port, catalog and end of background tasks. Must be made within a tokio runtime.
+    #[must_use]
+    pub fn new(admin: Admin, catalog: CatalogWatch, shutdown: Shutdown) -> Self {
+        let inner = Inner {
+            admin,
+            catalog,
+            shutdown,
+            live: Arc::default(),
+            feed: Feed::default(),
+            store: OnceLock::new(),
+            balance: OnceLock::new(),
+            explain: OnceLock::new(),
+        };
+        let dashboard = Self { inner: Arc::new(inner) };
+        let of = dashboard.clone();
+        dashboard.inner.shutdown.spawn(async move {
+            let (catalog, shutdown) = (of.inner.catalog.clone(), of.inner.shutdown.clone());
+            of.inner.feed.follow(catalog, shutdown).await;
+        });
+        dashboard
+    }
+
+    /// Shows that a config was read again: whether it is in force now, and what was said of it.
+    pub fn note_reload(&self, is_taken: bool, told: Vec<String>) {
+        self.inner.feed.add(What::Reload { is_taken, told });
+    }
+
+    /// Where traces are read; the first store counts.
+    pub fn set_store(&self, store: Arc<dyn TraceStore>) {
+        if self.inner.store.set(store).is_err() {
+            log::debug!("a process has two trace stores, its dashboard reads the first");
+        }
+    }
+
+    /// Has the pages show what a gateway of this process does: the first one.
+    pub fn set_gateway(
+        &self,
+        balance: impl Fn() -> Vec<ServiceView> + Send + Sync + 'static,
+        explain: impl Fn(&Question) -> Result<Explanation, String> + Send + Sync + 'static,
+    ) {
+        if self.inner.balance.set(Box::new(balance)).is_err() || self.inner.explain.set(Box::new(explain)).is_err() {
+            log::debug!("a process has two gateways, its dashboard shows the first");
+        }
+    }
+
+    /// Where traces are read: this process's own store, Elasticsearch, or a trace consumer that the registry names.
+    /// `None` while the process starts.
+    #[must_use]
+    pub fn store(&self) -> Option<&Arc<dyn TraceStore>> {
+        self.inner.store.get()
+    }
+
+    /// Asked for the end: then streams end.
+    fn ending(&self) -> Shutdown {
+        self.inner.shutdown.clone()
+    }
+
+    /// Serves the pages, and behind the same guard the admin port's JSON. For the admin port's `App`.
+    pub fn mount(&self, config: &mut web::ServiceConfig) {
+        config.app_data(web::Data::new(self.clone())).service(
+            web::scope("")
+                .wrap(actix_web::middleware::from_fn(guard::guard))
+                .configure(admin::api)
+                .configure(assets::routes)
+                .configure(overview::routes)
+                .configure(nodes::routes)
+                .configure(graph::routes)
+                .configure(traces::routes)
+                .configure(jaeger::routes)
+                .default_service(web::to(page::not_found)),
+        );
+    }
+}
+
+/// What the traces of a range say in numbers, each service with a bucket for each point; or why they say nothing.
+async fn counted(dashboard: &Dashboard, range: Range, now_ms: i64, filter: Query) -> Result<Stats, String> {
+    let store = dashboard.store().ok_or("this process is just starting")?;
+    let (since_ms, until_ms) = range.at(now_ms);
+    let filter = Query { since_ms: Some(since_ms), until_ms: Some(until_ms), ..filter };
+    let query = StatsQuery { filter, bucket_ms: u64::try_from(range.step_ms()).ok(), ..StatsQuery::default() };
+    store.stats(&query).await.map_err(|error| chain(&error).to_string())
+}
+
+/// A value of a query string; an empty one is none.
+fn value_of(query_string: &str, name: &str) -> Option<String> {
+    let mut pairs = url::form_urlencoded::parse(query_string.as_bytes());
+    pairs.find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.into_owned())
+}

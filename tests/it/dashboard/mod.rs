@@ -1,0 +1,44 @@
+//! The pages of the admin port, read as a person reads them: in a headless Chromium, on real traffic.
+
+mod frame;
+mod graph;
+mod jaeger;
+mod nodes;
+mod overview;
+mod traces;
+
+use crate::support::goms::{Folder, Goms};
+
+/// A whole cluster in one process, with the addresses of its gateway and its admin port.
+pub struct Up {
+    /// The process.
+    pub goms: Goms,
+    /// Its folder, for `goms` commands that read it.
+    pub folder: Folder,
+    /// `host:port` of the gateway.
+    pub gateway: String,
+    /// `host:port` of the admin port.
+    pub admin: String,
+}
+
+impl Up {
+    /// Starts it with `goms up` and these flags besides.
+    pub fn start(flags: &[&str]) -> Self {
+        let folder = Folder::new();
+        let mut args = vec!["up", "--http-port", "0", "--rpc-port", "0", "--admin-port", "0"];
+        args.extend(flags);
+        let goms = Goms::start_in(folder.path(), &args);
+        let address = |line: String| {
+            let url = line.split_whitespace().find(|word| word.starts_with("http://")).expect("an address").to_owned();
+            url.trim_start_matches("http://").trim_end_matches('/').to_owned()
+        };
+        let gateway = address(goms.wait_for("  gateway         http://"));
+        let admin = address(goms.wait_for("  dashboard       http://"));
+        Self { goms, folder, gateway, admin }
+    }
+
+    /// The address of a page.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin)
+    }
+}
