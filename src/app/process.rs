@@ -163,6 +163,7 @@ impl Process {
             // a body that a gateway passes is not too long for the service
             limits: service::Limits {
                 body_bytes: limits.body_bytes,
+                rpc_keepalive: limits.rpc_keepalive,
                 header_timeout: limits.header_timeout,
                 body_timeout: limits.body_timeout,
                 idle_timeout: limits.idle_timeout,

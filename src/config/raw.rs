@@ -22,6 +22,7 @@ use super::values::{
 use crate::gateway::micro::{Handler, Micro};
 use crate::listener::Network;
 use crate::registry::Format;
+use crate::rpc::Keepalive;
 use crate::trace::{Message, Redact};
 
 /// What a file says.
@@ -115,6 +116,7 @@ pub(super) struct RawLimits {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) send_timeout: Option<Duration>,
     pub(super) connections: Option<usize>,
+    pub(super) rpc_keepalive: Option<Option<Keepalive>>,
     pub(super) in_flight: Option<usize>,
 }
 
@@ -368,6 +370,7 @@ impl Decoder {
             "idleTimeout",
             "sendTimeout",
             "connections",
+            "rpcKeepalive",
             "inFlight",
         ];
         let table = self.table(field, &known);
@@ -381,6 +384,7 @@ impl Decoder {
             body_timeout,
             idle_timeout,
             send_timeout,
+            rpc_keepalive: table.get("rpcKeepalive").and_then(|field| policy::keepalive(self, &field)),
             connections: table.get("connections").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
             in_flight: table.get("inFlight").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
         }

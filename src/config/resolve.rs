@@ -372,6 +372,7 @@ fn limits(raw: &RawLimits) -> gateway::Limits {
         idle_timeout: raw.idle_timeout.unwrap_or(default.idle_timeout),
         send_timeout: raw.send_timeout.unwrap_or(default.send_timeout),
         connections: raw.connections.unwrap_or(default.connections),
+        rpc_keepalive: raw.rpc_keepalive.unwrap_or(default.rpc_keepalive),
         in_flight: raw.in_flight.unwrap_or(default.in_flight),
     }
 }

@@ -26,7 +26,7 @@ use super::{Context, ServeError, Service, ServiceError, body};
 use crate::call_key::CallKeys;
 use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
 use crate::metrics::{Load, Metrics};
-use crate::rpc::Status;
+use crate::rpc::{Keepalive, Status};
 use crate::trace::{CALL_KEY_HEADER, Origin, Recorder, TraceBody, TraceContext};
 
 /// What a node needs besides its service.
@@ -65,6 +65,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Connections a worker.
     pub connections: usize,
+    /// How a caller by RPC is noticed that is silently gone; `None`: by the kernel alone.
+    pub rpc_keepalive: Option<Keepalive>,
 }
 
 impl Default for Limits {
@@ -75,6 +77,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75), // nginx's keepalive_timeout
             connections: 25_000,
+            rpc_keepalive: Some(Keepalive::SERVER),
         }
     }
 }

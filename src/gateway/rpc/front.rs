@@ -38,6 +38,7 @@ pub fn serve_rpc(
     let limits = port::Limits {
         handshake_timeout: settings.limits.header_timeout,
         connections: settings.limits.connections,
+        keepalive: settings.limits.rpc_keepalive,
         ..port::Limits::default()
     };
     let name = parts.origin.service_name.clone();

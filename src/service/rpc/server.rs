@@ -44,6 +44,7 @@ pub fn serve_rpc(listener: TcpListener, service: Service, parts: Parts) -> Resul
     let limits = port::Limits {
         handshake_timeout: parts.limits.header_timeout,
         connections: parts.limits.connections,
+        keepalive: parts.limits.rpc_keepalive,
         ..port::Limits::default()
     };
     let (workers, traffic) = (parts.workers, Traffic::new(parts.load.clone()));

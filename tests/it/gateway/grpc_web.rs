@@ -115,8 +115,8 @@ async fn a_browser_calls_a_method() {
     let (messages, trailers) = frames(&got.body);
     assert_eq!((got.status, messages.len()), (200, 0));
     assert!(trailers.contains("grpc-status: 5\r\n") && trailers.contains("grpc-message: service"), "{trailers}");
-    let text = door.metrics.render();
-    assert!(text.contains(r#"goms_requests_total{action="rpc",service="health",status="4xx"} 1"#), "{text}");
+    let counted = r#"goms_requests_total{action="rpc",service="health",status="4xx"} 1"#;
+    wait_for("its end to be noted", || door.metrics.render().contains(counted)).await;
     // what is no call goes where it went
     assert_eq!(door.ask("POST", CHECK, JSON, "{}").await.text(), "page");
     assert_eq!(door.ask("GET", CHECK, "", "").await.text(), "page");
