@@ -228,7 +228,7 @@ impl Front {
     }
 
     fn of_service<'t>(&self, table: &'t Table, service: Arc<str>) -> Found<'t> {
-        match table.settings.services.get(&*service) {
+        match table.settings.service(&service) {
             Some(known) => {
                 let keeper = table.routes.rpc_keeper(&service);
                 Found { policy: &known.policy, keeper, group: service }
