@@ -30,6 +30,6 @@ pub use program::{Program, ProgramError, ProgramSettings, ProgramState, Restart}
 pub use publish::PublishError;
 pub use rpc::{ReflectionError, Requests, serve_rpc};
 pub use server::{Limits, Parts, serve};
-pub use subscribe::Subscribers;
+pub use subscribe::{Subscribers, Unheard};
 
 pub use crate::drain::Running;
