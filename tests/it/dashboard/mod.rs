@@ -5,8 +5,6 @@ mod graph;
 mod jaeger;
 mod login;
 mod nodes;
-mod nodes;
-mod overview;
 mod overview;
 mod routes;
 mod traces;
