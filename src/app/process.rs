@@ -184,10 +184,15 @@ impl Process {
         }
     }
 
+    /// Whether nodes of Go Micro are to call a service's node by mucp.
+    pub fn speaks_mucp(&self) -> bool {
+        let is_mucp = self.config.node.go_micro_protocol == GoMicroProtocol::Mucp;
+        self.config.registry.format == registry::Format::GoMicro && is_mucp
+    }
+
     /// Says how nodes of Go Micro are to call a service's node.
     pub fn speak_go_micro(&self, meta: &mut NodeMeta) {
-        let is_mucp = self.config.node.go_micro_protocol == GoMicroProtocol::Mucp;
-        if self.config.registry.format == registry::Format::GoMicro && is_mucp {
+        if self.speaks_mucp() {
             meta.protocols.push("mucp".to_owned());
         }
     }

@@ -43,6 +43,7 @@ impl Config {
             "tls",
             "trustedProxies",
             "proxyProtocol",
+            "grpcWeb",
             "defaults",
             "admin",
         ];
@@ -236,6 +237,7 @@ impl Config {
         }
         put(root, "trustedProxies", texts(self.gateway.trusted_proxies.0.iter()));
         put(root, "proxyProtocol", if self.gateway.proxy_protocol { "on" } else { "off" });
+        put(root, "grpcWeb", if self.gateway.grpc_web { "on" } else { "off" });
         if let Some(micro) = &self.gateway.micro {
             put(root, "micro", shown_micro(micro));
         }

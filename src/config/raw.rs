@@ -47,6 +47,7 @@ pub(super) struct Raw {
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_protocol: Option<At<bool>>,
     pub(super) admin: crate::dashboard::Login,
+    pub(super) grpc_web: Option<bool>,
     pub(super) registry: RawRegistry,
     pub(super) micro: Option<Micro>,
     pub(super) log_format: Option<LogFormat>,
@@ -174,6 +175,7 @@ impl Decoder {
             "tls",
             "trustedProxies",
             "proxyProtocol",
+            "grpcWeb",
             "micro",
             "admin",
             "registry",
@@ -222,7 +224,8 @@ impl Decoder {
         raw.tls = table.get("tls").map(|field| tls::read(self, &field));
         raw.trusted_proxies = self.each(table.get("trustedProxies"), Network::parse);
         let switch = word("word", &[("on", true), ("off", false), ("true", true), ("false", false)]);
-        raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, switch));
+        raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, &switch));
+        raw.grpc_web = table.get("grpcWeb").and_then(|field| self.read(&field, &switch));
         raw.micro = table.get("micro").and_then(|field| self.micro(&field));
         raw.admin = table.get("admin").map(|field| admin::read(self, &field)).unwrap_or_default();
         raw.registry = table.get("registry").map(|field| self.registry(&field)).unwrap_or_default();

@@ -88,6 +88,7 @@ pub(super) fn resolve(
         limits: limits(&raw.limits),
         access_log: node.access_log.unwrap_or(false),
         proxy_protocol: proxy_protocol(decoder, raw.proxy_protocol, &raw.trusted_proxies),
+        grpc_web: raw.grpc_web.unwrap_or(false),
         trusted_proxies: Networks(raw.trusted_proxies),
         tls: raw.tls.and_then(|tls| tls::resolve(decoder, tls)),
     };

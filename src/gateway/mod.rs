@@ -86,6 +86,8 @@ pub struct Settings {
     pub trusted_proxies: Networks,
     /// Whether connections to the ports begin with a PROXY header.
     pub proxy_protocol: bool,
+    /// Whether its HTTP port takes gRPC-Web for every service that its RPC port does.
+    pub grpc_web: bool,
     /// Who it is on its HTTPS port; `None`: there is none.
     pub tls: Option<TlsSettings>,
 }

@@ -22,8 +22,8 @@ pub use error::CallError;
 pub use health::{HealthCheck, HealthChecks};
 pub use http1::{AnswerHead, Field, HttpError, PROTOCOL};
 pub use rpc::{
-    ConnectError, DescriptorFile, DescriptorFileError, Descriptors, Opened, ReflectionError, RpcAnswer, RpcError,
-    RpcHead, RpcReceiver, RpcRequest, RpcSender, RpcStream, Schemas, Stamp, UnknownMessages, stamp,
+    ConnectError, DescriptorFile, DescriptorFileError, Descriptors, Lease, Opened, ReflectionError, RpcAnswer,
+    RpcError, RpcHead, RpcReceiver, RpcRequest, RpcSender, RpcStream, Schemas, Stamp, UnknownMessages, stamp,
 };
 pub use tls::{ClientTls, ClientTlsFiles};
 

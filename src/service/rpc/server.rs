@@ -53,6 +53,15 @@ pub fn serve_rpc(listener: TcpListener, service: Service, parts: Parts) -> Resul
         .map_err(|source| ServeError { service: name, source })
 }
 
+/// What answers a service's calls, wherever they come from; a worker thread has one.
+pub(in crate::service) fn answers(
+    service: &Arc<Service>,
+    parts: &Parts,
+    traffic: &Arc<Traffic>,
+) -> impl Answers + use<> {
+    Worker::new(service, parts, traffic)
+}
+
 /// One worker thread's state.
 struct Worker {
     service: Arc<Service>,

@@ -13,7 +13,7 @@ fn a_duration_in_open_metrics_names_a_trace_that_is_kept() {
     let folder = Folder::new();
     let up = Goms::start_in(folder.path(), &["up", "--http-port", "0", "--rpc-port", "0"]);
     let address =
-        |line: &str| line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next().map(str::to_owned));
+        |line: &str| line.split("http://").nth(1).and_then(|rest| rest.split(['/', ' ']).next().map(str::to_owned));
     let admin = address(&up.wait_for("  dashboard       http://")).expect("an address");
     let gateway = address(&up.wait_for("  gateway         http://")).expect("an address");
     let first = request("GET", &admin, "/metrics", &[OPEN_METRICS], None).expect("metrics");

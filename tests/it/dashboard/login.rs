@@ -162,15 +162,15 @@ fn a_person_logs_in_sees_and_leaves() {
     page.submit();
     assert!(page.url().ends_with("/graph?range=1h"), "{}", page.url());
     assert_eq!(page.text("h1"), "Service graph");
-    page.wait_for_text("header", "read only");
+    page.wait_for_text(".top", "read only");
     page.wait_for_text("#live-state", "Live");
-    page.follow("header form button");
+    page.follow(".top form button");
     assert_eq!(page.text("h1"), "Log in");
     page.go(&up.url("/"));
     assert_eq!(page.text("h1"), "Log in", "the session has ended");
     page.fill("#secret", TOKEN);
     page.submit();
     assert_eq!(page.text("h1"), "Overview");
-    assert_eq!(page.count("header .badge"), 0);
+    assert_eq!(page.count(".top .badge"), 0);
     page.finish();
 }
