@@ -1,4 +1,6 @@
 //! Durations, sizes and times as people write them.
+//!
+//! May import: `figures` (what is printed is read again).
 
 pub use crate::figures::span as format_duration;
 
