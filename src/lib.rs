@@ -39,6 +39,7 @@
 //! | [`trace`] | what happened: context, event, recorder, spool, transports |
 //! | [`broker`] | who hears it: messages between services |
 //! | [`store`] | where it is kept: embedded (tantivy), Elasticsearch, another process's |
+//! | `reading` | what was told: stored events as requests, spans and files of other tools |
 //! | [`listener`] | the doorstep: sockets, PROXY header, TLS, HTTP/1.1 and 2 |
 //! | [`gateway`] | the front door |
 //! | [`service`] | the framework, and goms in front of a program in another language |
@@ -49,7 +50,7 @@
 //! | [`drain`] | how an HTTP server ends without failing a request |
 //! | `upgrade` | clients that ask a server for WebSocket |
 //! | [`call_key`] | the key between services, and when it was last used |
-//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], [`figures`], `timer`, `framing` | what every room may use |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], [`units`], [`figures`], `timer`, `framing` | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -63,7 +64,7 @@
 //! method leaves the pipeline behind `keeper` for `gateway::rpc`, a path of Go Micro's gateway for `gateway::micro`.
 //!
 //! ```text
-//! publish → broker (RabbitMQ, NATS, MQTT or memory) → service::subscribe: handler → acknowledged, tried again, or a dead letter
+//! publish → broker (RabbitMQ, NATS, MQTT, HTTP or memory) → service::subscribe: handler → acknowledged, tried again, or a dead letter
 //! ```
 //!
 //! # The path of an event
@@ -83,6 +84,7 @@
 //! | Client | [`Context::call`], [`Context::rpc`] and [`Context::rpc_stream`] in a handler; [`upstream`] below them: deadline, retry on the next node, breaker |
 //! | Registry | [`registry::Registry`]; `--registry-format go-micro` writes nodes as Go Micro's, which are read anyway |
 //! | Selector | [`balance::Selector`] of each service; the catalog is always cached |
+//! | Broker | [`broker`]: [`Context::publish`], [`Service::subscribe`]; `--broker http` is theirs |
 //! | Codec | [`rpc::Codec`], by content type: JSON and protobuf |
 //! | Transport | HTTP/1.1 and gRPC over HTTP/2, each on its port; a node's metadata says what it speaks ([`registry::RpcProtocol`]) |
 //! | `micro api` | [`gateway::micro`]: `goms gateway --handler api` |
@@ -104,6 +106,7 @@ mod framing;
 pub mod gateway;
 pub mod listener;
 pub mod metrics;
+mod reading;
 pub mod registry;
 pub mod rpc;
 pub mod service;
@@ -112,6 +115,7 @@ pub mod store;
 mod timer;
 pub mod trace;
 pub mod trust;
+pub mod units;
 mod upgrade;
 pub mod upstream;
 

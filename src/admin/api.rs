@@ -1,7 +1,7 @@
 //! The pages and the JSON of the admin port.
 
-use actix_web::http::header::ContentType;
-use actix_web::{HttpResponse, web};
+use actix_web::http::header::{ACCEPT, ContentType, HeaderValue, VARY};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, OwnNode};
@@ -104,8 +104,16 @@ async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
     HttpResponse::ServiceUnavailable().content_type(ContentType::plaintext()).body(answer)
 }
 
-async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(admin.inner.metrics.render())
+/// In OpenMetrics for who names it, as Prometheus does.
+async fn metrics(admin: web::Data<Admin>, request: HttpRequest) -> HttpResponse {
+    let accepts =
+        |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("application/openmetrics-text"));
+    let (form, text) = if request.headers().get_all(ACCEPT).any(accepts) {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", admin.inner.metrics.render_open_metrics())
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", admin.inner.metrics.render())
+    };
+    HttpResponse::Ok().content_type(form).insert_header((VARY, "accept")).body(text)
 }
 
 async fn nodes(admin: web::Data<Admin>) -> HttpResponse {

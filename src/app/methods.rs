@@ -1,15 +1,27 @@
-//! `goms rpc`: which methods the nodes of the cluster say that they serve.
+//! `goms rpc`: which methods the nodes of the cluster say that they serve, and with what messages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::table::render;
 use super::{AppError, output, process};
+use crate::balance::Balancer;
+use crate::causes;
 use crate::cli::RpcCommand;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::registry::{Catalog, Node};
 use crate::rpc::method::ends_with;
+use crate::rpc::schema::{Schema, SchemaMethod, Shape};
+use crate::shutdown::Shutdown;
+use crate::trace::TraceContext;
+use crate::upstream::Upstream;
+
+/// What tells of the others.
+const REFLECTION: &str = "grpc.reflection.";
 
 /// A service as its nodes tell it.
 #[derive(Serialize)]
@@ -29,6 +41,32 @@ struct Described {
     method: String,
     path: String,
     nodes: Vec<String>,
+    /// Its messages, where they are protobuf; otherwise JSON that its author knows.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    messages: Option<Messages>,
+}
+
+/// What a method takes and gives.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Messages {
+    request: Shape,
+    request_stream: bool,
+    response: Shape,
+    response_stream: bool,
+}
+
+impl Messages {
+    fn of(method: &SchemaMethod) -> Self {
+        let (request_stream, response_stream) = method.streams();
+        Self { request: method.input(), request_stream, response: method.output(), response_stream }
+    }
+
+    /// For people.
+    fn shown(&self) -> [String; 2] {
+        let one = |shape: &Shape, is_stream| format!("{}{shape}", if is_stream { "stream " } else { "" });
+        [one(&self.request, self.request_stream), one(&self.response, self.response_stream)]
+    }
 }
 
 /// Runs one `goms rpc` command.
@@ -38,69 +76,149 @@ struct Described {
 pub async fn run(config: &Config, command: RpcCommand) -> Result<(), AppError> {
     let registry = process::open_registry(config)?;
     let catalog = process::known_catalog(&*registry, config, config.read_wait).await?;
+    let (background, metrics) = (Shutdown::new(), Metrics::new());
+    let balancer = Balancer::start(registry.catalog(), config.gateway.balance(), &metrics, &background);
+    let asking = Asking { config, catalog: &catalog, upstream: Upstream::new(balancer, "goms", &metrics) };
     match command {
         RpcCommand::List(args) => {
-            let told = list(&catalog);
+            let told = asking.list().await;
             if args.form.json() {
                 output::json(&told);
-                return Ok(());
+            } else {
+                let joined = |names: &BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let row = |told: &Told| {
+                    let (services, methods) = (joined(&told.rpc_services), joined(&told.methods));
+                    vec![told.service.clone(), told.nodes.to_string(), services, methods]
+                };
+                let rows: Vec<_> = told.iter().map(row).collect();
+                output::text(&render(&["SERVICE", "NODES", "GRPC SERVICES", "METHODS"], &rows));
             }
-            let joined = |names: &BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let row = |told: &Told| {
-                vec![told.service.clone(), told.nodes.to_string(), joined(&told.rpc_services), joined(&told.methods)]
-            };
-            let rows: Vec<_> = told.iter().map(row).collect();
-            output::text(&render(&["SERVICE", "NODES", "GRPC SERVICES", "METHODS"], &rows));
-            Ok(())
         }
         RpcCommand::Describe(args) => {
-            let described = describe(&catalog, &args.service)?;
+            let described = asking.describe(&args.service).await?;
             if args.form.json() {
                 output::json(&described);
-                return Ok(());
+            } else {
+                let row = |one: &Described| {
+                    let [request, response] =
+                        one.messages.as_ref().map_or_else(|| ["JSON", "JSON"].map(str::to_owned), Messages::shown);
+                    vec![one.method.clone(), one.path.clone(), request, response, one.nodes.join(", ")]
+                };
+                let rows: Vec<_> = described.iter().map(row).collect();
+                output::text(&render(&["METHOD", "PATH", "REQUEST", "RESPONSE", "NODES"], &rows));
             }
-            let row = |one: &Described| vec![one.method.clone(), one.path.clone(), one.nodes.join(", ")];
-            let rows: Vec<_> = described.iter().map(row).collect();
-            output::text(&render(&["METHOD", "PATH", "NODES"], &rows));
-            Ok(())
         }
     }
+    background.begin();
+    Ok(())
 }
 
 fn takes_rpc(node: &Node) -> bool {
     !node.meta.rpc_services.is_empty()
 }
 
-fn list(catalog: &Catalog) -> Vec<Told> {
-    let told = |(service, nodes): (&str, &[std::sync::Arc<Node>])| {
-        let nodes: Vec<_> = nodes.iter().filter(|node| takes_rpc(node)).collect();
-        (!nodes.is_empty()).then(|| Told {
-            service: service.to_owned(),
-            nodes: nodes.len(),
-            rpc_services: nodes.iter().flat_map(|node| node.meta.rpc_services.iter().cloned()).collect(),
-            methods: nodes.iter().flat_map(|node| node.meta.endpoints.iter().cloned()).collect(),
-        })
-    };
-    catalog.services().filter_map(told).collect()
+/// The name of a service of gRPC, and what it is made of.
+type Learned = (String, Arc<Schema>);
+
+struct Asking<'a> {
+    config: &'a Config,
+    catalog: &'a Catalog,
+    upstream: Upstream,
 }
 
-fn describe(catalog: &Catalog, service: &str) -> Result<Vec<Described>, AppError> {
-    let nodes: Vec<_> = catalog.nodes(service).iter().filter(|node| takes_rpc(node)).collect();
-    if nodes.is_empty() {
-        let known = list(catalog).into_iter().map(|told| told.service).collect::<Vec<_>>();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(AppError::Unavailable(format!(
-            "no node of service `{service}` takes rpc; of those that do there is {known}"
-        )));
+impl Asking<'_> {
+    fn nodes(&self, service: &str) -> Vec<&Arc<Node>> {
+        self.catalog.nodes(service).iter().filter(|node| takes_rpc(node)).collect()
     }
-    let methods: BTreeSet<&String> = nodes.iter().flat_map(|node| &node.meta.endpoints).collect();
-    let one = |method: &String| {
-        let serving: Vec<_> = nodes.iter().filter(|node| node.meta.endpoints.contains(method)).collect();
-        let (of, name) = method.rsplit_once('.').unwrap_or(("", method));
-        let full = serving.iter().flat_map(|node| &node.meta.rpc_services).find(|full| ends_with(full, of));
-        let full = full.cloned().unwrap_or_else(|| format!("{service}.{of}"));
-        let nodes = serving.iter().map(|node| node.id.rpc.to_string()).collect();
-        Described { method: method.clone(), path: format!("/{full}/{name}"), nodes }
-    };
-    Ok(methods.into_iter().map(one).collect())
+
+    async fn list(&self) -> Vec<Told> {
+        let told = self.catalog.services().map(|(service, _)| async move {
+            let nodes = self.nodes(service);
+            let mut methods: BTreeSet<String> =
+                nodes.iter().flat_map(|node| node.meta.endpoints.iter().cloned()).collect();
+            if !nodes.is_empty() {
+                for (full, schema) in self.learn(service, &nodes, log::Level::Debug).await {
+                    methods.extend(schema.methods(&full).iter().map(|method| endpoint(&full, method)));
+                }
+            }
+            (!nodes.is_empty()).then(|| Told {
+                service: service.to_owned(),
+                nodes: nodes.len(),
+                rpc_services: nodes.iter().flat_map(|node| node.meta.rpc_services.iter().cloned()).collect(),
+                methods,
+            })
+        });
+        join_all(told).await.into_iter().flatten().collect()
+    }
+
+    async fn describe(&self, service: &str) -> Result<Vec<Described>, AppError> {
+        let nodes = self.nodes(service);
+        if nodes.is_empty() {
+            let known: Vec<&str> =
+                self.catalog.services().map(|(name, _)| name).filter(|name| !self.nodes(name).is_empty()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(AppError::Unavailable(format!(
+                "no node of service `{service}` takes rpc; of those that do there is {known}"
+            )));
+        }
+        let mut all: BTreeMap<String, Described> = BTreeMap::new();
+        for (full, schema) in self.learn(service, &nodes, log::Level::Warn).await {
+            for method in schema.methods(&full) {
+                let serving = nodes.iter().filter(|node| node.meta.rpc_services.contains(&full));
+                let described = Described {
+                    method: endpoint(&full, &method),
+                    path: method.path().to_string(),
+                    nodes: serving.map(|node| node.id.rpc.to_string()).collect(),
+                    messages: Some(Messages::of(&method)),
+                };
+                all.insert(described.path.clone(), described);
+            }
+        }
+        let methods: BTreeSet<&String> = nodes.iter().flat_map(|node| &node.meta.endpoints).collect();
+        for method in methods {
+            let serving: Vec<_> = nodes.iter().filter(|node| node.meta.endpoints.contains(method)).collect();
+            let (of, name) = method.rsplit_once('.').unwrap_or(("", method));
+            let full = serving.iter().flat_map(|node| &node.meta.rpc_services).find(|full| ends_with(full, of));
+            let full = full.cloned().unwrap_or_else(|| format!("{service}.{of}"));
+            let (path, nodes) =
+                (format!("/{full}/{name}"), serving.iter().map(|node| node.id.rpc.to_string()).collect());
+            let described = Described { method: method.clone(), path: path.clone(), nodes, messages: None };
+            all.entry(path).or_insert(described);
+        }
+        Ok(all.into_values().collect())
+    }
+
+    /// What the services of gRPC are made of whose methods the nodes' records do not name, and all that nodes with reflection serve.
+    async fn learn(&self, service: &str, nodes: &[&Arc<Node>], level: log::Level) -> Vec<Learned> {
+        let names: BTreeSet<&String> = nodes.iter().flat_map(|node| &node.meta.rpc_services).collect();
+        let tells = names.iter().any(|full| full.starts_with(REFLECTION));
+        let is_named = |full: &str| {
+            let endpoints = || nodes.iter().flat_map(|node| &node.meta.endpoints);
+            endpoints().any(|endpoint| endpoint.rsplit_once('.').is_some_and(|(of, _)| ends_with(full, of)))
+        };
+        let wanted = names.iter().filter(|full| !full.starts_with(REFLECTION) && (tells || !is_named(full)));
+        let known = self.config.gateway.services.get(service);
+        let policy = known.map(|known| known.policy.clone()).unwrap_or_default();
+        let (policy, call_key) = (&policy, self.config.gateway.call_keys.first().map(String::as_str));
+        let asked = wanted.map(|full| async move {
+            let context = TraceContext::from_headers(None, None);
+            match self.upstream.rpc_schema(service, full, (&context, call_key), policy).await {
+                Ok(schema) => Some(((*full).clone(), schema)),
+                Err(error) if is_named(full) => {
+                    log::debug!("messages not told service={service} error=\"{}\"", causes::chain(&error));
+                    None
+                }
+                Err(error) => {
+                    log::log!(level, "methods of `{full}` not told: {}", causes::chain(&error));
+                    None
+                }
+            }
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+}
+
+/// `Say.Hello`, as nodes name what takes JSON.
+fn endpoint(full: &str, method: &SchemaMethod) -> String {
+    format!("{}.{}", full.rsplit('.').next().unwrap_or(full), method.name())
 }

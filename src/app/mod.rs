@@ -6,6 +6,7 @@ mod call;
 mod check;
 mod cluster;
 mod descriptors;
+mod doctor;
 mod error;
 mod explain;
 mod gateway;
@@ -20,6 +21,7 @@ mod roles;
 mod routes;
 mod rpc;
 mod service;
+mod service_manager;
 mod table;
 mod trace;
 mod trace_consumer;
@@ -134,6 +136,20 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
             in_system(methods::run(&config, command))
         }
         Command::Explain(args) => explain::run(&load(&NodeFlags::default())?, args),
+        Command::Doctor(args) => {
+            let config = load(&NodeFlags::default())?;
+            logging::start_quiet(&config.log);
+            in_system(doctor::run(&config, args.output))
+        }
+        Command::Man { dir } => match dir {
+            Some(dir) => crate::cli::write_manual(&dir)
+                .map_err(|error| AppError::Unavailable(format!("cannot write to {}: {error}", dir.display()))),
+            None => {
+                let page = crate::cli::manual().map_err(|error| AppError::Part(Box::new(error)))?;
+                output::text(&String::from_utf8_lossy(&page));
+                Ok(())
+            }
+        },
         Command::Completions { shell } => {
             output::text(&String::from_utf8_lossy(&crate::cli::completions(shell)));
             Ok(())

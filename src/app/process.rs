@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OnceCell;
 
 use super::reload::Reload;
-use super::{AppError, ports};
+use super::{AppError, ports, service_manager};
 use crate::admin::Admin;
 use crate::backoff::Backoff;
 use crate::broker::{self, Broker};
@@ -138,7 +138,9 @@ impl Process {
     /// # Errors
     /// When a setting cannot work.
     pub async fn broker(&self) -> Result<Arc<dyn Broker>, AppError> {
-        let open = || broker::open(&self.config.broker, &self.background);
+        let (bind, advertised) = (self.config.node.bind, self.advertised_ip());
+        let ground = broker::Ground { registry: self.registry.clone(), bind, advertised };
+        let open = || broker::open(&self.config.broker, Some(&ground), &self.background);
         let opened = self.broker.get_or_try_init(open).await;
         opened.cloned().map_err(|error| AppError::Part(Box::new(error)))
     }
@@ -225,6 +227,7 @@ impl Process {
     /// Ends the nodes and then the process; every step is bounded.
     pub async fn end(self, nodes: Vec<RunningNode>) {
         self.admin.set_ready(false);
+        service_manager::stopping();
         // a consumer in this process stays until the events of the last requests are with it
         let (consumers, doors): (Vec<_>, Vec<_>) =
             nodes.into_iter().partition(|node| matches!(node.server, Server::Consumer(_)));
@@ -327,12 +330,13 @@ impl Server {
     }
 }
 
-/// Opens the registry for a command that only reads or steers.
+/// Opens the registry for a command that only reads or steers; what is shown is what the registry says now.
 ///
 /// # Errors
 /// When a setting cannot work.
 pub fn open_registry(config: &Config) -> Result<Arc<dyn Registry>, AppError> {
-    registry::open(&config.registry, &Shutdown::new(), &Metrics::new()).map_err(AppError::Registry)
+    let settings = registry::Settings { remember: None, ..config.registry.clone() };
+    registry::open(&settings, &Shutdown::new(), &Metrics::new()).map_err(AppError::Registry)
 }
 
 /// Waits for the first read of the registry.

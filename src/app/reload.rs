@@ -10,14 +10,14 @@ use prometheus::{IntCounterVec, IntGauge};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::AppError;
 use super::process::Process;
+use super::{AppError, service_manager};
 use crate::balance::Balancer;
 use crate::config::{Config, ConfigErrors};
 use crate::dashboard::Dashboard;
 use crate::gateway::Live;
 use crate::listener::Tls;
-use crate::upstream::HealthChecks;
+use crate::upstream::{HealthChecks, Stamp, stamp};
 
 /// Reads the config again, with the flags and variables of the start.
 pub type Load = Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
@@ -49,6 +49,8 @@ struct Follower {
     config: Config,
     /// The text that was read last.
     text: Option<Vec<u8>>,
+    /// What the files of messages were then.
+    stamps: Vec<Option<Stamp>>,
     reloads: IntCounterVec,
     is_good: IntGauge,
     dashboard: Dashboard,
@@ -76,19 +78,11 @@ pub fn follow(
     let is_good = is_good.with_label_values::<&str>(&[]);
     is_good.set(1);
     let text = std::fs::read(&file).ok();
-    let mut follower = Follower {
-        how,
-        file,
-        live,
-        balancer,
-        checks,
-        tls,
-        config: process.config.clone(),
-        text,
-        reloads,
-        is_good,
-        dashboard: process.dashboard.clone(),
-    };
+    let config = process.config.clone();
+    let stamps = config.gateway.descriptor_files().into_values().collect();
+    let dashboard = process.dashboard.clone();
+    let mut follower =
+        Follower { how, file, live, balancer, checks, tls, config, text, stamps, reloads, is_good, dashboard };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
     let ending = process.background.clone();
@@ -139,14 +133,21 @@ impl Follower {
     /// Reads the file again if it is another, or if somebody asked for it.
     fn look(&mut self, asked: bool) {
         let text = std::fs::read(&self.file).ok();
-        if text == self.text && !asked {
+        let files = self.config.gateway.descriptor_files();
+        let stamps: Vec<Option<Stamp>> = files.keys().map(|file| stamp(file)).collect();
+        if text == self.text && stamps == self.stamps && !asked {
             return;
         }
-        self.text = text;
+        (self.text, self.stamps) = (text, stamps);
+        service_manager::reloading();
         let loaded = (self.how.load)().and_then(|config| config.for_gateway().map(|()| config));
         match loaded {
-            Ok(config) => self.take(config),
+            Ok(config) => {
+                self.take(config);
+                service_manager::ready();
+            }
             Err(errors) => {
+                service_manager::refused();
                 self.is_good.set(0);
                 self.reloads.with_label_values(&["refused"]).inc();
                 log::error!("config not reloaded, the one before stays in force file={}", self.file.display());
@@ -189,5 +190,6 @@ impl Follower {
         // what needs a restart is compared with what the process runs with, each time
         self.config.gateway = config.gateway;
         self.config.login = config.login;
+        self.stamps = self.config.gateway.descriptor_files().into_values().collect();
     }
 }

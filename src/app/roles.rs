@@ -7,7 +7,7 @@ use super::ports::{self, Ports};
 use super::process::{LOOPBACK, Process, RunningNode, Server, known_catalog, termination};
 use super::reload::Reload;
 use super::service::{Listening, Served};
-use super::{AppError, gateway, service, trace, trace_consumer, up};
+use super::{AppError, gateway, service, service_manager, trace, trace_consumer, up};
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::metrics::Load;
@@ -124,6 +124,8 @@ async fn start_all(
         process.admin.add_check(move || health.trouble());
     }
     process.admin.set_ready(true);
+    service_manager::ready();
+    service_manager::keep_alive(&process.background);
     Ok(admin)
 }
 

@@ -126,7 +126,7 @@ fn subscribe(
     let alone = !matches!(process.config.registry.backend, registry::Backend::Memory);
     if settings.backend == broker::Backend::Memory && alone && service.topics().next().is_some() {
         log::warn!(
-            "[{}] hears what this process publishes only; name a broker for all: `--broker amqp|mqtt|nats`",
+            "[{}] hears what this process publishes only; name a broker for all: `--broker amqp|mqtt|nats|http`",
             service.name()
         );
     }

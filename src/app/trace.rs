@@ -1,10 +1,7 @@
 //! `goms trace`: reads events from whichever store the config names; a file a command.
 
-mod event;
 mod export;
 mod graph;
-#[cfg(test)]
-mod memory;
 mod search;
 mod show;
 mod source;
@@ -14,11 +11,11 @@ mod timeline;
 
 pub use self::source::of_process;
 
-use self::event::{Shown, ShownSpan};
 use super::AppError;
 use crate::cli::{RangeArgs, TraceCommand};
 use crate::config::Config;
 use crate::figures::{duration, grouped};
+use crate::reading::{Shown, printable};
 use crate::store::StoreError;
 
 /// What `stats` and `graph` count where `--since` does not say.
@@ -78,19 +75,9 @@ fn unavailable(error: StoreError) -> AppError {
     }
 }
 
-/// Control characters could move the cursor, or end a comment of a script.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_are_blanks() {
-        assert_eq!(printable("a\nb\u{1b}[1m"), "a b [1m");
-    }
 
     #[test]
     fn a_range_that_holds_nothing_is_refused() {

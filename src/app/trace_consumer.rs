@@ -5,11 +5,20 @@ use super::ports::Ports;
 use super::process::{Process, RunningNode, Server};
 use super::rpc::Rpc;
 use crate::consumer;
+use crate::registry::{Catalog, NodeState};
 use crate::service::Service;
 use crate::store;
 
 /// The name under which trace consumers register, as the originals spell it.
 pub use crate::trace::transport::CONSUMER_SERVICE as SERVICE;
+
+/// `ip:port` of the consumers that can be asked for what they store.
+#[must_use]
+pub fn readable(catalog: &Catalog) -> Vec<String> {
+    let nodes = catalog.nodes(SERVICE).iter();
+    let answering = nodes.filter(|node| node.meta.takes_events && node.state != NodeState::Draining);
+    answering.filter_map(|node| node.id.http.socket()).map(|address| address.to_string()).collect()
+}
 
 /// Opens the store and takes events; the node is not registered yet.
 ///

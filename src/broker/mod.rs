@@ -1,6 +1,7 @@
 //! WHO HEARS IT: messages between services that nobody waits for, published to a topic and heard by who subscribed.
 //!
-//! May import: `trace::transport::connection` (the way to RabbitMQ), `trace` (its settings), `shutdown`, `backoff`, `causes`.
+//! May import: `trace::transport::connection` (the way to RabbitMQ), `trace` (its settings), `registry` (who hears by HTTP), `shutdown`,
+//! `backoff`, `causes`.
 //!
 //! ```text
 //! publish(topic) → broker ─┬→ group `mail`: one of its members hears it
@@ -8,23 +9,27 @@
 //!                          └→ each subscriber without a group
 //! ```
 //! - At least once: a message is confirmed to its publisher once the broker keeps it, and is acknowledged once it was
-//!   handled; between the two it comes again where a connection or a process breaks. `memory` keeps nothing.
+//!   handled; between the two it comes again where a connection or a process breaks. `memory` and `http` keep nothing: there
+//!   it is at most once.
 //! - A group is known from its first subscription on, and keeps its messages while no member is there. Who subscribes
 //!   without a group hears what is published while it is there, or away for less than a minute.
 //! - What was tried in vain goes to the dead letters of its topic ([`Broker::bury`]); who retries, and how often, is the
 //!   subscriber's (`service`).
 //!
-//! [`Broker`] is the trait, `memory`, `amqp`, `mqtt` and `nats` are its backends.
+//! [`Broker`] is the trait, `memory`, `amqp`, `mqtt`, `nats` and `http` (Go Micro's) are its backends.
 
 mod amqp;
+mod http;
 mod memory;
 mod message;
 mod mqtt;
 mod nats;
 
+pub use http::Ground;
 pub use memory::Memory;
 pub use message::{MOST_BYTES, Message, MessageError};
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -221,6 +226,8 @@ pub enum Backend {
     Mqtt(String),
     /// NATS with JetStream: `nats://user:password@host:port`, several of one cluster.
     Nats(Vec<String>),
+    /// Go Micro's, without a server; where a process that hears listens (`None`: any port).
+    Http(Option<SocketAddr>),
 }
 
 impl Backend {
@@ -232,21 +239,30 @@ impl Backend {
             Self::Amqp(_) => "amqp",
             Self::Mqtt(_) => "mqtt",
             Self::Nats(_) => "nats",
+            Self::Http(_) => "http",
         }
     }
 }
 
 /// Opens the broker that the settings name. Does not wait for a server that is away. Its tasks run on this tokio runtime
-/// until `shutdown` begins.
+/// until `shutdown` begins. `ground` is for [`Backend::Http`] alone.
 ///
 /// # Errors
 /// [`BrokerError::Setting`] when a setting cannot work.
-pub async fn open(settings: &Settings, shutdown: &Shutdown) -> Result<Arc<dyn Broker>, BrokerError> {
+pub async fn open(
+    settings: &Settings,
+    ground: Option<&Ground>,
+    shutdown: &Shutdown,
+) -> Result<Arc<dyn Broker>, BrokerError> {
     Ok(match &settings.backend {
         Backend::Memory => Arc::new(Memory::default()),
         Backend::Amqp(urls) => Arc::new(amqp::Amqp::open(urls, &settings.namespace, shutdown)?),
         Backend::Mqtt(url) => Arc::new(mqtt::Mqtt::open(url, &settings.namespace, shutdown)?),
         Backend::Nats(urls) => Arc::new(nats::Nats::open(urls, &settings.namespace, shutdown).await?),
+        Backend::Http(listen) => {
+            let missing = || BrokerError::Setting { setting: "kind", reason: "`http` needs a registry".to_owned() };
+            Arc::new(http::Http::open(*listen, ground.ok_or_else(missing)?, shutdown)?)
+        }
     })
 }
 

@@ -3,7 +3,7 @@
 //! [`parse`] takes the arguments as they came (also in the originals' spelling) and gives a [`Cli`]. Flags that a service
 //! author's own binary takes too are [`ServiceArgs`].
 //!
-//! May import: `config`, `store` (a search becomes its query), `service`.
+//! May import: `config`, `store` (a search becomes its query), `reading` (its words), `service`.
 
 mod call;
 mod cluster;
@@ -186,6 +186,15 @@ Prints each message of the answer on a line. Exit code 69 where the callee refus
         command: RpcCommand,
     },
 
+    /// Say whether what the config names can be reached, and whether this machine is fit for a node
+    #[command(after_help = "Examples:
+  goms doctor
+  goms doctor --config config/cluster.yml --output json
+
+Looks at config, registry, RabbitMQ, trace store, clocks, ports, open files and data folder; changes nothing.
+Exit code 69 where a part does not work.")]
+    Doctor(OutputArgs),
+
     /// Print the completions of a shell
     #[command(after_help = "Examples:
   goms completions bash > ~/.local/share/bash-completion/completions/goms
@@ -193,6 +202,16 @@ Prints each message of the answer on a line. Exit code 69 where the callee refus
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+
+    /// Print the manual, or write a page for each command into a folder
+    #[command(after_help = "Examples:
+  goms man | man -l -
+  goms man --dir ~/.local/share/man/man1")]
+    Man {
+        /// Where to write `goms.1`, `goms-gateway.1` and so on
+        #[arg(long, env = "GOMS_MAN_DIR", value_name = "DIR")]
+        dir: Option<std::path::PathBuf>,
     },
 
     /// Ask a node of this machine whether it is ready; exit 0 when it is, 69 when not
@@ -400,6 +419,30 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "goms", &mut script);
     script
+}
+
+/// The manual (roff) of `goms` itself.
+///
+/// # Errors
+/// Never: it is written into memory.
+pub fn manual() -> std::io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(of_manual(Cli::command())).render(&mut page)?;
+    Ok(page)
+}
+
+/// Writes a page for `goms` and each command.
+///
+/// # Errors
+/// When the folder cannot be written to.
+pub fn write_manual(dir: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    clap_mangen::generate_to(of_manual(Cli::command().propagate_version(true)), dir)
+}
+
+/// A manual tells of each flag, of those too that the short help leaves out.
+fn of_manual(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| arg.hide_short_help(false)).mut_subcommands(of_manual)
 }
 
 #[cfg(test)]

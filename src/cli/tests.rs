@@ -138,3 +138,22 @@ fn every_flag_has_a_variable() {
     }
     walk(&Cli::command());
 }
+
+#[test]
+fn the_manual_has_a_page_for_each_command_and_tells_of_each_flag() {
+    let dir = tempfile::tempdir().expect("a folder");
+    write_manual(dir.path()).expect("written");
+    let pages: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("a folder").map(|page| page.expect("a page").path()).collect();
+    for name in ["goms.1", "goms-gateway.1", "goms-trace-search.1", "goms-doctor.1"] {
+        assert!(pages.contains(&dir.path().join(name)), "{name} of {pages:?}");
+    }
+    for page in pages {
+        let text = std::fs::read_to_string(&page).expect("text");
+        // a flag's line, and then what it is for
+        let bare = text.split(".TP\n").skip(1).find(|flag| flag.lines().nth(1).is_none_or(str::is_empty));
+        assert_eq!(bare, None, "{}", page.display());
+    }
+    let whole = String::from_utf8(manual().expect("a page")).expect("text");
+    assert!(whole.contains("Where nodes find each other") && whole.contains("goms trace search"), "{whole}");
+}

@@ -1,5 +1,6 @@
 //! `broker`: where services leave messages for each other.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::names::unknown;
 use super::print::{duration, put};
 use super::units::parse_positive_duration;
 use crate::broker::{Backend, Settings};
+use crate::registry;
 
 /// A handler that failed five times in a row will not succeed soon.
 const DEFAULT_ATTEMPTS: u32 = 5;
@@ -35,6 +37,8 @@ pub enum BrokerWord {
     Mqtt,
     /// NATS with JetStream.
     Nats,
+    /// Go Micro's, without a server.
+    Http,
 }
 
 /// Reads the word of a broker.
@@ -47,7 +51,8 @@ pub fn broker_word(text: &str) -> Result<BrokerWord, String> {
         "amqp" | "rabbitmq" => Ok(BrokerWord::Amqp),
         "mqtt" => Ok(BrokerWord::Mqtt),
         "nats" => Ok(BrokerWord::Nats),
-        _ => Err(unknown("broker", text, &["memory", "amqp", "mqtt", "nats"])),
+        "http" => Ok(BrokerWord::Http),
+        _ => Err(unknown("broker", text, &["memory", "amqp", "mqtt", "nats", "http"])),
     }
 }
 
@@ -80,30 +85,35 @@ pub(super) fn resolve(
     raw: RawBroker,
     flags: &NodeFlags,
     amqp_urls: &[String],
-    namespace: &str,
+    registry: &registry::Settings,
 ) -> Settings {
     let flag = flags.broker_address.as_deref();
     let given = flag.or(raw.address.as_ref().map(|at| at.value.as_str()));
     let word = flags.broker.or(raw.kind.as_ref().map(|at| at.value)).unwrap_or_else(|| of_address(given));
+    check_registry(decoder, word, &raw, flags, registry);
     let mut fault = |message: String| match (flag, &raw.address) {
         (None, Some(at)) => decoder.fault(&at.place, message),
         _ => decoder.flag_fault("--broker-address", message),
     };
     let usual = DEFAULTS.iter().find(|(known, _)| *known == word).map_or("", |(_, address)| address);
     let mut urls: Vec<String> = match (word, given) {
-        (BrokerWord::Memory, None) => Vec::new(),
+        (BrokerWord::Memory | BrokerWord::Http, None) => Vec::new(),
         (BrokerWord::Amqp, None) if !amqp_urls.is_empty() => amqp_urls.to_vec(),
         (_, None) => vec![usual.to_owned()],
         (_, Some(list)) => list.split(',').map(|one| one.trim().to_owned()).collect(),
     };
+    let mut listen = None;
     let checked = urls.iter_mut().try_for_each(|url| match word {
         BrokerWord::Memory => Err("is for another broker than `memory`, which has none".to_owned()),
         BrokerWord::Amqp => amqp(url).map(|good| *url = good),
         BrokerWord::Mqtt | BrokerWord::Nats => of_scheme(url, usual),
+        BrokerWord::Http => listened(url).map(|address| listen = Some(address)),
     });
     match checked {
         Err(message) => fault(message),
-        Ok(()) if word == BrokerWord::Mqtt && urls.len() > 1 => fault("must be one address for `mqtt`".to_owned()),
+        Ok(()) if matches!(word, BrokerWord::Mqtt | BrokerWord::Http) && urls.len() > 1 => {
+            fault("must be one address for `mqtt` and `http`".to_owned());
+        }
         Ok(()) => {}
     }
     Settings {
@@ -112,10 +122,31 @@ pub(super) fn resolve(
             BrokerWord::Amqp => Backend::Amqp(urls),
             BrokerWord::Mqtt => Backend::Mqtt(urls.into_iter().next().unwrap_or_default()),
             BrokerWord::Nats => Backend::Nats(urls),
+            BrokerWord::Http => Backend::Http(listen),
         },
-        namespace: namespace.to_owned(),
+        namespace: registry.namespace.clone(),
         attempts: raw.attempts.map_or(DEFAULT_ATTEMPTS, NonZeroU32::get),
         backoff: raw.backoff.unwrap_or(DEFAULT_BACKOFF),
+    }
+}
+
+/// `http` finds who hears in a registry that has a place for them.
+fn check_registry(
+    decoder: &mut Decoder,
+    word: BrokerWord,
+    raw: &RawBroker,
+    flags: &NodeFlags,
+    registry: &registry::Settings,
+) {
+    let has_place = matches!(registry.backend, registry::Backend::Etcd(_) | registry::Backend::Memory);
+    if word != BrokerWord::Http || has_place {
+        return;
+    }
+    let kind = registry.backend.kind();
+    let message = format!("the broker `http` finds who hears in etcd, and the registry is `{kind}`; name an etcd");
+    match raw.kind.as_ref().filter(|_| flags.broker.is_none()) {
+        Some(at) => decoder.fault(&at.place, message),
+        None => decoder.flag_fault("--broker", message),
     }
 }
 
@@ -126,6 +157,7 @@ fn of_address(address: Option<&str>) -> BrokerWord {
         "amqp" | "amqps" => BrokerWord::Amqp,
         "mqtt" | "mqtts" => BrokerWord::Mqtt,
         "nats" | "tls" => BrokerWord::Nats,
+        "http" => BrokerWord::Http,
         _ => BrokerWord::Memory,
     }
 }
@@ -143,13 +175,22 @@ fn of_scheme(text: &str, usual: &str) -> Result<(), String> {
     }
 }
 
+/// Where a process that hears by HTTP listens: `http://10.0.0.5:9900`, or without the scheme.
+fn listened(text: &str) -> Result<SocketAddr, String> {
+    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    address.parse().map_err(|_| {
+        format!("`{text}` is not where a process can listen for messages; write for example `http://0.0.0.0:9900`")
+    })
+}
+
 /// What is in force, without secrets.
 pub(super) fn shown(settings: &Settings) -> Mapping {
     let mut broker = Mapping::new();
     put(&mut broker, "kind", settings.backend.kind());
     let list = |urls: &[String]| urls.iter().map(|url| redacted(url)).collect::<Vec<_>>().join(",");
     match &settings.backend {
-        Backend::Memory => {}
+        Backend::Memory | Backend::Http(None) => {}
+        Backend::Http(Some(listen)) => put(&mut broker, "address", format!("http://{listen}")),
         Backend::Amqp(urls) | Backend::Nats(urls) => put(&mut broker, "address", list(urls)),
         Backend::Mqtt(url) => put(&mut broker, "address", redacted(url)),
     }

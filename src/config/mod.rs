@@ -28,7 +28,6 @@ mod resolve;
 mod routes;
 mod terms;
 mod tls;
-mod units;
 mod upstream;
 mod values;
 mod yaml;
@@ -48,6 +47,7 @@ pub use units::{format_duration, parse_duration, parse_moment, parse_positive_du
 use crate::balance::Selector;
 use crate::call_key::CallKeys;
 use crate::gateway::micro::Micro;
+use crate::units;
 use crate::{consumer, gateway, registry, store, trace};
 
 /// Everything a process of goms needs to know, checked.

@@ -13,9 +13,10 @@ use super::terms::{self, Defaults, RawTerms};
 use super::units::{parse_duration, parse_positive_duration};
 use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
+use crate::causes;
 use crate::gateway::{Action, AnswerForm, Encode, Fallback, Mirror, Service};
 use crate::rpc::MethodName;
-use crate::upstream::{ClientTls, HealthCheck, Policy};
+use crate::upstream::{ClientTls, DescriptorFile, Descriptors, HealthCheck, Policy};
 
 /// What an action or an upstream says of calls.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +38,7 @@ pub(super) struct Overrides {
     fallback: Option<Option<Fallback>>,
     mirror: Option<Option<Mirror>>,
     pub(super) tls: Option<Option<Arc<ClientTls>>>,
+    descriptors: Option<Descriptors>,
     pub(super) terms: RawTerms,
 }
 
@@ -66,6 +68,7 @@ pub(super) const KEYS: &[&str] = &[
     "fallback",
     "mirror",
     "tls",
+    "descriptors",
     "encode",
     "answer",
 ];
@@ -161,6 +164,7 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         answer: table.get("answer").and_then(|field| decoder.read(&field, word("word", &ANSWERS))),
         fallback: table.get("fallback").and_then(|field| routes::fallback(decoder, &field)),
         tls: table.get("tls").and_then(|field| origins::tls(decoder, &field)),
+        descriptors: table.get("descriptors").and_then(|field| decoder.read(&field, descriptors)),
         mirror: table.get("mirror").and_then(|field| routes::mirror(decoder, &field)),
         terms: RawTerms::read(decoder, table),
         ..Overrides::default()
@@ -180,6 +184,20 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         }
     }
     overrides
+}
+
+/// How callers with JSON call methods: a word, or a file, which is read.
+fn descriptors(text: &str) -> Result<Descriptors, String> {
+    match text {
+        "auto" => Ok(Descriptors::Auto),
+        "json" => Ok(Descriptors::Json),
+        "reflection" => Ok(Descriptors::Reflection),
+        "" => Err("must be `auto`, `json`, `reflection` or a descriptor file".to_owned()),
+        file => match DescriptorFile::load(file.into()) {
+            Ok(file) => Ok(Descriptors::File(Arc::new(file))),
+            Err(error) => Err(format!("{}; a file, or `auto`, `json` or `reflection`", causes::chain(&error))),
+        },
+    }
 }
 
 /// How long a whole request may take, or `none`.
@@ -285,6 +303,11 @@ impl Overrides {
             retry_status: retry_status.cloned().unwrap_or(default.retry_status),
             tls: self.tls.clone().or_else(|| upstream.tls.clone()).flatten(),
             backoff: self.backoff.or(upstream.backoff).unwrap_or(default.backoff),
+            descriptors: self
+                .descriptors
+                .clone()
+                .or_else(|| upstream.descriptors.clone())
+                .unwrap_or(default.descriptors),
         }
     }
 

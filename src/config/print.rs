@@ -262,6 +262,8 @@ impl Config {
         put(&mut registry, "format", word.map_or("goms", |(word, _)| *word));
         put(&mut registry, "grace", duration(settings.grace));
         put(&mut registry, "wait", duration(self.registry_wait));
+        let age = settings.remember.as_ref().map_or(Duration::ZERO, |remember| remember.age);
+        put(&mut registry, "remember", duration(age));
         put(root, "registry", registry);
         if let Some(admin) = admin::shown(&self.login) {
             put(root, "admin", admin);

@@ -9,7 +9,7 @@ use super::print_terms::put_terms;
 use super::routes::COMPARES;
 use crate::gateway::micro::{HANDLERS, Micro};
 use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share, Terms};
-use crate::upstream::Policy;
+use crate::upstream::{Descriptors, Policy};
 
 pub(super) fn actions(service: &Service, defaults: &Terms) -> Mapping {
     named(service.actions.iter().map(|(name, settings)| (name, action(settings, defaults))))
@@ -39,6 +39,7 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(mapping, "stallTimeout", duration(policy.stall_timeout));
     put(mapping, "tunnelTimeout", duration(policy.tunnel_timeout));
     put_tls(mapping, policy.tls.as_deref());
+    put(mapping, "descriptors", descriptors(&policy.descriptors));
     put(mapping, "deadline", policy.deadline.map_or_else(|| "none".to_owned(), duration));
     let mut retry = Mapping::new();
     put(&mut retry, "attempts", policy.attempts);
@@ -47,6 +48,15 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(&mut retry, "nonIdempotent", policy.retry_non_idempotent);
     put(&mut retry, "backoff", duration(policy.backoff));
     put(mapping, "retry", retry);
+}
+
+fn descriptors(descriptors: &Descriptors) -> String {
+    match descriptors {
+        Descriptors::Auto => "auto".to_owned(),
+        Descriptors::Json => "json".to_owned(),
+        Descriptors::Reflection => "reflection".to_owned(),
+        Descriptors::File(file) => file.path.display().to_string(),
+    }
 }
 
 /// Every route of a gateway as a config would write it, in the order in which they are tried.

@@ -129,6 +129,7 @@ pub(super) struct RawRegistry {
     pub(super) format: Option<Format>,
     pub(super) grace: Option<Duration>,
     pub(super) wait: Option<Duration>,
+    pub(super) remember: Option<Duration>,
 }
 
 /// More connections or requests at once than a process can have.
@@ -391,7 +392,19 @@ impl Decoder {
     }
 
     fn registry(&mut self, field: &Field<'_>) -> RawRegistry {
-        let keys = ["kind", "address", "token", "caFile", "namespace", "ttl", "interval", "format", "grace", "wait"];
+        let keys = [
+            "kind",
+            "address",
+            "token",
+            "caFile",
+            "namespace",
+            "ttl",
+            "interval",
+            "format",
+            "grace",
+            "wait",
+            "remember",
+        ];
         let table = self.table(field, &keys);
         let mut text = |key| {
             let field = table.get(key)?;
@@ -409,6 +422,7 @@ impl Decoder {
             format: table.get("format").and_then(|field| self.read(&field, names::registry_format)),
             grace: table.get("grace").and_then(|field| self.read(&field, parse_duration)),
             wait: table.get("wait").and_then(|field| self.read(&field, parse_duration)),
+            remember: table.get("remember").and_then(|field| self.read(&field, parse_duration)),
         }
     }
 }

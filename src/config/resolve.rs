@@ -22,6 +22,8 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(3);
 /// What users of Go Micro set.
 const GO_MICRO_LEASE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 const DEFAULT_GRACE: Duration = Duration::from_secs(15);
+/// An outage over a night. What has the address of a node that left may be something else by then, and the more the longer.
+const DEFAULT_REMEMBER: Duration = Duration::from_secs(24 * 3600);
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 const DEFAULT_READ_WAIT: Duration = Duration::from_secs(3); // somebody sits there and waits
 /// etcd's leases count whole seconds.
@@ -59,15 +61,18 @@ pub(super) fn resolve(
     node: &NodeFlags,
     folders: Folders,
 ) -> Config {
-    let data_dir = common.data_dir.clone().unwrap_or(folders.data);
-    let runtime_dir = common.runtime_dir.clone().unwrap_or(folders.runtime);
+    let folders = Folders {
+        data: common.data_dir.clone().unwrap_or(folders.data),
+        runtime: common.runtime_dir.clone().unwrap_or(folders.runtime),
+    };
     let asked_wait = common.registry_wait.or(raw.registry.wait);
     let registry_wait = asked_wait.unwrap_or(DEFAULT_WAIT);
     let read_wait = asked_wait.unwrap_or(DEFAULT_READ_WAIT);
-    let registry = registry(decoder, raw.registry, raw.etcd_addr, raw.etcd, common, &runtime_dir);
+    let registry = registry(decoder, raw.registry, raw.etcd_addr, raw.etcd, common, &folders);
+    let Folders { data: data_dir, runtime: runtime_dir } = folders;
     let amqp = amqp(decoder, raw.amqp_addr, raw.amqp);
     let amqp_urls = amqp.as_ref().map_or(&[][..], |amqp| &amqp.urls);
-    let broker = broker::resolve(decoder, raw.broker, node, amqp_urls, &registry.namespace);
+    let broker = broker::resolve(decoder, raw.broker, node, amqp_urls, &registry);
     let selector = common.selector.unwrap_or_default();
     let own_zone = node.zone.as_deref().unwrap_or_default();
     raw.defaults.terms.check(decoder, &raw.defaults.ways);
@@ -156,7 +161,7 @@ fn registry(
     file_addresses: Vec<String>,
     etcd: RawEtcd,
     common: &CommonFlags,
-    runtime_dir: &std::path::Path,
+    folders: &Folders,
 ) -> registry::Settings {
     let flag_addresses = common.registry_address.as_deref().map(<[String]>::to_vec);
     let word = common.registry.unwrap_or(match (&flag_addresses, &raw.kind) {
@@ -180,10 +185,11 @@ fn registry(
         decoder.flag_fault("--namespace", format!("{message}; with `--handler` it may"));
     }
     let format = common.registry_format.or(raw.format).unwrap_or_default();
+    let age = raw.remember.unwrap_or(DEFAULT_REMEMBER);
     let (register_ttl, register_interval) = lease(decoder, &raw, common, format);
     registry::Settings {
         backend: match word {
-            RegistryWord::Local => registry::Backend::Local { dir: runtime_dir.to_owned() },
+            RegistryWord::Local => registry::Backend::Local { dir: folders.runtime.clone() },
             RegistryWord::Memory => registry::Backend::Memory,
             RegistryWord::Etcd => registry::Backend::Etcd(etcd),
             RegistryWord::Consul => registry_backend::consul(decoder, one, raw.token, raw.ca_file),
@@ -195,6 +201,7 @@ fn registry(
         register_interval,
         grace: common.registry_grace.or(raw.grace).unwrap_or(DEFAULT_GRACE),
         format,
+        remember: (!age.is_zero()).then(|| registry::Remember { dir: folders.data.join("catalog"), age }),
     }
 }
 

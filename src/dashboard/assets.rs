@@ -10,9 +10,11 @@ use maud::{Markup, html};
 use sha2::{Digest, Sha256};
 
 /// Every file: its name and text. A style sheet or script named here is part of every page, in this order.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 5] = [
     ("dashboard.css", include_str!("assets/dashboard.css")),
+    ("traces.css", include_str!("assets/traces.css")),
     ("dashboard.js", include_str!("assets/dashboard.js")),
+    ("traces.js", include_str!("assets/traces.js")),
     ("icon.svg", include_str!("assets/icon.svg")),
 ];
 

@@ -1,6 +1,7 @@
 //! THE WINDOW: the pages that people read, on the admin port of every role.
 //!
-//! May import: `admin`, `registry`, `balance`, `gateway` (`explain`), `store`, `metrics`, `shutdown`, `causes`, `figures`.
+//! May import: `admin`, `registry`, `balance`, `gateway` (`explain`), `store`, `reading`, `units`, `trace::event`,
+//! `metrics`, `shutdown`, `causes`, `figures`.
 //!
 //! Pages are made here, as HTML without scripts in it, and every value in them is escaped: what requests brought is
 //! hostile. [`page`] is the frame of each; [`assets`] are the files that it names, served from the binary; [`guard`] stands
@@ -17,6 +18,7 @@ mod cluster;
 mod feed;
 mod graph;
 mod guard;
+mod jaeger;
 pub mod live;
 mod login;
 mod nodes;
@@ -25,6 +27,7 @@ pub mod page;
 mod range;
 mod routes;
 mod spark;
+mod traces;
 
 pub use guard::Visitor;
 pub use login::{Login, SHORTEST_TOKEN, User};
@@ -126,6 +129,11 @@ impl Dashboard {
         self.inner.store.get()
     }
 
+    /// Asked for the end: then streams end.
+    fn ending(&self) -> Shutdown {
+        self.inner.shutdown.clone()
+    }
+
     /// Serves the pages, and behind the same guard the admin port's JSON. For the admin port's `App`.
     pub fn mount(&self, config: &mut web::ServiceConfig) {
         config.app_data(web::Data::new(self.clone())).service(
@@ -138,6 +146,8 @@ impl Dashboard {
                 .configure(nodes::routes)
                 .configure(graph::routes)
                 .configure(routes::routes)
+                .configure(traces::routes)
+                .configure(jaeger::routes)
                 .default_service(web::to(page::not_found)),
         );
     }
@@ -150,4 +160,10 @@ async fn counted(dashboard: &Dashboard, range: Range, now_ms: i64, filter: Query
     let filter = Query { since_ms: Some(since_ms), until_ms: Some(until_ms), ..filter };
     let query = StatsQuery { filter, bucket_ms: u64::try_from(range.step_ms()).ok(), ..StatsQuery::default() };
     store.stats(&query).await.map_err(|error| chain(&error).to_string())
+}
+
+/// A value of a query string; an empty one is none.
+fn value_of(query_string: &str, name: &str) -> Option<String> {
+    let mut pairs = url::form_urlencoded::parse(query_string.as_bytes());
+    pairs.find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.into_owned())
 }

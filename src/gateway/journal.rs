@@ -142,7 +142,8 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         let took = self.arrived.elapsed();
-        self.route().map_or(&self.table.routes.stray, |route| &route.meters).count(self.status, took.as_secs_f64());
+        let meters = self.route().map_or(&self.table.routes.stray, |route| &route.meters);
+        meters.count(self.status, took, self.decision.kept(&self.context));
         self.started(TraceBody::None);
         if let Some(info) = self.info.take() {
             let end = self.event(EventKind::RequestEnd, info, now_ms(), Some(took));

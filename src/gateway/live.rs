@@ -11,7 +11,7 @@ use super::keeper::Kept;
 use super::micro::Handler;
 use super::route::Routes;
 use crate::metrics::Metrics;
-use crate::upstream::Policy;
+use crate::upstream::{Policy, Schemas};
 
 /// The settings in force with the table of their routes. A request keeps those with which it began to its end.
 pub(super) struct Table {
@@ -27,6 +27,7 @@ pub struct Live {
     table: watch::Sender<Arc<Table>>,
     metrics: Metrics,
     kept: Kept,
+    schemas: Arc<Schemas>,
 }
 
 impl Live {
@@ -35,7 +36,7 @@ impl Live {
     pub fn new(settings: Settings, metrics: &Metrics) -> Self {
         let kept = Kept::default();
         let table = Table { routes: Routes::new(&settings, metrics, &kept), settings, usual: Policy::default() };
-        Self { table: watch::Sender::new(Arc::new(table)), metrics: metrics.clone(), kept }
+        Self { table: watch::Sender::new(Arc::new(table)), metrics: metrics.clone(), kept, schemas: Arc::default() }
     }
 
     /// Puts these in force for every request from now on. What the listening socket was made with stays: see
@@ -50,6 +51,11 @@ impl Live {
     #[must_use]
     pub fn settings(&self) -> Settings {
         self.table.borrow().settings.clone()
+    }
+
+    /// What is known of the messages of services, whatever the settings are.
+    pub(super) fn schemas(&self) -> Arc<Schemas> {
+        self.schemas.clone()
     }
 
     pub(super) fn view(&self) -> View {

@@ -56,11 +56,12 @@ pub use terms::Terms;
 pub use crate::drain::Running;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::balance;
 use crate::listener::{Networks, TlsSettings};
-use crate::upstream::{HealthCheck, Policy};
+use crate::upstream::{Descriptors, HealthCheck, Policy, Stamp};
 
 /// What a gateway serves and how.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +96,23 @@ impl Settings {
     pub fn health(&self) -> HashMap<String, HealthCheck> {
         let services = self.services.iter();
         services.filter_map(|(name, service)| Some((name.clone(), service.health.clone()?))).collect()
+    }
+
+    /// The files of messages that calls by RPC with JSON need, each with what it was when it was read.
+    #[must_use]
+    pub fn descriptor_files(&self) -> BTreeMap<PathBuf, Option<Stamp>> {
+        let of_services = self.services.values();
+        let of_services = of_services
+            .flat_map(|service| service.actions.values().map(|action| &action.policy).chain([&service.policy]));
+        let of_routes = self.routes.iter().filter_map(|rule| match &rule.then {
+            Outcome::Call(call) => Some(&call.policy),
+            _ => None,
+        });
+        let file = |policy: &Policy| match &policy.descriptors {
+            Descriptors::File(file) => Some((file.path.clone(), file.stamp())),
+            _ => None,
+        };
+        of_services.chain(of_routes).filter_map(file).collect()
     }
 
     /// How the nodes of each service are chosen and watched, and those of each version that a route names.

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::AnswerForm;
 use crate::balance::PickError;
+use crate::causes;
 use crate::rpc::GoError;
-use crate::upstream::{Broken, CallError, RpcError};
+use crate::upstream::{Broken, CallError, RpcError, UnknownMessages};
 
 /// Why a request is not answered by a service.
 #[derive(Debug, thiserror::Error)]
@@ -174,9 +175,23 @@ impl Failure {
                 let what = format!("did not answer within {after:?}");
                 advice(&what, &node.id.service, "try again, or give this action a longer `timeout`")
             }
-            Self::Rpc(RpcError::Broken { node, .. } | RpcError::NotRpc { node, .. } | RpcError::Mucp { node, .. }) => {
-                advice("gave no proper answer by rpc", &node.id.service, "see its log")
-            }
+            Self::Rpc(RpcError::Message(error)) => causes::chain(error),
+            Self::Rpc(RpcError::Messages { node, source }) => match &**source {
+                told @ (UnknownMessages::Untold(_) | UnknownMessages::Method { .. } | UnknownMessages::Late(_)) => {
+                    format!("service `{}` cannot be called with JSON: {told}", node.id.service)
+                }
+                _ => advice(
+                    "cannot be called with JSON",
+                    &node.id.service,
+                    "its messages are not known; see this gateway's log",
+                ),
+            },
+            Self::Rpc(
+                RpcError::Broken { node, .. }
+                | RpcError::NotRpc { node, .. }
+                | RpcError::Mucp { node, .. }
+                | RpcError::Answer { node, .. },
+            ) => advice("gave no proper answer by rpc", &node.id.service, "see its log"),
             other => other.to_string(),
         }
     }

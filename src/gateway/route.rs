@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use prometheus::{Histogram, IntCounter};
+use prometheus::IntCounter;
 
 use super::access::Known;
 use super::asked::{Asked, Mismatch, list};
@@ -16,7 +17,7 @@ use super::respond::Failure;
 use super::rule::{Condition, Outcome, Rule, Share};
 use super::{AnswerForm, Settings, Terms};
 use crate::balance::Turns;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Timing};
 
 /// All routes.
 pub(super) struct Routes {
@@ -64,7 +65,7 @@ pub(super) struct Route {
 /// A route's instruments, looked up once.
 pub(super) struct Meters {
     classes: [IntCounter; 5],
-    seconds: Histogram,
+    seconds: Timing,
 }
 
 impl Meters {
@@ -73,17 +74,20 @@ impl Meters {
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         Self {
             classes: classes.map(|class| requests.with_label_values(&[service, action, class])),
-            seconds: metrics
-                .seconds("request_seconds", "from a request's arrival to its answer", &["service"])
-                .with_label_values(&[service]),
+            seconds: metrics.timing(
+                "request_seconds",
+                "from a request's arrival to its answer",
+                &[("service", service)],
+            ),
         }
     }
 
-    pub fn count(&self, status: u16, seconds: f64) {
+    /// Counts an answer; `trace_id` where its trace is kept.
+    pub fn count(&self, status: u16, took: Duration, trace_id: Option<u128>) {
         if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
             class.inc();
         }
-        self.seconds.observe(seconds);
+        self.seconds.observe(took, trace_id);
     }
 }
 

@@ -64,7 +64,7 @@ pub fn serve(doors: impl Into<Doors>, parts: Parts) -> Result<Running, GatewayEr
         let worker = Rc::new(Worker {
             view: live.view(),
             balancer: balancer.clone(),
-            upstream: Upstream::new(balancer.clone(), &origin.service_name, &metrics),
+            upstream: Upstream::new(balancer.clone(), &origin.service_name, &metrics).with_schemas(live.schemas()),
             recorder: recorder.clone(),
             origin: origin.clone(),
             catalog: catalog.clone(),

@@ -1,6 +1,7 @@
 //! The catalog: a snapshot of all nodes, and the one place that publishes it and tells joins and leaves apart.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -48,6 +49,8 @@ impl Catalog {
 pub struct Publisher {
     sender: watch::Sender<Option<Arc<Catalog>>>,
     own: Mutex<HashMap<NodeId, Own>>,
+    /// The newest catalog is one from disk.
+    recalled: AtomicBool,
 }
 
 /// What a node of this process is up to.
@@ -60,7 +63,7 @@ enum Own {
 
 impl Default for Publisher {
     fn default() -> Self {
-        Self { sender: watch::Sender::new(None), own: Mutex::default() }
+        Self { sender: watch::Sender::new(None), own: Mutex::default(), recalled: AtomicBool::new(false) }
     }
 }
 
@@ -107,9 +110,30 @@ impl Publisher {
     /// catalog. The first ones ever are put in the order of their keys; later ones follow as they come. Of nodes with
     /// the same id the first counts. Readers are woken only by a change.
     pub fn publish(&self, nodes: Vec<Node>) {
+        self.recalled.store(false, Ordering::Release);
         for line in self.replace(nodes) {
             log::info!(target: "goms::cluster", "{line}");
         }
+    }
+
+    /// Publishes nodes as they were known before this process began, where nothing was published yet. Returns whether it
+    /// did. Their joins are not logged.
+    pub(super) fn recall(&self, nodes: Vec<Node>) -> bool {
+        let mut catalog = Catalog::default();
+        nodes.into_iter().for_each(|node| catalog.push(Arc::new(node)));
+        self.sender.send_if_modified(|current| {
+            let is_first = current.is_none();
+            if is_first {
+                self.recalled.store(true, Ordering::Release);
+                *current = Some(Arc::new(catalog));
+            }
+            is_first
+        })
+    }
+
+    /// Whether the newest catalog is one from disk, since the server did not answer yet.
+    pub(super) fn is_recalled(&self) -> bool {
+        self.recalled.load(Ordering::Acquire)
     }
 
     /// Publishes and returns the lines to log.

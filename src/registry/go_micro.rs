@@ -9,6 +9,8 @@
 //! ```
 //! Anything in it may be `null`. What a node of goms says beyond that is JSON in its node's metadata under `goms`.
 
+pub(super) mod hearer;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -4,14 +4,18 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
-use super::{CatalogWatch, Node, NodeId, NodeState, Publisher, Registry, RegistryError, check_service};
+use super::{
+    CatalogWatch, Hearer, HearersWatch, Node, NodeId, NodeState, Publisher, Registry, RegistryError, check_service,
+};
 
 /// Nodes in memory. Clones of the `Arc` are handles to the same nodes.
 #[derive(Debug)]
 pub struct Memory {
     publisher: Publisher,
     nodes: Mutex<Nodes>,
+    hearers: watch::Sender<Option<Arc<Vec<Hearer>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -25,13 +29,18 @@ impl Memory {
     /// An empty registry; its catalog is known at once.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        let memory = Self { publisher: Publisher::new(), nodes: Mutex::default() };
+        let hearers = watch::Sender::new(Some(Arc::default()));
+        let memory = Self { publisher: Publisher::new(), nodes: Mutex::default(), hearers };
         memory.publisher.publish(Vec::new());
         Arc::new(memory)
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change_hearers(&self, change: impl FnOnce(&mut Vec<Hearer>)) {
+        self.hearers.send_modify(|known| change(Arc::make_mut(known.get_or_insert_default())));
     }
 
     /// Called with the nodes locked, so that catalogs come in order.
@@ -91,6 +100,20 @@ impl Registry for Memory {
             nodes.drained.remove(id);
         }
         self.publish(&nodes);
+        Ok(())
+    }
+
+    fn hearers(&self) -> Option<HearersWatch> {
+        Some(self.hearers.subscribe())
+    }
+
+    async fn hear(&self, hearer: Hearer) -> Result<(), RegistryError> {
+        self.change_hearers(|known| known.push(hearer));
+        Ok(())
+    }
+
+    async fn unhear(&self, id: &str) -> Result<(), RegistryError> {
+        self.change_hearers(|known| known.retain(|hearer| hearer.id != id));
         Ok(())
     }
 }

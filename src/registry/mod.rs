@@ -4,7 +4,7 @@
 //!
 //! A backend publishes a [`Catalog`] on a watch channel: a slow reader sees the newest state, never a lost change, and
 //! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local`, `etcd`, `consul`, `mdns`
-//! and `static_file` are its backends; `key` is the codec of the originals' keys, `go_micro` that of Go Micro's records.
+//! and `static_file` are its backends; `remembered` is the catalog on disk; `key` is the codec of the originals' keys, `go_micro` that of Go Micro's records.
 
 mod catalog;
 mod consul;
@@ -16,12 +16,15 @@ mod malformed;
 mod mdns;
 pub mod memory;
 mod node;
+mod remembered;
 mod static_file;
 
 pub use catalog::{Catalog, Publisher};
 pub use consul::ConsulSettings;
+pub use go_micro::hearer::Hearer;
 pub use key::KeyError;
 pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState, Origin, RpcProtocol};
+pub use remembered::Remember;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -36,6 +39,9 @@ use crate::shutdown::Shutdown;
 
 /// What readers follow: `None` until the first read of the backend succeeded.
 pub type CatalogWatch = watch::Receiver<Option<Arc<Catalog>>>;
+
+/// The same of those who hear topics by Go Micro's HTTP broker.
+pub type HearersWatch = watch::Receiver<Option<Arc<Vec<Hearer>>>>;
 
 /// A place where nodes make themselves known and find each other.
 #[async_trait]
@@ -52,7 +58,8 @@ pub trait Registry: Send + Sync + 'static {
     }
 
     /// Makes a node visible. Resolves once every other node can see it. From then on the backend keeps it visible by
-    /// itself, whatever happens to the backing server, until [`Registry::deregister`].
+    /// itself, whatever happens to the backing server, until [`Registry::deregister`]. In a process that began without the
+    /// backing server, on a catalog from disk, it resolves at once, and the node is made visible when the server is back.
     ///
     /// # Errors
     /// [`RegistryError::Taken`] when a live process holds the same id; [`RegistryError::Unavailable`] when the backing
@@ -71,6 +78,29 @@ pub trait Registry: Send + Sync + 'static {
     /// # Errors
     /// [`RegistryError::Unknown`] when no such node is there; [`RegistryError::Unavailable`].
     async fn set_draining(&self, id: &NodeId, draining: bool) -> Result<(), RegistryError>;
+
+    /// Follows who hears topics by Go Micro's HTTP broker; `None`: this registry has no place for them.
+    fn hearers(&self) -> Option<HearersWatch> {
+        None
+    }
+
+    /// Tells that a process hears a topic, and keeps it told until [`Registry::unhear`].
+    ///
+    /// # Errors
+    /// [`RegistryError::Unavailable`] when the backing server cannot be reached; [`RegistryError::Setting`] where
+    /// [`Registry::hearers`] is `None`.
+    async fn hear(&self, hearer: Hearer) -> Result<(), RegistryError> {
+        let reason = format!("`{}` has no place for who hears `{}`; use `etcd`", self.kind(), hearer.topic);
+        Err(RegistryError::Setting { setting: "kind", reason })
+    }
+
+    /// Takes it back, by the hearer's id. One that is not there is no error.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unavailable`]; it then goes with its lease.
+    async fn unhear(&self, _id: &str) -> Result<(), RegistryError> {
+        Ok(())
+    }
 }
 
 /// Why a registry could not do what it was asked.
@@ -118,6 +148,8 @@ pub struct Settings {
     pub grace: Duration,
     /// In which form nodes of this process stand in etcd (`--registry-format`); both are read.
     pub format: Format,
+    /// Whether the catalog of a server is kept on disk, for a start without that server.
+    pub remember: Option<Remember>,
 }
 
 /// The form in which a node is written down.

@@ -143,7 +143,7 @@ fn of_rpc(source: &RpcError, error: &CallError) -> ServiceError {
         (RpcError::Status { .. }, refused @ 400..=499) if refused != 403 => ServiceError::new(refused, status.message),
         (RpcError::Status { .. }, 504) | (RpcError::Deadline { .. }, _) => ServiceError::new(504, error.to_string()),
         (RpcError::NoNode(_), _) => ServiceError::new(503, error.to_string()),
-        (RpcError::Request(_), _) => ServiceError::new(500, error.to_string()),
+        (RpcError::Request(_) | RpcError::Message(_), _) => ServiceError::new(500, error.to_string()),
         _ => ServiceError::new(502, error.to_string()),
     }
 }

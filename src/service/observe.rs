@@ -4,10 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{IntCounter, IntGauge};
 use uuid::Uuid;
 
-use crate::metrics::{LoadGuard, Metrics};
+use crate::metrics::{LoadGuard, Metrics, Timing};
 use crate::trace::event::now_ms;
 use crate::trace::{Decision, Event, EventKind, Origin, Recorder, RequestInfo, TraceContext};
 
@@ -17,7 +17,7 @@ pub(super) struct Observer {
     origin: Arc<Origin>,
     access_log: bool,
     by_class: [IntCounter; 5],
-    seconds: Histogram,
+    seconds: Timing,
     in_flight: IntGauge,
 }
 
@@ -31,9 +31,11 @@ impl Observer {
             metrics.counter("service_requests_total", "requests a service answered", &["service", "node", "status"]);
         let by_class =
             ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| counter.with_label_values(&[labels[0], labels[1], class]));
-        let seconds = metrics
-            .seconds("service_request_seconds", "time a service took to answer", &["service", "node"])
-            .with_label_values(&labels);
+        let seconds = metrics.timing(
+            "service_request_seconds",
+            "time a service took to answer",
+            &[("service", labels[0]), ("node", labels[1])],
+        );
         let in_flight = metrics
             .gauge("service_in_flight", "requests a service works on", &["service", "node"])
             .with_label_values(&labels);
@@ -138,7 +140,7 @@ impl Observed {
         let observer = &self.observer;
         let took = self.started.elapsed();
         observer.in_flight.dec();
-        observer.seconds.observe(took.as_secs_f64());
+        observer.seconds.observe(took, self.decision.kept(&self.trace));
         let class = usize::from(self.status / 100).clamp(1, 5) - 1;
         observer.by_class[class].inc();
         if let Some(info) = self.info.take() {

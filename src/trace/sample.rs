@@ -15,6 +15,14 @@ pub enum Decision {
     Kept,
 }
 
+impl Decision {
+    /// The trace, where it is surely kept, so that a metric may name it.
+    #[must_use]
+    pub fn kept(self, context: &TraceContext) -> Option<u128> {
+        (self == Self::Kept).then_some(context.trace_id)
+    }
+}
+
 /// `traces.sample` and `traces.slow`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sampling {

@@ -16,7 +16,7 @@ use super::body::{AnswerBody, Deadline, RequestBody};
 use super::http1::{
     Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Secure, Shared, Target, Times, Upgrade, is_idempotent,
 };
-use super::{CallError, ClientTls, Policy, headers, rpc};
+use super::{CallError, ClientTls, Policy, Schemas, headers, rpc};
 use crate::backoff::Backoff;
 use crate::balance::{Balancer, Kind, LocalBalancer, Permit};
 use crate::causes;
@@ -40,6 +40,7 @@ const HTTP_PORT: u16 = 80;
 pub struct Upstream {
     pub(super) pool: Rc<Pool>,
     pub(super) rpc_pool: Rc<rpc::Pool>,
+    pub(super) schemas: Arc<Schemas>,
     pub(super) balancer: Rc<LocalBalancer>,
     /// `goms=<service>`, what callees read as their caller.
     pub(super) caller: Option<String>,
@@ -156,12 +157,19 @@ impl Upstream {
         Self {
             pool: Pool::new(IDLE),
             rpc_pool: rpc::Pool::new(RPC_IDLE),
+            schemas: Arc::default(),
             balancer,
             caller,
             retries,
             unretried,
             fallbacks,
         }
+    }
+
+    /// With what others of the process know of messages, too.
+    #[must_use]
+    pub fn with_schemas(self, schemas: Arc<Schemas>) -> Self {
+        Self { schemas, ..self }
     }
 
     /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete. Where it

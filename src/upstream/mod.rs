@@ -21,7 +21,10 @@ pub use call::{Forwarded, Tries, Try, Upstream, UpstreamRequest, UpstreamRespons
 pub use error::CallError;
 pub use health::{HealthCheck, HealthChecks};
 pub use http1::{AnswerHead, Field, HttpError, PROTOCOL};
-pub use rpc::{ConnectError, Opened, RpcAnswer, RpcError, RpcHead, RpcReceiver, RpcRequest, RpcSender, RpcStream};
+pub use rpc::{
+    ConnectError, DescriptorFile, DescriptorFileError, Descriptors, Opened, ReflectionError, RpcAnswer, RpcError,
+    RpcHead, RpcReceiver, RpcRequest, RpcSender, RpcStream, Schemas, Stamp, UnknownMessages, stamp,
+};
 pub use tls::{ClientTls, ClientTlsFiles};
 
 use std::sync::Arc;
@@ -51,6 +54,8 @@ pub struct Policy {
     pub tls: Option<Arc<ClientTls>>,
     /// The first wait before a further try; doubled each time, with jitter.
     pub backoff: Duration,
+    /// Where the messages are known from of a service that takes protobuf only, for callers by RPC with JSON.
+    pub descriptors: Descriptors,
 }
 
 impl Default for Policy {
@@ -67,6 +72,7 @@ impl Default for Policy {
             retry_status: Vec::new(),
             tls: None,
             backoff: Duration::from_millis(25),
+            descriptors: Descriptors::Auto,
         }
     }
 }

@@ -1,13 +1,8 @@
 //! `goms trace export`: everything that matches, for other tools, page by page in order of time.
 //!
-//! Memory stays bounded by a page and by [`MAX_OPEN`] requests whose end has not come yet. A file is written beside its
+//! Memory stays bounded by a page and by the requests whose end has not come yet, which are bounded too. A file is written beside its
 //! place and moved there when it is whole.
 
-mod curl;
-mod har;
-mod otlp;
-
-use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -15,39 +10,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::{Shown, ShownSpan, grouped, now_ms, show, unavailable};
+use super::{Shown, grouped, now_ms, unavailable};
 use crate::app::AppError;
 use crate::cli::{ExportArgs, ExportFormat};
+use crate::reading::export::{Format, Open, Writer, whole};
+use crate::reading::find;
 use crate::store::{MAX_LIMIT, Order, Page, Query, StoreError, TraceStore};
 
 /// Events of a page: of the usual kilobyte a megabyte, of 16 KiB bodies 16 MiB.
 const PAGE: usize = 1_000;
-/// Starts that may wait for their end. A request lasts seconds, so these are thousands a second.
-const MAX_OPEN: usize = 20_000;
 /// Tries of a page, with a second between them: a consumer that starts again is back by then.
 const TRIES: u32 = 5;
 const QUIET: Duration = Duration::from_secs(1);
 /// Between two lines of progress where no terminal can overwrite them.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Writes events in one format.
-trait Writer {
-    /// What stands before everything.
-    fn begin(&mut self, out: &mut dyn Write) -> std::io::Result<()>;
-    /// Spans of a page: each the event that ended it, or the start of one that never ended.
-    fn spans(&mut self, spans: &[Shown], out: &mut dyn Write) -> std::io::Result<()>;
-    /// What stands behind everything.
-    fn end(&mut self, out: &mut dyn Write) -> std::io::Result<()>;
-    /// How many were written.
-    fn written(&self) -> u64;
-}
-
 pub async fn run(store: &dyn TraceStore, args: &ExportArgs) -> Result<(), AppError> {
-    let mut writer: Box<dyn Writer> = match args.format {
-        ExportFormat::Otlp => Box::new(otlp::Otlp::default()),
-        ExportFormat::Har => Box::new(har::Har::new(args.base_url.clone())),
-        ExportFormat::Curl => Box::new(curl::Curl::new(args.base_url.clone())),
-    };
+    let mut writer = Format::from(args.format).writer(args.base_url.clone());
     let mut target = Target::open(args.file.as_deref())?;
     let read = match &args.id {
         Some(id) => one(store, id, args, &mut *writer, &mut target.out).await,
@@ -116,26 +95,15 @@ async fn one(
     writer: &mut dyn Writer,
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
-    let found = show::find(store, id, MAX_LIMIT).await.map_err(Fault::Store)?;
+    let found = find(store, id, MAX_LIMIT).await.map_err(Fault::Store)?;
     if found.events.is_empty() {
         return Err(Fault::Nothing(id.to_owned()));
     }
     if found.is_cut {
         eprintln!("goms: only its first {MAX_LIMIT} events; for all of a trace take --trace-id");
     }
-    let mut events: Vec<Shown> = found.events.into_iter().map(|(shown, _)| shown).collect();
-    if args.format != ExportFormat::Otlp && events.iter().any(|event| event.event.starts_with("request.")) {
-        events.retain(|event| event.event.starts_with("request."));
-    }
-    let mut open = Open::default();
-    let mut spans = Vec::new();
-    for event in events {
-        spans.extend(open.take(event));
-    }
-    spans.extend(open.rest());
-    writer.begin(out)?;
-    writer.spans(&spans, out)?;
-    Ok(writer.end(out)?)
+    let events: Vec<Shown> = found.events.into_iter().map(|(shown, _)| shown).collect();
+    Ok(whole(events, args.format.into(), writer, out)?)
 }
 
 async fn all(
@@ -191,43 +159,6 @@ async fn page(store: &dyn TraceStore, query: &Query) -> Result<Page, Fault> {
             }
             answer => return answer.map_err(Fault::Store),
         }
-    }
-}
-
-/// Starts whose end has not come yet.
-#[derive(Default)]
-struct Open {
-    starts: HashMap<String, Shown>,
-    order: VecDeque<String>,
-}
-
-impl Open {
-    /// An end closes its start and is the span; a start waits. Where too many wait, the oldest counts as never ended.
-    fn take(&mut self, event: Shown) -> Option<Shown> {
-        let kind = event.event.split('.').next().unwrap_or_default();
-        let key = match event.span_id.as_str() {
-            "" => format!("{kind} {} {} {}", event.request_id, event.service_name, event.request.url),
-            span => format!("{kind} {span} {}", event.trace_id),
-        };
-        if !event.is_start() {
-            self.starts.remove(&key);
-            return event.is_end().then_some(event);
-        }
-        if self.starts.insert(key.clone(), event).is_none() {
-            self.order.push_back(key);
-        }
-        while self.starts.len() > MAX_OPEN || self.order.len() > 2 * MAX_OPEN {
-            let oldest = self.order.pop_front()?;
-            if let Some(start) = self.starts.remove(&oldest) {
-                return Some(start);
-            }
-        }
-        None
-    }
-
-    /// Those that never ended, in order of time.
-    fn rest(mut self) -> impl Iterator<Item = Shown> {
-        self.order.into_iter().filter_map(move |key| self.starts.remove(&key))
     }
 }
 
@@ -300,23 +231,6 @@ impl Drop for Target {
 fn target_error(file: Option<&Path>, error: &std::io::Error) -> AppError {
     let place = file.map_or_else(|| "stdout".to_owned(), |file| format!("`{}`", file.display()));
     AppError::Unavailable(format!("cannot write to {place}: {error}"))
-}
-
-/// `http://127.0.0.1:8080`, where a node listens whose `node` is `ip:rpc_ip:http`.
-fn base_of(node: &str) -> Option<String> {
-    let address: std::net::SocketAddr = node.rsplit('_').next()?.parse().ok()?;
-    Some(format!("http://{address}"))
-}
-
-/// Whether a body was left out of the event; then its note.
-fn note_of(body: &RawValue) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Note {
-        goms: String,
-    }
-    let note: Note = serde_json::from_str(body.get()).ok()?;
-    note.goms.ends_with("not recorded").then_some(note.goms)
 }
 
 #[cfg(test)]

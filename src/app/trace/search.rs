@@ -67,8 +67,8 @@ fn cells(shown: &Shown) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::tests::event;
     use super::*;
+    use crate::reading::event::tests::event;
 
     #[test]
     fn a_requests_events_stand_together() {

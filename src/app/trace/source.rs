@@ -6,7 +6,6 @@ use crate::app::process::{self, Process};
 use crate::app::{AppError, trace_consumer};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::registry::{Catalog, NodeState};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Remote, Settings, TraceStore};
 
@@ -21,7 +20,7 @@ pub async fn open(config: &Config) -> Result<Arc<dyn TraceStore>, AppError> {
     }
     let registry = process::open_registry(config)?;
     let catalog = process::known_catalog(&*registry, config, config.read_wait).await?;
-    let consumers = consumers(&catalog);
+    let consumers = trace_consumer::readable(&catalog);
     if consumers.is_empty() {
         return Err(AppError::Unavailable(
             "no trace consumer is running, and it keeps the events: start one with `goms trace-consumer` (or `goms up`)"
@@ -29,13 +28,6 @@ pub async fn open(config: &Config) -> Result<Arc<dyn TraceStore>, AppError> {
         ));
     }
     Ok(Arc::new(Remote::open(consumers, config.call_keys.first().cloned(), &shutdown)))
-}
-
-/// The trace consumers that answer questions.
-fn consumers(catalog: &Catalog) -> Vec<String> {
-    let nodes = catalog.nodes(trace_consumer::SERVICE).iter();
-    let answering = nodes.filter(|node| node.meta.takes_events && node.state != NodeState::Draining);
-    answering.filter_map(|node| node.id.http.socket()).map(|address| address.to_string()).collect()
 }
 
 /// Where the dashboard of a process without a store of its own reads: Elasticsearch itself, or the trace consumers that
@@ -50,6 +42,6 @@ pub fn of_process(process: &Process) -> Result<Arc<dyn TraceStore>, AppError> {
             .map_err(|error| AppError::Part(Box::new(error)));
     }
     let catalog = process.registry.catalog();
-    let addresses = move || catalog.borrow().as_deref().map(consumers).unwrap_or_default();
+    let addresses = move || catalog.borrow().as_deref().map(trace_consumer::readable).unwrap_or_default();
     Ok(Arc::new(Remote::follow(addresses, config.call_keys.first().cloned(), &process.background)))
 }

@@ -1,39 +1,15 @@
 //! A trace's timeline in the terminal: one line a span below its caller's, its bar where it ran.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::{Shown, duration, printable};
 use crate::app::table::render;
+use crate::reading::{Span, nest, pair};
 
 /// Columns of the bars.
 const WIDTH: usize = 24;
 /// A chain of calls deeper than this is drawn no further to the right.
 const MAX_INDENT: usize = 8;
-
-/// A start event and its end, or one of them alone.
-struct Span<'a> {
-    start: Option<&'a Shown>,
-    end: Option<&'a Shown>,
-}
-
-impl<'a> Span<'a> {
-    /// The event that tells who and what; a span has at least one.
-    fn told(&self) -> Option<&'a Shown> {
-        self.start.or(self.end)
-    }
-
-    fn began_ns(&self) -> i128 {
-        self.told().map_or(0, Shown::began_ns)
-    }
-
-    fn duration_ns(&self) -> u64 {
-        self.end.and_then(|end| end.duration_ns).unwrap_or(0)
-    }
-
-    fn is_request(&self) -> bool {
-        self.told().is_some_and(|told| told.event.starts_with("request."))
-    }
-}
 
 /// Draws the events of one trace, oldest first; at least one.
 pub fn draw(events: &[Shown]) -> String {
@@ -87,81 +63,6 @@ fn nodes(events: &[Shown]) -> String {
         }
     }
     if nodes.is_empty() { String::new() } else { render(&["SERVICE", "NODE"], &nodes) }
-}
-
-/// Joins each start with the end of the same span; an original's events have no span, so its service and path tell.
-fn pair(events: &[Shown]) -> Vec<Span<'_>> {
-    let mut ends: Vec<&Shown> = events.iter().filter(|event| event.is_end()).collect();
-    let mut spans: Vec<Span<'_>> = Vec::new();
-    for start in events.iter().filter(|event| event.is_start()) {
-        let is_end = |end: &&Shown| {
-            let same_kind = end.event.split('.').next() == start.event.split('.').next();
-            same_kind
-                && if start.span_id.is_empty() {
-                    end.span_id.is_empty()
-                        && end.request_id == start.request_id
-                        && end.service_name == start.service_name
-                        && end.request.url == start.request.url
-                } else {
-                    end.span_id == start.span_id
-                }
-        };
-        let end = ends.iter().position(is_end).map(|at| ends.remove(at));
-        spans.push(Span { start: Some(start), end });
-    }
-    spans.extend(ends.into_iter().map(|end| Span { start: None, end: Some(end) }));
-    // the gateway's first, then in the order of starting; one millisecond may hold several starts
-    spans.sort_by_key(|span| (span.began_ns(), !span.is_request()));
-    spans
-}
-
-/// The spans in the order of drawing with their depth: each below its caller, callees in the order of starting. A span
-/// whose caller is not here stands at the left; an original's service, which names none, below its request.
-fn nest(spans: &[Span<'_>]) -> Vec<(usize, usize)> {
-    let mut by_id: HashMap<&str, Vec<usize>> = HashMap::new();
-    let mut requests: HashMap<&str, usize> = HashMap::new();
-    for (at, span) in spans.iter().enumerate() {
-        let Some(told) = span.told() else { continue };
-        if !told.span_id.is_empty() {
-            by_id.entry(&told.span_id).or_default().push(at);
-        }
-        if span.is_request() {
-            requests.entry(&told.request_id).or_insert(at);
-        }
-    }
-    let parent_of = |at: usize| {
-        let told = spans[at].told()?;
-        if told.span_id.is_empty() && !spans[at].is_request() {
-            return requests.get(told.request_id.as_str()).copied().filter(|parent| *parent != at);
-        }
-        // both halves of a call may have one id, as Zipkin's do: the server's own calls stand below it, and it below its client
-        let halves = by_id.get(told.parent_id.as_str()).map_or(&[][..], Vec::as_slice);
-        let others = || halves.iter().copied().filter(|half| *half != at);
-        let is_service =
-            |half: &usize| spans[*half].told().is_some_and(|other| other.service_name == told.service_name);
-        if told.span_id == told.parent_id { others().next() } else { others().find(is_service).or(others().next()) }
-    };
-    let mut callees: Vec<Vec<usize>> = vec![Vec::new(); spans.len()];
-    let mut roots = Vec::new();
-    for at in 0..spans.len() {
-        match parent_of(at) {
-            Some(parent) => callees[parent].push(at),
-            None => roots.push(at),
-        }
-    }
-    let mut drawn = Vec::with_capacity(spans.len());
-    let mut is_drawn = vec![false; spans.len()];
-    // spans that name each other as callers have no root: the earliest of them begins
-    for root in roots.into_iter().chain(0..spans.len()) {
-        let mut waiting = vec![(root, 0)];
-        while let Some((at, indent)) = waiting.pop() {
-            if !std::mem::replace(&mut is_drawn[at], true) {
-                drawn.push((at, indent));
-                waiting.extend(callees[at].iter().rev().map(|callee| (*callee, indent + 1)));
-            }
-        }
-    }
-    drawn
 }
 
 fn bar(offset_ns: u64, duration_ns: u64, whole_ns: u64) -> String {

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use url::Url;
 
 use super::{FilterArgs, RangeArgs};
+use crate::reading::export::Format;
 
 /// `goms trace export`.
 #[derive(Clone, Debug, Args)]
@@ -44,6 +45,16 @@ pub enum ExportFormat {
     Har,
     /// Shell commands.
     Curl,
+}
+
+impl From<ExportFormat> for Format {
+    fn from(word: ExportFormat) -> Self {
+        match word {
+            ExportFormat::Otlp => Self::Otlp,
+            ExportFormat::Har => Self::Har,
+            ExportFormat::Curl => Self::Curl,
+        }
+    }
 }
 
 /// Without a slash at the end, so that a path follows.

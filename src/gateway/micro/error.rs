@@ -57,7 +57,7 @@ impl From<RpcError> for MicroError {
         match &error {
             RpcError::NoNode(PickError::UnknownService(_) | PickError::NoNode(_)) => Self::unknown_service(),
             RpcError::Deadline { .. } => Self::new(StatusCode::REQUEST_TIMEOUT, error.to_string()),
-            RpcError::Request(_) => Self::bad(crate::causes::chain(&error)),
+            RpcError::Request(_) | RpcError::Message(_) => Self::bad(crate::causes::chain(&error)),
             RpcError::Status { status, .. } => {
                 let http = StatusCode::from_u16(status.to_http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 match GoError::parse(&status.message) {

@@ -42,6 +42,9 @@ pub(super) async fn publish(asked: &Asked<'_>, micro: &Micro, body: &Bytes) -> R
         String::from_utf8_lossy(body).into_owned()
     };
     let body = serde_json::to_vec(&event).unwrap_or_default(); // texts and a number
-    broker.publish(Message::new(topic, body)).await.map_err(|error| failed(chain(&error)))?;
+    let mut message = Message::new(topic, body);
+    // a subscriber in Go would read protobuf otherwise
+    message.headers.push(("content-type".to_owned(), "application/json".to_owned()));
+    broker.publish(message).await.map_err(|error| failed(chain(&error)))?;
     Ok(Answer { head: HttpResponse::new(StatusCode::OK), body: Body::Whole(Bytes::new()) })
 }

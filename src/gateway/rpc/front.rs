@@ -336,13 +336,15 @@ fn status_of(failure: &Failure) -> Status {
 fn public(error: &RpcError) -> Status {
     let status = error.status();
     match error {
-        RpcError::Status { .. } | RpcError::NoNode(_) | RpcError::Request(_) => status,
+        RpcError::Status { .. } | RpcError::NoNode(_) | RpcError::Message(_) | RpcError::Request(_) => status,
         RpcError::Unreachable { node, .. } => {
             Status { message: format!("no node of service `{}` can be reached by rpc", node.id.service), ..status }
         }
         RpcError::Broken { node, .. }
         | RpcError::Mucp { node, .. }
         | RpcError::NotRpc { node, .. }
+        | RpcError::Messages { node, .. }
+        | RpcError::Answer { node, .. }
         | RpcError::Deadline { node, .. } => {
             Status { message: format!("service `{}` gave no proper answer", node.id.service), ..status }
         }

@@ -102,7 +102,7 @@ impl Drop for Journal<'_> {
     fn drop(&mut self) {
         let (took, status) = (self.began.elapsed(), self.status.to_http());
         let meters = self.meters.as_deref().unwrap_or(&self.table.routes.stray);
-        meters.count(status, took.as_secs_f64());
+        meters.count(status, took, self.decision.kept(&self.context));
         if let Some(info) = self.info.take() {
             let end = self.event(EventKind::RequestEnd, info, true);
             self.front.recorder.record_end(self.decision, self.held.take(), end);

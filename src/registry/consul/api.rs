@@ -37,6 +37,15 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
+    /// The agent cannot be reached, or has no servers: it may be back any moment.
+    pub(super) fn is_away(&self) -> bool {
+        match self {
+            Self::Link(_) | Self::Unseen => true,
+            Self::Refused { status, .. } => status.is_server_error(),
+            Self::Denied(_) => false,
+        }
+    }
+
     /// The agent knows no such service or check: it lost what it was told.
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self, Self::Refused { status, said } if *status == StatusCode::NOT_FOUND || said.contains("Unknown check"))

@@ -45,10 +45,11 @@ impl Own {
     }
 }
 
-/// Renews a node until it is deregistered.
-pub(super) async fn keep(shared: Arc<Shared>, own: Arc<Own>, shutdown: Shutdown) {
+/// Renews a node until it is deregistered. `is_new`: the agent was never told of it.
+pub(super) async fn keep(shared: Arc<Shared>, own: Arc<Own>, mut is_new: bool, shutdown: Shutdown) {
     let mut backoff = Backoff::seeded(BACKOFF_FIRST, BACKOFF_CAP);
-    let mut wait = shared.interval;
+    let mut wait = if is_new { BACKOFF_FIRST } else { shared.interval };
+    let mut is_held = false;
     let id = &own.node.id;
     loop {
         tokio::select! {
@@ -60,11 +61,23 @@ pub(super) async fn keep(shared: Arc<Shared>, own: Arc<Own>, shutdown: Shutdown)
         if own.stop.is_cancelled() {
             return;
         }
-        wait = match shared.renew(&own.node).await {
+        let renewed = match is_new {
+            true => shared.place_first(&own.node).await,
+            false => shared.renew(&own.node).await,
+        };
+        wait = match renewed {
+            Ok(false) if is_new => {
+                if !std::mem::replace(&mut is_held, true) {
+                    log::error!("node `{id}` of `{}` is another process's, waiting for its end", id.service);
+                }
+                shared.interval
+            }
             Ok(put) => {
                 if put {
-                    log::info!("node `{id}` of `{}` is registered again", id.service);
+                    let again = if is_new { "" } else { " again" };
+                    log::info!("node `{id}` of `{}` is registered{again}", id.service);
                 }
+                is_new = false;
                 backoff.reset();
                 shared.interval
             }
@@ -79,8 +92,16 @@ pub(super) async fn keep(shared: Arc<Shared>, own: Arc<Own>, shutdown: Shutdown)
 }
 
 impl Shared {
+    /// Tells the agent of a node for the first time. `false`: a live process holds its id.
+    pub(super) async fn place_first(&self, node: &Node) -> Result<bool, ApiError> {
+        if self.is_held(&node.id).await? {
+            return Ok(false);
+        }
+        self.place(node).await.map(|()| true)
+    }
+
     /// Tells the agent of a node, and waits until the servers tell others.
-    pub(super) async fn place(&self, node: &Node) -> Result<(), ApiError> {
+    async fn place(&self, node: &Node) -> Result<(), ApiError> {
         self.api.register(&self.registration(node)).await?;
         // where the agent knew the check, it keeps the state that it had
         self.api.tell("pass", &node.id.key(&self.namespace)).await?;
@@ -131,7 +152,7 @@ impl Shared {
     /// A node binds its ports before it registers. Where the address is this machine's, that proves the former owner
     /// dead, and a restart within the TTL takes over at once. Elsewhere only the check can tell: it fails, or someone
     /// renews it.
-    pub(super) async fn is_held(&self, id: &NodeId) -> Result<bool, ApiError> {
+    async fn is_held(&self, id: &NodeId) -> Result<bool, ApiError> {
         if self.machine(id).await?.is_none() {
             return Ok(false);
         }

@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::malformed::Malformed;
+use super::remembered::Remembered;
 use super::{CatalogWatch, Node, NodeId, Publisher, Registry, RegistryError, Settings, check_service};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -92,7 +93,18 @@ impl Consul {
             gap: Notify::new(),
             dropped: CancellationToken::new(),
         });
-        shutdown.spawn(reader::follow(shared.clone(), shutdown.clone()));
+        let remembered = Remembered::of(settings);
+        if let Some(remembered) = remembered.clone() {
+            let (shared, shutdown_) = (shared.clone(), shutdown.clone());
+            shutdown.spawn(async move {
+                let is_live = || !shared.publisher.is_recalled() && shared.trouble().is_none();
+                tokio::select! {
+                    () = shared.ended(&shutdown_) => {}
+                    () = remembered.keep(shared.publisher.subscribe(), is_live) => {}
+                }
+            });
+        }
+        shutdown.spawn(reader::follow(shared.clone(), remembered, shutdown.clone()));
         Ok(Arc::new(Self { shared, shutdown: shutdown.clone() }))
     }
 }
@@ -114,7 +126,7 @@ impl Registry for Consul {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.trouble()
     }
 
     async fn register(&self, node: Node) -> Result<(), RegistryError> {
@@ -127,13 +139,18 @@ impl Registry for Consul {
             return Err(RegistryError::Taken(id));
         }
         let claim = Claim { shared: &self.shared, own: &own, done: false };
-        if self.shared.is_held(&id).await.map_err(|error| self.shared.unavailable(error))? {
-            return Err(RegistryError::Taken(id));
-        }
-        self.shared.place(&own.node).await.map_err(|error| self.shared.unavailable(error))?;
+        let is_new = match self.shared.place_first(&own.node).await {
+            Ok(true) => false,
+            Ok(false) => return Err(RegistryError::Taken(id)),
+            Err(error) if error.is_away() && self.shared.publisher.is_recalled() => {
+                log::warn!("node `{id}` of `{}` is registered once consul is back: {error}", id.service);
+                true
+            }
+            Err(error) => return Err(self.shared.unavailable(error)),
+        };
         claim.done();
         drop(told);
-        self.shutdown.spawn(keeper::keep(self.shared.clone(), own, self.shutdown.clone()));
+        self.shutdown.spawn(keeper::keep(self.shared.clone(), own, is_new, self.shutdown.clone()));
         Ok(())
     }
 
@@ -185,6 +202,10 @@ impl Drop for Claim<'_> {
 }
 
 impl Shared {
+    fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn own(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Own>>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,14 +12,15 @@ use super::api::{ApiError, News};
 use super::view::View;
 use crate::backoff::Backoff;
 use crate::causes::chain;
+use crate::registry::remembered::Remembered;
 use crate::shutdown::Shutdown;
 
 /// Short enough that everything is back within 5 s of the agent's return, long enough to cost nothing while it is away.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(1);
 
-/// Runs until the end. The view outlives the connections.
-pub(super) async fn follow(shared: Arc<Shared>, shutdown: Shutdown) {
+/// Runs until the end. The view outlives the connections. Where the first one fails, what is remembered has its place.
+pub(super) async fn follow(shared: Arc<Shared>, mut remembered: Option<Arc<Remembered>>, shutdown: Shutdown) {
     let mut view = View::new(&shared.namespace, shared.grace);
     let mut backoff = Backoff::seeded(BACKOFF_FIRST, BACKOFF_CAP);
     let mut up = None;
@@ -35,6 +36,11 @@ pub(super) async fn follow(shared: Arc<Shared>, shutdown: Shutdown) {
             log::warn!("consul at `{}` is unavailable, retrying: {told}", shared.api.address());
         }
         *shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        if error.is_away()
+            && let Some(remembered) = remembered.take()
+        {
+            remembered.recall(&shared.publisher, "consul").await;
+        }
         view.gap(Instant::now());
         let wait = sleep(backoff.next_wait());
         tokio::pin!(wait);

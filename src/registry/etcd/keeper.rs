@@ -61,10 +61,10 @@ enum Put {
     Held { lease: i64, revision: i64 },
 }
 
-/// Renews a node until it is deregistered.
-pub(super) async fn keep(shared: Arc<Shared>, own: Arc<Own>, shutdown: Shutdown) {
+/// Renews a node until it is deregistered. `is_new`: it was never put.
+pub(super) async fn keep(shared: Arc<Shared>, own: Arc<Own>, mut is_new: bool, shutdown: Shutdown) {
     let mut backoff = Backoff::seeded(BACKOFF_FIRST, BACKOFF_CAP);
-    let mut wait = shared.interval;
+    let mut wait = if is_new { BACKOFF_FIRST } else { shared.interval };
     let mut verify = false;
     let mut taken = false;
     let id = &own.node.id;
@@ -80,11 +80,17 @@ pub(super) async fn keep(shared: Arc<Shared>, own: Arc<Own>, shutdown: Shutdown)
             return;
         }
         let before = *lease;
-        wait = match shared.renew(&own.node, &mut lease, verify).await {
+        let renewed = match is_new {
+            true => shared.place_first(&own.node, &mut lease).await.map(|()| true),
+            false => shared.renew(&own.node, &mut lease, verify).await,
+        };
+        wait = match renewed {
             Ok(put) => {
                 if put {
-                    log::info!("node `{id}` of `{}` is registered again", id.service);
+                    let again = if is_new { "" } else { " again" };
+                    log::info!("node `{id}` of `{}` is registered{again}", id.service);
                 }
+                is_new = false;
                 (verify, taken) = (false, false);
                 backoff.reset();
                 shared.interval
@@ -208,7 +214,7 @@ impl Shared {
         }
     }
 
-    async fn grant(&self) -> Result<i64, LinkError> {
+    pub(super) async fn grant(&self) -> Result<i64, LinkError> {
         // etcd counts whole seconds.
         let ttl = i64::try_from(self.ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX).max(1);
         let answer = self.link.call(|mut client| async move { client.lease_grant(ttl, None).await }).await?;

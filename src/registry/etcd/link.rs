@@ -68,7 +68,7 @@ fn in_words(error: &etcd_client::Error) -> String {
 
 impl LinkError {
     /// Whether another try, perhaps at another endpoint, can help.
-    fn is_transient(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Timeout | Self::Replaced | Self::WatchEnded(_) => true,
             Self::Etcd(etcd_client::Error::GRpcStatus(status)) => {

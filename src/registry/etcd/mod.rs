@@ -10,8 +10,10 @@
 //! Records of Go Micro (see `go_micro`) are read beside them; with that [`Format`](super::Format) a node of this process
 //! is one, in place of the first two keys.
 //!
-//! `link` is the connection, `reader` follows the keys into a `view`, `keeper` holds one lease a node.
+//! `link` is the connection, `reader` follows the keys into a `view`, `keeper` holds one lease a node, `hearing` one a topic that
+//! this process hears by Go Micro's HTTP broker.
 
+mod hearing;
 mod keeper;
 mod link;
 mod reader;
@@ -25,12 +27,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 use prometheus::IntGauge;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::malformed::Malformed;
-use super::{CatalogWatch, EtcdSettings, Node, NodeId, Publisher, Registry, RegistryError, Settings, check_service};
+use super::remembered::Remembered;
+use super::{CatalogWatch, EtcdSettings, Hearer, HearersWatch, Node, NodeId, Publisher, Registry, RegistryError};
+use super::{Settings, check_service};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use keeper::{Own, PlaceError, client_txn};
@@ -56,6 +60,9 @@ struct Shared {
     interval: Duration,
     grace: Duration,
     publisher: Publisher,
+    hearers: watch::Sender<Option<Arc<Vec<Hearer>>>>,
+    /// What this process hears, by the hearers' ids.
+    heard: Mutex<HashMap<String, Arc<hearing::Heard>>>,
     malformed: Malformed,
     connected: IntGauge,
     /// Why etcd cannot be used now.
@@ -92,6 +99,8 @@ impl Etcd {
             interval: settings.register_interval,
             grace: settings.grace,
             publisher: Publisher::new(),
+            hearers: watch::Sender::new(None),
+            heard: Mutex::default(),
             malformed: Malformed::new(metrics),
             connected: connected.with_label_values(&[] as &[&str]),
             trouble: Mutex::default(),
@@ -100,7 +109,18 @@ impl Etcd {
             shut_out: AtomicBool::new(false),
             dropped: CancellationToken::new(),
         });
-        shutdown.spawn(reader::follow(shared.clone(), shutdown.clone()));
+        let remembered = Remembered::of(settings);
+        if let Some(remembered) = remembered.clone() {
+            let (shared, shutdown_) = (shared.clone(), shutdown.clone());
+            shutdown.spawn(async move {
+                let is_live = || !shared.publisher.is_recalled() && shared.trouble().is_none();
+                tokio::select! {
+                    () = shared.ended(&shutdown_) => {}
+                    () = remembered.keep(shared.publisher.subscribe(), is_live) => {}
+                }
+            });
+        }
+        shutdown.spawn(reader::follow(shared.clone(), remembered, shutdown.clone()));
         Ok(Arc::new(Self { shared, shutdown: shutdown.clone() }))
     }
 }
@@ -122,7 +142,7 @@ impl Registry for Etcd {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.trouble()
     }
 
     async fn register(&self, node: Node) -> Result<(), RegistryError> {
@@ -143,7 +163,13 @@ impl Registry for Etcd {
         match self.shared.place_first(&own.node, &mut lease).await {
             Ok(()) => {
                 claim.done();
-                self.shutdown.spawn(keeper::keep(self.shared.clone(), own.clone(), self.shutdown.clone()));
+                self.shutdown.spawn(keeper::keep(self.shared.clone(), own.clone(), false, self.shutdown.clone()));
+                Ok(())
+            }
+            Err(PlaceError::Link(error)) if self.shared.publisher.is_recalled() => {
+                log::warn!("node `{id}` of `{}` is registered once etcd is back: {error}", id.service);
+                claim.done();
+                self.shutdown.spawn(keeper::keep(self.shared.clone(), own.clone(), true, self.shutdown.clone()));
                 Ok(())
             }
             Err(error) => {
@@ -175,6 +201,25 @@ impl Registry for Etcd {
     async fn set_draining(&self, id: &NodeId, draining: bool) -> Result<(), RegistryError> {
         self.shared.mark(id, draining).await
     }
+
+    fn hearers(&self) -> Option<HearersWatch> {
+        Some(self.shared.hearers.subscribe())
+    }
+
+    async fn hear(&self, hearer: Hearer) -> Result<(), RegistryError> {
+        let heard = hearing::tell(&self.shared, hearer).await.map_err(|error| self.shared.unavailable(error))?;
+        self.shutdown.spawn(hearing::keep(self.shared.clone(), heard, self.shutdown.clone()));
+        Ok(())
+    }
+
+    async fn unhear(&self, id: &str) -> Result<(), RegistryError> {
+        let Some(heard) = self.shared.heard().remove(id) else { return Ok(()) };
+        heard.stop.cancel();
+        if let Some(lease) = heard.lease.lock().await.take() {
+            self.shared.revoke(lease).await;
+        }
+        Ok(())
+    }
 }
 
 /// Gives an id back unless its node was put, also when `register` is dropped half way.
@@ -203,8 +248,16 @@ impl Drop for Claim<'_> {
 }
 
 impl Shared {
+    fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn own(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Own>>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard(&self) -> MutexGuard<'_, HashMap<String, Arc<hearing::Heard>>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_own(&self, id: &NodeId) -> bool {
@@ -222,11 +275,16 @@ impl Shared {
         true
     }
 
-    /// Wakes the keepers of nodes whose key is not there.
+    /// Wakes the keepers of what is not there.
     fn wake_missing(&self, view: &View) {
         for (id, own) in self.own().iter() {
             if !view.is_present(id) {
                 own.wake.notify_one();
+            }
+        }
+        for (id, heard) in self.heard().iter() {
+            if !view.is_heard(id) {
+                heard.wake.notify_one();
             }
         }
     }

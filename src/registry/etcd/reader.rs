@@ -17,6 +17,7 @@ use super::link::{LinkError, REQUEST_TIMEOUT};
 use super::view::{Change, View};
 use crate::backoff::Backoff;
 use crate::registry::NodeId;
+use crate::registry::remembered::Remembered;
 use crate::shutdown::Shutdown;
 
 /// Short enough that everything is back within 5 s of etcd's return, long enough to cost nothing while it is away.
@@ -36,8 +37,8 @@ const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 type Probe = Pin<Box<dyn Future<Output = Result<(), LinkError>> + Send>>;
 
-/// Runs until the end. The view outlives the connections.
-pub(super) async fn follow(shared: Arc<Shared>, shutdown: Shutdown) {
+/// Runs until the end. The view outlives the connections. Where the first one fails, what is remembered has its place.
+pub(super) async fn follow(shared: Arc<Shared>, mut remembered: Option<Arc<Remembered>>, shutdown: Shutdown) {
     let mut view = View::new(shared.keys.clone(), shared.grace);
     let mut backoff = Backoff::seeded(BACKOFF_FIRST, BACKOFF_CAP);
     let mut up = None;
@@ -55,6 +56,11 @@ pub(super) async fn follow(shared: Arc<Shared>, shutdown: Shutdown) {
             shared.connected.set(0);
             let address = shared.link.address();
             log::warn!("etcd at `{address}` is unavailable, retrying: {error}");
+        }
+        if error.is_transient()
+            && let Some(remembered) = remembered.take()
+        {
+            remembered.recall(&shared.publisher, "etcd").await;
         }
         tokio::select! {
             () = shared.ended(&shutdown) => return,
@@ -146,6 +152,14 @@ fn take(shared: &Shared, view: &mut View, changes: Vec<Change>) {
 
 fn publish(shared: &Shared, view: &View) {
     shared.publisher.publish(view.nodes());
+    let hearers = view.hearers();
+    shared.hearers.send_if_modified(|known| {
+        let changed = known.as_deref() != Some(&hearers);
+        if changed {
+            *known = Some(Arc::new(hearers));
+        }
+        changed
+    });
 }
 
 async fn limited<T>(request: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::super::go_micro::hearer;
 use super::super::malformed::Malformed;
-use super::super::{Format, Node, NodeId, NodeMeta, NodeState, go_micro};
+use super::super::{Format, Hearer, Node, NodeId, NodeMeta, NodeState, go_micro};
 
 /// Where things are kept.
 #[derive(Clone, Debug)]
@@ -105,6 +106,8 @@ pub(super) struct View {
     marks: HashMap<String, i64>,
     /// Keys of Go Micro's records, and whom each tells of.
     records: HashMap<String, Vec<NodeId>>,
+    /// Who hears topics, by their keys.
+    hearers: BTreeMap<String, Vec<Hearer>>,
     /// A gap ended less than one grace period ago.
     unsettled_until: Option<Instant>,
 }
@@ -130,6 +133,7 @@ impl View {
             metas: HashMap::new(),
             marks: HashMap::new(),
             records: HashMap::new(),
+            hearers: BTreeMap::new(),
             unsettled_until: None,
         }
     }
@@ -145,6 +149,7 @@ impl View {
         let old_metas = std::mem::take(&mut self.metas);
         let old_marks = std::mem::take(&mut self.marks);
         self.records.clear();
+        self.hearers.clear(); // each tells itself again where it was lost
         for change in found {
             self.put(change, now, malformed);
         }
@@ -176,6 +181,8 @@ impl View {
     pub(super) fn apply(&mut self, change: Change, now: Instant, own: impl Fn(&NodeId) -> bool, malformed: &Malformed) {
         if change.value.is_some() {
             self.put(change, now, malformed);
+        } else if hearer::is_key(&change.key) {
+            self.hearers.remove(&change.key);
         } else if change.key.starts_with(self.keys.record_prefix()) {
             for id in self.records.remove(&change.key).unwrap_or_default() {
                 self.delete(&id, &change, now, own(&id));
@@ -242,7 +249,24 @@ impl View {
         sorted.into_values().collect()
     }
 
+    /// Who hears topics, in the order of their keys.
+    pub(super) fn hearers(&self) -> Vec<Hearer> {
+        self.hearers.values().flatten().cloned().collect()
+    }
+
+    /// Whether a hearer's key is there.
+    pub(super) fn is_heard(&self, id: &str) -> bool {
+        self.hearers.contains_key(&hearer::key(id))
+    }
+
     fn put(&mut self, change: Change, now: Instant, malformed: &Malformed) {
+        if hearer::is_key(&change.key) {
+            match hearer::read(change.value.as_deref().unwrap_or_default()) {
+                Ok(hearers) => drop(self.hearers.insert(change.key, hearers)),
+                Err(error) => malformed.skip(&change.key, &error),
+            }
+            return;
+        }
         if change.key.starts_with(self.keys.record_prefix()) {
             return self.put_record(&change, now, malformed);
         }

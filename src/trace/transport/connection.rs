@@ -218,6 +218,23 @@ impl Broker {
         Ok(QueueState { consumers: Some(0), made: true })
     }
 
+    /// How many messages wait in the queue and how many read it, without making it; `None` where there is none yet.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn look(&self, link: &Link) -> Result<Option<(u32, u32)>, BrokerError> {
+        let channel = link.channel().await?;
+        let passive = QueueDeclareOptions::default().passive();
+        match link.bounded(channel.queue_declare(self.queue.clone(), passive, FieldTable::default())).await? {
+            Ok(found) => Ok(Some((found.message_count(), found.consumer_count()))),
+            Err(error) if soft_error(&error) == Some(AMQPSoftError::NOTFOUND) => Ok(None),
+            Err(error) if soft_error(&error) == Some(AMQPSoftError::RESOURCELOCKED) => {
+                Err(BrokerError::Exclusive(self.queue.to_string()))
+            }
+            Err(error) => Err(link.error(error)),
+        }
+    }
+
     async fn declare_exchange(&self, link: &Link, options: ExchangeDeclareOptions) -> Result<(), BrokerError> {
         let channel = link.channel().await?;
         let declare =

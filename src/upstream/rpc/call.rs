@@ -1,25 +1,30 @@
 //! The tries of a call. As over HTTP each goes to the next node, and only what surely was not carried out, or what the policy
 //! lets be repeated, is tried again.
 
+use std::cell::LazyCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2_v4::Reason;
+use h2_v4::client::SendRequest;
 
+use super::descriptors::Descriptors;
 use super::error::RpcError;
 use super::head::RpcHead;
 use super::open::{Opened, begun, over};
-use super::pool::{ConnectError, Place, bridged};
-use super::{RpcAnswer, RpcRequest, protocol_of};
+use super::pool::{ConnectError, Lease, Place, bridged};
+use super::{RpcAnswer, RpcRequest, descriptors, protocol_of, reflection};
 use crate::backoff::Backoff;
 use crate::balance::{Kind, Permit};
 use crate::causes;
 use crate::registry::{Node, RpcProtocol};
+use crate::rpc::schema::{Schema, SchemaMethod};
 use crate::rpc::timeout::End;
 use crate::rpc::wire::{Messages, ReadError};
-use crate::rpc::{Code, Status, frame};
+use crate::rpc::{Code, MethodName, Status, frame};
+use crate::trace::context::TraceContext;
 use crate::upstream::call::{BACKOFF_CAP, Try};
 use crate::upstream::mucp::MucpCall;
 use crate::upstream::{ClientTls, Policy, Upstream};
@@ -47,7 +52,7 @@ impl Upstream {
         policy: &Policy,
     ) -> Result<RpcAnswer, RpcError> {
         let head = RpcHead::of(&request, self.caller.as_deref())?;
-        let framed = frame::framed(&message);
+        let framed = LazyCell::new(|| frame::framed(&message));
         let end = match (request.timeout, policy.deadline) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
@@ -71,7 +76,12 @@ impl Upstream {
                         self.mucp_once(MucpCall { head, codec, message: &message, policy, time, limit }, &node).await
                     }
                     RpcProtocol::Grpc => {
-                        self.grpc_once(&head, &framed, &node, &place, (time, policy), request.answer_bytes).await
+                        let form = self.rpc_form(&head, (&node, &place), policy).await?;
+                        let (framed, bound) = match &form {
+                            None => (Bytes::clone(&framed), (time, policy, request.answer_bytes)),
+                            Some(method) => (written(method, &message, &node)?, (time, policy, request.answer_bytes)),
+                        };
+                        self.grpc_once((&head, form.as_ref()), framed, &node, &place, bound).await
                     }
                 }
             };
@@ -109,6 +119,28 @@ impl Upstream {
         }
     }
 
+    /// What a service of gRPC (`greeter.Say`) is made of, as `policy`'s file or else a node of `service` tells now.
+    ///
+    /// # Errors
+    /// [`RpcError::Messages`] where nobody tells; where there is no node.
+    pub async fn rpc_schema(
+        &self,
+        service: &str,
+        full: &str,
+        (context, call_key): (&TraceContext, Option<&str>),
+        policy: &Policy,
+    ) -> Result<Arc<Schema>, RpcError> {
+        if let Descriptors::File(file) = &policy.descriptors {
+            return Ok(file.schema());
+        }
+        let path = format!("/{full}/-"); // which is asked for no method
+        let head = RpcHead::of_own(&path, context, call_key)?;
+        let Picked { node, place, .. } = self.pick_rpc(service, (None, policy.tls.as_deref()), &mut Vec::new()).await?;
+        let name = MethodName::parse(&path)?;
+        let told = reflection::ask(&self.rpc_pool, (&node, &place), &head, &name, policy).await;
+        told.map(Arc::new).map_err(|error| RpcError::Messages { node, source: Arc::new(error) })
+    }
+
     /// Begins a stream on a node; tries the next one where one cannot be reached.
     pub(crate) async fn rpc_open(
         &self,
@@ -125,15 +157,10 @@ impl Upstream {
                 Ok(picked) => picked,
                 Err(error) => return Err(before.unwrap_or(error)),
             };
-            let leased = match protocol_of(&node) {
-                RpcProtocol::Grpc => self.rpc_pool.lease(&place, policy.connect_timeout).await,
-                RpcProtocol::Mucp => bridged(&place, &node, policy.connect_timeout).await,
-            };
-            let (lease, mut sender) = match leased {
-                Ok(leased) => leased,
-                Err(source) => {
-                    permit.refused();
-                    let error = RpcError::Unreachable { node: node.clone(), source };
+            let ((lease, mut sender), form) = match self.reach_rpc(head, (&node, &place), policy).await {
+                Ok(reached) => reached,
+                Err(error) => {
+                    note(&permit, &error);
                     if attempt >= policy.attempts.max(1) {
                         return Err(error);
                     }
@@ -145,10 +172,38 @@ impl Upstream {
                 }
             };
             let time = end.map(End::left);
-            let request = head.request(&node, &lease, time)?;
+            let request = head.request(&node, &lease, time, form.as_ref())?;
             let (response, sender) = sender.send_request(request, false).map_err(|error| unsent(&node, error))?;
-            return Ok(Opened { node, response, sender, attempt, permit, lease });
+            return Ok(Opened { node, response, sender, attempt, permit, lease, form });
         }
+    }
+
+    /// A connection to a node, and how the messages of a call are written for it.
+    async fn reach_rpc(
+        &self,
+        head: &RpcHead,
+        (node, place): (&Arc<Node>, &Place),
+        policy: &Policy,
+    ) -> Result<((Lease, SendRequest<Bytes>), Option<SchemaMethod>), RpcError> {
+        let (form, leased) = match protocol_of(node) {
+            RpcProtocol::Grpc => {
+                let form = self.rpc_form(head, (node, place), policy).await?;
+                (form, self.rpc_pool.lease(place, policy.connect_timeout).await)
+            }
+            RpcProtocol::Mucp => (None, bridged(place, node, policy.connect_timeout).await),
+        };
+        let leased = leased.map_err(|source| RpcError::Unreachable { node: node.clone(), source })?;
+        Ok((leased, form))
+    }
+
+    /// How the messages of a call are written for a node.
+    pub(super) async fn rpc_form(
+        &self,
+        head: &RpcHead,
+        at: (&Arc<Node>, &Place),
+        policy: &Policy,
+    ) -> Result<Option<SchemaMethod>, RpcError> {
+        descriptors::form(&self.schemas, at, (&self.rpc_pool, head, policy)).await
     }
 
     /// A node that takes RPC.
@@ -181,34 +236,38 @@ impl Upstream {
 
     async fn grpc_once(
         &self,
-        head: &RpcHead,
-        framed: &Bytes,
+        (head, form): (&RpcHead, Option<&SchemaMethod>),
+        framed: Bytes,
         node: &Arc<Node>,
         place: &Place,
-        (time, policy): (Duration, &Policy),
-        limit: usize,
+        (time, policy, limit): (Duration, &Policy, usize),
     ) -> Result<(Bytes, http_v1::HeaderMap, http_v1::HeaderMap), RpcError> {
         let broken = |source: ReadError| RpcError::Broken { node: node.clone(), source };
         let leased = self.rpc_pool.lease(place, policy.connect_timeout).await;
         let (lease, mut sender) = leased.map_err(|source| RpcError::Unreachable { node: node.clone(), source })?;
-        let request = head.request(node, &lease, Some(time))?;
+        let request = head.request(node, &lease, Some(time), form)?;
         let (response, mut stream) = sender.send_request(request, false).map_err(|error| unsent(node, error))?;
         // it is in memory anyway, and h2 sends it as the node takes it; an error will come as the answer, too
-        drop(stream.send_data(framed.clone(), true));
+        drop(stream.send_data(framed, true));
         let response = response.await.map_err(|error| unsent(node, error))?;
         let (metadata, body) = begun(response, node)?;
         let mut messages = Messages::new(body, limit);
         let message = messages.next().await.map_err(broken)?;
         if message.is_some() && messages.next().await.map_err(broken)?.is_some() {
-            let status = Status::new(
-                Code::Unimplemented,
-                "the method answers with a stream; ask for it with `Accept: application/x-ndjson` or `text/event-stream`",
-            );
-            return Err(RpcError::Status { node: node.clone(), status });
+            return Err(RpcError::Status { node: node.clone(), status: answers_with_stream() });
         }
         let trailers = messages.trailers().await.map_err(|error| broken(error.into()))?.unwrap_or_default();
         match message {
-            Some(message) => over(&trailers, node).map(|()| (message, metadata, trailers)),
+            Some(message) => {
+                over(&trailers, node)?;
+                let message = match form {
+                    None => message,
+                    Some(method) => {
+                        method.to_json(&message).map_err(|source| RpcError::Answer { node: node.clone(), source })?
+                    }
+                };
+                Ok((message, metadata, trailers))
+            }
             // trailers alone say it all, and may stand in the head
             None => {
                 over(if trailers.is_empty() { &metadata } else { &trailers }, node)?;
@@ -217,6 +276,21 @@ impl Upstream {
             }
         }
     }
+}
+
+/// A message as a node gets it that takes protobuf only.
+fn written(method: &SchemaMethod, message: &[u8], node: &Arc<Node>) -> Result<Bytes, RpcError> {
+    if method.streams().1 {
+        return Err(RpcError::Status { node: node.clone(), status: answers_with_stream() });
+    }
+    method.to_protobuf(message).map(|message| frame::framed(&message)).map_err(RpcError::Message)
+}
+
+fn answers_with_stream() -> Status {
+    Status::new(
+        Code::Unimplemented,
+        "the method answers with a stream; ask for it with `Accept: application/x-ndjson` or `text/event-stream`",
+    )
 }
 
 /// A stream's error: refused, or after the last one that a closing node takes, it was surely not carried out.
@@ -247,6 +321,7 @@ pub(super) fn note(permit: &Permit, error: &RpcError) {
             permit.failed();
         }
         RpcError::Status { status, .. } => permit.answered(status.to_http()),
-        RpcError::NoNode(_) | RpcError::Request(_) => {}
+        RpcError::Answer { .. } => permit.failed(),
+        RpcError::NoNode(_) | RpcError::Messages { .. } | RpcError::Message(_) | RpcError::Request(_) => {}
     }
 }

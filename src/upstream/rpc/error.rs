@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::descriptors::UnknownMessages;
 use super::pool::ConnectError;
 use crate::balance::PickError;
 use crate::registry::Node;
 use crate::rpc::method::MethodError;
+use crate::rpc::schema::MessageError;
 use crate::rpc::wire::ReadError;
 use crate::rpc::{Code, Status};
 use crate::upstream::HttpError;
@@ -68,6 +70,27 @@ pub enum RpcError {
         /// Its answer.
         status: Status,
     },
+    /// The service takes protobuf, and what its messages look like is not known: the call was not sent.
+    #[error("cannot call service `{}` with JSON", node.id.service)]
+    Messages {
+        /// The last node tried.
+        node: Arc<Node>,
+        /// Why.
+        #[source]
+        source: Arc<UnknownMessages>,
+    },
+    /// The message is none of the method's: it was not sent.
+    #[error(transparent)]
+    Message(MessageError),
+    /// What came is no message of the method's, or none that JSON can tell.
+    #[error("node `{}` of service `{}` gave no proper answer by rpc", node.id, node.id.service)]
+    Answer {
+        /// Who answered.
+        node: Arc<Node>,
+        /// What is wrong with it.
+        #[source]
+        source: MessageError,
+    },
     /// The method has no name that can be called.
     #[error("cannot send this call")]
     Request(#[from] MethodError),
@@ -79,7 +102,9 @@ impl RpcError {
     pub fn was_not_sent(&self) -> bool {
         match self {
             Self::Mucp { source, .. } => source.was_not_sent(),
-            other => matches!(other, Self::NoNode(_) | Self::Unreachable { .. } | Self::Request(_)),
+            other => {
+                matches!(other, Self::NoNode(_) | Self::Unreachable { .. } | Self::Messages { .. } | Self::Request(_))
+            }
         }
     }
 
@@ -101,7 +126,15 @@ impl RpcError {
             Self::Mucp { .. } => Status { http: Some(502), ..told(Code::Unavailable) },
             Self::NotRpc { http, .. } => Status { http: Some(502), ..told(Code::of_foreign_answer(*http)) },
             Self::Deadline { .. } => told(Code::DeadlineExceeded),
-            Self::Request(_) => told(Code::InvalidArgument),
+            Self::Messages { source, .. } => match &**source {
+                UnknownMessages::Untold(_) | UnknownMessages::Method { .. } => told(Code::Unimplemented),
+                UnknownMessages::Away(_) | UnknownMessages::Late(_) => told(Code::Unavailable),
+                UnknownMessages::TooMany(..) | UnknownMessages::Senseless(_) | UnknownMessages::Malformed(_) => {
+                    Status { http: Some(502), ..told(Code::Internal) }
+                }
+            },
+            Self::Answer { .. } => Status { http: Some(502), ..told(Code::Internal) },
+            Self::Request(_) | Self::Message(_) => told(Code::InvalidArgument),
         }
     }
 }

@@ -11,7 +11,8 @@ use super::RpcRequest;
 use super::pool::Lease;
 use crate::registry::Node;
 use crate::rpc::method::{MethodError, ends_with};
-use crate::rpc::{MethodName, metadata, timeout};
+use crate::rpc::schema::SchemaMethod;
+use crate::rpc::{Codec, MethodName, metadata, timeout};
 use crate::trace::CALL_KEY_HEADER;
 use crate::trace::context::TraceContext;
 use crate::trace::tracestate;
@@ -28,6 +29,8 @@ const CALL_KEY: HeaderName = HeaderName::from_static(CALL_KEY_HEADER);
 pub struct RpcHead {
     path: Path,
     fields: HeaderMap,
+    /// Its messages are JSON, which nodes that take protobuf only get as that.
+    is_json: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -67,14 +70,23 @@ impl RpcHead {
         if let Some(forwarded) = &request.forwarded {
             forward(&mut fields, forwarded);
         }
-        Ok(Self { path, fields })
+        Ok(Self { path, fields, is_json: request.codec == Codec::Json })
+    }
+
+    /// The head of a call in protobuf that nobody asked this process for.
+    pub(super) fn of_own(path: &str, context: &TraceContext, call_key: Option<&str>) -> Result<Self, MethodError> {
+        let whole = PathAndQuery::try_from(path).map_err(|_| MethodError(path.to_owned()))?;
+        let mut fields = HeaderMap::with_capacity(4);
+        fields.insert(CONTENT_TYPE, Codec::Proto.content_type());
+        sign(&mut fields, context, call_key, None, std::iter::empty());
+        Ok(Self { path: Path::Whole(whole), fields, is_json: false })
     }
 
     /// The head of a call that is passed on as it came: its path and those of its fields that may pass. What goms itself says
     /// is put in by [`RpcHead::sign`].
     #[must_use]
     pub fn passed_on(path: PathAndQuery, fields: HeaderMap) -> Self {
-        Self { path: Path::Whole(path), fields }
+        Self { path: Path::Whole(path), fields, is_json: false }
     }
 
     /// Says whose request it is, who calls and who asked.
@@ -106,19 +118,44 @@ impl RpcHead {
         }
     }
 
-    /// The request that a node gets.
+    /// The method of a call in JSON.
+    pub(super) fn json_method(&self) -> Option<MethodName<'_>> {
+        if !self.is_json {
+            return None;
+        }
+        match &self.path {
+            Path::Of { service, method } => Some(MethodName { package: "", service, method }),
+            Path::Whole(path) => MethodName::parse(path.path()).ok(),
+        }
+    }
+
+    /// The head of a call of reflection that this one needs: who calls and for whom is the same.
+    pub(super) fn of_reflection(&self, path: &'static str) -> Self {
+        let mut fields = HeaderMap::with_capacity(4);
+        for name in [CALL_KEY, REQUEST_ID, TRACEPARENT] {
+            if let Some(value) = self.fields.get(&name) {
+                fields.insert(name, value.clone());
+            }
+        }
+        fields.insert(CONTENT_TYPE, Codec::Proto.content_type());
+        Self { path: Path::Whole(PathAndQuery::from_static(path)), fields, is_json: false }
+    }
+
+    /// The request that a node gets; `form` is the method where its messages are written in protobuf for it.
     pub(super) fn request(
         &self,
         node: &Node,
         lease: &Lease,
         time: Option<Duration>,
+        form: Option<&SchemaMethod>,
     ) -> Result<Request<()>, MethodError> {
         let mut uri = http_v1::uri::Parts::default();
         uri.scheme = Some(if lease.is_tls() { Scheme::HTTPS } else { Scheme::HTTP });
         uri.authority = Some(lease.authority().clone());
-        uri.path_and_query = Some(match &self.path {
-            Path::Whole(path) => path.clone(),
-            Path::Of { service, method } => path_on(node, service, method)?,
+        uri.path_and_query = Some(match (form, &self.path) {
+            (Some(form), _) => form.path().clone(),
+            (None, Path::Whole(path)) => path.clone(),
+            (None, Path::Of { service, method }) => path_on(node, service, method)?,
         });
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
@@ -127,6 +164,9 @@ impl RpcHead {
         *request.headers_mut() = self.fields.clone();
         let fields = request.headers_mut();
         fields.insert(TE, HeaderValue::from_static("trailers"));
+        if form.is_some() {
+            fields.insert(CONTENT_TYPE, Codec::Proto.content_type());
+        }
         if let Some(time) = time
             && let Ok(time) = HeaderValue::try_from(timeout::format(time))
         {

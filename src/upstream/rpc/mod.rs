@@ -2,19 +2,24 @@
 //! share.
 //!
 //! `pool` holds the connections, `head` makes what a call begins with, `call` carries one that has one message each way, and
-//! `open` begins a stream of any kind.
+//! `open` begins a stream of any kind. Callers with JSON reach services that take protobuf only: `descriptors` knows their
+//! messages, which `reflection` reads from a node.
 
 mod call;
+mod descriptors;
 mod error;
 mod head;
 mod open;
 mod pool;
+mod reflection;
 
+pub use descriptors::{DescriptorFile, DescriptorFileError, Descriptors, Schemas, Stamp, UnknownMessages, stamp};
 pub use error::RpcError;
 pub use head::RpcHead;
 pub use open::{Opened, RpcReceiver, RpcSender, RpcStream};
 pub use pool::ConnectError;
 pub(super) use pool::Pool;
+pub use reflection::ReflectionError;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +36,8 @@ use crate::trace::context::TraceContext;
 pub struct RpcRequest<'a> {
     /// `Say.Hello`, or in full `/greeter.Say/Hello`.
     pub method: &'a str,
-    /// How its messages are written.
+    /// How its messages are written. Those in JSON are given to a service that takes protobuf only as protobuf, and its
+    /// answers come back as JSON.
     pub codec: Codec,
     /// The caller's metadata, names in lower case; what may not pass is left out here. A line of `tracestate` continues the
     /// caller's trace.

@@ -1,11 +1,14 @@
 //! Streams: a call that has begun, whose messages come and go one by one.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use h2_v4::client::ResponseFuture;
 use h2_v4::{Reason, RecvStream, SendStream};
 use http_v1::{HeaderMap, Response, StatusCode};
+use tokio::sync::Notify;
 
 use super::error::RpcError;
 use super::head::RpcHead;
@@ -13,6 +16,7 @@ use super::pool::Lease;
 use super::{RpcRequest, call};
 use crate::balance::Permit;
 use crate::registry::Node;
+use crate::rpc::schema::{MessageError, SchemaMethod};
 use crate::rpc::timeout::End;
 use crate::rpc::wire::{Messages, ReadError, TOGETHER, send_part};
 use crate::rpc::{Code, Status, frame};
@@ -32,6 +36,8 @@ pub struct Opened {
     pub permit: Permit,
     /// The stream's place on its connection.
     pub lease: Lease,
+    /// The method, where messages in JSON are to be written in protobuf for the node.
+    pub form: Option<SchemaMethod>,
 }
 
 /// A call in which messages come and go one by one.
@@ -46,6 +52,7 @@ pub struct RpcStream {
 pub struct RpcSender {
     stream: SendStream<Bytes>,
     is_over: bool,
+    form: Option<Rc<Form>>,
 }
 
 /// The callee's half of a stream; the node counts as busy until it is dropped, which cancels the call.
@@ -57,7 +64,16 @@ pub struct RpcReceiver {
     metadata: HeaderMap,
     trailers: HeaderMap,
     permit: Permit,
+    form: Option<Rc<Form>>,
     _lease: Lease,
+}
+
+/// What both halves of a stream share whose messages are JSON here and protobuf there.
+struct Form {
+    method: SchemaMethod,
+    /// A message of the caller's that is none.
+    refused: RefCell<Option<MessageError>>,
+    told: Notify,
 }
 
 enum State {
@@ -82,7 +98,8 @@ impl Upstream {
         let end = request.timeout.map(End::in_time);
         let client = request.forwarded.map(|forwarded| forwarded.client);
         let opened = self.rpc_open(service, &head, client, policy, end).await?;
-        let Opened { node, response, sender, permit, lease, .. } = opened;
+        let Opened { node, response, sender, permit, lease, form, .. } = opened;
+        let form = form.map(|method| Rc::new(Form { method, refused: RefCell::default(), told: Notify::new() }));
         let receiver = RpcReceiver {
             node,
             state: State::Waiting(response),
@@ -91,9 +108,10 @@ impl Upstream {
             metadata: HeaderMap::new(),
             trailers: HeaderMap::new(),
             permit,
+            form: form.clone(),
             _lease: lease,
         };
-        Ok(RpcStream { sender: RpcSender { stream: sender, is_over: false }, receiver })
+        Ok(RpcStream { sender: RpcSender { stream: sender, is_over: false, form }, receiver })
     }
 }
 
@@ -101,12 +119,26 @@ impl RpcSender {
     /// Sends a message, as soon as the callee takes it.
     ///
     /// # Errors
-    /// When the callee wants no more; what it says, the receiver tells.
+    /// When the callee wants no more; what it says, the receiver tells. So it is with a message that is none of the method's,
+    /// which cancels the call.
     pub async fn send(&mut self, message: &[u8]) -> Result<(), h2_v4::Error> {
-        send_part(&mut self.stream, frame::framed(message), false).await
+        let framed = match &self.form {
+            None => frame::framed(message),
+            Some(form) => match form.method.to_protobuf(message) {
+                Ok(message) => frame::framed(&message),
+                Err(error) => {
+                    form.refused.replace(Some(error));
+                    form.told.notify_one();
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Err(Reason::CANCEL.into());
+                }
+            },
+        };
+        send_part(&mut self.stream, framed, false).await
     }
 
-    /// Sends messages in their frames ([`crate::rpc::wire::Batch`] makes them), so that many small ones travel together.
+    /// Sends messages in their frames ([`crate::rpc::wire::Batch`] makes them), so that many small ones travel together. Not
+    /// those in JSON, which may have to be written in another form.
     ///
     /// # Errors
     /// As [`RpcSender::send`].
@@ -178,7 +210,22 @@ impl RpcReceiver {
         got
     }
 
+    /// The next message as the caller wants it.
     async fn step(&mut self) -> Result<Option<Bytes>, RpcError> {
+        let Some(form) = self.form.clone() else { return self.read().await };
+        let read = tokio::select! {
+            biased;
+            () = form.told.notified() => Ok(None),
+            read = self.read() => read,
+        };
+        if let Some(error) = form.refused.take() {
+            return Err(RpcError::Message(error));
+        }
+        let to_json = |message: Bytes| form.method.to_json(&message);
+        read?.map(to_json).transpose().map_err(|source| RpcError::Answer { node: self.node.clone(), source })
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, RpcError> {
         let broken = |node: &Arc<Node>, source: ReadError| RpcError::Broken { node: node.clone(), source };
         if let State::Waiting(response) = &mut self.state {
             let response = response.await.map_err(|error| broken(&self.node, error.into()))?;

@@ -3,6 +3,8 @@
 //	greeter -mode server   a node of the service: Say.Hello, Say.Stream, Say.Chat over gRPC
 //	greeter -mode api      a node of the API tier: Say.Hello takes go.api.Request and calls the service
 //	greeter -mode web      a node that serves HTTP
+//	greeter -mode hearer   a node that prints what is published to -topic
+//	greeter -mode publish  publishes to -topic, -calls times
 //	greeter -mode client   calls Say.Hello (or -method) -calls times and prints what came as JSON
 package main
 
@@ -18,7 +20,7 @@ import (
 )
 
 var (
-	mode     = flag.String("mode", "server", "server, api, web or client")
+	mode     = flag.String("mode", "server", "server, api, web, hearer, publish or client")
 	name     = flag.String("name", "go.micro.srv.greeter", "the service to be or, as a client, to call")
 	target   = flag.String("target", "go.micro.srv.greeter", "the service that the API tier calls")
 	label    = flag.String("label", "", "what answers are marked with, as `srv one`")
@@ -29,6 +31,9 @@ var (
 	calls    = flag.Int("calls", 1, "how often a client calls")
 	method   = flag.String("method", "hello", "hello, stream or chat")
 	length   = flag.String("length", "", "what a client sends as content-length, as nodes do that pass on what they got")
+	topic    = flag.String("topic", "", "what to hear or to publish to")
+	queue    = flag.String("queue", "", "the queue of a subscriber")
+	events   = flag.Bool("events", false, "a subscriber takes messages of type go.api.Event")
 	who      = flag.String("who", "John", "the name to greet")
 )
 
@@ -52,6 +57,11 @@ func main() {
 		check(service.Server().Handle(service.Server().NewHandler(&Say{})))
 	case "api":
 		check(service.Server().Handle(service.Server().NewHandler(apiTier(service.Client()))))
+	case "hearer":
+		check(hear(service))
+	case "publish":
+		publish(service.Client())
+		return
 	case "client":
 		call(service.Client())
 		return

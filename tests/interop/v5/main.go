@@ -1,6 +1,8 @@
 // A node and a client of Go Micro v5.30.0, for goms's tests.
 //
 //	greeter -mode server   a node of the service: Say.Hello, Say.Stream, Say.Chat over mucp
+//	greeter -mode hearer   a node that prints what is published to -topic
+//	greeter -mode publish  publishes to -topic, -calls times
 //	greeter -mode client   calls Say.Hello (or -method) -calls times and prints what came as JSON
 package main
 
@@ -16,7 +18,7 @@ import (
 )
 
 var (
-	mode     = flag.String("mode", "server", "server or client")
+	mode     = flag.String("mode", "server", "server, hearer, publish or client")
 	name     = flag.String("name", "go.micro.srv.greeter", "the service to be or, as a client, to call")
 	label    = flag.String("label", "", "what answers are marked with, as `srv one`")
 	addrs    = flag.String("registry", "127.0.0.1:2379", "etcd's addresses, by commas")
@@ -25,6 +27,8 @@ var (
 	interval = flag.Duration("interval", 10*time.Second, "how often a node renews itself")
 	calls    = flag.Int("calls", 1, "how often a client calls")
 	method   = flag.String("method", "hello", "hello, stream or chat")
+	topic    = flag.String("topic", "", "what to hear or to publish to")
+	queue    = flag.String("queue", "", "the queue of a subscriber")
 	who      = flag.String("who", "John", "the name to greet")
 )
 
@@ -52,6 +56,11 @@ func main() {
 	case "server":
 		check(service.Server().Handle(service.Server().NewHandler(&Say{})))
 		check(service.Run())
+	case "hearer":
+		check(hear(service))
+		check(service.Run())
+	case "publish":
+		publish(service.Client())
 	case "client":
 		call(service.Client())
 	default:

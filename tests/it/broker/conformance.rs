@@ -203,3 +203,30 @@ async fn mqtt_conforms() {
     };
     by_server(Backend::Mqtt(server.url()), Traits { keeps: false, again: false }).await;
 }
+
+/// At most once, and nothing is kept.
+#[tokio::test]
+async fn http_conforms() {
+    let (one, registry, first) = super::http::on_memory().await;
+    let (two, second) = super::http::on(registry).await;
+    suite(one, two, Traits { keeps: false, again: false }).await;
+    for shutdown in [first, second] {
+        shutdown.begin();
+        assert!(shutdown.finished(super::LIMIT).await, "its tasks end");
+    }
+}
+
+#[tokio::test]
+async fn http_conforms_with_its_hearers_in_etcd() {
+    let Some(etcd) = crate::support::etcd::Etcd::start() else { return };
+    let background = goms::shutdown::Shutdown::new();
+    let settings = crate::registry::etcd_settings(&etcd.address(), "g");
+    let registry =
+        goms::registry::open(&settings, &background, &goms::metrics::Metrics::new()).expect("the registry opens");
+    let ((one, first), (two, second)) = (super::http::on(registry.clone()).await, super::http::on(registry).await);
+    suite(one, two, Traits { keeps: false, again: false }).await;
+    for shutdown in [first, second, background] {
+        shutdown.begin();
+        assert!(shutdown.finished(super::LIMIT).await, "its tasks end");
+    }
+}

@@ -3,6 +3,7 @@
 mod conformance;
 mod faults;
 mod handlers;
+mod http;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ fn settings(backend: Backend) -> Settings {
 /// A handle as a process would open it.
 async fn opened(settings: &Settings) -> (Arc<dyn Broker>, Shutdown) {
     let shutdown = Shutdown::new();
-    (open(settings, &shutdown).await.expect("the broker opens"), shutdown)
+    (open(settings, None, &shutdown).await.expect("the broker opens"), shutdown)
 }
 
 async fn hear(broker: &Arc<dyn Broker>, topic: &str, group: Option<&str>) -> Deliveries {

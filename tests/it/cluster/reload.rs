@@ -71,6 +71,32 @@ fn a_good_config_is_taken_over_and_a_bad_one_is_told_and_changes_nothing() {
     assert_eq!(gateway.terminate(), 0);
 }
 
+/// A descriptor file that changes is read again, and a bad one changes nothing.
+#[test]
+fn a_descriptor_file_is_followed() {
+    let folder = Folder::new();
+    let file = folder.path().join("health.pb");
+    std::fs::write(&file, tonic_health::pb::FILE_DESCRIPTOR_SET).expect("written");
+    let config = folder.write(
+        "config.yml",
+        &format!(
+            "services: {{health: {{check: {{rpc: Health.Check}}}}}}\nupstreams: {{health: {{descriptors: '{}'}}}}\n",
+            file.display()
+        ),
+    );
+    let (gateway, _) = gateway(&folder, &["--config", config.as_str(), "-v"]);
+    let beside = folder.path().join("next.pb");
+    std::fs::write(&beside, [tonic_health::pb::FILE_DESCRIPTOR_SET, b"\x0a\x00"].concat()).expect("written");
+    std::fs::rename(&beside, &file).expect("renamed");
+    gateway.wait_for("config reloaded");
+    std::fs::write(&beside, "junk").expect("written");
+    std::fs::rename(&beside, &file).expect("renamed");
+    gateway.wait_for("config not reloaded, the one before stays in force");
+    let fault = gateway.wait_for("upstreams.health.descriptors: cannot use `");
+    assert!(fault.contains("this is no descriptor set"), "{fault}");
+    assert_eq!(gateway.terminate(), 0);
+}
+
 #[test]
 fn a_call_key_is_rotated_without_a_failed_request() {
     let folder = Folder::new();

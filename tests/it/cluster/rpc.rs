@@ -49,14 +49,17 @@ async fn sum(_ctx: goms::Context, mut numbers: goms::Requests<i64>) -> Result<i6
     Ok(sum)
 }
 
-#[tokio::test]
-async fn methods_are_listed_and_called_from_the_command_line() {
-    let folder = Folder::new();
-    let service = goms::Service::new("greeter").rpc("Say.Hello", hello).rpc_client_stream("Say.Sum", sum);
+/// A node of this service in the registry of a folder.
+async fn registered(
+    folder: &Folder,
+    service: goms::Service,
+    background: &Shutdown,
+) -> (goms::service::Running, impl Sized) {
+    let name = service.name().to_owned();
     let mut node_meta = goms::registry::NodeMeta::default();
     node_meta.tell_methods(service.endpoints(), service.rpc_services());
-    let running = crate::rpc::start(service, crate::service::parts("greeter").0);
-    let mut node = crate::rpc::node("greeter", running.address());
+    let running = crate::rpc::start(service, crate::service::parts(&name).0);
+    let mut node = crate::rpc::node(&name, running.address());
     node.meta = node_meta;
     let settings = goms::registry::Settings {
         backend: goms::registry::Backend::Local { dir: folder.path().to_owned() },
@@ -65,10 +68,19 @@ async fn methods_are_listed_and_called_from_the_command_line() {
         register_interval: Duration::from_secs(10),
         grace: Duration::from_secs(10),
         format: goms::registry::Format::default(),
+        remember: None,
     };
-    let background = Shutdown::new();
-    let registry = goms::registry::open(&settings, &background, &Metrics::new()).expect("a registry");
+    let registry = goms::registry::open(&settings, background, &Metrics::new()).expect("a registry");
     registry.register(node).await.expect("registered");
+    (running, registry)
+}
+
+#[tokio::test]
+async fn methods_are_listed_and_called_from_the_command_line() {
+    let folder = Folder::new();
+    let service = goms::Service::new("greeter").rpc("Say.Hello", hello).rpc_client_stream("Say.Sum", sum);
+    let background = Shutdown::new();
+    let (running, _registry) = registered(&folder, service, &background).await;
     let at = running.address();
     let (dir, port) = (folder.path().to_owned(), at.port());
     let ran = tokio::task::spawn_blocking(move || {
@@ -102,6 +114,48 @@ async fn methods_are_listed_and_called_from_the_command_line() {
             let (ended, _, said) = ran(args);
             assert!(ended == Some(code) && said.contains(why), "{args:?}: {ended:?} {said}");
         }
+    });
+    ran.await.expect("the command line");
+    background.begin();
+    assert!(running.stop(Duration::from_secs(2)).await);
+}
+
+#[tokio::test]
+async fn services_of_protobuf_are_described_and_called_from_the_command_line() {
+    let folder = Folder::new();
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("thing", tonic_health::ServingStatus::Serving).await;
+    let service = goms::Service::new("health").grpc(health);
+    let service = service.reflection(tonic_health::pb::FILE_DESCRIPTOR_SET).expect("descriptors");
+    let background = Shutdown::new();
+    let (running, _registry) = registered(&folder, service, &background).await;
+    let (dir, port) = (folder.path().to_owned(), running.address().port());
+    let ran = tokio::task::spawn_blocking(move || {
+        let ran = |args: &[&str]| {
+            let ended = run(&dir, args);
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (ended.status.code(), text(&ended.stdout), text(&ended.stderr))
+        };
+        let (code, listed, said) = ran(&["rpc", "list"]);
+        assert!(code == Some(0) && said.is_empty() && listed.contains("Health.Check, Health.Watch"), "{listed} {said}");
+        let (code, described, said) = ran(&["rpc", "describe", "health", "--output", "json"]);
+        assert_eq!((code, said.as_str()), (Some(0), ""));
+        let described: serde_json::Value = serde_json::from_str(&described).expect("JSON");
+        let response = serde_json::json!({"name": "grpc.health.v1.HealthCheckResponse", "fields": [
+            {"name": "status", "type": "grpc.health.v1.HealthCheckResponse.ServingStatus"}]});
+        let request = serde_json::json!({"name": "grpc.health.v1.HealthCheckRequest", "fields": [
+            {"name": "service", "type": "string"}]});
+        let watch = serde_json::json!({"method": "Health.Watch", "path": "/grpc.health.v1.Health/Watch",
+            "request": request, "requestStream": false, "response": response, "responseStream": true,
+            "nodes": [format!("127.0.0.1:{port}")]});
+        let found = described.as_array().expect("a list").iter().find(|one| one["method"] == "Health.Watch");
+        assert_eq!(found, Some(&watch));
+        let (_, table, _) = ran(&["rpc", "describe", "health"]);
+        assert!(table.contains("stream grpc.health.v1.HealthCheckResponse { status: "), "{table}");
+        let called = ran(&["call", "health", "Health.Check", "--data", r#"{"service":"thing"}"#]);
+        assert_eq!(called, (Some(0), "{\"status\":\"SERVING\"}\n".to_owned(), String::new()));
+        let (code, _, said) = ran(&["call", "health", "Health.Check", "--data", r#"{"servise":"thing"}"#]);
+        assert!(code == Some(69) && said.contains("unrecognized field name 'servise'"), "{code:?} {said}");
     });
     ran.await.expect("the command line");
     background.begin();

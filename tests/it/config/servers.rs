@@ -157,6 +157,10 @@ fn a_broker_is_named_by_kind_or_address() {
     assert_eq!(broker("", &["--broker-address=nats://a:1, nats://b:2"]).backend, Broker::Nats(two));
     let settings = broker("broker: {attempts: 2, backoff: 1s}", &[]);
     assert_eq!((settings.attempts, settings.backoff), (2, Duration::from_secs(1)));
+    let args = ["--registry-address=127.0.0.1:1", "--broker=http"];
+    assert_eq!(broker("", &args).backend, Broker::Http(None));
+    let args = ["--registry-address=127.0.0.1:1", "--broker-address=http://0.0.0.0:9900"];
+    assert_eq!(broker("", &args).backend, Broker::Http(Some(([0, 0, 0, 0], 9900).into())));
     let printed = load("broker: {address: 'nats://u:secret@h:1'}", &[]).expect("good").to_yaml().expect("YAML");
     assert!(printed.contains("nats://u:redacted@h:1") && !printed.contains("secret"), "{printed}");
     for (text, args, wanted) in [
@@ -170,6 +174,13 @@ fn a_broker_is_named_by_kind_or_address() {
         ("broker: {kind: memory, address: 'nats://h'}", &[], "broker.address: is for another broker than `memory`"),
         ("broker: {attempts: 0}", &[], "broker.attempts: "),
         ("", &["--broker=mqtt", "--broker-address=mqtt://a,mqtt://b"], "--broker-address: must be one address"),
+        ("broker: {kind: http}", &[], "broker.kind: the broker `http` finds who hears in etcd"),
+        ("", &["--broker=http"], "--broker: the broker `http` finds who hears in etcd"),
+        (
+            "etcdAddr: ['127.0.0.1:1']\nbroker: {kind: http, address: 'http://h'}",
+            &[],
+            "is not where a process can listen",
+        ),
         ("", &["--broker=nats", "--broker-address=nats://"], "--broker-address: `nats://` is no address"),
     ] {
         let said = load(text, args).expect_err(text).to_string();

@@ -143,7 +143,7 @@ async fn a_stream_is_answered_as_lines_or_as_events() {
 /// The handshake of RFC 6455 section 1.3.
 const ASKS: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-async fn socket(door: &Door, target: &str) -> Reader {
+pub(super) async fn socket(door: &Door, target: &str) -> Reader {
     let mut client = door.connect().await;
     client.send(request("GET", target, ASKS, "")).await;
     let (line, fields) = client.head().await.unwrap();
@@ -154,14 +154,18 @@ async fn socket(door: &Door, target: &str) -> Reader {
 }
 
 /// A frame of a client, whose mask changes nothing.
-fn said(first: u8, payload: &str) -> Vec<u8> {
+pub(super) fn said(first: u8, payload: &str) -> Vec<u8> {
     [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0][..], payload.as_bytes()].concat()
 }
 
 /// The next frame: its kind and its payload.
-async fn frame(client: &mut Reader) -> (u8, Vec<u8>) {
+pub(super) async fn frame(client: &mut Reader) -> (u8, Vec<u8>) {
     let head = client.exactly(2).await.unwrap();
-    (head[0], client.exactly(usize::from(head[1])).await.unwrap())
+    let length = match head[1] {
+        126 => u16::from_be_bytes(client.exactly(2).await.unwrap().try_into().unwrap()).into(),
+        short => usize::from(short),
+    };
+    (head[0], client.exactly(length).await.unwrap())
 }
 
 #[tokio::test]

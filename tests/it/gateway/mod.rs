@@ -24,6 +24,7 @@ mod methods;
 mod mirror;
 mod origins;
 mod pickers;
+mod protobuf;
 mod proxies;
 mod published;
 mod queue;

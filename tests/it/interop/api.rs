@@ -246,7 +246,7 @@ async fn handler_event_publishes_a_request() {
         attempts: 1,
         backoff: Duration::from_millis(20),
     };
-    let broker = open(&settings, &shutdown).await.expect("it opens");
+    let broker = open(&settings, None, &shutdown).await.expect("it opens");
     let subscription = Subscription { topic: format!("{namespace}.orders"), group: None };
     let mut heard = broker.subscribe(subscription).await.expect("subscribed");
     let args = ["gateway", "--http-port=0", "--rpc-port=0", "--admin-port=0", "--bind=127.0.0.1", "--handler=event"];

@@ -1,6 +1,7 @@
 //! Nodes of Go Micro in the cluster, real ones (`tests/interop`). Their records have no namespace: an etcd a test.
 
 mod api;
+mod broker;
 mod calls;
 mod registry;
 mod streams;

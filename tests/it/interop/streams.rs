@@ -23,6 +23,7 @@ async fn nodes(cluster: &Cluster) -> Vec<Node> {
         register_interval: Duration::from_secs(3),
         grace: Duration::from_secs(10),
         format: Format::default(),
+        remember: None,
     };
     let shutdown = Shutdown::new();
     let registry = open(&settings, &shutdown, &Metrics::new()).expect("it opens");

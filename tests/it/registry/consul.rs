@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use goms::registry::{Backend, ConsulSettings, NodeState, RegistryError};
 
-use super::{HERE, consul_settings, expected, handle, node, node_at, ready, settings, simple, told};
+use super::{HERE, TempDir, consul_settings, expected, handle, node, node_at, ready, settings, simple, told};
 use super::{wait_for, wait_told, wait_until};
 use crate::support::consul::{Consul, get, put};
 use crate::support::proxy::Proxy;
@@ -157,4 +157,38 @@ async fn without_the_right_token_it_is_said_what_to_set() {
     let refused = anonymous.register(super::node("user")).await.map_err(|error| goms::causes::chain(&error));
     assert!(refused.as_ref().is_err_and(|said| said.contains("set `registry.token`")), "{refused:?}");
     known.deregister(&node.id).await.expect("deregistered");
+}
+
+/// A handle that is opened while the agent is away has what another one kept.
+#[tokio::test]
+async fn a_catalog_on_disk_has_the_place_of_an_agent_that_is_away_at_the_start() {
+    let Some(address) = servers::consul() else { return };
+    let proxy = Proxy::start(address.trim_start_matches("http://"));
+    let folder = TempDir::new();
+    let mut settings = consul_settings(&proxy.address, &unique("kept"));
+    let age = Duration::from_secs(60);
+    settings.remember = Some(goms::registry::Remember { dir: folder.path().to_owned(), age });
+    let (one, two) = (node("user"), node("order"));
+    let (first, _shutdown, _metrics) = handle(&settings);
+    first.register(one.clone()).await.expect("registered");
+    let is_kept = |service: &str| {
+        let files = std::fs::read_dir(folder.path()).into_iter().flatten().flatten();
+        files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).any(|text| text.contains(service))
+    };
+    wait_until(LIMIT, "the file", || is_kept("\"user\"")).await;
+    proxy.away(true);
+    let (second, _shutdown_too, _metrics_too) = handle(&settings);
+    wait_told(&mut second.catalog(), LIMIT, &expected(&[(&one, NodeState::Stale)])).await;
+    second.register(two.clone()).await.expect("registered later");
+    assert!(second.trouble().is_some());
+    proxy.away(false);
+    wait_for(&mut second.catalog(), LIMIT, "both", |catalog| {
+        let is_ready =
+            |node: &goms::registry::Node| catalog.find(&node.id).is_some_and(|known| known.state == NodeState::Ready);
+        is_ready(&one) && is_ready(&two)
+    })
+    .await;
+    for (registry, node) in [(&first, &one), (&second, &two)] {
+        registry.deregister(&node.id).await.expect("deregistered");
+    }
 }

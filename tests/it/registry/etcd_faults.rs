@@ -7,7 +7,7 @@ use goms::registry::{Backend, NodeState, RegistryError};
 use super::{HERE, TempDir, etcd_settings, expected, handle, node, node_at, ready, simple, told};
 use super::{wait_for, wait_told, wait_until};
 use crate::support::etcd::Etcd;
-use crate::support::tls::Identity;
+use crate::support::tls::{Authority, Identity, IdentityFiles};
 
 const LIMIT: Duration = Duration::from_secs(8);
 /// Everything is registered again this soon after etcd's return.
@@ -335,4 +335,32 @@ async fn tls_is_spoken_and_the_server_must_be_vouched_for() {
     let registry = with(&etcd.address(), Some(files.ca));
     registry.register(node.clone()).await.expect("registered");
     wait_told(&mut registry.catalog(), LIMIT, &ready(&[&node])).await;
+}
+
+#[tokio::test]
+async fn a_client_certificate_lets_in_where_etcd_asks_for_one() {
+    let (server_dir, client_dir, stranger_dir) = (TempDir::new(), TempDir::new(), TempDir::new());
+    let authority = Authority::new();
+    let server = authority.vouch(&["127.0.0.1"]).files(server_dir.path());
+    let client = authority.vouch(&["a client"]).files(client_dir.path());
+    let stranger = Identity::new().files(stranger_dir.path());
+    let Some(etcd) = Etcd::start_mutual_tls(&server.certificate, &server.key, &server.ca) else { return };
+    let with = |identity: Option<&IdentityFiles>| {
+        let mut settings = etcd_settings(&format!("https://{}", etcd.address()), NAMESPACE);
+        if let Backend::Etcd(etcd) = &mut settings.backend {
+            etcd.ca_file = Some(server.ca.clone());
+            etcd.identity_files = identity.map(|files| (files.certificate.clone(), files.key.clone()));
+        }
+        simple(&settings)
+    };
+    let node = node("user");
+    for refused in [with(None), with(Some(&stranger))] {
+        let result = refused.register(node.clone()).await;
+        assert!(matches!(result, Err(RegistryError::Unavailable { .. })), "{result:?}");
+        assert!(refused.catalog().borrow().is_none());
+    }
+    let registry = with(Some(&client));
+    registry.register(node.clone()).await.expect("registered");
+    wait_told(&mut registry.catalog(), LIMIT, &ready(&[&node])).await;
+    assert_eq!(etcd.keys("goms_"), [node.id.key(NAMESPACE)]);
 }

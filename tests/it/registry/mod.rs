@@ -65,7 +65,7 @@ fn node_at(ip: IpAddr, service: &str, rpc: u16) -> Node {
     Node::new(id_at(ip, service, rpc), meta)
 }
 
-fn settings(backend: Backend, namespace: &str) -> Settings {
+pub fn settings(backend: Backend, namespace: &str) -> Settings {
     Settings {
         backend,
         namespace: namespace.to_owned(),
@@ -73,10 +73,11 @@ fn settings(backend: Backend, namespace: &str) -> Settings {
         register_interval: Duration::from_secs(1),
         grace: Duration::from_secs(3),
         format: goms::registry::Format::default(),
+        remember: None,
     }
 }
 
-fn etcd_settings(address: &str, namespace: &str) -> Settings {
+pub fn etcd_settings(address: &str, namespace: &str) -> Settings {
     let etcd = EtcdSettings { endpoints: vec![address.to_owned()], ..EtcdSettings::default() };
     settings(Backend::Etcd(etcd), namespace)
 }

@@ -29,7 +29,7 @@ const CASES: [&str; 16] = [
 ];
 
 /// Ends with its test.
-struct Server(Child);
+pub struct Server(pub Child);
 
 impl Drop for Server {
     fn drop(&mut self) {

@@ -3,7 +3,7 @@
 mod calls;
 mod gateway;
 mod hostile;
-mod interop;
+pub mod interop;
 mod raw;
 mod streams;
 

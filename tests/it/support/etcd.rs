@@ -14,8 +14,18 @@ pub struct Etcd {
     dir: PathBuf,
     /// A restart with an empty store uses the next folder.
     life: u32,
-    /// Certificate and key.
-    tls: Option<(PathBuf, PathBuf)>,
+    tls: Option<Tls>,
+    name: String,
+    /// All members of its cluster, as etcd takes them; `None`: it is alone.
+    members: Option<String>,
+}
+
+#[derive(Clone)]
+struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// Who vouches for clients, which then need a certificate.
+    clients: Option<PathBuf>,
 }
 
 impl Etcd {
@@ -26,10 +36,22 @@ impl Etcd {
 
     /// One that speaks TLS only.
     pub fn start_tls(certificate: &Path, key: &Path) -> Option<Self> {
-        Self::start_with(Some((certificate.to_owned(), key.to_owned())))
+        Self::start_with(Some(Tls { certificate: certificate.to_owned(), key: key.to_owned(), clients: None }))
     }
 
-    fn start_with(tls: Option<(PathBuf, PathBuf)>) -> Option<Self> {
+    /// One that lets in only whom `ca` vouches for, as it does for the server.
+    pub fn start_mutual_tls(certificate: &Path, key: &Path, ca: &Path) -> Option<Self> {
+        let (certificate, key, clients) = (certificate.to_owned(), key.to_owned(), Some(ca.to_owned()));
+        Self::start_with(Some(Tls { certificate, key, clients }))
+    }
+
+    fn start_with(tls: Option<Tls>) -> Option<Self> {
+        let mut etcd = Self::stopped("one", tls)?;
+        etcd.up();
+        Some(etcd)
+    }
+
+    fn stopped(name: &str, tls: Option<Tls>) -> Option<Self> {
         if Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
             assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no etcd is installed (run scripts/test)");
             eprintln!("SKIPPED: no etcd is installed (run scripts/test)");
@@ -37,9 +59,8 @@ impl Etcd {
         }
         let dir = std::env::temp_dir().join(super::servers::unique("goms-etcd-"));
         std::fs::create_dir_all(&dir).expect("temporary folder");
-        let mut etcd = Self { child: None, client_port: free_port(), peer_port: free_port(), dir, life: 0, tls };
-        etcd.up();
-        Some(etcd)
+        let (client_port, peer_port, name) = (free_port(), free_port(), name.to_owned());
+        Some(Self { child: None, client_port, peer_port, dir, life: 0, tls, name, members: None })
     }
 
     pub fn address(&self) -> String {
@@ -53,36 +74,73 @@ impl Etcd {
 
     /// Starts it again with the data it had.
     pub fn up(&mut self) {
+        self.spawn();
+        self.wait();
+    }
+
+    fn spawn(&mut self) {
         assert!(self.child.is_none(), "etcd runs already");
         let (client, peer) = (self.client_port, self.peer_port);
         let log = std::fs::File::create(self.dir.join("log")).expect("log file");
         let mut command = Command::new("etcd");
-        let scheme = if let Some((certificate, key)) = &self.tls {
+        let mut scheme = "http";
+        if let Some(Tls { certificate, key, clients }) = &self.tls {
             command.arg("--cert-file").arg(certificate).arg("--key-file").arg(key);
-            "https"
-        } else {
-            "http"
-        };
+            if let Some(ca) = clients {
+                command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(ca);
+            }
+            scheme = "https";
+        }
+        let alone = self.member();
         let child = command
-            .args(["--name", "one", "--unsafe-no-fsync", "--heartbeat-interval=50", "--election-timeout=500"])
+            .args(["--name", &self.name, "--unsafe-no-fsync", "--heartbeat-interval=50", "--election-timeout=500"])
             .arg("--data-dir")
             .arg(self.dir.join(format!("data{}", self.life)))
             .arg(format!("--listen-client-urls={scheme}://127.0.0.1:{client}"))
             .arg(format!("--advertise-client-urls={scheme}://127.0.0.1:{client}"))
             .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer}"))
             .arg(format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"))
-            .arg(format!("--initial-cluster=one=http://127.0.0.1:{peer}"))
+            .arg(format!("--initial-cluster={}", self.members.as_ref().unwrap_or(&alone)))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("etcd starts");
         self.child = Some(child);
+    }
+
+    /// Itself, as `--initial-cluster` names it.
+    fn member(&self) -> String {
+        format!("{}=http://127.0.0.1:{}", self.name, self.peer_port)
+    }
+
+    /// Waits until it answers.
+    fn wait(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !self.try_ctl(&["put", "started", "1"]).0 {
             let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
             assert!(Instant::now() < deadline, "etcd does not answer:\n{log}");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether it leads its cluster.
+    pub fn leads(&self) -> bool {
+        let text = self.ctl(&["endpoint", "status", "-w", "json"]);
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let status = &status[0]["Status"];
+        status["leader"].is_number() && status["leader"] == status["header"]["member_id"]
+    }
+
+    /// Three that are one cluster.
+    pub fn start_three() -> Option<[Self; 3]> {
+        let mut all = [Self::stopped("one", None)?, Self::stopped("two", None)?, Self::stopped("three", None)?];
+        let members = all.each_ref().map(Self::member).join(",");
+        for etcd in &mut all {
+            etcd.members = Some(members.clone());
+            etcd.spawn();
+        }
+        all.iter().for_each(Self::wait);
+        Some(all)
     }
 
     /// The same with an empty store.
@@ -128,10 +186,13 @@ impl Etcd {
     fn try_ctl(&self, arguments: &[&str]) -> (bool, String) {
         match &self.tls {
             None => ctl(&self.address(), arguments),
-            Some((certificate, _)) => {
-                let ca = format!("--cacert={}", certificate.display());
+            Some(Tls { certificate, key, clients }) => {
+                let ca = format!("--cacert={}", clients.as_ref().unwrap_or(certificate).display());
+                let (certificate, key) =
+                    (format!("--cert={}", certificate.display()), format!("--key={}", key.display()));
                 let endpoint = format!("https://{}", self.address());
-                ctl(&endpoint, &[&[ca.as_str()], arguments].concat())
+                let own = if clients.is_some() { &[certificate.as_str(), key.as_str()][..] } else { &[] };
+                ctl(&endpoint, &[&[ca.as_str()], own, arguments].concat())
             }
         }
     }

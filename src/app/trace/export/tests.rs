@@ -1,5 +1,5 @@
-use super::super::memory::Memory;
 use super::*;
+use crate::reading::Memory;
 use serde_json::{Value, json};
 
 fn gateway_end(id: u64, more: Value) -> Value {
@@ -26,11 +26,7 @@ fn gateway_end(id: u64, more: Value) -> Value {
 }
 
 fn export_of(format: ExportFormat, events: Vec<Value>) -> String {
-    let mut writer: Box<dyn Writer> = match format {
-        ExportFormat::Otlp => Box::new(otlp::Otlp::default()),
-        ExportFormat::Har => Box::new(har::Har::new(None)),
-        ExportFormat::Curl => Box::new(curl::Curl::new(None)),
-    };
+    let mut writer = Format::from(format).writer(None);
     let mut out = Vec::new();
     let store = Memory::of(events);
     let query = Query { order: Order::Oldest, limit: PAGE, ..Query::default() };
@@ -187,23 +183,6 @@ fn many_pages_come_whole_and_in_order() {
     assert_eq!(entries.len() as u64, count);
     let times: Vec<&str> = entries.iter().map(|entry| entry["startedDateTime"].as_str().expect("a time")).collect();
     assert!(times.is_sorted());
-}
-
-#[test]
-fn starts_that_never_end_do_not_fill_the_memory() {
-    let mut open = Open::default();
-    let start = |id: usize| Shown { request_id: id.to_string(), event: "request.start".into(), ..Shown::default() };
-    let given: usize = (0..MAX_OPEN + 10).filter_map(|id| open.take(start(id))).count();
-    assert_eq!((given, open.starts.len()), (10, MAX_OPEN));
-    // ended ones leave nothing either
-    let mut open = Open::default();
-    for id in 0..3 * MAX_OPEN {
-        assert!(open.take(start(id)).is_none());
-        let end = Shown { event: "request.end".into(), ..start(id) };
-        assert!(open.take(end).is_some());
-    }
-    assert!(open.order.len() <= 2 * MAX_OPEN);
-    assert_eq!(open.rest().count(), 0);
 }
 
 #[test]

@@ -1,9 +1,12 @@
-//! What the terminal and other tools are shown of a stored event.
+//! What people and other tools are shown of a stored event.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+
+use super::text::printable;
+use crate::figures::duration;
 
 /// A stored event; an original's has no fields after `trace`. What is missing or of another type is empty.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -124,7 +127,7 @@ impl Shown {
             ("", url) => format!("{url}{}", request.url_param),
             (method, url) => format!("{method} {url}{}", request.url_param),
         };
-        super::printable(&line)
+        printable(&line)
     }
 
     /// The name, which for a call over HTTP may be no more than its method: then with where it went.
@@ -144,7 +147,7 @@ impl Shown {
     }
 
     pub fn took_text(&self) -> String {
-        self.duration_ns.map_or_else(|| "-".to_owned(), super::duration)
+        self.duration_ns.map_or_else(|| "-".to_owned(), duration)
     }
 }
 

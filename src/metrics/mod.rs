@@ -1,12 +1,22 @@
-//! The process's counters, in Prometheus's text format at `/metrics` of the admin port.
+//! The process's counters, at `/metrics` of the admin port: in Prometheus's text format, or in OpenMetrics, which tells
+//! an example's trace beside a count of durations.
+//!
+//! May import: nothing.
 //!
 //! Each room makes its own instruments once, when it starts, with the functions here, and keeps the handles;
 //! nothing is looked up by name while a request runs.
 
+mod load;
+mod open_metrics;
+mod timing;
+
+pub use load::{Load, LoadGuard};
+pub use timing::Timing;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 /// One registry of instruments a process (`goms up` shares it among its nodes).
@@ -14,6 +24,7 @@ use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVe
 pub struct Metrics {
     registry: prometheus::Registry,
     made: Arc<Mutex<HashMap<String, Instrument>>>,
+    examples: timing::Examples,
 }
 
 #[derive(Clone)]
@@ -28,10 +39,18 @@ const LATENCY_BUCKETS: [f64; 16] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 impl Metrics {
-    /// An empty set.
+    /// What every process tells: `goms_build_info`, and `process_…` of Linux's procfs.
+    ///
+    /// # Panics
+    /// Never: the names are literals of this crate and of `prometheus`.
     #[must_use]
+    #[allow(clippy::expect_used)] // see above
     pub fn new() -> Self {
-        Self::default()
+        let metrics = Self::default();
+        let build = metrics.gauge("build_info", "always 1; which goms this is", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.registry.register(Box::new(ProcessCollector::for_self())).expect("nobody else tells of the process");
+        metrics
     }
 
     /// A counter `goms_<name>` (end it with `_total`). A second call with the same name and kind gives the same counter.
@@ -72,6 +91,25 @@ impl Metrics {
             Instrument::Seconds(histogram) => histogram,
             _ => panic!("goms_{name} is no histogram"),
         }
+    }
+
+    /// One series of a histogram of seconds `goms_<name>` whose values can name their traces.
+    ///
+    /// # Panics
+    /// As [`Metrics::counter`].
+    #[must_use]
+    pub fn timing(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Timing {
+        let (names, values): (Vec<_>, Vec<_>) = labels.iter().copied().unzip();
+        let histogram = self.seconds(name, help, &names).with_label_values(&values);
+        Timing::new(histogram, self.examples.of(&format!("goms_{name}"), labels))
+    }
+
+    /// Everything, in OpenMetrics 1.0 (<https://prometheus.io/docs/specs/om/open_metrics_spec/>). From the first call on
+    /// a [`Timing`] keeps an example for each bucket.
+    #[must_use]
+    pub fn render_open_metrics(&self) -> String {
+        self.examples.want();
+        open_metrics::render(&self.registry.gather(), &self.examples)
     }
 
     /// Everything, in the text exposition format 0.0.4.
@@ -149,52 +187,6 @@ impl Reading {
             (of.map_or("", |pair| pair.value()), metric.get_counter().get_value() + metric.get_gauge().get_value())
         });
         labelled.collect()
-    }
-}
-
-/// The live load of one node: requests running and answered.
-#[derive(Clone, Debug, Default)]
-pub struct Load {
-    counts: Arc<LoadCounts>,
-}
-
-#[derive(Debug, Default)]
-struct LoadCounts {
-    in_flight: AtomicU64,
-    answered: AtomicU64,
-}
-
-/// One running request; counts as answered when dropped.
-#[derive(Debug)]
-pub struct LoadGuard {
-    counts: Arc<LoadCounts>,
-}
-
-impl Load {
-    /// Counts a request as running until the guard is dropped.
-    #[must_use]
-    pub fn enter(&self) -> LoadGuard {
-        self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
-        LoadGuard { counts: self.counts.clone() }
-    }
-
-    /// Requests that are running now.
-    #[must_use]
-    pub fn in_flight(&self) -> u64 {
-        self.counts.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Requests that were answered.
-    #[must_use]
-    pub fn answered(&self) -> u64 {
-        self.counts.answered.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for LoadGuard {
-    fn drop(&mut self) {
-        self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.counts.answered.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -6,7 +6,7 @@
 use std::io::Write;
 
 use super::{Shown, Writer, base_of, note_of};
-use crate::app::trace::printable;
+use crate::reading::printable;
 use crate::trace::REDACTED;
 
 /// Headers that curl sets itself, that belong to one connection, or that would give the new request the old one's id.

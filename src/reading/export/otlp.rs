@@ -6,12 +6,9 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use uuid::Uuid;
-
-use super::{Shown, ShownSpan, Writer};
+use super::{Shown, Writer, facts, ids, trace_id};
 use crate::store::FIRST_ERROR;
+use serde_json::{Value, json};
 
 #[derive(Default)]
 pub struct Otlp {
@@ -58,10 +55,7 @@ impl Writer for Otlp {
 
 /// `None` for an event that belongs to no trace.
 fn span(shown: &Shown) -> Option<Value> {
-    let trace_id = match Uuid::try_parse(&shown.trace_id).or_else(|_| Uuid::try_parse(&shown.request_id)) {
-        Ok(id) if !id.is_nil() => id.simple().to_string(),
-        _ => return None,
-    };
+    let trace_id = trace_id(shown)?;
     let (span_id, parent_id) = ids(shown);
     let name = match (shown.name.as_str(), shown.request.method.as_str()) {
         ("", "") => shown.line(),
@@ -78,10 +72,8 @@ fn span(shown: &Shown) -> Option<Value> {
     };
     let began_ns = shown.began_ns().max(0);
     let ended_ns = began_ns + i128::from(shown.duration_ns.unwrap_or(0));
-    let mut attributes = if shown.span.kind.is_empty() { of_goms(shown) } else { of_another(&shown.span) };
-    if shown.is_start() {
-        attributes.push(json!({"key": "goms.unfinished", "value": {"boolValue": true}}));
-    }
+    let attributes: Vec<Value> =
+        facts(shown).iter().map(|(key, value)| json!({"key": key, "value": any(value)})).collect();
     let is_error = shown.status.is_some_and(|status| status >= FIRST_ERROR);
     let mut span = json!({
         "traceId": trace_id, "spanId": span_id, "name": name, "kind": kind,
@@ -95,34 +87,6 @@ fn span(shown: &Shown) -> Option<Value> {
         span["parentSpanId"] = json!(parent_id);
     }
     Some(span)
-}
-
-/// What an event of goms tells, by the names that `trace::export` gives it too.
-fn of_goms(shown: &Shown) -> Vec<Value> {
-    let request = &shown.request;
-    let mut attributes = vec![text("goms.request_id", &shown.request_id)];
-    for (key, value) in [
-        ("http.request.method", request.method.as_str()),
-        ("url.path", &request.url),
-        ("url.query", request.url_param.trim_start_matches('?')),
-        ("client.address", &request.client_ip),
-        ("goms.action", &shown.action),
-        ("goms.caller", &shown.caller),
-        ("goms.event", &shown.event),
-    ] {
-        if !value.is_empty() {
-            attributes.push(text(key, value));
-        }
-    }
-    if let Some(status) = shown.status {
-        attributes.push(json!({"key": "http.response.status_code", "value": {"intValue": status.to_string()}}));
-    }
-    attributes
-}
-
-/// What another program said of its span, which is all that its events were made of.
-fn of_another(span: &ShownSpan) -> Vec<Value> {
-    span.attributes.iter().map(|(key, value)| json!({"key": key, "value": any(value)})).collect()
 }
 
 /// A JSON value as OTLP has it.
@@ -139,24 +103,6 @@ fn any(value: &Value) -> Value {
             json!({"kvlistValue": {"values": pairs}})
         }
     }
-}
-
-/// The span's own id and its caller's.
-fn ids(shown: &Shown) -> (String, Option<String>) {
-    let is_id = |id: &str| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_id(&shown.span_id) {
-        return (shown.span_id.to_ascii_lowercase(), Some(shown.parent_id.to_ascii_lowercase()).filter(|id| is_id(id)));
-    }
-    let request = made(&[&shown.request_id, "request"]);
-    if shown.event.starts_with("request.") {
-        return (request, None);
-    }
-    (made(&[&shown.request_id, &shown.event, &shown.service_name, &shown.request.url]), Some(request))
-}
-
-fn made(parts: &[&str]) -> String {
-    let digest = Sha256::digest(parts.join("\n").as_bytes());
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn text(key: &str, value: &str) -> Value {

@@ -1,0 +1,184 @@
+//! Traces: search, one request, two compared, what happens now.
+//!
+//! ```text
+//! GET /traces                          search (form) → results, scatter plot
+//! GET /traces/ID                       a request or trace as a waterfall
+//! GET /traces/ID/events/EVENT          one stored event, raw
+//! GET /traces/ID/download/FORMAT       otlp, har, curl, json
+//! GET /traces/compare?a=ID&b=ID        two of them
+//! GET /traces/tail, /live/traces       what happens now, and its stream
+//! ```
+
+mod align;
+mod body;
+mod compare;
+mod download;
+mod form;
+mod request;
+mod scatter;
+mod search;
+mod span;
+mod tail;
+mod waterfall;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, web};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use maud::{Markup, html};
+
+use super::page::problem;
+use super::{Dashboard, Visitor};
+use crate::causes::chain;
+use crate::reading::{Found, find};
+use crate::store::StoreError;
+
+/// Events of a request that a page reads; more take memory that nobody looks at.
+const MOST_EVENTS: usize = 4_000;
+
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/traces", web::get().to(search::show))
+        .route("/traces/compare", web::get().to(compare::show))
+        .route("/traces/tail", web::get().to(tail::show))
+        .route("/live/traces", web::get().to(tail::stream))
+        .route("/traces/{id}", web::get().to(request::show))
+        .route("/traces/{id}/events/{event}", web::get().to(download::event))
+        .route("/traces/{id}/download/{format}", web::get().to(download::file));
+}
+
+/// Why a page of traces cannot be shown.
+enum Trouble {
+    /// The process has no store yet.
+    Starting,
+    /// The store does not answer, or refuses the question.
+    Store(StoreError),
+    /// Nothing is known of this id.
+    Unknown(String),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Trouble {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Starting | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unknown(_) => StatusCode::NOT_FOUND,
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::Starting => "Traces are not ready yet",
+            Self::Store(StoreError::Query(_)) => "This cannot be searched",
+            Self::Store(_) => "The trace store is away",
+            Self::Unknown(_) => "Nothing is known of this request",
+        }
+    }
+
+    fn advice(&self) -> Markup {
+        match self {
+            Self::Starting => html! { "This process has just started. Load the page again in a moment." },
+            Self::Store(StoreError::Query(reason)) => html! { (reason) },
+            Self::Store(error) => html! {
+                "Nothing is lost: nodes keep their events until the store is back. Load the page again then."
+                br;
+                code { (chain(error)) }
+            },
+            Self::Unknown(id) => html! {
+                "There are no events of request or trace " (super::page::told(id))
+                ". They take a second to arrive, a request may not have been sampled, and old ones go after the retention. "
+                a href="/traces?since=all" { "Search all traces" }
+            },
+        }
+    }
+
+    fn page(&self, visitor: &Visitor) -> HttpResponse {
+        problem(self.status(), visitor, self.title(), &self.advice())
+    }
+}
+
+/// The events of a request or trace.
+async fn events_of(dashboard: &Dashboard, id: &str) -> Result<Found, Trouble> {
+    let store = dashboard.store().ok_or(Trouble::Starting)?;
+    let found = find(&**store, id, MOST_EVENTS).await?;
+    if found.events.is_empty() { Err(Trouble::Unknown(id.to_owned())) } else { Ok(found) }
+}
+
+/// A part of a path: what came from outside may hold anything.
+fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// A moment in the time zone of this process, to the millisecond; with the date where it is not of today.
+fn moment(ms: i64) -> Markup {
+    let at = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    let local = at.to_zoned(TimeZone::system());
+    let is_today = local.date() == jiff::Zoned::now().date();
+    html! {
+        time datetime=(at) title=(local.strftime("%Y-%m-%d %H:%M:%S %z")) {
+            @if !is_today { span.date { (local.strftime("%Y-%m-%d")) } " " } (local.strftime("%H:%M:%S"))
+            small { (format!(".{:03}", ms.rem_euclid(1_000))) }
+        }
+    }
+}
+
+/// A time of an axis, short: with the date where the range is longer than a day.
+fn tick(ms: i64, range_ms: i64) -> String {
+    let at = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::system());
+    let form = match range_ms {
+        ..60_000 => "%H:%M:%S",
+        60_000..86_400_000 => "%H:%M",
+        _ => "%m-%d %H:%M",
+    };
+    at.strftime(form).to_string()
+}
+
+/// A status in a box; also in words for those who see no colour.
+fn badge(status: Option<u16>, is_failed: bool) -> Markup {
+    let class = match status {
+        _ if is_failed => "bad",
+        Some(500..) => "bad",
+        Some(400..) => "warn",
+        Some(_) => "good",
+        None => "",
+    };
+    html! {
+        span class={ "badge " (class) } {
+            @match status {
+                Some(status) => (status),
+                None if is_failed => "failed",
+                None => "no status",
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_path_holds_anything() {
+        assert_eq!(segment("a-1_.~"), "a-1_.~");
+        assert_eq!(segment("../é\"<"), "..%2F%C3%A9%22%3C");
+    }
+
+    #[test]
+    fn a_status_says_how_it_went() {
+        assert!(badge(Some(503), true).into_string().contains("bad"));
+        assert!(badge(Some(404), false).into_string().contains("warn"));
+        assert!(badge(None, true).into_string().contains("failed"));
+    }
+}

@@ -1,0 +1,331 @@
+//! Where the messages of a service are known from that takes protobuf only, for callers with JSON.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::RpcError;
+use super::head::RpcHead;
+use super::pool::{Place, Pool};
+use super::reflection::{self, ReflectionError};
+use crate::registry::Node;
+use crate::rpc::MethodName;
+use crate::rpc::method::ends_with;
+use crate::rpc::schema::{Schema, SchemaError, SchemaMethod};
+use crate::upstream::Policy;
+
+/// Services whose messages are kept; those of a gateway are far fewer, and one that names others all the time fills no memory.
+const MOST: usize = 512;
+/// So long nobody is asked again who could not tell.
+const AGAIN: Duration = Duration::from_secs(1);
+/// So long nobody is asked again for a method that was not among those that it told.
+const AGAIN_UNKNOWN: Duration = Duration::from_secs(5);
+/// Bytes of a descriptor file.
+const FILE_BYTES: u64 = 16 << 20;
+
+/// How callers with JSON call a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Descriptors {
+    /// With protobuf where its nodes tell that they serve the service of gRPC and name none of its methods as one that takes
+    /// JSON; their messages are read from them by reflection.
+    #[default]
+    Auto,
+    /// With JSON (`application/grpc+json`), whatever its nodes tell.
+    Json,
+    /// With protobuf, with messages read by reflection, whatever they tell.
+    Reflection,
+    /// With protobuf, with the messages of this file.
+    File(Arc<DescriptorFile>),
+}
+
+/// A descriptor set, as protoc writes it.
+#[derive(Clone, Debug)]
+pub struct DescriptorFile {
+    /// Where it is.
+    pub path: PathBuf,
+    stamp: Option<Stamp>,
+    schema: Arc<Schema>,
+}
+
+/// What tells one state of a file from another: when it was changed last, and its bytes.
+pub type Stamp = (SystemTime, u64);
+
+/// Why a file of descriptors cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DescriptorFileError {
+    /// It cannot be read.
+    #[error("cannot read `{0}`")]
+    Read(PathBuf, #[source] std::io::Error),
+    /// It has too many bytes.
+    #[error("`{0}` has more than {FILE_BYTES} bytes, which is no descriptor set")]
+    Size(PathBuf),
+    /// It holds something else.
+    #[error("cannot use `{0}`")]
+    Content(PathBuf, #[source] SchemaError),
+}
+
+/// Equal as it was read; so a file that changed is another.
+impl PartialEq for DescriptorFile {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, self.stamp) == (&other.path, other.stamp)
+    }
+}
+
+impl Eq for DescriptorFile {}
+
+impl DescriptorFile {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`DescriptorFileError`].
+    pub fn load(path: PathBuf) -> Result<Self, DescriptorFileError> {
+        let stamp = stamp(&path);
+        if stamp.is_some_and(|(_, bytes)| bytes > FILE_BYTES) {
+            return Err(DescriptorFileError::Size(path));
+        }
+        let bytes = std::fs::read(&path).map_err(|error| DescriptorFileError::Read(path.clone(), error))?;
+        let schema = Schema::decode(&bytes).map_err(|error| DescriptorFileError::Content(path.clone(), error))?;
+        Ok(Self { path, stamp, schema: Arc::new(schema) })
+    }
+
+    /// What it was when it was read.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
+    /// What it tells.
+    #[must_use]
+    pub fn schema(&self) -> Arc<Schema> {
+        self.schema.clone()
+    }
+}
+
+/// What a file is now; `None`: it is not there.
+#[must_use]
+pub fn stamp(file: &Path) -> Option<Stamp> {
+    let known = std::fs::metadata(file).ok()?;
+    Some((known.modified().ok()?, known.len()))
+}
+
+/// Why the messages of a method are not known. The call was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum UnknownMessages {
+    /// The service takes protobuf, and nobody says what its messages are.
+    #[error(
+        "it takes protobuf, and its nodes do not tell its messages; let them serve gRPC reflection, or name a file in \
+         `upstreams: {{ {0}: {{ descriptors: FILE }} }}`"
+    )]
+    Untold(String),
+    /// It has no such method.
+    #[error("it has no method `{method}`; it has {known}")]
+    Method {
+        /// As asked.
+        method: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// The node that should tell did not.
+    #[error("its messages cannot be read by reflection")]
+    Away(#[source] ReflectionError),
+    /// The node that should tell did not in time.
+    #[error("its messages were not told by reflection within {0:?}")]
+    Late(Duration),
+    /// What it told is more than may be.
+    #[error("reflection told more than {0} files or {1} bytes")]
+    TooMany(usize, usize),
+    /// What it told makes no sense.
+    #[error("what reflection told of its messages makes no sense")]
+    Senseless(#[source] SchemaError),
+    /// What it told is no answer of reflection.
+    #[error("its answers by reflection are none")]
+    Malformed(#[source] prost::DecodeError),
+}
+
+/// The messages of services, as far as they were asked for. All workers of a process share one.
+#[derive(Debug, Default)]
+pub struct Schemas {
+    /// By service, version and service of gRPC.
+    known: Mutex<HashMap<String, Arc<Slot>>>,
+}
+
+/// What is known of one service of gRPC at one version.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Held by who asks; the others wait for what it hears.
+    asking: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    schema: Option<Arc<Schema>>,
+    /// When the newest node started that was asked: one that started later may have others.
+    started_ms: i64,
+    /// When somebody was asked last.
+    asked: Option<Instant>,
+    failed: Option<Arc<UnknownMessages>>,
+}
+
+impl Slot {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner) // every state of it is a good one
+    }
+}
+
+impl State {
+    /// What is known without asking; `None`: somebody must be asked.
+    fn answer(&self, node: &Node, name: &MethodName<'_>) -> Option<Result<SchemaMethod, Arc<UnknownMessages>>> {
+        let asked_before = |wait: Duration| self.asked.is_some_and(|asked| asked.elapsed() < wait);
+        if let Some(error) = self.failed.as_ref().filter(|_| asked_before(AGAIN)) {
+            return Some(Err(error.clone()));
+        }
+        let schema = self.schema.as_ref()?;
+        match schema.method(name) {
+            Some(method) if node.meta.started_ms <= self.started_ms => Some(Ok(method)),
+            None if asked_before(AGAIN_UNKNOWN) => Some(Err(Arc::new(unknown(schema, name)))),
+            _ => None,
+        }
+    }
+}
+
+fn unknown(schema: &Schema, name: &MethodName<'_>) -> UnknownMessages {
+    UnknownMessages::Method { method: name.endpoint(), known: schema.listed() }
+}
+
+impl Schemas {
+    fn slot(&self, node: &Node, name: &MethodName<'_>) -> Arc<Slot> {
+        let key = format!("{}\n{}\n{}\n{}", node.id.service, node.meta.version, name.package, name.service);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST && !known.contains_key(&key) {
+            let oldest = known.iter().min_by_key(|(_, slot)| slot.state().asked).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| known.remove(&oldest));
+        }
+        known.entry(key).or_default().clone()
+    }
+
+    /// The method of a node, asked for by `head` on a connection of `pool` where it is not known yet.
+    async fn of_node(
+        &self,
+        name: &MethodName<'_>,
+        (node, place): (&Arc<Node>, &Place),
+        (pool, head, policy): (&std::rc::Rc<Pool>, &RpcHead, &Policy),
+    ) -> Result<SchemaMethod, Arc<UnknownMessages>> {
+        let slot = self.slot(node, name);
+        if let Some(answer) = slot.state().answer(node, name) {
+            return answer;
+        }
+        let _asking = slot.asking.lock().await;
+        if let Some(answer) = slot.state().answer(node, name) {
+            return answer;
+        }
+        let told = reflection::ask(pool, (node, place), head, name, policy).await;
+        let mut state = slot.state();
+        state.asked = Some(Instant::now());
+        match told {
+            Ok(schema) => {
+                log::debug!("messages read by reflection service={} node={}", node.id.service, node.id);
+                let found = schema.method(name).ok_or_else(|| Arc::new(unknown(&schema, name)));
+                let started_ms = state.started_ms.max(node.meta.started_ms);
+                *state = State { schema: Some(Arc::new(schema)), started_ms, asked: state.asked, failed: None };
+                found
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                // what was known before may still hold
+                if let Some(method) = state.schema.as_ref().and_then(|schema| schema.method(name)) {
+                    log::warn!(
+                        "messages not read again, the ones before are used service={} error=\"{}\"",
+                        node.id.service,
+                        crate::causes::chain(&*error)
+                    );
+                    state.started_ms = state.started_ms.max(node.meta.started_ms);
+                    return Ok(method);
+                }
+                state.failed = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether a node takes JSON for a method, as far as it tells: Go Micro's nodes name no service of gRPC and take it, those of
+/// goms name the methods that take it as endpoints.
+fn takes_json(node: &Node, name: &MethodName<'_>) -> bool {
+    let is_of = |full: &String| {
+        ends_with(full, name.service)
+            && (name.package.is_empty()
+                || full.strip_suffix(name.service).is_some_and(|before| before.trim_end_matches('.') == name.package))
+    };
+    let is_endpoint =
+        |endpoint: &String| endpoint.rsplit_once('.').is_some_and(|(service, _)| ends_with(service, name.service));
+    !node.meta.rpc_services.iter().any(is_of) || node.meta.endpoints.iter().any(is_endpoint)
+}
+
+/// How a call with JSON is written for a node: `None` as it is, else in protobuf, as a method of this schema.
+///
+/// # Errors
+/// [`RpcError::Messages`]; nothing was sent.
+pub(super) async fn form(
+    schemas: &Schemas,
+    (node, place): (&Arc<Node>, &Place),
+    (pool, head, policy): (&std::rc::Rc<Pool>, &RpcHead, &Policy),
+) -> Result<Option<SchemaMethod>, RpcError> {
+    let Some(name) = head.json_method() else { return Ok(None) };
+    let failed = |source: Arc<UnknownMessages>| RpcError::Messages { node: node.clone(), source };
+    match &policy.descriptors {
+        Descriptors::Json => return Ok(None),
+        Descriptors::Auto if takes_json(node, &name) => return Ok(None),
+        Descriptors::Auto | Descriptors::Reflection => {}
+        Descriptors::File(file) => {
+            let found = file.schema.method(&name).map(Some);
+            return found.ok_or_else(|| failed(Arc::new(unknown(&file.schema, &name))));
+        }
+    }
+    schemas.of_node(&name, (node, place), (pool, head, policy)).await.map(Some).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{HostPort, NodeId, NodeMeta};
+
+    fn node(endpoints: &[&str], services: &[&str]) -> Node {
+        let at = HostPort::new(std::net::Ipv4Addr::LOCALHOST.into(), 1);
+        let mut meta = NodeMeta::default();
+        let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        meta.tell_methods(all(endpoints), all(services));
+        Node::new(NodeId { service: "greeter".to_owned(), rpc: at, http: at }, meta)
+    }
+
+    #[test]
+    fn nodes_tell_whether_they_take_json() {
+        for (endpoints, services, method, takes) in [
+            (&["Say.Hello"][..], &["greeter.Say"][..], "Say.Hello", true),
+            (&["Say.Hello"], &["greeter.Say"], "Say.Bye", true), // it says itself that there is none
+            (&[], &["greeter.Say"], "Say.Hello", false),
+            (&[], &["greeter.Say"], "/greeter.Say/Hello", false),
+            (&[], &["a.Say", "b.Say"], "/b.Say/Hello", false),
+            (&[], &["greeter.Say"], "/other.Say/Hello", true),
+            (&[], &["greeter.Say"], "Essay.Hello", true),
+            (&["Talk.Hello"], &["greeter.Say", "greeter.Talk"], "Say.Hello", false),
+            (&["Say.Hello"], &[], "Say.Hello", true), // Go Micro
+            (&[], &[], "Say.Hello", true),
+        ] {
+            let name = MethodName::parse(method).unwrap();
+            assert_eq!(takes_json(&node(endpoints, services), &name), takes, "{endpoints:?} {services:?} {method}");
+        }
+    }
+
+    #[test]
+    fn schemas_are_bounded() {
+        let schemas = Schemas::default();
+        for version in 0..MOST + 10 {
+            let mut node = node(&[], &[]);
+            node.meta.version = version.to_string();
+            schemas.slot(&node, &MethodName::parse("Say.Hello").unwrap());
+        }
+        assert_eq!(schemas.known.lock().unwrap().len(), MOST);
+    }
+}
