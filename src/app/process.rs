@@ -73,6 +73,9 @@ impl Process {
         let admin = Admin::new(metrics.clone(), registry.catalog());
         admin.tell_keys(config.call_keys.clone());
         let dashboard = Dashboard::new(admin.clone(), registry.catalog(), background.clone());
+        if let Some(key) = config.call_keys.first() {
+            dashboard.set_call_key(key.clone());
+        }
         let broker = OnceCell::new();
         Ok(Self { config, reload, metrics, registry, recorder, admin, dashboard, background, spool, broker })
     }
@@ -160,6 +163,7 @@ impl Process {
             // a body that a gateway passes is not too long for the service
             limits: service::Limits {
                 body_bytes: limits.body_bytes,
+                rpc_keepalive: limits.rpc_keepalive,
                 header_timeout: limits.header_timeout,
                 body_timeout: limits.body_timeout,
                 idle_timeout: limits.idle_timeout,
@@ -181,10 +185,15 @@ impl Process {
         }
     }
 
+    /// Whether nodes of Go Micro are to call a service's node by mucp.
+    pub fn speaks_mucp(&self) -> bool {
+        let is_mucp = self.config.node.go_micro_protocol == GoMicroProtocol::Mucp;
+        self.config.registry.format == registry::Format::GoMicro && is_mucp
+    }
+
     /// Says how nodes of Go Micro are to call a service's node.
     pub fn speak_go_micro(&self, meta: &mut NodeMeta) {
-        let is_mucp = self.config.node.go_micro_protocol == GoMicroProtocol::Mucp;
-        if self.config.registry.format == registry::Format::GoMicro && is_mucp {
+        if self.speaks_mucp() {
             meta.protocols.push("mucp".to_owned());
         }
     }

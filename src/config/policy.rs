@@ -15,7 +15,8 @@ use super::upstream::{self, RawBalance};
 use crate::balance::Selector;
 use crate::causes;
 use crate::gateway::{Action, AnswerForm, Encode, Fallback, Mirror, Service};
-use crate::rpc::MethodName;
+use crate::rpc::keepalive::PONG_TIMEOUT;
+use crate::rpc::{Keepalive, MethodName};
 use crate::upstream::{ClientTls, DescriptorFile, Descriptors, HealthCheck, Policy};
 
 /// What an action or an upstream says of calls.
@@ -39,6 +40,8 @@ pub(super) struct Overrides {
     mirror: Option<Option<Mirror>>,
     pub(super) tls: Option<Option<Arc<ClientTls>>>,
     descriptors: Option<Descriptors>,
+    /// `Some(None)`: none.
+    keepalive: Option<Option<Keepalive>>,
     pub(super) terms: RawTerms,
 }
 
@@ -69,6 +72,7 @@ pub(super) const KEYS: &[&str] = &[
     "mirror",
     "tls",
     "descriptors",
+    "keepalive",
     "encode",
     "answer",
 ];
@@ -165,6 +169,7 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         fallback: table.get("fallback").and_then(|field| routes::fallback(decoder, &field)),
         tls: table.get("tls").and_then(|field| origins::tls(decoder, &field)),
         descriptors: table.get("descriptors").and_then(|field| decoder.read(&field, descriptors)),
+        keepalive: table.get("keepalive").and_then(|field| keepalive(decoder, &field)),
         mirror: table.get("mirror").and_then(|field| routes::mirror(decoder, &field)),
         terms: RawTerms::read(decoder, table),
         ..Overrides::default()
@@ -184,6 +189,23 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         }
     }
     overrides
+}
+
+/// How a silent peer is noticed: a time, with more, or `off`.
+pub(super) fn keepalive(decoder: &mut Decoder, field: &Field<'_>) -> Option<Option<Keepalive>> {
+    let of = |every| Keepalive { every, timeout: PONG_TIMEOUT };
+    if field.is_scalar() {
+        let read = |text: &str| if text == "off" { Ok(None) } else { parse_positive_duration(text).map(Some) };
+        return decoder.read(field, read).map(|every| every.map(of));
+    }
+    let table = decoder.table(field, &["every", "timeout"]);
+    let Some(every) = table.get("every") else {
+        decoder.fault(&field.place, "has no `every`; write for example `every: 30s`");
+        return None;
+    };
+    let keepalive = of(decoder.read(&every, parse_positive_duration)?);
+    let timeout = table.get("timeout").and_then(|field| decoder.read(&field, parse_positive_duration));
+    Some(Some(Keepalive { timeout: timeout.unwrap_or(keepalive.timeout), ..keepalive }))
 }
 
 /// How callers with JSON call methods: a word, or a file, which is read.
@@ -303,6 +325,7 @@ impl Overrides {
             retry_status: retry_status.cloned().unwrap_or(default.retry_status),
             tls: self.tls.clone().or_else(|| upstream.tls.clone()).flatten(),
             backoff: self.backoff.or(upstream.backoff).unwrap_or(default.backoff),
+            keepalive: self.keepalive.or(upstream.keepalive).unwrap_or(default.keepalive),
             descriptors: self
                 .descriptors
                 .clone()

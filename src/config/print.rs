@@ -7,7 +7,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::address::redacted;
 use super::names::FORMATS;
-use super::print_routes::{actions, route, shown_micro};
+use super::print_routes::{actions, keepalive, route, shown_micro};
 use super::print_terms;
 use super::raw::LEVELS;
 use super::units::format_duration;
@@ -43,6 +43,7 @@ impl Config {
             "tls",
             "trustedProxies",
             "proxyProtocol",
+            "grpcWeb",
             "defaults",
             "admin",
         ];
@@ -229,6 +230,7 @@ impl Config {
         put(&mut limits, "idleTimeout", duration(settings.idle_timeout));
         put(&mut limits, "sendTimeout", duration(settings.send_timeout));
         put(&mut limits, "connections", settings.connections);
+        put(&mut limits, "rpcKeepalive", keepalive(settings.rpc_keepalive));
         put(&mut limits, "inFlight", settings.in_flight);
         put(root, "limits", limits);
         if let Some(settings) = &self.gateway.tls {
@@ -236,6 +238,7 @@ impl Config {
         }
         put(root, "trustedProxies", texts(self.gateway.trusted_proxies.0.iter()));
         put(root, "proxyProtocol", if self.gateway.proxy_protocol { "on" } else { "off" });
+        put(root, "grpcWeb", if self.gateway.grpc_web { "on" } else { "off" });
         if let Some(micro) = &self.gateway.micro {
             put(root, "micro", shown_micro(micro));
         }

@@ -9,6 +9,7 @@ use super::print_terms::put_terms;
 use super::routes::COMPARES;
 use crate::gateway::micro::{HANDLERS, Micro};
 use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share, Terms};
+use crate::rpc::Keepalive;
 use crate::upstream::{Descriptors, Policy};
 
 pub(super) fn actions(service: &Service, defaults: &Terms) -> Mapping {
@@ -40,6 +41,7 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(mapping, "tunnelTimeout", duration(policy.tunnel_timeout));
     put_tls(mapping, policy.tls.as_deref());
     put(mapping, "descriptors", descriptors(&policy.descriptors));
+    put(mapping, "keepalive", keepalive(policy.keepalive));
     put(mapping, "deadline", policy.deadline.map_or_else(|| "none".to_owned(), duration));
     let mut retry = Mapping::new();
     put(&mut retry, "attempts", policy.attempts);
@@ -48,6 +50,15 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(&mut retry, "nonIdempotent", policy.retry_non_idempotent);
     put(&mut retry, "backoff", duration(policy.backoff));
     put(mapping, "retry", retry);
+}
+
+/// As it could stand in a file.
+pub(super) fn keepalive(keepalive: Option<Keepalive>) -> Value {
+    let Some(Keepalive { every, timeout }) = keepalive else { return Value::from("off") };
+    let mut shown = Mapping::new();
+    put(&mut shown, "every", duration(every));
+    put(&mut shown, "timeout", duration(timeout));
+    shown.into()
 }
 
 fn descriptors(descriptors: &Descriptors) -> String {

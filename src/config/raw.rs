@@ -22,6 +22,7 @@ use super::values::{
 use crate::gateway::micro::{Handler, Micro};
 use crate::listener::Network;
 use crate::registry::Format;
+use crate::rpc::Keepalive;
 use crate::trace::{Message, Redact};
 
 /// What a file says.
@@ -47,6 +48,7 @@ pub(super) struct Raw {
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_protocol: Option<At<bool>>,
     pub(super) admin: crate::dashboard::Login,
+    pub(super) grpc_web: Option<bool>,
     pub(super) registry: RawRegistry,
     pub(super) micro: Option<Micro>,
     pub(super) log_format: Option<LogFormat>,
@@ -114,6 +116,7 @@ pub(super) struct RawLimits {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) send_timeout: Option<Duration>,
     pub(super) connections: Option<usize>,
+    pub(super) rpc_keepalive: Option<Option<Keepalive>>,
     pub(super) in_flight: Option<usize>,
 }
 
@@ -174,6 +177,7 @@ impl Decoder {
             "tls",
             "trustedProxies",
             "proxyProtocol",
+            "grpcWeb",
             "micro",
             "admin",
             "registry",
@@ -222,7 +226,8 @@ impl Decoder {
         raw.tls = table.get("tls").map(|field| tls::read(self, &field));
         raw.trusted_proxies = self.each(table.get("trustedProxies"), Network::parse);
         let switch = word("word", &[("on", true), ("off", false), ("true", true), ("false", false)]);
-        raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, switch));
+        raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, &switch));
+        raw.grpc_web = table.get("grpcWeb").and_then(|field| self.read(&field, &switch));
         raw.micro = table.get("micro").and_then(|field| self.micro(&field));
         raw.admin = table.get("admin").map(|field| admin::read(self, &field)).unwrap_or_default();
         raw.registry = table.get("registry").map(|field| self.registry(&field)).unwrap_or_default();
@@ -365,6 +370,7 @@ impl Decoder {
             "idleTimeout",
             "sendTimeout",
             "connections",
+            "rpcKeepalive",
             "inFlight",
         ];
         let table = self.table(field, &known);
@@ -378,6 +384,7 @@ impl Decoder {
             body_timeout,
             idle_timeout,
             send_timeout,
+            rpc_keepalive: table.get("rpcKeepalive").and_then(|field| policy::keepalive(self, &field)),
             connections: table.get("connections").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
             in_flight: table.get("inFlight").and_then(|field| self.read(&field, number(1, MOST_AT_ONCE))),
         }

@@ -88,6 +88,7 @@ pub(super) fn resolve(
         limits: limits(&raw.limits),
         access_log: node.access_log.unwrap_or(false),
         proxy_protocol: proxy_protocol(decoder, raw.proxy_protocol, &raw.trusted_proxies),
+        grpc_web: raw.grpc_web.unwrap_or(false),
         trusted_proxies: Networks(raw.trusted_proxies),
         tls: raw.tls.and_then(|tls| tls::resolve(decoder, tls)),
     };
@@ -371,6 +372,7 @@ fn limits(raw: &RawLimits) -> gateway::Limits {
         idle_timeout: raw.idle_timeout.unwrap_or(default.idle_timeout),
         send_timeout: raw.send_timeout.unwrap_or(default.send_timeout),
         connections: raw.connections.unwrap_or(default.connections),
+        rpc_keepalive: raw.rpc_keepalive.unwrap_or(default.rpc_keepalive),
         in_flight: raw.in_flight.unwrap_or(default.in_flight),
     }
 }

@@ -26,6 +26,7 @@ mod overview;
 pub mod page;
 mod range;
 mod routes;
+mod send;
 mod spark;
 mod traces;
 
@@ -62,6 +63,7 @@ struct Inner {
     doorkeeper: Doorkeeper,
     feed: Feed,
     store: OnceLock<Arc<dyn TraceStore>>,
+    call_key: OnceLock<String>,
     gateway: OnceLock<Gateway>,
 }
 
@@ -87,6 +89,7 @@ impl Dashboard {
             doorkeeper: Doorkeeper::default(),
             feed: Feed::default(),
             store: OnceLock::new(),
+            call_key: OnceLock::new(),
             gateway: OnceLock::new(),
         };
         let dashboard = Self { inner: Arc::new(inner) };
@@ -113,6 +116,17 @@ impl Dashboard {
         if self.inner.store.set(store).is_err() {
             log::debug!("a process has two trace stores, its dashboard reads the first");
         }
+    }
+
+    /// What services are called with by requests that a visitor sends to them.
+    pub fn set_call_key(&self, key: String) {
+        if self.inner.call_key.set(key).is_err() {
+            log::debug!("a process has one call key to sign with, the first counts");
+        }
+    }
+
+    fn call_key(&self) -> Option<&str> {
+        self.inner.call_key.get().map(String::as_str)
     }
 
     /// Has the pages show what a gateway of this process does: the first one.

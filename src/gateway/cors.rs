@@ -10,11 +10,14 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN,
 };
 use actix_web::http::{Method, StatusCode};
 
 use crate::listener::Incoming;
+
+/// What clients of gRPC-Web read of an answer whose trailers stand in its head.
+const GRPC_FIELDS: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
 
 /// What pages of other origins may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,8 +181,13 @@ impl Cors {
         for (name, value) in fields {
             answer.insert(name, value);
         }
-        if !self.expose.is_empty()
-            && let Ok(value) = HeaderValue::from_str(&self.expose.join(", "))
+        let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc-web");
+        let mut exposed: Vec<&str> = self.expose.iter().map(String::as_str).collect();
+        if answer.get(CONTENT_TYPE).is_some_and(is_grpc) {
+            exposed.extend(GRPC_FIELDS.iter().filter(|field| !self.expose.iter().any(|known| known == *field)));
+        }
+        if !exposed.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&exposed.join(", "))
         {
             answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, value);
         }

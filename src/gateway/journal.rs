@@ -1,6 +1,7 @@
 //! What is noted of a request: its two events, its metrics, its line in the access log.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use super::client::client_ip;
 use super::live::Counted;
 use super::pipeline::Worker;
-use super::route::Route;
+use super::route::{Meters, Route};
 use crate::listener::Incoming;
 use crate::trace::event::now_ms;
 use crate::trace::{Decision, Event, EventKind, REDACTED, RequestInfo, TraceBody, TraceContext};
@@ -34,6 +35,10 @@ pub(super) struct Journal {
     info: Option<Arc<RequestInfo>>,
     held: Option<Event>,
     status: u16,
+    /// Whose metrics it belongs to, where those of no route.
+    meters: Option<Rc<Meters>>,
+    /// Where its status will stand at its end, where it is not that of the head.
+    told: Option<Rc<Cell<u16>>>,
     /// In the access log.
     is_logged: bool,
 }
@@ -55,12 +60,24 @@ impl Journal {
             info: None,
             held: None,
             status: CLIENT_LEFT,
+            meters: None,
+            told: None,
         }
     }
 
     /// Whose metrics it belongs to, and what its events call it.
     pub fn routed(&mut self, route: &Route) {
         self.route = Some(route.place);
+    }
+
+    /// Whose metrics it belongs to that has no route.
+    pub fn counted(&mut self, meters: Rc<Meters>) {
+        self.meters = Some(meters);
+    }
+
+    /// Its status is what stands here when its answer is over.
+    pub fn told_by(&mut self, told: Rc<Cell<u16>>) {
+        self.told = Some(told);
     }
 
     fn route(&self) -> Option<&Route> {
@@ -142,7 +159,11 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         let took = self.arrived.elapsed();
-        let meters = self.route().map_or(&self.table.routes.stray, |route| &route.meters);
+        if let Some(told) = self.told.take().filter(|_| self.status != CLIENT_LEFT) {
+            self.status = told.get();
+        }
+        let of_route = self.route().map_or(&self.table.routes.stray, |route| &route.meters);
+        let meters = self.meters.as_deref().unwrap_or(of_route);
         meters.count(self.status, took, self.decision.kept(&self.context));
         self.started(TraceBody::None);
         if let Some(info) = self.info.take() {

@@ -106,6 +106,7 @@ impl Settings {
             ("limits.idleTimeout", old.idle_timeout != new.idle_timeout),
             ("limits.sendTimeout", old.send_timeout != new.send_timeout),
             ("limits.connections", old.connections != new.connections),
+            ("limits.rpcKeepalive", old.rpc_keepalive != new.rpc_keepalive),
         ];
         doors.into_iter().chain(fixed).filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }

@@ -61,6 +61,7 @@ use std::time::Duration;
 
 use crate::balance;
 use crate::listener::{Networks, TlsSettings};
+use crate::rpc::Keepalive;
 use crate::upstream::{Descriptors, HealthCheck, Policy, Stamp};
 
 /// What a gateway serves and how.
@@ -86,6 +87,8 @@ pub struct Settings {
     pub trusted_proxies: Networks,
     /// Whether connections to the ports begin with a PROXY header.
     pub proxy_protocol: bool,
+    /// Whether its HTTP port takes gRPC-Web for every service that its RPC port does.
+    pub grpc_web: bool,
     /// Who it is on its HTTPS port; `None`: there is none.
     pub tls: Option<TlsSettings>,
 }
@@ -226,6 +229,8 @@ pub struct Limits {
     pub send_timeout: Duration,
     /// Connections a worker.
     pub connections: usize,
+    /// How a caller by RPC is noticed that is silently gone; `None`: by the kernel alone.
+    pub rpc_keepalive: Option<Keepalive>,
     /// Requests in flight in this process: 429 with `Retry-After`.
     pub in_flight: usize,
 }
@@ -240,6 +245,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75), // nginx's keepalive_timeout
             send_timeout: Duration::from_secs(60), // its send_timeout
             connections: 25_000,
+            rpc_keepalive: Some(Keepalive::SERVER),
             in_flight: 20_000,
         }
     }

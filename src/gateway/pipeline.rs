@@ -41,6 +41,8 @@ pub(super) struct Worker {
     pub recorder: Recorder,
     pub origin: Arc<Origin>,
     pub catalog: CatalogWatch,
+    /// Who serves which service of gRPC.
+    pub directory: rpc::Directory,
     pub broker: Option<Arc<dyn Broker>>,
     pub traffic: Arc<Traffic>,
 }
@@ -139,6 +141,17 @@ async fn steps<'t>(
     }
     let host = asked::host_of(request);
     let path = asked::unambiguous(request.path(), host)?;
+    if table.settings.grpc_web && rpc::web::is_asked(request) {
+        let directory = &worker.directory;
+        let asked = rpc::web::Asked { worker, directory, request, path: &path, host, context };
+        match asked.preflight(table) {
+            Some(answer) => return answer,
+            None if *request.method() == Method::POST => {
+                return Box::pin(asked.answer(table, payload, journal, finish)).await;
+            }
+            None => {} // other terms may hold for the path
+        }
+    }
     let asked = Asked::of_host(request, host, &path);
     if let Some(method) = cors::asked_method(request) {
         // a browser asks whether a page may ask

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::live::Live;
 use super::pipeline::{self, Worker};
+use super::rpc::Directory;
 use crate::balance::Balancer;
 use crate::broker::Broker;
 use crate::drain::{Running, Traffic};
@@ -67,6 +68,7 @@ pub fn serve(doors: impl Into<Doors>, parts: Parts) -> Result<Running, GatewayEr
             upstream: Upstream::new(balancer.clone(), &origin.service_name, &metrics).with_schemas(live.schemas()),
             recorder: recorder.clone(),
             origin: origin.clone(),
+            directory: Directory::new(catalog.clone(), &metrics),
             catalog: catalog.clone(),
             broker: broker.clone(),
             traffic: shared.clone(),

@@ -11,6 +11,7 @@
 mod codec;
 pub mod frame;
 pub mod generated;
+pub mod keepalive;
 mod lengths;
 pub mod metadata;
 pub mod method;
@@ -21,6 +22,7 @@ pub mod timeout;
 pub mod wire;
 
 pub use codec::{Codec, CodecError};
+pub use keepalive::Keepalive;
 pub use method::MethodName;
 pub use status::{Code, GoError, Status};
 

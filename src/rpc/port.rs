@@ -4,6 +4,7 @@
 //! bound to its thread (`upstream`). A connection and its calls are one task: when the connection is gone, so are they. The
 //! end goes as with HTTP: busy clients get a GOAWAY with their next call, idle ones when their server stops.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
 use std::io;
@@ -28,6 +29,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::keepalive::{self, Keepalive};
 use super::lengths::AnyLength;
 use crate::drain::{self, Running, Traffic};
 use crate::listener::Tls;
@@ -56,6 +58,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Connections a worker.
     pub connections: usize,
+    /// How a caller is noticed that is silently gone; `None`: by the kernel alone.
+    pub keepalive: Option<Keepalive>,
 }
 
 impl Default for Limits {
@@ -65,6 +69,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(300), // clients of gRPC keep theirs for long
             connections: 25_000,
+            keepalive: Some(Keepalive::SERVER),
         }
     }
 }
@@ -201,6 +206,9 @@ where
     let mut stopping = pin!(shared.stopping.notified());
     let mut idle = pin!(tokio::time::sleep(idle_timeout));
     let mut is_ending = false;
+    let is_busy = Cell::new(false);
+    let pings = http2.ping_pong();
+    let mut silence = pin!(keepalive::silence(shared.limits.keepalive, pings, || is_busy.get()));
     loop {
         tokio::select! {
             biased;
@@ -209,6 +217,7 @@ where
                 Some(Ok((request, respond))) => {
                     let (peer, certificate) = peer.clone();
                     calls.push(answer(Call { request, respond, peer, certificate }, answers));
+                    is_busy.set(true);
                     if shared.traffic.is_draining() && !is_ending {
                         is_ending = true;
                         http2.graceful_shutdown();
@@ -218,6 +227,7 @@ where
                 Some(Err(error)) => return log::debug!("an rpc connection ended client={:?} error=\"{error}\"", peer.0),
                 None => return,
             },
+            () = &mut silence => return log::debug!("an rpc client answers no ping client={:?}", peer.0),
             () = &mut stopping, if !is_ending => {
                 is_ending = true;
                 http2.graceful_shutdown();
@@ -231,6 +241,7 @@ where
             }
         }
         if calls.is_empty() {
+            is_busy.set(false);
             let wait = if is_ending { FAREWELL } else { idle_timeout };
             idle.as_mut().reset(Instant::now() + wait);
         }

@@ -22,13 +22,15 @@ pub use error::CallError;
 pub use health::{HealthCheck, HealthChecks};
 pub use http1::{AnswerHead, Field, HttpError, PROTOCOL};
 pub use rpc::{
-    ConnectError, DescriptorFile, DescriptorFileError, Descriptors, Opened, ReflectionError, RpcAnswer, RpcError,
-    RpcHead, RpcReceiver, RpcRequest, RpcSender, RpcStream, Schemas, Stamp, UnknownMessages, stamp,
+    ConnectError, DescriptorFile, DescriptorFileError, Descriptors, Lease, Opened, ReflectionError, RpcAnswer,
+    RpcError, RpcHead, RpcReceiver, RpcRequest, RpcSender, RpcStream, Schemas, Stamp, UnknownMessages, stamp,
 };
 pub use tls::{ClientTls, ClientTlsFiles};
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::rpc::Keepalive;
 
 /// How a service (or one action of it) is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct Policy {
     pub backoff: Duration,
     /// Where the messages are known from of a service that takes protobuf only, for callers by RPC with JSON.
     pub descriptors: Descriptors,
+    /// How a node is noticed that is silently gone while it is called by RPC; `None`: by the kernel alone.
+    pub keepalive: Option<Keepalive>,
 }
 
 impl Default for Policy {
@@ -73,6 +77,7 @@ impl Default for Policy {
             tls: None,
             backoff: Duration::from_millis(25),
             descriptors: Descriptors::Auto,
+            keepalive: Some(Keepalive::CLIENT),
         }
     }
 }

@@ -1,40 +1,28 @@
 //! A call's way through the gateway, in reading order.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::http::header as http_02;
 use http_v1::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http_v1::{Method, StatusCode};
 
-use super::find::Directory;
+use super::find::{Directory, Found, GOMS_SERVICE, to_02};
 use super::journal::Journal;
 use super::pass;
 use crate::drain::{Running, Traffic};
-use crate::gateway::asked::Asked;
 use crate::gateway::client::{Told, read};
 use crate::gateway::keeper::{Finish, Keeper};
 use crate::gateway::live::{Table, View};
 use crate::gateway::respond::Failure;
-use crate::gateway::route::{Meters, Route};
-use crate::gateway::rule::Outcome;
 use crate::gateway::{GatewayError, Parts, limit};
 use crate::listener::Tls;
-use crate::metrics::Metrics;
 use crate::rpc::generated::{self, GrpcService};
-use crate::rpc::method::{ends_with, service_of_path};
 use crate::rpc::port::{self, Answers, Call, gone};
 use crate::rpc::timeout::{self, End};
 use crate::rpc::wire::refuse_http;
-use crate::rpc::{Code, Codec, CodecError, MethodName, Status};
+use crate::rpc::{Code, Codec, CodecError, Status};
 use crate::trace::{Origin, Recorder, TraceContext, tracestate};
-use crate::upstream::{Forwarded, Opened, Policy, RpcError, RpcHead, Upstream, headers};
-
-/// Names the service where its methods do not.
-const GOMS_SERVICE: &str = "goms-service";
+use crate::upstream::{Forwarded, Opened, RpcError, RpcHead, Upstream, headers};
 
 /// Passes calls on until [`Running::stop`]. Must be called within a tokio runtime. `own` answers calls of the gateway itself, by
 /// the full name of its service: health checks. With `tls` the port takes nothing else.
@@ -50,6 +38,7 @@ pub fn serve_rpc(
     let limits = port::Limits {
         handshake_timeout: settings.limits.header_timeout,
         connections: settings.limits.connections,
+        keepalive: settings.limits.rpc_keepalive,
         ..port::Limits::default()
     };
     let name = parts.origin.service_name.clone();
@@ -57,14 +46,12 @@ pub fn serve_rpc(
     let (workers, counted) = (parts.workers, traffic.clone());
     let make = move || Front {
         view: parts.live.view(),
-        directory: Directory::new(parts.catalog.clone()),
+        directory: Directory::new(parts.catalog.clone(), &parts.metrics),
         upstream: Upstream::new(parts.balancer.clone(), &parts.origin.service_name, &parts.metrics),
         caller: tracestate::member(&parts.origin.service_name),
         recorder: parts.recorder.clone(),
         origin: parts.origin.clone(),
         traffic: counted.clone(),
-        metrics: parts.metrics.clone(),
-        meters: RefCell::default(),
         own: own.clone(),
     };
     port::serve(&name, listener, (limits, tls), workers, traffic, make).map_err(GatewayError::Listen)
@@ -80,21 +67,11 @@ pub(super) struct Front {
     pub recorder: Recorder,
     pub origin: Arc<Origin>,
     traffic: Arc<Traffic>,
-    metrics: Metrics,
-    meters: RefCell<HashMap<Arc<str>, Rc<Meters>>>,
     own: (&'static str, Arc<dyn GrpcService>),
 }
 
 /// Who asks: its address, what a trusted proxy tells of it, and its certificate.
 type Caller<'c> = (IpAddr, Option<&'c Told>, Option<&'c str>);
-
-/// Where a call goes.
-struct Found<'t> {
-    /// By what name the balancer knows its nodes.
-    group: Arc<str>,
-    policy: &'t Policy,
-    keeper: Option<&'t Keeper>,
-}
 
 impl Answers for Front {
     async fn answer(&self, call: Call) {
@@ -171,8 +148,8 @@ impl Front {
         let (path, brought) = (head.uri.path(), &head.headers);
         let host = head.uri.authority().map(|authority| authority.as_str());
         let host = host.or_else(|| brought.get(HOST)?.to_str().ok()).unwrap_or_default();
-        let Found { group, policy, keeper } = self.find(table, path, host, brought)?;
-        journal.routed(self.meters(&group));
+        let Found { group, policy, keeper } = self.directory.find(table, path, host, brought)?;
+        journal.routed(self.directory.meters(&group));
         limit::check_flow(&self.traffic.load, &table.settings.limits).map_err(|failure| status_of(&failure))?;
         let fields = match keeper {
             None => passing(brought),
@@ -199,87 +176,6 @@ impl Front {
             public(&error)
         })
     }
-
-    /// What is written for a path holds whomever a caller names, and however it spells the package, which nodes do not look at.
-    fn find<'t>(&self, table: &'t Table, path: &str, host: &str, brought: &HeaderMap) -> Result<Found<'t>, Status> {
-        if let Some((route, policy)) = of_route(table, path, host, brought) {
-            let Outcome::Call(call) = &route.then else {
-                return Err(Status::new(Code::Unimplemented, "the route of this path answers by HTTP"));
-            };
-            let group = route.group(&call.services).into();
-            return Ok(Found { group, policy, keeper: route.keeper.as_deref() });
-        }
-        let served = self.directory.served();
-        let service = match brought.get(GOMS_SERVICE).map(|name| String::from_utf8_lossy(name.as_bytes())) {
-            Some(name) => served.named(&name)?,
-            None => served.of_path(path)?,
-        };
-        let name = MethodName::parse(path).ok().filter(|_| path.matches('/').count() == 2);
-        let name = name.ok_or_else(|| {
-            Status::new(Code::Unimplemented, format!("`{path}` is no path `/package.Service/Method`"))
-        })?;
-        if !served.serves(&service, &name.full_service())
-            && let Some((route, call)) = of_alias(table, &name, &service, host, brought)
-        {
-            let group = route.group(&call.services).into();
-            return Ok(Found { group, policy: &call.policy, keeper: route.keeper.as_deref() });
-        }
-        Ok(self.of_service(table, service))
-    }
-
-    fn of_service<'t>(&self, table: &'t Table, service: Arc<str>) -> Found<'t> {
-        match table.settings.services.get(&*service) {
-            Some(known) => {
-                let keeper = table.routes.rpc_keeper(&service);
-                Found { policy: &known.policy, keeper, group: service }
-            }
-            None => Found { policy: &table.usual, keeper: table.routes.page.as_ref(), group: service },
-        }
-    }
-
-    fn meters(&self, service: &Arc<str>) -> Rc<Meters> {
-        if let Some(known) = self.meters.borrow().get(service) {
-            return known.clone();
-        }
-        let made = Rc::new(Meters::new(&self.metrics, service, "rpc"));
-        self.meters.borrow_mut().insert(service.clone(), made.clone());
-        made
-    }
-}
-
-/// The route that was written for a path of gRPC.
-fn of_route<'t>(table: &'t Table, path: &str, host: &str, brought: &HeaderMap) -> Option<(&'t Route, &'t Policy)> {
-    if table.routes.rpc.is_empty() {
-        return None;
-    }
-    let headers = to_02(brought);
-    let asked = Asked { method: "POST", host, path, headers: &headers, query: "" };
-    let mut routes = table.routes.rpc.iter().filter_map(|place| table.routes.all().get(*place));
-    let route = routes.find(|route| route.when.check(&asked).is_ok())?;
-    match &route.then {
-        Outcome::Call(call) => Some((route, &call.policy)),
-        _ => Some((route, &table.usual)),
-    }
-}
-
-/// The route that was written for the same method of a service under another package.
-fn of_alias<'t>(
-    table: &'t Table,
-    name: &MethodName<'_>,
-    service: &str,
-    host: &str,
-    brought: &HeaderMap,
-) -> Option<(&'t Route, &'t crate::gateway::rule::Call)> {
-    let mut routes = table.routes.rpc.iter().filter_map(|place| table.routes.all().get(*place));
-    routes.find_map(|route| {
-        let Outcome::Call(call) = &route.then else { return None };
-        let full = service_of_path(route.when.path.as_str()).filter(|full| ends_with(full, name.service))?;
-        let is_its = call.services.iter().any(|share| share.service() == service);
-        let path = is_its.then(|| format!("/{full}/{}", name.method))?;
-        let headers = to_02(brought);
-        let asked = Asked { method: "POST", host, path: &path, headers: &headers, query: "" };
-        route.when.check(&asked).is_ok().then_some((route, &**call))
-    })
 }
 
 /// The fields of a call that is let in.
@@ -311,29 +207,17 @@ fn passing(brought: &HeaderMap) -> HeaderMap {
 
 /// Whether a field goes on: HTTP/2 has none that others would list in `Connection`. A foreign `content-length` has become
 /// `accept-charset`, or `content-lengti`.
-fn is_passed(name: &str) -> bool {
+pub(super) fn is_passed(name: &str) -> bool {
     !matches!(name, GOMS_SERVICE | "grpc-timeout" | "accept-charset" | "content-lengti")
         && headers::passes_down(name, std::iter::empty())
 }
 
-/// The same fields for what reads those of http 0.2.
-fn to_02(fields: &HeaderMap) -> http_02::HeaderMap {
-    let mut same = http_02::HeaderMap::with_capacity(fields.len());
-    for (name, value) in fields {
-        let name = http_02::HeaderName::from_bytes(name.as_str().as_bytes());
-        if let (Ok(name), Ok(value)) = (name, http_02::HeaderValue::from_bytes(value.as_bytes())) {
-            same.append(name, value);
-        }
-    }
-    same
-}
-
-fn status_of(failure: &Failure) -> Status {
+pub(super) fn status_of(failure: &Failure) -> Status {
     Status::of_http(failure.status().as_u16(), failure.to_string())
 }
 
 /// What a caller is told: which service, not which of its addresses.
-fn public(error: &RpcError) -> Status {
+pub(super) fn public(error: &RpcError) -> Status {
     let status = error.status();
     match error {
         RpcError::Status { .. } | RpcError::NoNode(_) | RpcError::Message(_) | RpcError::Request(_) => status,

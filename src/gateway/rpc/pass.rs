@@ -129,7 +129,7 @@ async fn pump(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> Result<Optio
 }
 
 /// Resolves with what the caller is told when it waits no longer.
-async fn until(end: Option<End>) -> Status {
+pub(super) async fn until(end: Option<End>) -> Status {
     match end {
         Some(end) => {
             tokio::time::sleep_until(end.at.into()).await;
@@ -140,7 +140,7 @@ async fn until(end: Option<End>) -> Status {
 }
 
 /// What the caller is told of a node whose stream broke.
-fn broken(error: &h2_v4::Error) -> Status {
+pub(super) fn broken(error: &h2_v4::Error) -> Status {
     Status::new(Code::Unavailable, format!("the service's answer broke off: {error}"))
 }
 
@@ -157,7 +157,7 @@ pub(super) fn refuse(
 }
 
 /// Leaves out of a head or trailers what is not for clients.
-fn keep_up(fields: &mut HeaderMap) {
+pub(super) fn keep_up(fields: &mut HeaderMap) {
     let ends: Vec<HeaderName> =
         fields.keys().filter(|name| !headers::passes_up(name.as_str(), std::iter::empty())).cloned().collect();
     for name in ends {

@@ -44,6 +44,7 @@ pub fn serve_rpc(listener: TcpListener, service: Service, parts: Parts) -> Resul
     let limits = port::Limits {
         handshake_timeout: parts.limits.header_timeout,
         connections: parts.limits.connections,
+        keepalive: parts.limits.rpc_keepalive,
         ..port::Limits::default()
     };
     let (workers, traffic) = (parts.workers, Traffic::new(parts.load.clone()));
@@ -51,6 +52,15 @@ pub fn serve_rpc(listener: TcpListener, service: Service, parts: Parts) -> Resul
     let make = move || Worker::new(&service, &parts, &counted);
     port::serve(&name, listener, (limits, None), workers, traffic, make)
         .map_err(|source| ServeError { service: name, source })
+}
+
+/// What answers a service's calls, wherever they come from; a worker thread has one.
+pub(in crate::service) fn answers(
+    service: &Arc<Service>,
+    parts: &Parts,
+    traffic: &Arc<Traffic>,
+) -> impl Answers + use<> {
+    Worker::new(service, parts, traffic)
 }
 
 /// One worker thread's state.

@@ -188,7 +188,7 @@ impl Upstream {
         let (form, leased) = match protocol_of(node) {
             RpcProtocol::Grpc => {
                 let form = self.rpc_form(head, (node, place), policy).await?;
-                (form, self.rpc_pool.lease(place, policy.connect_timeout).await)
+                (form, self.rpc_pool.lease(place, policy).await)
             }
             RpcProtocol::Mucp => (None, bridged(place, node, policy.connect_timeout).await),
         };
@@ -243,7 +243,7 @@ impl Upstream {
         (time, policy, limit): (Duration, &Policy, usize),
     ) -> Result<(Bytes, http_v1::HeaderMap, http_v1::HeaderMap), RpcError> {
         let broken = |source: ReadError| RpcError::Broken { node: node.clone(), source };
-        let leased = self.rpc_pool.lease(place, policy.connect_timeout).await;
+        let leased = self.rpc_pool.lease(place, policy).await;
         let (lease, mut sender) = leased.map_err(|source| RpcError::Unreachable { node: node.clone(), source })?;
         let request = head.request(node, &lease, Some(time), form)?;
         let (response, mut stream) = sender.send_request(request, false).map_err(|error| unsent(node, error))?;

@@ -17,8 +17,8 @@ pub use descriptors::{DescriptorFile, DescriptorFileError, Descriptors, Schemas,
 pub use error::RpcError;
 pub use head::RpcHead;
 pub use open::{Opened, RpcReceiver, RpcSender, RpcStream};
-pub use pool::ConnectError;
 pub(super) use pool::Pool;
+pub use pool::{ConnectError, Lease};
 pub use reflection::ReflectionError;
 
 use std::sync::Arc;

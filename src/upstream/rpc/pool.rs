@@ -19,9 +19,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::registry::Node;
-use crate::upstream::ClientTls;
+use crate::rpc::keepalive::{self, Keepalive};
 use crate::upstream::http1::Secure;
 use crate::upstream::mucp::bridge;
+use crate::upstream::{ClientTls, Policy};
 
 /// How much of a stream a node may send before it was read, and of all streams of a connection together.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -101,7 +102,7 @@ struct Connection {
     sender: SendRequest<Bytes>,
     authority: Authority,
     is_tls: bool,
-    streams: Cell<usize>,
+    streams: Rc<Cell<usize>>,
     is_closed: Cell<bool>,
     used: Cell<Instant>,
 }
@@ -169,13 +170,14 @@ impl Pool {
     pub async fn lease(
         self: &Rc<Self>,
         place: &Place,
-        timeout: Duration,
+        policy: &Policy,
     ) -> Result<(Lease, SendRequest<Bytes>), Arc<ConnectError>> {
+        let timeout = policy.connect_timeout;
         let mut is_retry = false;
         loop {
             let (connection, is_new) = match self.usable(place) {
                 Some(connection) => (connection, false),
-                None => (self.connect(place, timeout).await?, true),
+                None => (self.connect(place, policy).await?, true),
             };
             let lease = Lease::new(connection);
             // where the node takes no more streams, it waits for one to end
@@ -200,10 +202,10 @@ impl Pool {
     }
 
     /// A new connection; calls that ask for one at the same time get the same.
-    async fn connect(self: &Rc<Self>, place: &Place, timeout: Duration) -> Result<Rc<Connection>, Arc<ConnectError>> {
+    async fn connect(self: &Rc<Self>, place: &Place, policy: &Policy) -> Result<Rc<Connection>, Arc<ConnectError>> {
         let known = self.connecting.borrow().get(place).cloned();
         let connecting = known.unwrap_or_else(|| {
-            let connecting = self.begin(place.clone(), timeout);
+            let connecting = self.begin(place.clone(), policy.connect_timeout, policy.keepalive);
             self.connecting.borrow_mut().insert(place.clone(), connecting.clone());
             connecting
         });
@@ -212,10 +214,10 @@ impl Pool {
 
     /// Connects as a task of its own, since who asked first may not wait to the end.
     #[expect(clippy::disallowed_methods, reason = "it is bounded in time, and no end of a process has to wait for it")]
-    fn begin(self: &Rc<Self>, place: Place, timeout: Duration) -> Connecting {
+    fn begin(self: &Rc<Self>, place: Place, timeout: Duration, keepalive: Option<Keepalive>) -> Connecting {
         let pool = Rc::downgrade(self);
         let task = tokio::task::spawn_local(async move {
-            let opened = tokio::time::timeout(timeout, open(&place)).await;
+            let opened = tokio::time::timeout(timeout, open(&place, keepalive)).await;
             let opened = opened.unwrap_or(Err(ConnectError::Timeout(timeout))).map(Rc::new).map_err(Arc::new);
             if let Some(pool) = pool.upgrade() {
                 pool.connecting.borrow_mut().remove(&place);
@@ -230,15 +232,15 @@ impl Pool {
     }
 }
 
-async fn open(place: &Place) -> Result<Connection, ConnectError> {
+async fn open(place: &Place, keepalive: Option<Keepalive>) -> Result<Connection, ConnectError> {
     let address = place.address();
     let tcp = reach(address).await?;
     match place {
-        Place::Plain(_) => begin_http2(tcp, address, false).await,
+        Place::Plain(_) => begin_http2(tcp, (address, false), keepalive).await,
         Place::Secure(secure) => {
             let connector = TlsConnector::from(secure.config.clone());
             let tls = connector.connect(secure.name.clone(), tcp).await.map_err(ConnectError::Connect)?;
-            begin_http2(tls, address, true).await
+            begin_http2(tls, (address, true), keepalive).await
         }
     }
 }
@@ -264,7 +266,7 @@ pub(super) async fn bridged(
     let address = place.address();
     let opened = async {
         let tcp = reach(address).await?;
-        begin_http2(bridge::front(tcp, node.clone()), address, false).await
+        begin_http2(bridge::front(tcp, node.clone()), (address, false), None).await
     };
     let opened = tokio::time::timeout(timeout, opened).await.unwrap_or(Err(ConnectError::Timeout(timeout)));
     let connection = opened.map_err(Arc::new)?;
@@ -272,7 +274,11 @@ pub(super) async fn bridged(
     Ok((Lease::new(Rc::new(connection)), sender))
 }
 
-async fn begin_http2<T>(socket: T, address: SocketAddr, is_tls: bool) -> Result<Connection, ConnectError>
+async fn begin_http2<T>(
+    socket: T,
+    (address, is_tls): (SocketAddr, bool),
+    keepalive: Option<Keepalive>,
+) -> Result<Connection, ConnectError>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -285,25 +291,33 @@ where
         .max_header_list_size(HEAD)
         .data_frame_budget(FRAME_BUDGET);
     let (sender, driver) = builder.handshake::<_, Bytes>(socket).await.map_err(ConnectError::Http2)?;
-    drive(driver, address);
+    let streams = Rc::new(Cell::new(0));
+    drive(driver, (address, keepalive), streams.clone());
     let authority = Authority::try_from(address.to_string());
     let authority = authority.map_err(|_| ConnectError::Connect(io::ErrorKind::InvalidInput.into()))?;
-    Ok(Connection {
-        sender,
-        authority,
-        is_tls,
-        streams: Cell::new(0),
-        is_closed: Cell::new(false),
-        used: Cell::new(Instant::now()),
-    })
+    Ok(Connection { sender, authority, is_tls, streams, is_closed: Cell::new(false), used: Cell::new(Instant::now()) })
 }
 
 /// Reads and writes a connection until its last call is over and nobody holds it any more.
 #[expect(clippy::disallowed_methods, reason = "it ends with its connection, which calls and the pool hold")]
-fn drive<T: AsyncRead + AsyncWrite + Unpin + 'static>(driver: h2_v4::client::Connection<T>, address: SocketAddr) {
+fn drive<T: AsyncRead + AsyncWrite + Unpin + 'static>(
+    mut driver: h2_v4::client::Connection<T>,
+    (address, keepalive): (SocketAddr, Option<Keepalive>),
+    streams: Rc<Cell<usize>>,
+) {
     drop(tokio::task::spawn_local(async move {
-        if let Err(error) = driver.await {
-            log::debug!("an rpc connection ended to={address} error=\"{error}\"");
+        let pings = driver.ping_pong();
+        tokio::select! {
+            biased;
+            ended = driver => {
+                if let Err(error) = ended {
+                    log::debug!("an rpc connection ended to={address} error=\"{error}\"");
+                }
+            }
+            // without its driver a connection is over, and its calls with it
+            () = keepalive::silence(keepalive, pings, || streams.get() > 0) => {
+                log::warn!("a node answers no ping, its calls end to={address}");
+            }
         }
     }));
 }

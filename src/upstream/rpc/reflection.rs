@@ -140,7 +140,7 @@ impl Talk {
         head: &RpcHead,
         policy: &Policy,
     ) -> Result<Self, UnknownMessages> {
-        let leased = pool.lease(place, policy.connect_timeout).await;
+        let leased = pool.lease(place, policy).await;
         let (lease, mut sender) =
             leased.map_err(|source| UnknownMessages::Away(ReflectionError::Unreachable(source)))?;
         let request = head.request(node, &lease, Some(WITHIN), None).map_err(RpcError::from)?;

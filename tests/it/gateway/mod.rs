@@ -16,6 +16,7 @@ mod failures;
 mod fallback;
 mod fields;
 mod framing;
+mod grpc_web;
 mod headers;
 mod health;
 mod http2;

@@ -110,7 +110,7 @@ async fn never(_ctx: Context, _message: Request) -> Result<Response, ServiceErro
     std::future::pending().await
 }
 
-fn greeter() -> (Running, Receiver<Event>) {
+pub(super) fn greeter() -> (Running, Receiver<Event>) {
     let (mut parts, events) = parts("greeter");
     parts.call_keys = vec!["the key".to_owned()].into();
     let service = Service::new("greeter")
@@ -121,10 +121,10 @@ fn greeter() -> (Running, Receiver<Event>) {
     (start(service, parts), events)
 }
 
-const JOHN: &str = r#"{"name":"John"}"#;
+pub(super) const JOHN: &str = r#"{"name":"John"}"#;
 
 /// A node of this service that serves these names.
-fn serving(service: &str, at: &Running, names: &[&str]) -> goms::registry::Node {
+pub(super) fn serving(service: &str, at: &Running, names: &[&str]) -> goms::registry::Node {
     let mut node = node(service, at.address());
     node.meta.tell_methods(Vec::new(), names.iter().map(|name| (*name).to_owned()).collect());
     node

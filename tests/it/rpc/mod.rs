@@ -4,6 +4,7 @@ mod calls;
 mod gateway;
 mod hostile;
 pub mod interop;
+mod keepalive;
 mod raw;
 mod streams;
 
