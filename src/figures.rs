@@ -1,8 +1,5 @@
 //! Numbers as people read them, in the terminal and in the dashboard alike.
 
-use std::fmt::Write as _;
-use std::time::Duration;
-
 /// `850ns`, `12.3µs`, `4.56ms`, `1.20s`.
 #[must_use]
 pub fn duration(ns: u64) -> String {
@@ -12,27 +9,6 @@ pub fn duration(ns: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.2}ms", ns as f64 / 1e6),
         _ => format!("{:.2}s", ns as f64 / 1e9),
     }
-}
-
-/// A duration as the config writes it, and reads it again: `1m30s`, `500ms`, `0s`.
-#[must_use]
-pub fn span(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let micros = duration.subsec_micros();
-    let mut text = String::new();
-    let parts = [
-        (seconds / 86_400, "d"),
-        (seconds / 3_600 % 24, "h"),
-        (seconds / 60 % 60, "m"),
-        (seconds % 60, "s"),
-        (u64::from(micros / 1_000), "ms"),
-        (u64::from(micros % 1_000), "us"),
-    ];
-    for (number, unit) in parts.into_iter().filter(|(number, _)| *number > 0) {
-        // writing into a String cannot fail
-        write!(text, "{number}{unit}").unwrap_or_default();
-    }
-    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// `12,345`.

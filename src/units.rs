@@ -2,8 +2,7 @@
 //!
 //! May import: `figures` (what is printed is read again).
 
-pub use crate::figures::span as format_duration;
-
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Ten years: longer is a slip of the finger, and later sums stay far from overflow.
@@ -56,6 +55,27 @@ pub fn parse_positive_duration(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err(format!("must be greater than 0, got `{text}`")),
         duration => Ok(duration),
     }
+}
+
+/// Writes a duration so that [`parse_duration`] reads the same again: `1m30s`, `500ms`, `0s`.
+#[must_use]
+pub fn format_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let micros = duration.subsec_micros();
+    let mut text = String::new();
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3_600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (u64::from(micros / 1_000), "ms"),
+        (u64::from(micros % 1_000), "us"),
+    ];
+    for (number, unit) in parts.into_iter().filter(|(number, _)| *number > 0) {
+        // writing into a String cannot fail
+        write!(text, "{number}{unit}").unwrap_or_default();
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// Reads a number of bytes: `1048576`, `64KiB`, `10MiB`, `1GiB` (1024s), or `10kB`, `10MB`, `1GB` (1000s).

@@ -12,8 +12,8 @@ use super::keeper::Kept;
 use super::route::Routes;
 use super::rule::{Fallback, Outcome};
 use super::{Settings, Terms};
-use crate::figures::span;
 use crate::metrics::Metrics;
+use crate::units::format_duration;
 
 /// A request that might come.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl Taken {
                 let policy = &call.policy;
                 let on: Vec<String> = policy.retry_status.iter().map(u16::to_string).collect();
                 let on = if on.is_empty() { String::new() } else { format!(", also after {}", on.join(", ")) };
-                let deadline = policy.deadline.map(|deadline| format!(", {} in all", span(deadline)));
+                let deadline = policy.deadline.map(|deadline| format!(", {} in all", format_duration(deadline)));
                 let who = match call.origins.as_slice() {
                     [] => ("service", shares.collect::<Vec<_>>().join(", ")),
                     origins => ("servers", origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
@@ -85,7 +85,7 @@ impl Taken {
                 let mut lines = vec![
                     who,
                     ("path", target),
-                    ("timeout", span(policy.timeout) + " a try" + &deadline.unwrap_or_default()),
+                    ("timeout", format_duration(policy.timeout) + " a try" + &deadline.unwrap_or_default()),
                     ("tries", format!("{}{on}", policy.attempts)),
                 ];
                 match &call.fallback {
