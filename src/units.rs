@@ -1,4 +1,6 @@
 //! Durations, sizes and times as people write them.
+//!
+//! May import: `figures` (what is printed is read again).
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -70,7 +72,7 @@ pub fn format_duration(duration: Duration) -> String {
         (u64::from(micros % 1_000), "us"),
     ];
     for (number, unit) in parts.into_iter().filter(|(number, _)| *number > 0) {
-        // Writing to a String cannot fail.
+        // writing into a String cannot fail
         write!(text, "{number}{unit}").unwrap_or_default();
     }
     if text.is_empty() { "0s".to_owned() } else { text }

@@ -19,6 +19,15 @@ use crate::registry::{Catalog, Node, NodeId, NodeState, Registry};
 /// How long a node's admin port may take to tell its load; it is on this machine or in the same network.
 const ADMIN_TIMEOUT: Duration = Duration::from_millis(800);
 
+/// Asks other nodes' admin ports, which may want to know who asks.
+pub(super) fn admin_client(config: &Config, timeout: Duration) -> awc::Client {
+    let mut client = awc::Client::builder().timeout(timeout).disable_redirects();
+    if let Some(token) = config.login.reader_token() {
+        client = client.add_default_header(("Authorization", format!("Bearer {token}")));
+    }
+    client.finish()
+}
+
 /// One node as every output shows it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,15 +54,15 @@ pub async fn run(config: &Config, command: ClusterCommand) -> Result<(), AppErro
     let registry = process::open_registry(config)?;
     let catalog = process::known_catalog(&*registry, config, config.read_wait).await?;
     match command {
-        ClusterCommand::Status(args) => status(&catalog, args.service.as_deref(), args.form.output).await,
-        ClusterCommand::Nodes(args) => nodes(&catalog, args.service.as_deref(), args.form.output).await,
+        ClusterCommand::Status(args) => status(config, &catalog, args.service.as_deref(), args.form.output).await,
+        ClusterCommand::Nodes(args) => nodes(config, &catalog, args.service.as_deref(), args.form.output).await,
         ClusterCommand::Services(args) => {
             services(&catalog, args.output);
             Ok(())
         }
-        ClusterCommand::Routes(args) => super::routes::run(&catalog, args.output).await,
+        ClusterCommand::Routes(args) => super::routes::run(config, &catalog, args.output).await,
         ClusterCommand::Keys(args) => {
-            keys::run(&catalog, args.output).await;
+            keys::run(config, &catalog, args.output).await;
             Ok(())
         }
         ClusterCommand::Watch(args) => watch(&*registry, args.output).await,
@@ -67,8 +76,8 @@ pub async fn run(config: &Config, command: ClusterCommand) -> Result<(), AppErro
     }
 }
 
-async fn status(catalog: &Catalog, service: Option<&str>, format: Output) -> Result<(), AppError> {
-    let rows = rows(catalog, service).await?;
+async fn status(config: &Config, catalog: &Catalog, service: Option<&str>, format: Output) -> Result<(), AppError> {
+    let rows = rows(config, catalog, service).await?;
     match format {
         Output::Json => output::json(&rows),
         Output::Table => {
@@ -95,8 +104,8 @@ async fn status(catalog: &Catalog, service: Option<&str>, format: Output) -> Res
     Ok(())
 }
 
-async fn nodes(catalog: &Catalog, service: Option<&str>, format: Output) -> Result<(), AppError> {
-    let rows = rows(catalog, service).await?;
+async fn nodes(config: &Config, catalog: &Catalog, service: Option<&str>, format: Output) -> Result<(), AppError> {
+    let rows = rows(config, catalog, service).await?;
     match format {
         Output::Json => output::json(&rows),
         Output::Table => {
@@ -205,7 +214,7 @@ fn find(catalog: &Catalog, wanted: &str) -> Result<NodeId, AppError> {
     }
 }
 
-async fn rows(catalog: &Catalog, service: Option<&str>) -> Result<Vec<Row>, AppError> {
+async fn rows(config: &Config, catalog: &Catalog, service: Option<&str>) -> Result<Vec<Row>, AppError> {
     if let Some(service) = service
         && catalog.nodes(service).is_empty()
     {
@@ -216,7 +225,7 @@ async fn rows(catalog: &Catalog, service: Option<&str>) -> Result<Vec<Row>, AppE
     }
     let wanted: Vec<&Arc<Node>> =
         catalog.all().filter(|node| service.is_none_or(|service| node.id.service == service)).collect();
-    let loads = loads(wanted.iter().filter_map(|node| node.meta.admin).collect()).await;
+    let loads = loads(config, wanted.iter().filter_map(|node| node.meta.admin).collect()).await;
     Ok(wanted
         .into_iter()
         .map(|node| {
@@ -243,8 +252,8 @@ async fn rows(catalog: &Catalog, service: Option<&str>) -> Result<Vec<Row>, AppE
 }
 
 /// Asks each admin port for its nodes; one that does not answer (it is on loopback of another machine, say) is left out.
-async fn loads(admins: BTreeSet<SocketAddr>) -> HashMap<(String, String), NodeReport> {
-    let client = awc::Client::builder().timeout(ADMIN_TIMEOUT).disable_redirects().finish();
+async fn loads(config: &Config, admins: BTreeSet<SocketAddr>) -> HashMap<(String, String), NodeReport> {
+    let client = admin_client(config, ADMIN_TIMEOUT);
     let ask = |admin: SocketAddr| {
         let request = client.get(format!("http://{admin}/api/nodes")).send();
         async move {

@@ -6,6 +6,7 @@ use super::rpc::Rpc;
 use super::{AppError, reload};
 use crate::balance::Balancer;
 use crate::config::shown_routes;
+use crate::dashboard;
 use crate::gateway;
 use crate::gateway::micro::Handler;
 use crate::listener::{Doors, Tls};
@@ -64,7 +65,12 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     checks.start(balancer.clone(), &process.background);
     let shown = live.clone();
     let (nodes, asked) = (balancer.clone(), live.clone());
-    process.dashboard.set_gateway(move || nodes.view(), move |question| gateway::explain(&asked.settings(), question));
+    let file = process.config.file.as_ref();
+    process.dashboard.set_gateway(dashboard::Gateway {
+        balance: Box::new(move || nodes.view()),
+        settings: Box::new(move || asked.settings()),
+        config: file.map_or_else(|| "the built-in config".to_owned(), |file| file.display().to_string()),
+    });
     process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());
     reload::follow(process, live, balancer, checks, tls)?;
     let rpc = Rpc::serve_gateway(ports.rpc, SERVICE, (rpc_parts, rpc_tls)).await?;

@@ -73,6 +73,9 @@ impl Process {
         let admin = Admin::new(metrics.clone(), registry.catalog());
         admin.tell_keys(config.call_keys.clone());
         let dashboard = Dashboard::new(admin.clone(), registry.catalog(), background.clone());
+        if let Some(key) = config.call_keys.first() {
+            dashboard.set_call_key(key.clone());
+        }
         let broker = OnceCell::new();
         Ok(Self { config, reload, metrics, registry, recorder, admin, dashboard, background, spool, broker })
     }
@@ -114,6 +117,14 @@ impl Process {
         let node = &self.config.node;
         let listener = ports::bind_admin(node.admin_bind, node.admin_port, rpc_port)?;
         let port = ports::port_of(&listener)?;
+        let login = self.config.login.clone();
+        if !node.admin_bind.is_loopback() && !login.is_set() {
+            log::warn!(
+                "the admin port is open to other machines without a login, so it answers nothing but /healthz, /readyz and /metrics; \
+                 write `admin: {{ token: … }}` into the config"
+            );
+        }
+        self.dashboard.set_login(login, node.admin_bind.is_loopback());
         let dashboard = self.dashboard.clone();
         let mount = move |config: &mut actix_web::web::ServiceConfig| dashboard.mount(config);
         self.admin.serve(listener, &self.background, mount).map_err(AppError::Start)?;
@@ -174,10 +185,15 @@ impl Process {
         }
     }
 
+    /// Whether nodes of Go Micro are to call a service's node by mucp.
+    pub fn speaks_mucp(&self) -> bool {
+        let is_mucp = self.config.node.go_micro_protocol == GoMicroProtocol::Mucp;
+        self.config.registry.format == registry::Format::GoMicro && is_mucp
+    }
+
     /// Says how nodes of Go Micro are to call a service's node.
     pub fn speak_go_micro(&self, meta: &mut NodeMeta) {
-        let is_mucp = self.config.node.go_micro_protocol == GoMicroProtocol::Mucp;
-        if self.config.registry.format == registry::Format::GoMicro && is_mucp {
+        if self.speaks_mucp() {
             meta.protocols.push("mucp".to_owned());
         }
     }

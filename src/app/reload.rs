@@ -173,6 +173,7 @@ impl Follower {
         if let (Some(tls), Some(settings)) = (&self.tls, &config.gateway.tls) {
             tls.replace(settings.clone());
         }
+        self.dashboard.set_login(config.login.clone(), config.node.admin_bind.is_loopback());
         self.is_good.set(1);
         self.reloads.with_label_values(&["taken"]).inc();
         let actions: usize = config.gateway.services.values().map(|service| service.actions.len()).sum();
@@ -188,6 +189,7 @@ impl Follower {
         }
         // what needs a restart is compared with what the process runs with, each time
         self.config.gateway = config.gateway;
+        self.config.login = config.login;
         self.stamps = self.config.gateway.descriptor_files().into_values().collect();
     }
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::cluster::admin_client;
 use super::table::render;
 use super::{AppError, gateway, output};
 use crate::cli::Output;
+use crate::config::Config;
 use crate::registry::Catalog;
 
 /// How long a gateway's admin port may take.
@@ -18,12 +20,12 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// [`AppError::Unavailable`] when there is no gateway, or none of them answers.
-pub async fn run(catalog: &Catalog, format: Output) -> Result<(), AppError> {
+pub async fn run(config: &Config, catalog: &Catalog, format: Output) -> Result<(), AppError> {
     let nodes = catalog.nodes(gateway::SERVICE);
     if nodes.is_empty() {
         return Err(AppError::Unavailable("no gateway is registered; start one with `goms gateway`".to_owned()));
     }
-    let client = awc::Client::builder().timeout(ADMIN_TIMEOUT).disable_redirects().finish();
+    let client = admin_client(config, ADMIN_TIMEOUT);
     let mut found: Vec<(String, Value)> = Vec::new();
     for node in nodes {
         let name = node.id.http.socket().map_or_else(|| node.id.to_string(), |http| http.to_string());

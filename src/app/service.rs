@@ -95,7 +95,8 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
         Served::Handlers(service) => {
             let version = service.version_text().to_owned();
             methods = service.clone();
-            let running = service::serve(ports.http, service, parts).map_err(part)?;
+            let serve = if process.speaks_mucp() { service::serve_mucp } else { service::serve };
+            let running = serve(ports.http, service, parts).map_err(part)?;
             (running, None, version)
         }
         Served::Program { name, settings } => {

@@ -6,6 +6,7 @@
 //! and environment together. Flag over variable over file over default.
 
 mod address;
+mod admin;
 mod auth;
 mod broker;
 mod compress;
@@ -75,6 +76,8 @@ pub struct Config {
     pub service_tls: Option<TlsSettings>,
     /// What a gateway serves.
     pub gateway: gateway::Settings,
+    /// Who may see the admin port's pages.
+    pub login: crate::dashboard::Login,
     /// The first signs calls, all are accepted; empty: no guard.
     pub call_keys: CallKeys,
     /// How a node is chosen of a service that `gateway` does not name.

@@ -12,7 +12,7 @@ use super::print_terms;
 use super::raw::LEVELS;
 use super::units::format_duration;
 use super::{Config, LogFormat};
-use super::{broker, tls, upstream};
+use super::{admin, broker, tls, upstream};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
@@ -45,6 +45,7 @@ impl Config {
             "proxyProtocol",
             "grpcWeb",
             "defaults",
+            "admin",
         ];
         let (one, two) = (self.mapping(), other.mapping());
         let differs = |key: &&Value| one.get(*key) != two.get(*key);
@@ -270,6 +271,9 @@ impl Config {
         let age = settings.remember.as_ref().map_or(Duration::ZERO, |remember| remember.age);
         put(&mut registry, "remember", duration(age));
         put(root, "registry", registry);
+        if let Some(admin) = admin::shown(&self.login) {
+            put(root, "admin", admin);
+        }
         let mut log = Mapping::new();
         put(&mut log, "format", if self.log.format == LogFormat::Json { "json" } else { "text" });
         put(&mut log, "level", name_of(&LEVELS, self.log.verbosity));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{self, Listen};
+use super::admin;
 use super::auth;
 use super::broker::{self, RawBroker};
 use super::decode::{At, Decoder, Field, boolean, number, size, word};
@@ -47,6 +48,7 @@ pub(super) struct Raw {
     pub(super) service_tls: Option<At<RawTls>>,
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_protocol: Option<At<bool>>,
+    pub(super) admin: crate::dashboard::Login,
     pub(super) grpc_web: Option<bool>,
     pub(super) registry: RawRegistry,
     pub(super) micro: Option<Micro>,
@@ -179,6 +181,7 @@ impl Decoder {
             "proxyProtocol",
             "grpcWeb",
             "micro",
+            "admin",
             "registry",
             "log",
         ];
@@ -229,6 +232,7 @@ impl Decoder {
         raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, &switch));
         raw.grpc_web = table.get("grpcWeb").and_then(|field| self.read(&field, &switch));
         raw.micro = table.get("micro").and_then(|field| self.micro(&field));
+        raw.admin = table.get("admin").map(|field| admin::read(self, &field)).unwrap_or_default();
         raw.registry = table.get("registry").map(|field| self.registry(&field)).unwrap_or_default();
         if let Some(field) = table.get("log") {
             let log = self.table(&field, &["format", "level"]);

@@ -77,7 +77,11 @@ pub(super) fn resolve(
     let own_zone = node.zone.as_deref().unwrap_or_default();
     raw.defaults.terms.check(decoder, &raw.defaults.ways);
     let policies = (&raw.upstreams, &raw.defaults);
-    let services = policy::resolve(decoder, raw.services, routes::services(&raw.routes), policies, selector, own_zone);
+    let mut routed = routes::services(&raw.routes);
+    if raw.micro.is_some() {
+        routed.extend(raw.upstreams.keys().cloned()); // any path may name any service
+    }
+    let services = policy::resolve(decoder, raw.services, routed, policies, selector, own_zone);
     let mut gateway = gateway::Settings {
         services,
         routes: Vec::new(),
@@ -114,6 +118,7 @@ pub(super) fn resolve(
         registry,
         registry_wait,
         read_wait,
+        login: raw.admin,
         trace: trace(raw.traces, amqp.clone(), raw.call_keys.first().cloned(), data_dir.join("spool")),
         store,
         consumer: consumer::Settings {

@@ -93,7 +93,7 @@ impl ServiceRow {
 /// Every service by name; `None` while the registry is not known yet.
 pub(super) fn services(dashboard: &Dashboard) -> Option<BTreeMap<String, ServiceRow>> {
     let catalog = dashboard.inner.catalog.borrow().clone()?;
-    let views = dashboard.inner.balance.get().map(|tell| tell()).unwrap_or_default();
+    let views = dashboard.inner.gateway.get().map(|gateway| (gateway.balance)()).unwrap_or_default();
     let mut seen = HashMap::new();
     let mut rows: BTreeMap<String, ServiceRow> = BTreeMap::new();
     for view in views {

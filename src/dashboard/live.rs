@@ -32,8 +32,8 @@ pub type Render = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<Fragment>> + S
 
 /// How often a topic is rendered.
 const EVERY: Duration = Duration::from_secs(2);
-/// A topic that is slow to render (its store has much to count) may take this part of the time at most.
-const MOST_OF_TIME: u32 = 5;
+/// A topic that is slow to render (its store has much to count) rests twice as long as it took, but no longer than this.
+const MOST_REST: Duration = Duration::from_secs(10);
 /// A silent stream says that it is there, so that one whose reader left is noticed, and no proxy between gives up.
 const STILL_THERE: Duration = Duration::from_secs(15);
 /// Topics at once; a page asks for one.
@@ -147,7 +147,7 @@ impl Live {
                 None => false,
             });
             tokio::select! {
-                () = tokio::time::sleep(EVERY.max(began.elapsed() * MOST_OF_TIME)) => {}
+                () = tokio::time::sleep((began.elapsed() * 2).clamp(EVERY, MOST_REST)) => {}
                 () = sender.closed() => {}
             }
             let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);

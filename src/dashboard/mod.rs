@@ -20,14 +20,18 @@ mod graph;
 mod guard;
 mod jaeger;
 pub mod live;
+mod login;
 mod nodes;
 mod overview;
 pub mod page;
 mod range;
+mod routes;
+mod send;
 mod spark;
 mod traces;
 
 pub use guard::Visitor;
+pub use login::{Login, SHORTEST_TOKEN, User};
 
 use std::sync::{Arc, OnceLock};
 
@@ -35,11 +39,12 @@ use actix_web::web;
 
 use self::feed::{Feed, What};
 use self::live::Live;
+use self::login::Doorkeeper;
 use self::range::Range;
 use crate::admin::{self, Admin};
 use crate::balance::ServiceView;
 use crate::causes::chain;
-use crate::gateway::{Explanation, Question};
+use crate::gateway;
 use crate::registry::CatalogWatch;
 use crate::shutdown::Shutdown;
 use crate::store::{Query, Stats, StatsQuery, TraceStore};
@@ -55,17 +60,22 @@ struct Inner {
     catalog: CatalogWatch,
     shutdown: Shutdown,
     live: Arc<Live>,
+    doorkeeper: Doorkeeper,
     feed: Feed,
     store: OnceLock<Arc<dyn TraceStore>>,
-    balance: OnceLock<TellBalance>,
-    explain: OnceLock<Explain>,
+    call_key: OnceLock<String>,
+    gateway: OnceLock<Gateway>,
 }
 
-/// What a gateway of this process knows of the nodes that it calls.
-type TellBalance = Box<dyn Fn() -> Vec<ServiceView> + Send + Sync>;
-
-/// Why a request takes the route that it takes, in a gateway of this process.
-type Explain = Box<dyn Fn(&Question) -> Result<Explanation, String> + Send + Sync>;
+/// What a gateway of this process tells.
+pub struct Gateway {
+    /// What it knows of the nodes that it calls.
+    pub balance: Box<dyn Fn() -> Vec<ServiceView> + Send + Sync>,
+    /// What it has in force.
+    pub settings: Box<dyn Fn() -> gateway::Settings + Send + Sync>,
+    /// Where these settings stand: the config's file, or words for the built-in one.
+    pub config: String,
+}
 
 impl Dashboard {
     /// Of a process with this admin port, catalog and end of background tasks. Must be made within a tokio runtime.
@@ -76,10 +86,11 @@ impl Dashboard {
             catalog,
             shutdown,
             live: Arc::default(),
+            doorkeeper: Doorkeeper::default(),
             feed: Feed::default(),
             store: OnceLock::new(),
-            balance: OnceLock::new(),
-            explain: OnceLock::new(),
+            call_key: OnceLock::new(),
+            gateway: OnceLock::new(),
         };
         let dashboard = Self { inner: Arc::new(inner) };
         let of = dashboard.clone();
@@ -95,6 +106,11 @@ impl Dashboard {
         self.inner.feed.add(What::Reload { is_taken, told });
     }
 
+    /// Puts a login in force, on a port that is reached from this machine alone or (`false`) from others.
+    pub fn set_login(&self, login: Login, is_loopback: bool) {
+        self.inner.doorkeeper.replace(login, is_loopback);
+    }
+
     /// Where traces are read; the first store counts.
     pub fn set_store(&self, store: Arc<dyn TraceStore>) {
         if self.inner.store.set(store).is_err() {
@@ -102,13 +118,20 @@ impl Dashboard {
         }
     }
 
+    /// What services are called with by requests that a visitor sends to them.
+    pub fn set_call_key(&self, key: String) {
+        if self.inner.call_key.set(key).is_err() {
+            log::debug!("a process has one call key to sign with, the first counts");
+        }
+    }
+
+    fn call_key(&self) -> Option<&str> {
+        self.inner.call_key.get().map(String::as_str)
+    }
+
     /// Has the pages show what a gateway of this process does: the first one.
-    pub fn set_gateway(
-        &self,
-        balance: impl Fn() -> Vec<ServiceView> + Send + Sync + 'static,
-        explain: impl Fn(&Question) -> Result<Explanation, String> + Send + Sync + 'static,
-    ) {
-        if self.inner.balance.set(Box::new(balance)).is_err() || self.inner.explain.set(Box::new(explain)).is_err() {
+    pub fn set_gateway(&self, gateway: Gateway) {
+        if self.inner.gateway.set(gateway).is_err() {
             log::debug!("a process has two gateways, its dashboard shows the first");
         }
     }
@@ -132,9 +155,11 @@ impl Dashboard {
                 .wrap(actix_web::middleware::from_fn(guard::guard))
                 .configure(admin::api)
                 .configure(assets::routes)
+                .configure(login::routes)
                 .configure(overview::routes)
                 .configure(nodes::routes)
                 .configure(graph::routes)
+                .configure(routes::routes)
                 .configure(traces::routes)
                 .configure(jaeger::routes)
                 .default_service(web::to(page::not_found)),

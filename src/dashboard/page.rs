@@ -44,6 +44,11 @@ pub fn problem(status: StatusCode, visitor: &Visitor, title: &str, advice: &Mark
     framed(status, visitor, None, title, &main)
 }
 
+/// A page outside of every section.
+pub(super) fn alone(status: StatusCode, visitor: &Visitor, title: &str, main: &Markup) -> HttpResponse {
+    framed(status, visitor, None, title, main)
+}
+
 /// The page of an address that is none.
 pub(super) async fn not_found(visitor: Visitor) -> HttpResponse {
     let advice = html! { "Nothing is at this address; it may be of another version of goms." };
@@ -72,6 +77,10 @@ fn framed(status: StatusCode, visitor: &Visitor, section: Option<Section>, title
                         }
                     }
                     span.live-state id="live-state" role="status" {}
+                    @if visitor.is_read_only { span.badge { "read only" } }
+                    @if visitor.has_session {
+                        form method="post" action="/logout" { (visitor.csrf_field()) button.quiet { "Log out" } }
+                    }
                 }
                 main id="main" tabindex="-1" { (main) }
             }

@@ -10,9 +10,10 @@ use super::access::Ways;
 use super::asked::{self, Asked};
 use super::keeper::Kept;
 use super::route::Routes;
-use super::rule::Outcome;
+use super::rule::{Fallback, Outcome};
 use super::{Settings, Terms};
 use crate::metrics::Metrics;
+use crate::units::format_duration;
 
 /// A request that might come.
 #[derive(Clone, Debug)]
@@ -62,7 +63,78 @@ pub struct Taken {
     pub terms: Terms,
 }
 
+impl Taken {
+    /// What becomes of the request, each with a word for it, for people.
+    #[must_use]
+    pub fn shown(&self) -> Vec<(&'static str, String)> {
+        let target = self.target.clone().unwrap_or_else(|| "/".to_owned());
+        let mut lines = match &self.outcome {
+            Outcome::Call(call) => {
+                let shares = call.services.iter().map(|share| match call.services.len() {
+                    1 => share.group().to_owned(),
+                    _ => format!("{} {}", share.group(), share.weight),
+                });
+                let policy = &call.policy;
+                let on: Vec<String> = policy.retry_status.iter().map(u16::to_string).collect();
+                let on = if on.is_empty() { String::new() } else { format!(", also after {}", on.join(", ")) };
+                let deadline = policy.deadline.map(|deadline| format!(", {} in all", format_duration(deadline)));
+                let who = match call.origins.as_slice() {
+                    [] => ("service", shares.collect::<Vec<_>>().join(", ")),
+                    origins => ("servers", origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+                };
+                let mut lines = vec![
+                    who,
+                    ("path", target),
+                    ("timeout", format_duration(policy.timeout) + " a try" + &deadline.unwrap_or_default()),
+                    ("tries", format!("{}{on}", policy.attempts)),
+                ];
+                match &call.fallback {
+                    Some(Fallback::Service(service)) => lines.push(("else", format!("service {service}"))),
+                    Some(Fallback::Respond(respond)) => lines.push(("else", format!("answers {}", respond.status))),
+                    None => {}
+                }
+                if let Some(mirror) = &call.mirror {
+                    let share = f64::from(mirror.permille) / 10.0;
+                    lines.push(("copies", format!("{share}% to {}", mirror.to.group())));
+                }
+                lines
+            }
+            Outcome::Redirect(redirect) => vec![("redirect", format!("{} to {target}", redirect.status))],
+            Outcome::Micro(micro) => vec![("services", format!("{}.*, as the path says", micro.namespace))],
+            Outcome::Respond(respond) => vec![("answer", format!("{} {}", respond.status, respond.content_type))],
+        };
+        lines.extend(self.terms.shown());
+        lines
+    }
+}
+
 impl Question {
+    /// A request as people write one down: an address or a path, and `name: value` of each header field.
+    ///
+    /// # Errors
+    /// What cannot be one.
+    pub fn parse(method: &str, url: &str, fields: &[String]) -> Result<Self, String> {
+        let mut headers = Vec::new();
+        for field in fields {
+            let Some((name, value)) = field.split_once(':') else {
+                return Err(format!("`{field}` is no header field; write `name: value`"));
+            };
+            headers.push((name.trim().to_owned(), value.trim().to_owned()));
+        }
+        let named = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, host)| host.clone());
+        let (host, target) = match url.split_once("://") {
+            _ if url.starts_with('/') => (named.unwrap_or_else(|| "localhost".to_owned()), url),
+            Some((_, rest)) => match rest.find('/') {
+                Some(slash) => (rest[..slash].to_owned(), &rest[slash..]),
+                None => (rest.to_owned(), "/"),
+            },
+            None => return Err(format!("`{url}` is neither a path nor an address; write for example `/{url}`")),
+        };
+        let target = target.split('#').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        Ok(Self { method: method.to_uppercase(), host, path: path.to_owned(), query: query.to_owned(), headers })
+    }
+
     fn headers(&self) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {

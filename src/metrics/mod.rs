@@ -159,6 +159,21 @@ impl Reading {
         (!parts.is_empty()).then(|| parts.iter().map(|(_, value)| value).sum())
     }
 
+    /// The sum of those of `goms_<name>` that have all of these labels.
+    #[must_use]
+    pub fn matching(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let is_meant = |family: &&prometheus::proto::MetricFamily| family.name().strip_prefix("goms_") == Some(name);
+        let metrics = self.families.iter().filter(is_meant).flat_map(|family| family.get_metric());
+        let fits = |metric: &&prometheus::proto::Metric| {
+            let has = |(label, value): &(&str, &str)| {
+                metric.get_label().iter().any(|pair| pair.name() == *label && pair.value() == *value)
+            };
+            labels.iter().all(has)
+        };
+        // one of the two is 0
+        metrics.filter(fits).map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+    }
+
     /// The value of each metric of `goms_<name>`, with what its label says (empty where it has none of that name).
     #[must_use]
     pub fn by(&self, name: &str, label: &str) -> Vec<(&str, f64)> {
@@ -199,6 +214,7 @@ mod tests {
             (reading.sum("dropped_total"), reading.sum("bytes"), reading.sum("other")),
             (Some(3.0), Some(7.0), None)
         );
+        assert_eq!(reading.matching("dropped_total", &[("where", "spool")]), 2.0);
         assert_eq!(reading.by("dropped_total", "where"), [("queue", 1.0), ("spool", 2.0)]);
     }
 }

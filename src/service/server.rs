@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
-use actix_web::dev::{Extensions, Payload, ServiceRequest, ServiceResponse, fn_service};
+use actix_web::dev::{Extensions, Payload, ServiceFactory, ServiceRequest, ServiceResponse, fn_service};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
@@ -107,34 +107,47 @@ pub(super) fn start(listener: TcpListener, name: &str, target: Target, parts: Pa
     let (limits, workers, traffic) = (parts.limits.clone(), parts.workers.max(1), Traffic::new(parts.load.clone()));
     let counted = traffic.clone();
     let shared = Shared { target, parts, traffic: traffic.clone() };
-    let server = HttpServer::new(move || {
-        let worker = Rc::new(Worker::new(&shared));
-        App::new().default_service(fn_service(move |request: ServiceRequest| {
-            let worker = worker.clone();
-            async move { Ok::<_, actix_web::Error>(worker.answer(request).await) }
-        }))
-    })
-    .on_connect(move |_: &dyn Any, connection: &mut Extensions| {
-        connection.insert(counted.connected());
-    })
-    .workers(workers)
-    .keep_alive(limits.idle_timeout)
-    .client_request_timeout(limits.header_timeout)
-    .max_connections(limits.connections)
-    .shutdown_timeout(NO_LIMIT_SECS)
-    .disable_signals()
-    .listen(listener)
-    .map_err(bad)?
-    .run();
+    let server = HttpServer::new(move || app(&shared))
+        .on_connect(move |_: &dyn Any, connection: &mut Extensions| {
+            connection.insert(counted.connected());
+        })
+        .workers(workers)
+        .keep_alive(limits.idle_timeout)
+        .client_request_timeout(limits.header_timeout)
+        .max_connections(limits.connections)
+        .shutdown_timeout(NO_LIMIT_SECS)
+        .disable_signals()
+        .listen(listener)
+        .map_err(bad)?
+        .run();
     Running::start(name, kept, server, traffic).map_err(bad)
 }
 
 /// What every worker is made of.
 #[derive(Clone)]
-struct Shared {
-    target: Target,
-    parts: Parts,
-    traffic: Arc<Traffic>,
+pub(super) struct Shared {
+    pub(super) target: Target,
+    pub(super) parts: Parts,
+    pub(super) traffic: Arc<Traffic>,
+}
+
+/// One worker thread's application.
+pub(super) fn app(
+    shared: &Shared,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<BoxBody>,
+        Error = actix_web::Error,
+        InitError = (),
+    > + use<>,
+> {
+    let worker = Rc::new(Worker::new(shared));
+    App::new().default_service(fn_service(move |request: ServiceRequest| {
+        let worker = worker.clone();
+        async move { Ok::<_, actix_web::Error>(worker.answer(request).await) }
+    }))
 }
 
 /// One worker thread's state.

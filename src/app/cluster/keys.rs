@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::super::output;
 use super::super::table::{age, render};
-use super::ADMIN_TIMEOUT;
+use super::{ADMIN_TIMEOUT, admin_client};
 use crate::admin::{KeyReport, KeysReported};
 use crate::cli::Output;
+use crate::config::Config;
 use crate::registry::Catalog;
 
 /// One node's keys.
@@ -24,8 +25,8 @@ struct Row {
 }
 
 /// Prints them.
-pub(super) async fn run(catalog: &Catalog, format: Output) {
-    let told = ask(catalog.all().filter_map(|node| node.meta.admin).collect()).await;
+pub(super) async fn run(config: &Config, catalog: &Catalog, format: Output) {
+    let told = ask(config, catalog.all().filter_map(|node| node.meta.admin).collect()).await;
     let row = |node: &std::sync::Arc<crate::registry::Node>| Row {
         service: node.id.service.clone(),
         node: node.id.to_string(),
@@ -65,8 +66,8 @@ fn lines(row: &Row, now_ms: i64) -> Vec<Vec<String>> {
 }
 
 /// Asks each admin port; those that do not answer are left out.
-async fn ask(admins: BTreeSet<SocketAddr>) -> HashMap<SocketAddr, Vec<KeyReport>> {
-    let client = awc::Client::builder().timeout(ADMIN_TIMEOUT).disable_redirects().finish();
+async fn ask(config: &Config, admins: BTreeSet<SocketAddr>) -> HashMap<SocketAddr, Vec<KeyReport>> {
+    let client = admin_client(config, ADMIN_TIMEOUT);
     let ask = |admin: SocketAddr| {
         let request = client.get(format!("http://{admin}/api/keys")).send();
         async move {

@@ -117,6 +117,6 @@ async fn look(dashboard: &Dashboard, range: Range) -> Look {
         stats: counted(dashboard, range, now_ms, Query::default()).await,
         feed: dashboard.inner.feed.newest(happened::MOST),
         reading: dashboard.inner.admin.metrics().read(),
-        has_gateway: dashboard.inner.balance.get().is_some(),
+        has_gateway: dashboard.inner.gateway.get().is_some(),
     }
 }

@@ -3,7 +3,7 @@
 use actix_web::http::header::{CONTENT_DISPOSITION, ContentType};
 use actix_web::{HttpResponse, web};
 
-use super::{Trouble, events_of};
+use super::{MOST_EVENTS, Trouble, events_of};
 use crate::dashboard::{Dashboard, Visitor};
 use crate::reading::Shown;
 use crate::reading::export::{Format, whole};
@@ -26,6 +26,8 @@ pub async fn file(
         Ok(found) => found,
         Err(trouble) => return trouble.page(&visitor),
     };
+    // who gets a part of it sees that by its name
+    let cut = if found.is_cut { format!("-first-{MOST_EVENTS}-events") } else { String::new() };
     let mut out = Vec::new();
     let written = match format {
         Some(format) => {
@@ -43,7 +45,7 @@ pub async fn file(
     let name: String = id.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').take(64).collect();
     HttpResponse::Ok()
         .content_type(content_type)
-        .insert_header((CONTENT_DISPOSITION, format!("attachment; filename=\"trace-{name}.{ending}\"")))
+        .insert_header((CONTENT_DISPOSITION, format!("attachment; filename=\"trace-{name}{cut}.{ending}\"")))
         .body(out)
 }
 

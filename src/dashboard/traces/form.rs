@@ -177,15 +177,17 @@ impl Form {
     }
 
     /// The form; `action` is the page that it leads to, `has_range` whether that page has a time range and an order.
-    pub fn markup(&self, action: &str, has_range: bool) -> Markup {
+    /// `services` are names that it proposes.
+    pub fn markup(&self, action: &str, has_range: bool, services: &[String]) -> Markup {
         let is_folded = MORE.iter().all(|name| self.text(name).is_empty());
         html! {
             form.trace-filters method="get" action=(action) role="search" {
                 @if let Some(fault) = self.faults.get("") { p.notice.warn { (fault) } }
+                datalist id="services" { @for service in services { option value=(service) {} } }
                 div.filters {
-                    (self.field("service", "Service", "any"))
+                    (self.proposed("service", "Service", "any", Some("services")))
                     (self.field("action", "Action", "any"))
-                    (self.field("caller", "Caller", "any"))
+                    (self.proposed("caller", "Caller", "any", Some("services")))
                     (self.field("status", "Status", "5xx, 404, 200-299"))
                     (self.field("min-duration", "Longer than", "500ms"))
                     (self.field("text", "Words", "anywhere in it"))
@@ -216,11 +218,15 @@ impl Form {
     }
 
     fn field(&self, name: &'static str, label: &str, hint: &str) -> Markup {
+        self.proposed(name, label, hint, None)
+    }
+
+    fn proposed(&self, name: &'static str, label: &str, hint: &str, list: Option<&str>) -> Markup {
         let fault = self.faults.get(name);
         html! {
             div {
                 label for={ "f-" (name) } { (label) }
-                input id={ "f-" (name) } name=(name) value=(self.text(name)) placeholder=(hint) autocomplete="off"
+                input id={ "f-" (name) } name=(name) value=(self.text(name)) placeholder=(hint) list=[list] autocomplete="off"
                     spellcheck="false" autocapitalize="none" aria-invalid=[fault.map(|_| "true")]
                     aria-describedby=[fault.map(|_| format!("e-{name}"))];
                 (self.fault(name))
@@ -353,14 +359,14 @@ mod tests {
         let names: Vec<&str> = form.faults.keys().copied().collect();
         assert_eq!(names, ["event", "limit", "min-duration", "order", "since", "status", "trace-id"]);
         assert_eq!(form.query.service.as_deref(), Some("user"));
-        let page = form.markup("/traces", true).into_string();
+        let page = form.markup("/traces", true, &[]).into_string();
         assert!(page.contains("id=\"e-status\"") && page.contains("aria-describedby=\"e-status\""), "{page}");
         assert!(read("since=1h&until=2h").faults["until"].contains("after"));
     }
 
     #[test]
     fn what_was_written_is_escaped() {
-        let page = read("service=%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E").markup("/traces", true).into_string();
+        let page = read("service=%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E").markup("/traces", true, &[]).into_string();
         assert!(!page.contains("<script>") && page.contains("&lt;script&gt;"), "{page}");
         let link = read("text=a%26b%3D%22").link(&[("after", Some("n:1:\"")), ("text", Some("x&y"))]);
         assert_eq!(link, "?text=x%26y&after=n%3A1%3A%22");

@@ -5,6 +5,7 @@
 //! GET /traces/ID                       a request or trace as a waterfall
 //! GET /traces/ID/events/EVENT          one stored event, raw
 //! GET /traces/ID/download/FORMAT       otlp, har, curl, json
+//! GET, POST /traces/ID/replay          it is sent again
 //! GET /traces/compare?a=ID&b=ID        two of them
 //! GET /traces/tail, /live/traces       what happens now, and its stream
 //! ```
@@ -14,6 +15,7 @@ mod body;
 mod compare;
 mod download;
 mod form;
+mod replay;
 mod request;
 mod scatter;
 mod search;
@@ -44,7 +46,13 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/live/traces", web::get().to(tail::stream))
         .route("/traces/{id}", web::get().to(request::show))
         .route("/traces/{id}/events/{event}", web::get().to(download::event))
-        .route("/traces/{id}/download/{format}", web::get().to(download::file));
+        .route("/traces/{id}/download/{format}", web::get().to(download::file))
+        .service(
+            web::resource("/traces/{id}/replay")
+                .app_data(web::FormConfig::default().limit(replay::FORM_BYTES))
+                .route(web::get().to(replay::show))
+                .route(web::post().to(replay::run)),
+        );
 }
 
 /// Why a page of traces cannot be shown.
@@ -85,7 +93,7 @@ impl Trouble {
             Self::Starting => html! { "This process has just started. Load the page again in a moment." },
             Self::Store(StoreError::Query(reason)) => html! { (reason) },
             Self::Store(error) => html! {
-                "Nothing is lost: nodes keep their events until the store is back. Load the page again then."
+                "Nodes keep their events on disk meanwhile. Load the page again when the store is back."
                 br;
                 code { (chain(error)) }
             },
@@ -107,6 +115,13 @@ async fn events_of(dashboard: &Dashboard, id: &str) -> Result<Found, Trouble> {
     let store = dashboard.store().ok_or(Trouble::Starting)?;
     let found = find(&**store, id, MOST_EVENTS).await?;
     if found.events.is_empty() { Err(Trouble::Unknown(id.to_owned())) } else { Ok(found) }
+}
+
+/// Names of the services that the registry knows, for a form to propose: at most 200.
+fn service_names(dashboard: &Dashboard) -> Vec<String> {
+    let catalog = dashboard.inner.catalog.borrow().clone();
+    let services = catalog.iter().flat_map(|catalog| catalog.services()).map(|(name, _)| name.to_owned());
+    services.take(200).collect()
 }
 
 /// A part of a path: what came from outside may hold anything.

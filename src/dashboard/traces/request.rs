@@ -73,6 +73,7 @@ fn head(id: &str, events: &[Shown], drawn: &Waterfall<'_>) -> Markup {
             @if let Some(at) = drawn.failed.first() { a.button.jump href=(row_link(id, *at)) { "Jump to the error" } }
             div.end.downloads {
                 button type="button" hidden data-copy="page" { "Copy link" }
+                @if root.span.is_request() { a.button href={ "/traces/" (segment(id)) "/replay" } { "Send again" } }
                 details.menu {
                     summary.button { "Download" }
                     ul {
@@ -183,7 +184,12 @@ fn span(id: &str, at: usize, row: &Row<'_>, drawn: &Waterfall<'_>, is_open: bool
                 }
                 span.num { (row.took_ns.map_or_else(|| "–".to_owned(), duration)) }
             }
-            div.inside { (inside(id, row, &row_link(id, at), if is_open { &mut own } else { room })) }
+            div.inside {
+                @if !told_by.request.method.is_empty() && told_by.event.starts_with("service.") {
+                    p { a href={ "/traces/" (segment(id)) "/replay?row=" (at) } { "Send to a node of " (told(&told_by.service_name)) " again" } }
+                }
+                (inside(id, row, &row_link(id, at), if is_open { &mut own } else { room }))
+            }
         }
     }
 }

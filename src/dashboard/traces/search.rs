@@ -7,7 +7,7 @@ use jiff::Zoned;
 use maud::{Markup, html};
 
 use super::form::Form;
-use super::{Trouble, badge, moment, scatter, segment, tick};
+use super::{Trouble, badge, moment, scatter, segment, service_names, tick};
 use crate::dashboard::page::{Section, page, told};
 use crate::dashboard::{Dashboard, Visitor};
 use crate::figures::{duration, grouped};
@@ -27,7 +27,7 @@ pub async fn show(request: HttpRequest, dashboard: web::Data<Dashboard>, visitor
             h1 { "Traces" }
             nav.end aria-label="Traces" { a.button href={ "/traces/tail" (form.link(&TAIL_LACKS)) } { "Live tail" } }
         }
-        section.card { div.body { (form.markup("/traces", true)) } }
+        section.card { div.body { (form.markup("/traces", true, &service_names(&dashboard))) } }
         @if form.has_faults() { p.notice.warn role="alert" { "A filter could not be read: what is below is found without it." } }
         @match &answer {
             Ok(answer) => (results(&form, answer)),

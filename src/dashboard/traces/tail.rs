@@ -14,8 +14,8 @@ use maud::html;
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::Trouble;
 use super::form::Form;
+use super::{Trouble, service_names};
 use crate::dashboard::page::{Section, page};
 use crate::dashboard::{Dashboard, Visitor, value_of};
 use crate::figures::duration;
@@ -43,7 +43,7 @@ const OVERLAP_MS: i64 = 3_000;
 const LONGEST_BREAK_MS: i64 = 600_000;
 
 /// `GET /traces/tail`.
-pub async fn show(request: HttpRequest, visitor: Visitor) -> HttpResponse {
+pub async fn show(request: HttpRequest, dashboard: web::Data<Dashboard>, visitor: Visitor) -> HttpResponse {
     let form = Form::read(request.query_string(), &Zoned::now());
     let main = html! {
         nav.crumbs aria-label="Where this is" { a href="/traces" { "Traces" } " / Live tail" }
@@ -54,7 +54,7 @@ pub async fn show(request: HttpRequest, visitor: Visitor) -> HttpResponse {
                 button type="button" id="tail-clear" hidden { "Clear" }
             }
         }
-        section.card { div.body { (form.markup("/traces/tail", false)) } }
+        section.card { div.body { (form.markup("/traces/tail", false, &service_names(&dashboard))) } }
         section.card {
             header { h2 { "Events" } span.soft id="tail-count" role="status" { "waiting for events" } }
             noscript { p.notice.warn { "Following needs JavaScript. " a href={ "/traces" (form.link(&[])) } { "Search" } " works without." } }

@@ -27,7 +27,7 @@ const LONGEST_PASSWORD: usize = 1024;
 
 /// Why a password is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub enum Refused {
     /// The client's fault, and what it is.
     Wrong(&'static str),
     /// So many passwords are being checked that this one must wait.
@@ -35,7 +35,7 @@ pub(super) enum Refused {
 }
 
 /// Checks passwords.
-pub(super) struct Passwords {
+pub struct Passwords {
     settings: Basic,
     turns: Arc<Semaphore>,
     waiting: Semaphore,
@@ -61,7 +61,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn check(&self, credentials: &[u8]) -> Result<Caller, Refused> {
+    pub(super) async fn check(&self, credentials: &[u8]) -> Result<Caller, Refused> {
         const UNREADABLE: Refused = Refused::Wrong("the credentials are no Base64 of `user:password`");
         let bytes = STANDARD.decode(credentials.trim_ascii()).map_err(|_| UNREADABLE)?;
         let text = String::from_utf8(bytes).map_err(|_| UNREADABLE)?;
@@ -88,6 +88,14 @@ impl Passwords {
             return Ok(Caller::named(user));
         }
         Err(Refused::Wrong("the user or the password is wrong"))
+    }
+
+    /// The name of who brings these credentials: what stands behind `Basic `.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn user(&self, credentials: &[u8]) -> Result<String, Refused> {
+        self.check(credentials).await.map(|caller| caller.name)
     }
 
     fn is_remembered(&self, user: &str, credentials: &str, now: Instant) -> bool {

@@ -23,6 +23,7 @@ use ipnet::IpNet;
 
 use crate::trace::Redact;
 
+pub use basic::{Passwords, Refused};
 pub use jwt::Algorithm;
 
 pub(super) use caller::Caller;

@@ -139,6 +139,14 @@ impl Compression {
     pub(super) fn encode(&self, mut answer: Answer, coding: Option<Coding>) -> Answer {
         let status = answer.head.status();
         let fields = answer.head.headers_mut();
+        if status == StatusCode::NOT_MODIFIED {
+            // of what a cache keeps it says what the whole answer would (RFC 9110 section 15.4.5)
+            vary(fields, "accept-encoding");
+            if coding.is_some() {
+                weaken(fields);
+            }
+            return answer;
+        }
         if !self.may_encode(status, fields) {
             return answer;
         }

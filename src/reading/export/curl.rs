@@ -10,7 +10,7 @@ use crate::reading::printable;
 use crate::trace::REDACTED;
 
 /// Headers that curl sets itself, that belong to one connection, or that would give the new request the old one's id.
-const LEFT_OUT: [&str; 13] = [
+pub(super) const LEFT_OUT: [&str; 13] = [
     "accept-encoding",
     "connection",
     "content-length",
@@ -49,7 +49,7 @@ impl Curl {
             method => words.push(format!("-X {}", quoted(method))),
         }
         words.push(quoted(&format!("{base}{}{}", request.url, request.url_param)));
-        let body = self.body(span, &mut notes);
+        let body = body_of(span, &mut notes);
         for (name, value) in &request.headers {
             let lower = name.to_ascii_lowercase();
             let is_replaced = lower == "content-type" && body.as_ref().is_some_and(|(mime, _)| mime.is_some());
@@ -80,36 +80,33 @@ impl Curl {
         }
         text + &words.join(" \\\n  ") + "\n"
     }
+}
 
-    /// The body, with its content type where that is another than the recorded header.
-    fn body(&self, span: &Shown, notes: &mut Vec<String>) -> Option<(Option<&'static str>, String)> {
-        let body = span.request.body.as_deref().filter(|body| body.get() != "{}")?;
-        if let Some(note) = note_of(body) {
-            notes.push(format!("{note}: add it with --data-binary @FILE"));
-            return None;
-        }
-        if body.get().contains(REDACTED) {
-            notes.push("a part of the body was redacted: put it in".to_owned());
-        }
-        let sent = span.request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        let sent = sent.map(|(_, value)| value.to_ascii_lowercase()).unwrap_or_default();
-        if sent.contains("json") {
-            return Some((None, body.get().to_owned()));
-        }
-        if sent.starts_with("application/x-www-form-urlencoded") {
-            let fields: Result<std::collections::BTreeMap<String, String>, _> = serde_json::from_str(body.get());
-            if let Ok(fields) = fields {
-                return Some((
-                    None,
-                    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish(),
-                ));
-            }
-        }
-        if !sent.is_empty() {
-            notes.push(format!("the body was sent as {sent}; this sends it as JSON, as it was recorded"));
-        }
-        Some((Some("application/json"), body.get().to_owned()))
+/// The body, with its content type where that is another than the recorded header.
+pub(super) fn body_of(span: &Shown, notes: &mut Vec<String>) -> Option<(Option<&'static str>, String)> {
+    let body = span.request.body.as_deref().filter(|body| body.get() != "{}")?;
+    if let Some(note) = note_of(body) {
+        notes.push(format!("{note}: add it with --data-binary @FILE"));
+        return None;
     }
+    if body.get().contains(REDACTED) {
+        notes.push("a part of the body was redacted: put it in".to_owned());
+    }
+    let sent = span.request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    let sent = sent.map(|(_, value)| value.to_ascii_lowercase()).unwrap_or_default();
+    if sent.contains("json") {
+        return Some((None, body.get().to_owned()));
+    }
+    if sent.starts_with("application/x-www-form-urlencoded") {
+        let fields: Result<std::collections::BTreeMap<String, String>, _> = serde_json::from_str(body.get());
+        if let Ok(fields) = fields {
+            return Some((None, url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()));
+        }
+    }
+    if !sent.is_empty() {
+        notes.push(format!("the body was sent as {sent}; this sends it as JSON, as it was recorded"));
+    }
+    Some((Some("application/json"), body.get().to_owned()))
 }
 
 /// One word of a POSIX shell. A zero byte cannot stand in any.

@@ -1,5 +1,6 @@
 //! Spans in the forms of other tools: OTLP in JSON, HTTP Archive, commands of curl, what Jaeger's query API answers.
 
+mod again;
 mod curl;
 mod har;
 mod jaeger;
@@ -14,6 +15,7 @@ use serde_json::value::RawValue;
 use super::Shown;
 use tell::{facts, ids, trace_id};
 
+pub use again::{Again, again, is_redacted};
 pub use jaeger::{operation, tag, trace as jaeger_trace};
 
 /// Starts that may wait for their end. A request lasts seconds, so these are thousands a second.

@@ -9,3 +9,6 @@ pub(super) use method::Methods;
 pub use method::ReflectionError;
 pub use server::serve_rpc;
 pub use stream::Requests;
+
+pub(super) use mucp::stream as mucp_stream;
+pub(super) use server::answers;

@@ -59,6 +59,15 @@ pub fn serve_rpc(
         .map_err(|source| ServeError { service: name, source })
 }
 
+/// What answers a service's calls, wherever they come from; a worker thread has one.
+pub(in crate::service) fn answers(
+    service: &Arc<Service>,
+    parts: &Parts,
+    traffic: &Arc<Traffic>,
+) -> impl Answers + use<> {
+    Worker::new(service, parts, traffic)
+}
+
 /// One worker thread's state.
 struct Worker {
     service: Arc<Service>,

@@ -3,6 +3,7 @@
 mod app;
 mod cli;
 mod clients;
+mod deploy;
 mod doctor;
 mod doors;
 mod faults;

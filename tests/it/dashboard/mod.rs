@@ -3,8 +3,10 @@
 mod frame;
 mod graph;
 mod jaeger;
+mod login;
 mod nodes;
 mod overview;
+mod routes;
 mod traces;
 
 use crate::support::goms::{Folder, Goms};

@@ -68,6 +68,7 @@ fn a_search_narrows_sorts_and_leads_to_the_request() {
     let up = start(CONFIG);
     let mut page = browser.open(&up.url("/traces"));
     page.wait_for_text("main", "Nothing matches");
+    assert_eq!(page.count("#services option[value=user]"), 1);
     let id = traced(&up, "/api/user/login?a=1", &[("Content-Type", "application/json")], "{\"user\":\"alice\"}");
     let failed = traced(&up, "/api/order/submit", &[], "{}");
     page.go(&up.url("/traces"));
@@ -145,6 +146,9 @@ fn a_request_shows_what_it_was_and_hostile_data_is_only_text() {
     assert_eq!(page.eval("window.ran ?? null"), Value::Null);
     page.assert_looks("trace");
     page.go(&up.url(&format!("/traces?text={id}")));
+    assert_eq!(page.eval("window.ran ?? null"), Value::Null);
+    page.go(&up.url("/traces/tail"));
+    page.wait_for_text("#tail tbody", "%3Cscript%3E");
     assert_eq!(page.eval("window.ran ?? null"), Value::Null);
 
     for (format, part) in
@@ -230,6 +234,8 @@ fn ten_thousand_events_and_a_megabyte_of_body_make_a_small_page() {
     page.follow(".pager [rel=next]");
     assert_eq!(page.count("#s100"), 1);
     let text = String::from_utf8_lossy(&whole);
+    let file = get(&up.admin, &format!("/traces/{id}/download/json")).expect("an answer");
+    assert!(file.header("content-disposition").is_some_and(|name| name.contains("-first-4000-events.json")));
     assert!(text.contains("This page is full") && text.contains("of 1.0 MiB"), "{}", text.len());
     page.finish();
 }
@@ -254,6 +260,57 @@ fn two_requests_are_compared() {
     page.go(&up.url("/traces/compare?a=x"));
     assert_eq!(page.attribute("#a", "value").as_deref(), Some("x"));
     page.finish();
+}
+
+#[test]
+fn a_request_is_sent_again_once_all_is_filled_in() {
+    let Some(browser) = Browser::start() else { return };
+    let up = start("callServiceKey: secret\nservices: {user: {login: /login}}\n");
+    let headers = [("Content-Type", "application/json"), ("Authorization", "Bearer old")];
+    let id = traced(&up, "/api/user/login", &headers, "{\"user\":\"alice\"}");
+    let mut page = browser.open(&up.url(&format!("/traces/{id}")));
+    page.follow("a[href$='/replay']");
+    assert!(page.text("form.replay").contains("Send it although it may change something"));
+    page.assert_looks("trace-replay");
+    page.follow("form.replay button");
+    assert!(page.text(".notice.bad").contains("header `Authorization` was redacted"), "{}", page.text(".notice.bad"));
+    page.eval("document.querySelector('#headers').value = document.querySelector('#headers').value.replace('[redacted]', 'new')");
+    page.follow("form.replay button");
+    assert!(page.text(".notice.bad").contains("may change something"), "{}", page.text(".notice.bad"));
+    page.eval("document.querySelector('#body').value = JSON.stringify({user: '<b>bob'})");
+    page.click("#sure");
+    page.follow("form.replay button");
+    assert_eq!(page.text("h1"), "Sent again");
+    assert!(page.text(".inside pre").contains("<b>bob"), "{}", page.text(".inside pre"));
+    page.assert_looks("trace-replayed");
+    let compare = page.attribute("a[href*='/traces/compare']", "href").expect("a link");
+    let new_id = compare.split("b=").nth(1).expect("an id").to_owned();
+    stored(&up, &new_id, 4);
+    page.go(&up.url(&compare));
+    assert!(page.texts(".diff ins").join("").contains("<b>bob"));
+
+    // the service's own call, to a node of it, with the call key that the node wants
+    page.go(&up.url(&format!("/traces/{id}/replay?row=1")));
+    assert_eq!(page.count("#node option"), 3);
+    page.eval("document.querySelector('#headers').value = 'Content-Type: application/json'");
+    page.click("#sure");
+    page.follow("form.replay button");
+    assert_eq!(page.texts(".sides .badge"), ["200", "200"]);
+    page.take_problems(); // Chromium logs each 422 of a page
+    page.finish();
+
+    let form = "row=0&node=127.0.0.1%3A1&method=GET&target=%2F";
+    let page = get(&up.admin, &format!("/traces/{id}/replay")).expect("an answer").text();
+    let csrf = page.split("name=\"csrf\" content=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
+    let send = |headers: &[(&str, &str)]| {
+        let headers = [&[("Content-Type", "application/x-www-form-urlencoded")], headers].concat();
+        let path = format!("/traces/{id}/replay");
+        request("POST", &up.admin, &path, &headers, Some(form.as_bytes())).expect("an answer")
+    };
+    assert_eq!(send(&[]).status, 403);
+    assert_eq!(send(&[("X-CSRF-Token", csrf), ("Sec-Fetch-Site", "cross-site")]).status, 403);
+    let refused = send(&[("X-CSRF-Token", csrf)]);
+    assert!(refused.text().contains("is no node of gateway"), "{}", refused.text());
 }
 
 #[test]

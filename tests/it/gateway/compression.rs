@@ -205,3 +205,23 @@ fn begins(coding: &str, encoded: &[u8], text: &str) -> bool {
     let mut reader = reader;
     reader.read_exact(&mut plain).is_ok() && plain == text.as_bytes()
 }
+
+#[tokio::test]
+async fn what_has_not_changed_is_told_as_the_whole_answer_would_be() {
+    let same = "HTTP/1.1 304 Not Modified\r\nETag: \"one\"\r\n\r\n";
+    let origin = Origin::answering(same).await;
+    let door = door(TEXT, &[("user", origin.address)]);
+    let tag = "If-None-Match: W/\"one\"\r\n";
+    for (target, accepted, vary, told) in [
+        ("/all/x", "gzip", Some("accept-encoding"), "W/\"one\""),
+        ("/all/x", "identity", Some("accept-encoding"), "\"one\""),
+        ("/none/x", "gzip", None, "\"one\""),
+    ] {
+        let got = door.ask("GET", target, &(accept(accepted) + tag), "").await;
+        assert_eq!(
+            (got.status, got.header("vary"), got.header("etag")),
+            (304, vary, Some(told)),
+            "{target} {accepted}"
+        );
+    }
+}

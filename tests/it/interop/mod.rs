@@ -4,6 +4,7 @@ mod api;
 mod broker;
 mod calls;
 mod registry;
+mod served_streams;
 mod streams;
 
 use std::path::Path;

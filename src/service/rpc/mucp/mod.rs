@@ -1,7 +1,10 @@
 //! mucp, the RPC of Go Micro's v4 and v5, on the HTTP port: `POST /` with `Micro-Endpoint: Say.Hello` calls the same methods
 //! as the RPC port. The answer is 200 whatever happened; a failure is in `Micro-Error`, and there is no body then.
 //!
-//! Streams of mucp are several answers to one request, which is no HTTP: they are told apart and refused.
+//! Streams of mucp are several answers to one request, which is no HTTP: where a port serves them (`stream`), they have
+//! connections of their own; elsewhere they are refused.
+
+pub(in crate::service) mod stream;
 
 use std::panic::AssertUnwindSafe;
 
@@ -99,7 +102,10 @@ async fn call(
     let method = match service.methods.find(&name) {
         Some(Found::Method(Method::Unary(method))) if !request.headers().contains_key(STREAM) => method,
         None => return Err(unknown()),
-        Some(_) => return Err(Status::new(Code::Unimplemented, "streams are served by gRPC, on this node's RPC port")),
+        Some(_) => {
+            let where_to = "a stream is served by gRPC on the RPC port, or with `--go-micro-protocol mucp` on a connection of its own";
+            return Err(Status::new(Code::Unimplemented, where_to));
+        }
     };
     if !method.codecs().contains(&codec) {
         return Err(Status::new(Code::Unimplemented, format!("method `{endpoint}` takes no message of this type")));
@@ -121,7 +127,11 @@ async fn call(
 }
 
 fn codec(request: &HttpRequest) -> Result<Codec, Status> {
-    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    codec_of(request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default())
+}
+
+/// The codec of a content type.
+fn codec_of(kind: &[u8]) -> Result<Codec, Status> {
     let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     match kind {
         b"" | b"application/json" | b"application/grpc+json" => Ok(Codec::Json),
