@@ -218,6 +218,10 @@ async fn what_has_not_changed_is_told_as_the_whole_answer_would_be() {
         ("/none/x", "gzip", None, "\"one\""),
     ] {
         let got = door.ask("GET", target, &(accept(accepted) + tag), "").await;
-        assert_eq!((got.status, got.header("vary"), got.header("etag")), (304, vary, Some(told)), "{target} {accepted}");
+        assert_eq!(
+            (got.status, got.header("vary"), got.header("etag")),
+            (304, vary, Some(told)),
+            "{target} {accepted}"
+        );
     }
 }
