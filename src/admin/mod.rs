@@ -24,6 +24,9 @@ use crate::metrics::{Load, Metrics};
 use crate::registry::{CatalogWatch, NodeId, NodeMeta};
 use crate::shutdown::Shutdown;
 
+/// Searches of the embedded store and checks of passwords at once: one that is slow holds up no other page.
+const BLOCKING_THREADS: usize = 4;
+
 /// What the admin port tells; shared by the roles of a process.
 #[derive(Clone)]
 pub struct Admin {
@@ -171,7 +174,7 @@ impl Admin {
             move || App::new().app_data(web::Data::new(admin.clone())).configure(api::open).configure(mount.clone());
         let server = HttpServer::new(app)
             .workers(1)
-            .worker_max_blocking_threads(1)
+            .worker_max_blocking_threads(BLOCKING_THREADS)
             .disable_signals()
             .shutdown_timeout(1)
             .keep_alive(Duration::from_secs(30))

@@ -24,6 +24,7 @@ mod login;
 mod nodes;
 mod overview;
 pub mod page;
+mod playground;
 mod range;
 mod routes;
 mod send;
@@ -34,6 +35,7 @@ pub use guard::Visitor;
 pub use login::{Login, SHORTEST_TOKEN, User};
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use actix_web::web;
 
@@ -47,7 +49,7 @@ use crate::causes::chain;
 use crate::gateway;
 use crate::registry::CatalogWatch;
 use crate::shutdown::Shutdown;
-use crate::store::{Query, Stats, StatsQuery, TraceStore};
+use crate::store::{Query, Stats, StatsQuery, StoreError, TraceStore};
 
 /// What the pages read. Every clone is the same.
 #[derive(Clone)]
@@ -160,6 +162,7 @@ impl Dashboard {
                 .configure(nodes::routes)
                 .configure(graph::routes)
                 .configure(routes::routes)
+                .configure(playground::routes)
                 .configure(traces::routes)
                 .configure(jaeger::routes)
                 .default_service(web::to(page::not_found)),
@@ -173,7 +176,18 @@ async fn counted(dashboard: &Dashboard, range: Range, now_ms: i64, filter: Query
     let (since_ms, until_ms) = range.at(now_ms);
     let filter = Query { since_ms: Some(since_ms), until_ms: Some(until_ms), ..filter };
     let query = StatsQuery { filter, bucket_ms: u64::try_from(range.step_ms()).ok(), ..StatsQuery::default() };
-    store.stats(&query).await.map_err(|error| chain(&error).to_string())
+    in_time(store.stats(&query)).await
+}
+
+/// How long a page waits for numbers; then it shows the rest without them.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the store counted, or why it did not.
+async fn in_time(counting: impl Future<Output = Result<Stats, StoreError>>) -> Result<Stats, String> {
+    match tokio::time::timeout(PATIENCE, counting).await {
+        Ok(counted) => counted.map_err(|error| chain(&error).to_string()),
+        Err(_) => Err(format!("the trace store did not answer within {} seconds", PATIENCE.as_secs())),
+    }
 }
 
 /// A value of a query string; an empty one is none.

@@ -21,13 +21,16 @@ pub enum Section {
     Traces,
     /// What a gateway has in force.
     Routes,
+    /// A request of one's own.
+    Playground,
 }
 
-const SECTIONS: [(Section, &str, &str); 4] = [
+const SECTIONS: [(Section, &str, &str); 5] = [
     (Section::Overview, "Overview", "/"),
     (Section::Graph, "Graph", "/graph"),
     (Section::Traces, "Traces", "/traces"),
     (Section::Routes, "Routes", "/routes"),
+    (Section::Playground, "Playground", "/playground"),
 ];
 
 /// A page: its `title` (of the browser's tab, and its heading's words are the page's own matter), the section that the

@@ -12,8 +12,7 @@ use serde::Deserialize;
 use super::live::Fragment;
 use super::page::{Section, encoded, page, told};
 use super::range::Range;
-use super::{Dashboard, Visitor};
-use crate::causes::chain;
+use super::{Dashboard, Visitor, in_time};
 use crate::figures::{duration, grouped, pace, share};
 use crate::store::{Group, GroupBy, Query, Stats, StatsQuery};
 
@@ -64,7 +63,7 @@ async fn edges(dashboard: &Dashboard, range: Range) -> Result<Stats, String> {
     let (since, until) = range.at(jiff::Timestamp::now().as_millisecond());
     let filter = Query { since_ms: Some(since), until_ms: Some(until), ..Query::default() };
     let query = StatsQuery { filter, by: GroupBy::Edge, bucket_ms: None };
-    store.stats(&query).await.map_err(|error| chain(&error).to_string())
+    in_time(store.stats(&query)).await
 }
 
 /// The calls in the order in which they are drawn.

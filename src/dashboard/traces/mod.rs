@@ -11,7 +11,7 @@
 //! ```
 
 mod align;
-mod body;
+pub(super) mod body;
 mod compare;
 mod download;
 mod form;

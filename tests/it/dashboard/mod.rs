@@ -6,7 +6,9 @@ mod jaeger;
 mod login;
 mod nodes;
 mod overview;
+mod playground;
 mod routes;
+mod slow;
 mod traces;
 
 use crate::support::goms::{Folder, Goms};
@@ -42,5 +44,18 @@ impl Up {
     /// The address of a page.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.admin)
+    }
+}
+
+/// Waits until the four events of a request through the gateway are stored.
+pub fn traces_of(up: &Up, id: &str) {
+    let deadline = std::time::Instant::now() + crate::support::goms::PATIENCE;
+    loop {
+        let search = ["trace", "search", "--request-id", id, "--output", "json"];
+        let found = crate::support::goms::run(up.folder.path(), &search);
+        if String::from_utf8_lossy(&found.stdout).matches("request.end").count() > 0 {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "the events of {id} were not stored");
     }
 }
