@@ -138,7 +138,8 @@ fn elasticsearch_is_searched_alike() {
     let Some(es) = servers::elasticsearch() else { return };
     let folder = Folder::new();
     let index = servers::unique("trace_logs-");
-    let config = folder.write("config.yml", &format!("esAddr: \"{es}\"\nesIndex: {index}\nservices: {{user: {{login: /login}}}}\n"));
+    let config = folder
+        .write("config.yml", &format!("esAddr: \"{es}\"\nesIndex: {index}\nservices: {{user: {{login: /login}}}}\n"));
     let (up, now) = with_spans(&["--config", &config]);
     searches(&up, now);
     assert_eq!(data(&up, "/api/services/shop/operations"), json!(["shop/SELECT", "shop/buy"]));
