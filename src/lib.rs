@@ -35,7 +35,7 @@
 //! | [`registry`] | who is where: nodes find each other (`local`, `memory`, `etcd`, `consul`, `mdns`, `static`) |
 //! | [`balance`] | which one: endpoints with live load, and the pickers |
 //! | [`upstream`] | call it: deadline, retry on the next node, headers |
-//! | [`rpc`] | what an RPC is: codes, frames, codecs, timeouts, the RPC port |
+//! | [`rpc`] | what an RPC is: codes, frames, codecs, messages known at run time, timeouts, the RPC port |
 //! | [`trace`] | what happened: context, event, recorder, spool, transports |
 //! | [`broker`] | who hears it: messages between services |
 //! | [`store`] | where it is kept: embedded (tantivy), Elasticsearch, another process's |
@@ -62,6 +62,7 @@
 //!
 //! A call by RPC goes `rpc::port` → `gateway::rpc` (which service? its terms) → `upstream::rpc` → `service::rpc`; an action that is a
 //! method leaves the pipeline behind `keeper` for `gateway::rpc`, a path of Go Micro's gateway for `gateway::micro`.
+//! gRPC-Web leaves it before `route` for `gateway::rpc::web`.
 //!
 //! ```text
 //! publish → broker (RabbitMQ, NATS, MQTT, HTTP or memory) → service::subscribe: handler → acknowledged, tried again, or a dead letter

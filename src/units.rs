@@ -1,4 +1,6 @@
 //! Durations, sizes and times as people write them.
+//!
+//! May import: `figures` (what is printed is read again).
 
 use std::fmt::Write as _;
 use std::time::Duration;

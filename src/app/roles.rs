@@ -123,6 +123,14 @@ async fn start_all(
         let health = consumer.health();
         process.admin.add_check(move || health.trouble());
     }
+    // a version that never heard its topics is not to take the place of one that does; what hears and loses its broker
+    // later still answers requests, and one that only publishes tells each caller itself
+    for node in nodes.iter() {
+        if let Server::Service(_, subscribers) = &node.server {
+            let unheard = subscribers.unheard();
+            process.admin.add_check(move || unheard.trouble());
+        }
+    }
     process.admin.set_ready(true);
     service_manager::ready();
     service_manager::keep_alive(&process.background);

@@ -27,7 +27,7 @@ impl Rpc {
     ///
     /// # Errors
     /// When the listener cannot be used.
-    pub async fn serve(listener: TcpListener, service: Service, parts: Parts) -> Result<Self, AppError> {
+    pub async fn serve(listener: TcpListener, service: Service, parts: (Parts, Option<Tls>)) -> Result<Self, AppError> {
         let (health, server) = tonic_health::server::health_reporter();
         let name = service.name().to_owned();
         let running = serve_rpc(listener, service.open_grpc(server), parts);

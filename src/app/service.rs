@@ -11,6 +11,7 @@ use crate::balance::Balancer;
 use crate::broker::{self, Broker};
 use crate::config::Config;
 use crate::gateway::Fallback;
+use crate::listener::Tls;
 use crate::metrics::Load;
 use crate::registry;
 use crate::service::{self, CallTable, CalledAction, Program, ProgramSettings, ProgramUrl, Service, Subscribers};
@@ -110,7 +111,12 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
     let (endpoints, rpc_services) = (methods.endpoints(), methods.rpc_services());
     let streams = methods.streams();
     let subscribers = subscribe(process, &methods, rpc_parts.clone(), broker)?;
-    let rpc = Rpc::serve(ports.rpc, methods, rpc_parts).await?;
+    let tls = process.config.service_tls.clone().map(|settings| Tls::open(settings, &process.metrics));
+    let tls = tls.transpose().map_err(part)?;
+    if let Some(tls) = &tls {
+        tls.follow(&process.background);
+    }
+    let rpc = Rpc::serve(ports.rpc, methods, (rpc_parts, tls)).await?;
     log::info!("[{name}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     let node = RunningNode { id, rpc, server: Server::Service(running, subscribers) };
     Ok(Listening { node, load, version, endpoints, streams, rpc_services, program })

@@ -37,6 +37,6 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<RunningNode, AppE
         log::info!("[{SERVICE}] takes spans protocol={protocol} url={url}");
     }
     let parts = process.service_parts(&id, &crate::metrics::Load::default(), 1, None);
-    let rpc = Rpc::serve(ports.rpc, Service::new(SERVICE), parts).await?;
+    let rpc = Rpc::serve(ports.rpc, Service::new(SERVICE), (parts, None)).await?;
     Ok(RunningNode { id, rpc, server: Server::Consumer(running) })
 }

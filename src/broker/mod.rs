@@ -1,7 +1,7 @@
 //! WHO HEARS IT: messages between services that nobody waits for, published to a topic and heard by who subscribed.
 //!
 //! May import: `trace::transport::connection` (the way to RabbitMQ), `trace` (its settings), `registry` (who hears by HTTP), `shutdown`,
-//! `backoff`, `causes`.
+//! `trust`, `backoff`, `causes`.
 //!
 //! ```text
 //! publish(topic) → broker ─┬→ group `mail`: one of its members hears it
@@ -30,6 +30,7 @@ pub use memory::Memory;
 pub use message::{MOST_BYTES, Message, MessageError};
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,8 +223,13 @@ pub enum Backend {
     Memory,
     /// RabbitMQ: `amqp://user:password@host:port/vhost`, several are tried in turn.
     Amqp(Vec<String>),
-    /// MQTT 5: `mqtt://user:password@host:port`.
-    Mqtt(String),
+    /// MQTT 5.
+    Mqtt {
+        /// `mqtt://user:password@host:port`, or `mqtts://…` by TLS.
+        url: String,
+        /// Who vouches for a server by TLS; `None`: whom this system trusts.
+        ca_file: Option<PathBuf>,
+    },
     /// NATS with JetStream: `nats://user:password@host:port`, several of one cluster.
     Nats(Vec<String>),
     /// Go Micro's, without a server; where a process that hears listens (`None`: any port).
@@ -237,7 +243,7 @@ impl Backend {
         match self {
             Self::Memory => "memory",
             Self::Amqp(_) => "amqp",
-            Self::Mqtt(_) => "mqtt",
+            Self::Mqtt { .. } => "mqtt",
             Self::Nats(_) => "nats",
             Self::Http(_) => "http",
         }
@@ -257,7 +263,9 @@ pub async fn open(
     Ok(match &settings.backend {
         Backend::Memory => Arc::new(Memory::default()),
         Backend::Amqp(urls) => Arc::new(amqp::Amqp::open(urls, &settings.namespace, shutdown)?),
-        Backend::Mqtt(url) => Arc::new(mqtt::Mqtt::open(url, &settings.namespace, shutdown)?),
+        Backend::Mqtt { url, ca_file } => {
+            Arc::new(mqtt::Mqtt::open(url, ca_file.as_deref(), &settings.namespace, shutdown)?)
+        }
         Backend::Nats(urls) => Arc::new(nats::Nats::open(urls, &settings.namespace, shutdown).await?),
         Backend::Http(listen) => {
             let missing = || BrokerError::Setting { setting: "kind", reason: "`http` needs a registry".to_owned() };

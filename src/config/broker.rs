@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_yaml::Mapping;
@@ -61,19 +62,24 @@ pub fn broker_word(text: &str) -> Result<BrokerWord, String> {
 pub(super) struct RawBroker {
     kind: Option<At<BrokerWord>>,
     address: Option<At<String>>,
+    ca_file: Option<At<String>>,
     attempts: Option<NonZeroU32>,
     backoff: Option<Duration>,
 }
 
 /// Reads it.
 pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> RawBroker {
-    let table = decoder.table(field, &["kind", "address", "attempts", "backoff"]);
+    let table = decoder.table(field, &["kind", "address", "caFile", "attempts", "backoff"]);
     let attempts = table.get("attempts").and_then(|field| decoder.read(&field, number(1, MOST_ATTEMPTS)));
+    let mut text = |key| {
+        let field = table.get(key)?;
+        decoder.some_text(&field).map(|value| At { value, place: field.place.clone() })
+    };
+    let (address, ca_file) = (text("address"), text("caFile"));
     RawBroker {
+        address,
+        ca_file,
         kind: table.get("kind").and_then(|field| decoder.read_at(&field, broker_word)),
-        address: table
-            .get("address")
-            .and_then(|field| decoder.some_text(&field).map(|value| At { value, place: field.place.clone() })),
         attempts: attempts.and_then(NonZeroU32::new),
         backoff: table.get("backoff").and_then(|field| decoder.read(&field, parse_positive_duration)),
     }
@@ -91,6 +97,10 @@ pub(super) fn resolve(
     let given = flag.or(raw.address.as_ref().map(|at| at.value.as_str()));
     let word = flags.broker.or(raw.kind.as_ref().map(|at| at.value)).unwrap_or_else(|| of_address(given));
     check_registry(decoder, word, &raw, flags, registry);
+    let by_tls = word == BrokerWord::Mqtt && given.is_some_and(|given| given.starts_with("mqtts://"));
+    if let Some(at) = raw.ca_file.as_ref().filter(|_| !by_tls) {
+        decoder.fault(&at.place, "vouches for a broker at `mqtts://`, and there is none");
+    }
     let mut fault = |message: String| match (flag, &raw.address) {
         (None, Some(at)) => decoder.fault(&at.place, message),
         _ => decoder.flag_fault("--broker-address", message),
@@ -120,7 +130,10 @@ pub(super) fn resolve(
         backend: match word {
             BrokerWord::Memory => Backend::Memory,
             BrokerWord::Amqp => Backend::Amqp(urls),
-            BrokerWord::Mqtt => Backend::Mqtt(urls.into_iter().next().unwrap_or_default()),
+            BrokerWord::Mqtt => {
+                let ca_file = raw.ca_file.map(|at| PathBuf::from(at.value));
+                Backend::Mqtt { url: urls.into_iter().next().unwrap_or_default(), ca_file }
+            }
             BrokerWord::Nats => Backend::Nats(urls),
             BrokerWord::Http => Backend::Http(listen),
         },
@@ -167,7 +180,7 @@ fn of_scheme(text: &str, usual: &str) -> Result<(), String> {
     let scheme = usual.split_once("://").map_or("", |(scheme, _)| scheme);
     let url = url::Url::parse(text).map_err(|error| bad(&error.to_string()))?;
     match url.scheme() {
-        "mqtts" => Err(bad("MQTT by TLS is not in this version, put a TLS proxy before the broker")),
+        "mqtts" if scheme == "mqtt" && url.host_str().is_some_and(|host| !host.is_empty()) => Ok(()),
         "tls" if scheme == "nats" => Ok(()),
         other if other != scheme => Err(bad(&format!("it must begin with `{scheme}://`"))),
         _ if url.host_str().is_none_or(str::is_empty) => Err(bad("it has no host")),
@@ -192,7 +205,12 @@ pub(super) fn shown(settings: &Settings) -> Mapping {
         Backend::Memory | Backend::Http(None) => {}
         Backend::Http(Some(listen)) => put(&mut broker, "address", format!("http://{listen}")),
         Backend::Amqp(urls) | Backend::Nats(urls) => put(&mut broker, "address", list(urls)),
-        Backend::Mqtt(url) => put(&mut broker, "address", redacted(url)),
+        Backend::Mqtt { url, ca_file } => {
+            put(&mut broker, "address", redacted(url));
+            if let Some(file) = ca_file {
+                put(&mut broker, "caFile", file.display().to_string());
+            }
+        }
     }
     put(&mut broker, "attempts", settings.attempts);
     put(&mut broker, "backoff", duration(settings.backoff));

@@ -47,6 +47,7 @@ pub use units::{format_duration, parse_duration, parse_moment, parse_positive_du
 use crate::balance::Selector;
 use crate::call_key::CallKeys;
 use crate::gateway::micro::Micro;
+use crate::listener::TlsSettings;
 use crate::units;
 use crate::{consumer, gateway, registry, store, trace};
 
@@ -71,6 +72,8 @@ pub struct Config {
     pub spans: SpanSettings,
     /// Where services leave messages for each other.
     pub broker: crate::broker::Settings,
+    /// Who services are on their RPC ports; `None`: those take no TLS.
+    pub service_tls: Option<TlsSettings>,
     /// What a gateway serves.
     pub gateway: gateway::Settings,
     /// Who may see the admin port's pages.
@@ -240,14 +243,18 @@ impl Config {
         Ok(self)
     }
 
-    /// That the files of `tls` can be used.
+    /// That the files of `tls` and `serviceTls` can be used.
     ///
     /// # Errors
     /// What is wrong with the first that cannot.
     pub fn check_certificates(&self) -> Result<(), ConfigErrors> {
-        let Some(tls) = &self.gateway.tls else { return Ok(()) };
         let name = self.file.as_ref().map_or_else(String::new, |file| file.display().to_string());
-        tls.check().map_err(|error| ConfigErrors::one(&name, None, format!("tls: {}", crate::causes::chain(&error))))
+        for (key, tls) in [("tls", &self.gateway.tls), ("serviceTls", &self.service_tls)] {
+            let Some(tls) = tls else { continue };
+            let fault = |error| ConfigErrors::one(&name, None, format!("{key}: {}", crate::causes::chain(&error)));
+            tls.check().map_err(fault)?;
+        }
+        Ok(())
     }
 
     /// That there is something for a gateway to serve, and that it can use its certificates; other roles do without `services`.

@@ -234,7 +234,10 @@ impl Config {
         put(&mut limits, "inFlight", settings.in_flight);
         put(root, "limits", limits);
         if let Some(settings) = &self.gateway.tls {
-            put(root, "tls", tls::shown(settings));
+            put(root, "tls", tls::shown(settings, tls::KEYS));
+        }
+        if let Some(settings) = &self.service_tls {
+            put(root, "serviceTls", tls::shown(settings, tls::SERVICE_KEYS));
         }
         put(root, "trustedProxies", texts(self.gateway.trusted_proxies.0.iter()));
         put(root, "proxyProtocol", if self.gateway.proxy_protocol { "on" } else { "off" });

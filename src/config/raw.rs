@@ -45,6 +45,7 @@ pub(super) struct Raw {
     pub(super) consumer: RawConsumer,
     pub(super) limits: RawLimits,
     pub(super) tls: Option<At<RawTls>>,
+    pub(super) service_tls: Option<At<RawTls>>,
     pub(super) trusted_proxies: Vec<Network>,
     pub(super) proxy_protocol: Option<At<bool>>,
     pub(super) admin: crate::dashboard::Login,
@@ -175,6 +176,7 @@ impl Decoder {
             "consumer",
             "limits",
             "tls",
+            "serviceTls",
             "trustedProxies",
             "proxyProtocol",
             "grpcWeb",
@@ -223,7 +225,8 @@ impl Decoder {
         raw.traces = table.get("traces").map(|field| self.traces(&field)).unwrap_or_default();
         raw.consumer = table.get("consumer").map(|field| self.consumer(&field)).unwrap_or_default();
         raw.limits = table.get("limits").map(|field| self.limits(&field)).unwrap_or_default();
-        raw.tls = table.get("tls").map(|field| tls::read(self, &field));
+        raw.tls = table.get("tls").map(|field| tls::read(self, &field, tls::KEYS));
+        raw.service_tls = table.get("serviceTls").map(|field| tls::read(self, &field, tls::SERVICE_KEYS));
         raw.trusted_proxies = self.each(table.get("trustedProxies"), Network::parse);
         let switch = word("word", &[("on", true), ("off", false), ("true", true), ("false", false)]);
         raw.proxy_protocol = table.get("proxyProtocol").and_then(|field| self.read_at(&field, &switch));

@@ -77,7 +77,11 @@ pub(super) fn resolve(
     let own_zone = node.zone.as_deref().unwrap_or_default();
     raw.defaults.terms.check(decoder, &raw.defaults.ways);
     let policies = (&raw.upstreams, &raw.defaults);
-    let services = policy::resolve(decoder, raw.services, routes::services(&raw.routes), policies, selector, own_zone);
+    let mut routed = routes::services(&raw.routes);
+    if raw.micro.is_some() {
+        routed.extend(raw.upstreams.keys().cloned()); // any path may name any service
+    }
+    let services = policy::resolve(decoder, raw.services, routed, policies, selector, own_zone);
     let mut gateway = gateway::Settings {
         services,
         routes: Vec::new(),
@@ -107,8 +111,10 @@ pub(super) fn resolve(
         store::Settings::Elasticsearch(_) => (DEFAULT_BATCH_EVENTS, DEFAULT_BATCH_BYTES),
     };
     let call_keys = CallKeys::from(raw.call_keys.clone());
+    let service_tls = raw.service_tls.and_then(|tls| tls::resolve(decoder, tls));
     Config {
         file,
+        service_tls,
         registry,
         registry_wait,
         read_wait,

@@ -20,9 +20,14 @@ pub(super) struct RawTls {
     rpc: Option<bool>,
 }
 
+/// The keys of a gateway's.
+pub(super) const KEYS: &[&str] = &["certificates", "clientCa", "clientAuth", "rpc"];
+/// Those of services', whose RPC ports alone it is for.
+pub(super) const SERVICE_KEYS: &[&str] = &["certificates", "clientCa", "clientAuth"];
+
 /// Reads the section.
-pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> At<RawTls> {
-    let table = decoder.table(field, &["certificates", "clientCa", "clientAuth", "rpc"]);
+pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>, keys: &[&str]) -> At<RawTls> {
+    let table = decoder.table(field, keys);
     let list = table.get("certificates").map(|field| decoder.list(&field)).unwrap_or_default();
     let certificates = list.iter().filter_map(|field| certificate(decoder, field)).collect();
     let client_ca = table.get("clientCa").and_then(|field| {
@@ -78,7 +83,7 @@ pub(super) fn resolve(decoder: &mut Decoder, At { value: raw, place }: At<RawTls
 }
 
 /// As it could stand in a file.
-pub(super) fn shown(settings: &TlsSettings) -> Mapping {
+pub(super) fn shown(settings: &TlsSettings, keys: &[&str]) -> Mapping {
     let mut tls = Mapping::new();
     let certificate = |files: &CertificateFiles| {
         let mut pair = Mapping::new();
@@ -91,6 +96,8 @@ pub(super) fn shown(settings: &TlsSettings) -> Mapping {
         put(&mut tls, "clientCa", ca.display().to_string());
     }
     put(&mut tls, "clientAuth", name_of(&CLIENT_AUTH, settings.client_auth));
-    put(&mut tls, "rpc", settings.rpc);
+    if keys.contains(&"rpc") {
+        put(&mut tls, "rpc", settings.rpc);
+    }
     tls
 }

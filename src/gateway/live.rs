@@ -21,6 +21,13 @@ pub(super) struct Table {
     pub usual: Policy,
 }
 
+impl Table {
+    /// How a service is called where no route says it.
+    pub fn policy(&self, service: &str) -> &Policy {
+        self.settings.service(service).map_or(&self.usual, |known| &known.policy)
+    }
+}
+
 /// Takes new settings for a running gateway. Every clone is the same.
 #[derive(Clone)]
 pub struct Live {

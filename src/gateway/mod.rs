@@ -61,6 +61,7 @@ use std::time::Duration;
 
 use crate::balance;
 use crate::listener::{Networks, TlsSettings};
+use crate::registry::go_micro;
 use crate::rpc::Keepalive;
 use crate::upstream::{Descriptors, HealthCheck, Policy, Stamp};
 
@@ -94,6 +95,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What the config says of a service, by its name or the one that it has with Go Micro.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.get(name).or_else(|| self.services.get(&go_micro::other_name(name)))
+    }
+
     /// Whose nodes are asked whether they are well, and how.
     #[must_use]
     pub fn health(&self) -> HashMap<String, HealthCheck> {

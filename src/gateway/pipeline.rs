@@ -235,7 +235,8 @@ async fn steps<'t>(
         _ => None,
     };
     let group = named.as_deref().unwrap_or_else(|| route.group(&call.services));
-    let upstream = match worker.upstream.call(group, fallback, sent, &call.policy).await {
+    let policy = named.as_deref().map_or(&call.policy, |service| table.policy(service));
+    let upstream = match worker.upstream.call(group, fallback, sent, policy).await {
         Ok(upstream) => upstream,
         Err(error) => match &call.fallback {
             Some(Fallback::Respond(respond)) if error.was_not_sent() => return Ok(answer::fixed(respond)),

@@ -18,6 +18,7 @@ use super::rule::{Condition, Outcome, Rule, Share};
 use super::{AnswerForm, Settings, Terms};
 use crate::balance::Turns;
 use crate::metrics::{Metrics, Timing};
+use crate::registry::go_micro;
 
 /// All routes.
 pub(super) struct Routes {
@@ -127,7 +128,8 @@ impl Routes {
 
     /// What a service asks of a caller who comes by no route of its own.
     pub fn rpc_keeper(&self, service: &str) -> Option<&Keeper> {
-        self.rpc_keepers.get(service)?.as_ref()
+        let other = || self.rpc_keepers.get(&go_micro::other_name(service));
+        self.rpc_keepers.get(service).or_else(other)?.as_ref()
     }
 
     /// The route of a request, with what its path found.

@@ -26,8 +26,7 @@ impl Catalog {
     /// Go Micro, where no other has them.
     #[must_use]
     pub fn nodes(&self, service: &str) -> &[Arc<Node>] {
-        let other =
-            || self.services.get(&go_micro::short_name(service).unwrap_or_else(|| go_micro::full_name(service)));
+        let other = || self.services.get(&go_micro::other_name(service));
         self.services.get(service).or_else(other).map_or(&[], Vec::as_slice)
     }
 

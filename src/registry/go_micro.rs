@@ -73,6 +73,12 @@ pub fn short_name(service: &str) -> Option<String> {
     (full_name(&short) == service).then_some(short)
 }
 
+/// The other name by which a service may be called: short of a full one, full of a short one.
+#[must_use]
+pub fn other_name(service: &str) -> String {
+    short_name(service).unwrap_or_else(|| full_name(service))
+}
+
 /// A node's key: always the same for the same addresses, so that a node that starts again takes its place.
 pub(super) fn key(id: &NodeId) -> String {
     let service = id.service.replace('/', "-");

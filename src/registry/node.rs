@@ -201,6 +201,13 @@ impl Node {
         (self.id.http.port.is_some() && self.speaks("mucp")).then_some(RpcProtocol::Mucp)
     }
 
+    /// Whether it is one of those that share the call key: what another system wrote down never asks for it, nor does a server
+    /// that stands in the config.
+    #[must_use]
+    pub fn knows_call_key(&self) -> bool {
+        self.meta.record.is_none() && self.origin.is_none()
+    }
+
     fn speaks(&self, protocol: &str) -> bool {
         self.meta.protocols.iter().any(|known| known == protocol)
     }

@@ -1,6 +1,6 @@
 //! THE FRAMEWORK: what a service author uses, and goms in front of a program in another language.
 //!
-//! May import: `registry`, `balance`, `upstream`, `rpc`, `broker`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`, `upgrade`, `call_key`, `causes`.
+//! May import: `registry`, `balance`, `upstream`, `rpc`, `broker`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`, `upgrade`, `call_key`, `causes`, `listener` (TLS).
 
 mod app;
 mod body;
@@ -30,6 +30,6 @@ pub use program::{Program, ProgramError, ProgramSettings, ProgramState, Restart}
 pub use publish::PublishError;
 pub use rpc::{ReflectionError, Requests, serve_rpc};
 pub use server::{Limits, Parts, serve};
-pub use subscribe::Subscribers;
+pub use subscribe::{Subscribers, Unheard};
 
 pub use crate::drain::Running;

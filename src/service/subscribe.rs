@@ -49,6 +49,27 @@ pub struct Subscribers {
     threads: Vec<JoinHandle<()>>,
     shutdown: Shutdown,
     limit: Arc<std::sync::Mutex<Duration>>,
+    unheard: Unheard,
+}
+
+/// Topics that were not heard yet, since their broker is away.
+#[derive(Clone, Debug, Default)]
+pub struct Unheard(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Unheard {
+    /// Why the service is not ready yet; `None` once every topic was heard.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        topics.first().map(|topic| format!("topic `{topic}` is not heard yet; is the broker there?"))
+    }
+
+    fn is_heard(&self, topic: &str) {
+        let mut topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = topics.iter().position(|known| known == topic) {
+            topics.remove(place);
+        }
+    }
 }
 
 /// What every worker thread has.
@@ -58,6 +79,7 @@ struct Shared {
     parts: Parts,
     subscriptions: Vec<Heard>,
     shutdown: Shutdown,
+    unheard: Unheard,
     /// How long handlers may finish; set when the end begins.
     limit: Arc<std::sync::Mutex<Duration>>,
 }
@@ -83,6 +105,8 @@ impl Subscribers {
         let (shutdown, limit) = (Shutdown::new(), Arc::new(std::sync::Mutex::new(Duration::ZERO)));
         let heard = |what: &Subscribed| Heard { what: what.clone(), deliveries: Arc::default() };
         let subscriptions: Vec<Heard> = service.subscriptions.iter().map(heard).collect();
+        let topics = service.topics().map(str::to_owned).collect();
+        let unheard = Unheard(Arc::new(std::sync::Mutex::new(topics)));
         let workers = if subscriptions.is_empty() { 0 } else { parts.workers.max(1) };
         let shared = Arc::new(Shared {
             broker,
@@ -90,6 +114,7 @@ impl Subscribers {
             parts,
             subscriptions,
             shutdown: shutdown.clone(),
+            unheard: unheard.clone(),
             limit: limit.clone(),
         });
         for heard in &shared.subscriptions {
@@ -102,7 +127,13 @@ impl Subscribers {
             let thread = std::thread::Builder::new().name(format!("goms-heard-{number}")).spawn(work);
             threads.push(thread.map_err(|source| ServeError { service: name.clone(), source })?);
         }
-        Ok(Self { service: name, threads, shutdown, limit })
+        Ok(Self { service: name, threads, shutdown, limit, unheard })
+    }
+
+    /// The topics that were not heard yet.
+    #[must_use]
+    pub fn unheard(&self) -> Unheard {
+        self.unheard.clone()
     }
 
     /// Takes no more messages and waits until the handlers are done, `limit` at most. Returns whether all were; the
@@ -126,7 +157,7 @@ impl Subscribers {
 fn open(shared: &Arc<Shared>, heard: &Heard) {
     let Ok(mut slot) = heard.deliveries.clone().try_lock_owned() else { return }; // nobody else knows it yet
     let (broker, shutdown, what) = (shared.broker.clone(), shared.shutdown.clone(), heard.what.clone());
-    let service = shared.parts.origin.service_name.clone();
+    let (service, unheard) = (shared.parts.origin.service_name.clone(), shared.unheard.clone());
     shared.shutdown.spawn(async move {
         let Subscribed { topic, group, .. } = what;
         loop {
@@ -138,6 +169,7 @@ fn open(shared: &Arc<Shared>, heard: &Heard) {
             match opened {
                 Ok(deliveries) => {
                     log::info!("[{service}] hears topic {topic}");
+                    unheard.is_heard(&topic);
                     *slot = Some(deliveries);
                     return;
                 }

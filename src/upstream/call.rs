@@ -334,8 +334,7 @@ impl Upstream {
         if let Some(content_type) = request.content_type {
             head.own("content-type", content_type.as_bytes())?;
         }
-        // nodes know each other by it; a server that stands in the config is none
-        if let Some(key) = request.call_key.filter(|_| node.origin.is_none()) {
+        if let Some(key) = request.call_key.filter(|_| node.knows_call_key()) {
             head.own(crate::trace::CALL_KEY_HEADER, key.as_bytes())?;
         }
         let mut id = uuid::Uuid::encode_buffer();

@@ -184,7 +184,7 @@ async fn status(pool: &Rc<Pool>, node: &Node, check: &HealthCheck, call_key: Opt
     let mut head = RequestHead::new(pool.buffer(), "GET", &check.path, "")?;
     head.host(node)?;
     head.field("user-agent", b"goms health check")?;
-    if let Some(key) = call_key {
+    if let Some(key) = call_key.filter(|_| node.knows_call_key()) {
         head.field(CALL_KEY_HEADER, key.as_bytes())?;
     }
     let times = Times { connect: check.timeout, head: check.timeout };

@@ -12,15 +12,18 @@
 //! is the protocol's, and the server's.
 
 mod hearing;
+mod tls;
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use rumqttc::{Outgoing, Transport};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,8 +35,10 @@ use crate::backoff::Backoff;
 use crate::causes::chain;
 use crate::shutdown::Shutdown;
 use hearing::Hearing;
+use tls::Carrier;
 
 const DEFAULT_PORT: u16 = 1883;
+const DEFAULT_TLS_PORT: u16 = 8883;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_CAP: Duration = Duration::from_secs(2);
 /// A broker on the same network confirms within milliseconds.
@@ -66,6 +71,8 @@ struct Way {
     port: u16,
     login: Option<(String, String)>,
     namespace: String,
+    /// By TLS.
+    carrier: Option<Arc<Carrier>>,
 }
 
 /// A message to publish, and who waits for it.
@@ -75,8 +82,13 @@ struct Letter {
 }
 
 impl Mqtt {
-    pub(super) fn open(url: &str, namespace: &str, shutdown: &Shutdown) -> Result<Self, BrokerError> {
-        let way = Way::read(url, namespace)?;
+    pub(super) fn open(
+        url: &str,
+        ca_file: Option<&Path>,
+        namespace: &str,
+        shutdown: &Shutdown,
+    ) -> Result<Self, BrokerError> {
+        let way = Way::read(url, ca_file, namespace, shutdown)?;
         let (publish, letters) = mpsc::channel(REQUESTS);
         shutdown.spawn(publish_all(way.clone(), letters, shutdown.clone()));
         Ok(Self { way, publish, shutdown: shutdown.clone() })
@@ -116,16 +128,14 @@ impl Mqtt {
 }
 
 impl Way {
-    fn read(text: &str, namespace: &str) -> Result<Self, BrokerError> {
+    fn read(text: &str, ca_file: Option<&Path>, namespace: &str, shutdown: &Shutdown) -> Result<Self, BrokerError> {
         let bad = |reason: &str| BrokerError::Setting { setting: "address", reason: reason.to_owned() };
         let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
-        match url.scheme() {
-            "mqtt" | "tcp" => {}
-            "mqtts" | "ssl" => {
-                return Err(bad("MQTT by TLS is not in this version; put a TLS proxy before the broker"));
-            }
-            _ => return Err(bad("an address of MQTT begins with `mqtt://`")),
-        }
+        let is_tls = match url.scheme() {
+            "mqtt" | "tcp" => false,
+            "mqtts" | "ssl" => true,
+            _ => return Err(bad("an address of MQTT begins with `mqtt://` or `mqtts://`")),
+        };
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad("it has no host"))?;
         let login = (!url.username().is_empty()).then(|| {
             let part = |text: &str| match url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes()).next() {
@@ -135,7 +145,9 @@ impl Way {
             (part(url.username()), part(url.password().unwrap_or_default()))
         });
         let host = host.trim_matches(['[', ']']).to_owned();
-        Ok(Self { host, port: url.port().unwrap_or(DEFAULT_PORT), login, namespace: namespace.to_owned() })
+        let port = url.port().unwrap_or(if is_tls { DEFAULT_TLS_PORT } else { DEFAULT_PORT });
+        let carrier = if is_tls { Some(Carrier::open(&host, port, ca_file, shutdown)?) } else { None };
+        Ok(Self { host, port, login, namespace: namespace.to_owned(), carrier })
     }
 
     fn away(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BrokerError {
@@ -143,7 +155,14 @@ impl Way {
     }
 
     fn options(&self, id: &str) -> MqttOptions {
-        let mut options = MqttOptions::new(id, &self.host, self.port);
+        let mut options = match &self.carrier {
+            None => MqttOptions::new(id, &self.host, self.port),
+            Some(carrier) => {
+                let mut options = MqttOptions::new(id, carrier.file().to_string_lossy(), self.port);
+                options.set_transport(Transport::Unix);
+                options
+            }
+        };
         options.set_keep_alive(KEEP_ALIVE).set_connection_timeout(CONFIRM_LIMIT.as_secs());
         options.set_max_packet_size(Some(MOST_PACKET)).set_receive_maximum(Some(PREFETCH));
         options.set_outgoing_inflight_upper_limit(MAX_UNCONFIRMED);

@@ -192,7 +192,13 @@
     if (last) address.searchParams.set("last", last);
     stream = new EventSource(address);
     stream.onopen = () => live("on", "Live");
-    stream.onerror = () => live("off", "Connection lost, trying again");
+    stream.onerror = () => {
+      live("off", "Connection lost, trying again");
+      // a browser does not come again by itself to who answered with an error, as a process that just starts
+      if (!stream || stream.readyState !== EventSource.CLOSED) return;
+      stream = null;
+      setTimeout(() => document.hidden || open(), 3000);
+    };
     stream.onmessage = (message) => {
       live("on", "Live");
       last = message.lastEventId;

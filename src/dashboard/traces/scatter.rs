@@ -1,12 +1,12 @@
 //! The scatter plot of a search: a point an event, by when it ended and how long it took.
 //!
-//! A range may hold millions; then it shows some: of each slice of the range the newest, and of the whole range the slowest
-//! and the newest that failed. Durations are on a log scale. A point is a line of no length with a round cap (failed: a
+//! A range may hold millions; then it shows some: of each slice of the range the newest, of some longer slices the newest
+//! that failed, and of the whole range the slowest. Durations are on a log scale. A point is a line of no length with a round cap (failed: a
 //! square one, in red), so it keeps its shape however wide the plot is drawn.
 
 use std::collections::{BTreeMap, HashSet};
 
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use maud::{Markup, html};
 
 use crate::figures::{duration, grouped};
@@ -15,11 +15,14 @@ use crate::store::{FIRST_ERROR, Order, Page, Query, StoreError, TraceStore};
 
 /// So many are all shown.
 const ALL: usize = 300;
-const SLICES: i64 = 10;
-/// Events of a slice, of the slowest, and of those that failed: some 70 KB of the page.
-const OF_SLICE: usize = 20;
-const SLOWEST: usize = 50;
-const FAILED: usize = 50;
+/// Slices, and events of each; of those that failed; of the slowest: some 70 KB of the page.
+const SLICES: i64 = 30;
+const OF_SLICE: usize = 7;
+const FAILED_SLICES: i64 = 15;
+const FAILED_OF_SLICE: usize = 4;
+const SLOWEST: usize = 40;
+/// Queries that the store has at once.
+const AT_ONCE: usize = 8;
 /// The plot's own units.
 const WIDTH: f64 = 1_000.0;
 const HEIGHT: f64 = 200.0;
@@ -65,14 +68,21 @@ pub async fn points(store: &dyn TraceStore, query: &Query, range: (i64, i64)) ->
     if all.next.is_none() {
         return Ok(all.events.iter().filter_map(|event| Point::of(&Shown::read(event))).collect());
     }
-    let mut queries: Vec<Query> = slices(range)
-        .map(|(since, until)| Query { since_ms: Some(since), until_ms: Some(until), limit: OF_SLICE, ..base.clone() })
-        .collect();
+    let sliced = |count, limit, status: Option<(u16, u16)>| {
+        let of = Query { limit, status, ..base.clone() };
+        slices(range, count).map(move |(since, until)| Query {
+            since_ms: Some(since),
+            until_ms: Some(until),
+            ..of.clone()
+        })
+    };
+    let mut queries: Vec<Query> = sliced(SLICES, OF_SLICE, query.status).collect();
     queries.push(whole(SLOWEST, Order::Slowest));
     if let Some(failed) = failed(query.status) {
-        queries.push(Query { status: Some(failed), ..whole(FAILED, Order::Newest) });
+        queries.extend(sliced(FAILED_SLICES, FAILED_OF_SLICE, Some(failed)));
     }
-    let pages: Vec<Page> = try_join_all(queries.iter().map(|query| store.query(query))).await?;
+    let reads = stream::iter(queries).map(|query| async move { store.query(&query).await });
+    let pages: Vec<Page> = reads.buffered(AT_ONCE).try_collect().await?;
     let mut known = HashSet::new();
     let read = pages.iter().flat_map(|page| &page.events).map(|event| (Shown::read(event), event));
     let once = read.filter(|(shown, event)| known.insert(shown.key(event).to_owned()));
@@ -85,11 +95,11 @@ fn failed(wanted: Option<(u16, u16)>) -> Option<(u16, u16)> {
     (high >= FIRST_ERROR).then_some((low.max(FIRST_ERROR), high))
 }
 
-fn slices((since, until): (i64, i64)) -> impl Iterator<Item = (i64, i64)> {
+fn slices((since, until): (i64, i64), count: i64) -> impl Iterator<Item = (i64, i64)> {
     let length = (until.saturating_sub(since)).max(1);
     let at =
-        move |part: i64| since + i64::try_from(i128::from(length) * i128::from(part) / i128::from(SLICES)).unwrap_or(0);
-    (0..SLICES).map(move |part| (at(part), at(part + 1))).filter(|(since, until)| since < until)
+        move |part: i64| since + i64::try_from(i128::from(length) * i128::from(part) / i128::from(count)).unwrap_or(0);
+    (0..count).map(move |part| (at(part), at(part + 1))).filter(|(since, until)| since < until)
 }
 
 /// Draws them. `total` is how many there are in all; `label` writes a time.
@@ -208,10 +218,10 @@ mod tests {
 
     #[test]
     fn a_range_falls_into_slices_without_gaps() {
-        let cut: Vec<_> = slices((1_000, 2_005)).collect();
+        let cut: Vec<_> = slices((1_000, 2_005), 10).collect();
         assert_eq!((cut.len(), cut[0].0, cut[9].1), (10, 1_000, 2_005));
         assert!(cut.windows(2).all(|pair| pair[0].1 == pair[1].0));
-        assert_eq!(slices((5, 8)).collect::<Vec<_>>(), [(5, 6), (6, 7), (7, 8)]);
+        assert_eq!(slices((5, 8), 10).collect::<Vec<_>>(), [(5, 6), (6, 7), (7, 8)]);
         assert_eq!(failed(None), Some((500, 599)));
         assert_eq!((failed(Some((404, 503))), failed(Some((200, 299)))), (Some((500, 503)), None));
     }
@@ -224,7 +234,7 @@ mod tests {
         };
         let store = Memory::of((0..1_000).map(|id| event(id, json!(5))).chain([event(5_000, json!(null))]));
         let found = points(&store, &Query::default(), (1_000, 2_000)).await.expect("points");
-        let early = found.iter().filter(|point| point.time_ms < 1_100).count();
+        let early = found.iter().filter(|point| point.time_ms < 1_033).count();
         assert_eq!(early, OF_SLICE);
         let mut times: Vec<i64> = found.iter().map(|point| point.time_ms).collect();
         times.dedup();

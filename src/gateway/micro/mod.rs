@@ -79,7 +79,7 @@ pub struct Micro {
     pub handler: Handler,
     /// What stands before the names of services: `go.micro.api`.
     pub namespace: String,
-    /// How a service is called by HTTP: untouched.
+    /// How a service is called by HTTP: untouched. Its policy is that of its upstream.
     pub(super) call: Call,
 }
 
@@ -172,7 +172,8 @@ impl Asked<'_> {
             let Self { worker, table, request, passage, context, tries, .. } = self;
             let asked =
                 rpc::json::Asked { worker, table, request, passage, context, teller: Teller::new(request), tries };
-            return asked.answer(&service, &endpoint, &micro.call, body).await;
+            let call = Call { policy: table.policy(&service).clone(), ..micro.call.clone() };
+            return asked.answer(&service, &endpoint, &call, body).await;
         }
         let body = body::whole(self.request, payload, limits, most).await?;
         journal.started(shown(&body));
@@ -216,7 +217,7 @@ impl Asked<'_> {
 
     async fn call(&self, target: Target, passage: &Passage<'_>) -> Result<Bytes, MicroError> {
         let teller = Teller::new(self.request);
-        let policy = Policy::default();
+        let policy = self.table.policy(&target.service);
         let rpc = RpcRequest {
             method: &target.endpoint,
             codec: target.codec,
@@ -228,7 +229,7 @@ impl Asked<'_> {
             answer_bytes: self.table.settings.limits.body_bytes,
             tries: self.tries,
         };
-        Ok(self.worker.upstream.rpc(&target.service, rpc, target.message, &policy).await?.message)
+        Ok(self.worker.upstream.rpc(&target.service, rpc, target.message, policy).await?.message)
     }
 }
 

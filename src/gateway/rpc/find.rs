@@ -217,7 +217,7 @@ impl Fields for http_02::HeaderMap {
 }
 
 fn of_service<'t>(table: &'t Table, service: Arc<str>) -> Found<'t> {
-    match table.settings.services.get(&*service) {
+    match table.settings.service(&service) {
         Some(known) => {
             let keeper = table.routes.rpc_keeper(&service);
             Found { policy: &known.policy, keeper, group: service }

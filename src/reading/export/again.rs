@@ -33,7 +33,8 @@ pub fn again(told: &Shown) -> Again {
     let is_replaced = body.as_ref().is_some_and(|(mime, _)| mime.is_some());
     for (name, value) in &request.headers {
         let lower = name.to_ascii_lowercase();
-        if !LEFT_OUT.contains(&lower.as_str()) && !(lower == "content-type" && is_replaced) {
+        let is_left_out = LEFT_OUT.contains(&lower.as_str()) || (lower == "content-type" && is_replaced);
+        if !is_left_out {
             again.headers.push((name.clone(), value.clone()));
         }
     }

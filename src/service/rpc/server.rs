@@ -16,6 +16,7 @@ use http_v1::{Method as HttpMethod, StatusCode};
 use super::method::{Found, Generated, Method, Unary};
 use super::stream::{self, Streaming};
 use crate::drain::{Running, Traffic};
+use crate::listener::Tls;
 use crate::rpc::generated;
 use crate::rpc::method::service_of_path;
 use crate::rpc::port::{self, Answers, Call, gone};
@@ -39,7 +40,11 @@ const OF_GO_MICRO: [&str; 2] = ["x-content-type", "timeout"];
 ///
 /// # Errors
 /// [`ServeError`] when the listener cannot be used.
-pub fn serve_rpc(listener: TcpListener, service: Service, parts: Parts) -> Result<Running, ServeError> {
+pub fn serve_rpc(
+    listener: TcpListener,
+    service: Service,
+    (parts, tls): (Parts, Option<Tls>),
+) -> Result<Running, ServeError> {
     let name = service.name().to_owned();
     let limits = port::Limits {
         handshake_timeout: parts.limits.header_timeout,
@@ -50,7 +55,7 @@ pub fn serve_rpc(listener: TcpListener, service: Service, parts: Parts) -> Resul
     let (workers, traffic) = (parts.workers, Traffic::new(parts.load.clone()));
     let (service, counted) = (Arc::new(service), traffic.clone());
     let make = move || Worker::new(&service, &parts, &counted);
-    port::serve(&name, listener, (limits, None), workers, traffic, make)
+    port::serve(&name, listener, (limits, tls), workers, traffic, make)
         .map_err(|source| ServeError { service: name, source })
 }
 

@@ -27,6 +27,7 @@ use super::rpc::{RpcError, RpcHead};
 use super::{Policy, Upstream, headers};
 use crate::registry::Node;
 use crate::rpc::{Code, Codec, GoError, Status};
+use crate::trace::CALL_KEY_HEADER;
 
 /// What carries a failure.
 const ERROR: &str = "micro-error";
@@ -98,9 +99,10 @@ impl Upstream {
     fn mucp_head(&self, call: &MucpCall<'_>, node: &Node) -> Result<RequestHead, HttpError> {
         let mut head = RequestHead::new(self.pool.buffer(), "POST", "/", "")?;
         head.host(node)?;
-        for (name, value) in
-            call.head.fields().iter().filter(|(name, _)| **name != CONTENT_TYPE && passes(name.as_str()))
-        {
+        let may_go = |name: &HeaderName| {
+            *name != CONTENT_TYPE && passes(name.as_str()) && (name != CALL_KEY_HEADER || node.knows_call_key())
+        };
+        for (name, value) in call.head.fields().iter().filter(|(name, _)| may_go(name)) {
             head.field(name.as_str(), value.as_bytes())?;
         }
         let content_type = content_type(call.codec);

@@ -243,6 +243,14 @@ impl Schemas {
                     state.started_ms = state.started_ms.max(node.meta.started_ms);
                     return Ok(method);
                 }
+                if state.failed.is_none() {
+                    log::warn!(
+                        "messages not read by reflection service={} node={} error=\"{}\"",
+                        node.id.service,
+                        node.id,
+                        crate::causes::chain(&*error)
+                    );
+                }
                 state.failed = Some(error.clone());
                 Err(error)
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::descriptors::UnknownMessages;
 use super::pool::ConnectError;
+use super::reflection::ReflectionError;
 use crate::balance::PickError;
 use crate::registry::Node;
 use crate::rpc::method::MethodError;
@@ -128,10 +129,11 @@ impl RpcError {
             Self::Deadline { .. } => told(Code::DeadlineExceeded),
             Self::Messages { source, .. } => match &**source {
                 UnknownMessages::Untold(_) | UnknownMessages::Method { .. } => told(Code::Unimplemented),
+                UnknownMessages::Away(ReflectionError::Broken(ReadError::Frame(_)))
+                | UnknownMessages::TooMany(..)
+                | UnknownMessages::Senseless(_)
+                | UnknownMessages::Malformed(_) => Status { http: Some(502), ..told(Code::Internal) },
                 UnknownMessages::Away(_) | UnknownMessages::Late(_) => told(Code::Unavailable),
-                UnknownMessages::TooMany(..) | UnknownMessages::Senseless(_) | UnknownMessages::Malformed(_) => {
-                    Status { http: Some(502), ..told(Code::Internal) }
-                }
             },
             Self::Answer { .. } => Status { http: Some(502), ..told(Code::Internal) },
             Self::Request(_) | Self::Message(_) => told(Code::InvalidArgument),

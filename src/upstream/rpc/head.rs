@@ -163,6 +163,9 @@ impl RpcHead {
         *request.uri_mut() = Uri::from_parts(uri).map_err(|error| MethodError(error.to_string()))?;
         *request.headers_mut() = self.fields.clone();
         let fields = request.headers_mut();
+        if !node.knows_call_key() {
+            fields.remove(CALL_KEY);
+        }
         fields.insert(TE, HeaderValue::from_static("trailers"));
         if form.is_some() {
             fields.insert(CONTENT_TYPE, Codec::Proto.content_type());

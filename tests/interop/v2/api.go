@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 
@@ -45,6 +48,17 @@ func (a tier) Hello(ctx context.Context, req *api.Request, rsp *api.Response) er
 	return nil
 }
 
+// echo sends back what comes by WebSocket (RFC 6455), frame by frame as it is.
+func echo(w http.ResponseWriter, key string) {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	conn, buffered, err := w.(http.Hijacker).Hijack()
+	check(err)
+	defer conn.Close()
+	head := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+	fmt.Fprintf(conn, "%s%s\r\n\r\n", head, base64.StdEncoding.EncodeToString(sum[:]))
+	io.Copy(conn, buffered)
+}
+
 // serveWeb is a node that serves HTTP and tells what it was asked.
 func serveWeb(etcd registry.Registry) {
 	service := web.NewService(
@@ -55,6 +69,11 @@ func serveWeb(etcd registry.Registry) {
 		web.RegisterInterval(*interval),
 	)
 	service.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if key := r.Header.Get("Sec-Websocket-Key"); key != "" {
+			echo(w, key)
+			return
+		}
+		w.Header().Set("X-Got-Key", r.Header.Get("Call-Service-Key"))
 		fmt.Fprintf(w, "%s %s %s", r.Method, r.URL.RequestURI(), *label)
 	})
 	check(service.Run())

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/micro/go-micro/v2/errors"
+	"github.com/micro/go-micro/v2/metadata"
 	"github.com/micro/go-micro/v2/server"
 )
 
@@ -24,11 +25,16 @@ func hello(to string) string {
 	return text
 }
 
-// Hello greets once. The name "teapot" is an error of its own kind, "slow" takes five seconds.
-func (*Say) Hello(_ context.Context, req *Request, rsp *Response) error {
+// Hello greets once. The name "teapot" is an error of its own kind, "slow" takes five seconds, "key" tells the call
+// key that came.
+func (*Say) Hello(ctx context.Context, req *Request, rsp *Response) error {
 	switch req.Name {
 	case "teapot":
 		return errors.New(*name, "no coffee here", 418)
+	case "key":
+		key, _ := metadata.Get(ctx, "Call-Service-Key")
+		rsp.Msg = "key " + key
+		return nil
 	case "slow":
 		time.Sleep(5 * time.Second)
 	}

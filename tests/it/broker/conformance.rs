@@ -201,7 +201,7 @@ async fn mqtt_conforms() {
     let Some(server) = crate::support::messaging::Server::start(crate::support::messaging::Kind::Mosquitto) else {
         return;
     };
-    by_server(Backend::Mqtt(server.url()), Traits { keeps: false, again: false }).await;
+    by_server(Backend::Mqtt { url: server.url(), ca_file: None }, Traits { keeps: false, again: false }).await;
 }
 
 /// At most once, and nothing is kept.
@@ -229,4 +229,16 @@ async fn http_conforms_with_its_hearers_in_etcd() {
         shutdown.begin();
         assert!(shutdown.finished(super::LIMIT).await, "its tasks end");
     }
+}
+
+#[tokio::test]
+async fn mqtt_by_tls_conforms() {
+    let folder = crate::support::goms::Folder::new();
+    let files = crate::support::tls::Identity::new().files(folder.path());
+    let messaging = crate::support::messaging::Server::start_tls(&files.certificate, &files.key);
+    let Some(server) = messaging else { return };
+    let url = server.url();
+    assert!(url.starts_with("mqtts://"), "{url}");
+    let ca_file = Some(files.ca);
+    by_server(Backend::Mqtt { url, ca_file }, Traits { keeps: false, again: false }).await;
 }

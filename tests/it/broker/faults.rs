@@ -113,14 +113,14 @@ async fn mosquitto_that_is_restarted_under_load_loses_nothing() {
         server.down();
         server.up();
     };
-    nothing_is_lost(Backend::Mqtt(url), [None, None], 2, restart).await;
+    nothing_is_lost(Backend::Mqtt { url, ca_file: None }, [None, None], 2, restart).await;
 }
 
 /// What is published while a member has not subscribed anew is lost to its group: Mosquitto forgets shared subscriptions.
 #[tokio::test]
 async fn a_group_hears_again_after_mosquitto_s_restart() {
     let Some(mut server) = Server::start(Kind::Mosquitto) else { return };
-    let (broker, _keep) = opened(&settings(Backend::Mqtt(server.url()))).await;
+    let (broker, _keep) = opened(&settings(Backend::Mqtt { url: server.url(), ca_file: None })).await;
     let mut heard = hear(&broker, "load", Some("group")).await;
     super::say(&broker, "load", "before").await;
     assert_eq!(super::taken(&mut heard).await, "before");
@@ -155,4 +155,34 @@ async fn rabbitmq_that_is_killed_under_load_loses_nothing() {
         server.up();
     };
     nothing_is_lost(Backend::Amqp(vec![url]), [Some("group"), None], 1, restart).await;
+}
+
+/// Whom nobody vouches for gets nothing, and is told of; a service is not ready before its topics are heard.
+#[tokio::test]
+async fn a_service_whose_broker_is_none_of_ours_is_not_ready() {
+    let folder = crate::support::goms::Folder::new();
+    let files = crate::support::tls::Identity::new().files(folder.path());
+    let others = folder.path().join("others");
+    std::fs::create_dir(&others).expect("a folder");
+    let strangers = crate::support::tls::Identity::new().files(&others);
+    let messaging = Server::start_tls(&files.certificate, &files.key);
+    let Some(server) = messaging else { return };
+    for (ca_file, is_heard) in [(strangers.ca, false), (files.ca, true)] {
+        let settings = settings(Backend::Mqtt { url: server.url(), ca_file: Some(ca_file) });
+        let (broker, shutdown) = opened(&settings).await;
+        let service =
+            goms::Service::new("mail").subscribe("news", |_: goms::Context, _: serde_json::Value| async { Ok(()) });
+        let (parts, _events) = crate::service::parts("mail");
+        let subscribers = goms::service::Subscribers::start(&service, parts, broker, settings).expect("they start");
+        let unheard = subscribers.unheard();
+        if is_heard {
+            wait_until(|| unheard.trouble().is_none()).await;
+        } else {
+            // it has been tried: the server saw a client that did not like its certificate
+            wait_until(|| server.log().contains("alert") || server.log().contains("error")).await;
+            assert!(unheard.trouble().expect("not ready").contains("topic `news` is not heard yet"));
+        }
+        assert!(subscribers.stop(Duration::from_secs(1)).await);
+        shutdown.begin();
+    }
 }

@@ -4,6 +4,7 @@ mod conformance;
 mod faults;
 mod handlers;
 mod http;
+mod processes;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -23,7 +23,14 @@ fn a_gateway_of_go_micro_is_said_by_flag_or_file() {
     let file = "micro: { handler: web, namespace: go.micro.web }";
     assert_eq!(gateway(file, &["--namespace=m"]), of(Handler::Web, "go.micro.web", "m"));
     assert_eq!(gateway(file, &["--handler", "http"]), of(Handler::Http, "go.micro.web", "goms"));
+    // paths name any service, so any may have its terms
+    let of_upstream = load("micro: {}\nupstreams: { greeter: { timeout: 2s } }", &[]).expect("good").gateway;
+    for name in ["greeter", "go.micro.srv.greeter"] {
+        assert_eq!(of_upstream.service(name).map(|known| known.policy.timeout.as_secs()), Some(2), "{name}");
+    }
+    assert!(of_upstream.service("go.micro.api.greeter").is_none());
     for (text, expected) in [
+        ("upstreams: { greeter: { timeout: 2s } }", "no service `greeter` stands under `services`"),
         ("micro: { handler: ap }", "did you mean `api`?"),
         ("micro: { namespace: 'a b' }", "must not contain ` `"),
         ("micro: { name: x }", "unknown key `name`"),

@@ -149,10 +149,14 @@ fn a_broker_is_named_by_kind_or_address() {
     let memory = broker("", &[]);
     assert_eq!((memory.backend, memory.attempts, memory.namespace.as_str()), (Broker::Memory, 5, "goms"));
     let amqp = |url: &str| Broker::Amqp(vec![url.to_owned()]);
+    let mqtt =
+        |url: &str, ca_file: Option<&str>| Broker::Mqtt { url: url.to_owned(), ca_file: ca_file.map(Into::into) };
     assert_eq!(broker("broker: {kind: amqp}", &[]).backend, amqp("amqp://guest:guest@127.0.0.1:5672"));
     assert_eq!(broker("{amqpAddr: 'amqp://h', broker: {kind: amqp}}", &[]).backend, amqp("amqp://h"));
     assert_eq!(broker("amqpAddr: 'amqp://h'", &[]).backend, Broker::Memory, "that is for traces");
-    assert_eq!(broker("", &["--broker=mqtt"]).backend, Broker::Mqtt("mqtt://127.0.0.1:1883".to_owned()));
+    assert_eq!(broker("", &["--broker=mqtt"]).backend, mqtt("mqtt://127.0.0.1:1883", None));
+    let text = "broker: {address: 'mqtts://h', caFile: ca.pem}";
+    assert_eq!(broker(text, &[]).backend, mqtt("mqtts://h", Some("ca.pem")));
     let two = ["nats://a:1", "nats://b:2"].map(str::to_owned).to_vec();
     assert_eq!(broker("", &["--broker-address=nats://a:1, nats://b:2"]).backend, Broker::Nats(two));
     let settings = broker("broker: {attempts: 2, backoff: 1s}", &[]);
@@ -170,7 +174,8 @@ fn a_broker_is_named_by_kind_or_address() {
             &[],
             "broker.address: `amqp://h` is no address: it must begin with `mqtt://`",
         ),
-        ("broker: {address: 'mqtts://h'}", &[], "MQTT by TLS is not in this version"),
+        ("broker: {address: 'mqtt://h', caFile: ca.pem}", &[], "broker.caFile: vouches for a broker at `mqtts://`"),
+        ("broker: {address: 'mqtts://'}", &[], "broker.address: `mqtts://` is no address"),
         ("broker: {kind: memory, address: 'nats://h'}", &[], "broker.address: is for another broker than `memory`"),
         ("broker: {attempts: 0}", &[], "broker.attempts: "),
         ("", &["--broker=mqtt", "--broker-address=mqtt://a,mqtt://b"], "--broker-address: must be one address"),

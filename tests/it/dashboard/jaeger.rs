@@ -3,15 +3,16 @@
 use serde_json::{Value, json};
 
 use super::Up;
-use crate::support::goms::PATIENCE;
+use crate::support::goms::{Folder, PATIENCE};
 use crate::support::http::{get, post};
+use crate::support::servers;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const OTHER: &str = "000000000000000000000000000000ab";
 
 /// A cluster whose store has two traces: a request with its service and a query, and one that failed.
-fn with_spans() -> (Up, i64) {
-    let up = Up::start(&[]);
+fn with_spans(flags: &[&str]) -> (Up, i64) {
+    let up = Up::start(flags);
     let address = up.goms.wait_for("  trace consumer  http://").rsplit('/').next().expect("an address").to_owned();
     let now = jiff::Timestamp::now().as_millisecond();
     let event = |trace: &str,
@@ -86,7 +87,7 @@ fn ids(traces: &Value) -> Vec<&str> {
 
 #[test]
 fn a_trace_is_read_span_by_span() {
-    let (up, now) = with_spans();
+    let (up, now) = with_spans(&[]);
     let traces = data(&up, &format!("/api/traces/{TRACE}?start=1&end=2"));
     let trace = &traces[0];
     assert_eq!((traces.as_array().map(Vec::len), &trace["traceID"]), (Some(1), &json!(TRACE)));
@@ -113,7 +114,7 @@ fn a_trace_is_read_span_by_span() {
 
 #[test]
 fn services_operations_and_dependencies_are_named() {
-    let (up, _) = with_spans();
+    let (up, _) = with_spans(&[]);
     assert_eq!(data(&up, "/api/services"), json!(["gateway", "shop"]));
     assert_eq!(data(&up, "/api/services/shop/operations"), json!(["shop/SELECT", "shop/buy"]));
     let operations = data(&up, "/api/operations?service=shop");
@@ -128,8 +129,30 @@ fn services_operations_and_dependencies_are_named() {
 
 #[test]
 fn a_search_passes_what_was_asked_for() {
-    let (up, now) = with_spans();
-    assert_eq!(ids(&data(&up, "/api/traces?service=shop")), [OTHER, TRACE]);
+    let (up, now) = with_spans(&[]);
+    searches(&up, now);
+}
+
+#[test]
+fn elasticsearch_is_searched_alike() {
+    let Some(es) = servers::elasticsearch() else { return };
+    let folder = Folder::new();
+    let index = servers::unique("trace_logs-");
+    let config = folder
+        .write("config.yml", &format!("esAddr: \"{es}\"\nesIndex: {index}\nservices: {{user: {{login: /login}}}}\n"));
+    let (up, now) = with_spans(&["--config", &config]);
+    searches(&up, now);
+    assert_eq!(data(&up, "/api/services/shop/operations"), json!(["shop/SELECT", "shop/buy"]));
+    let page = get(&up.admin, "/traces?service=shop&since=all&order=slowest").expect("an answer");
+    assert!(page.status == 200 && page.text().contains("<h2>3 events match</h2>"), "{}", page.text());
+    assert_eq!(page.text().matches("class=\"failed\" d=").count(), 1, "a point of the plot");
+    let shown = get(&up.admin, &format!("/traces/{TRACE}")).expect("an answer").text();
+    assert!(shown.contains("shop/SELECT") && shown.contains("postgres"), "{shown}");
+}
+
+/// Searches of the two traces.
+fn searches(up: &Up, now: i64) {
+    assert_eq!(ids(&data(up, "/api/traces?service=shop")), [OTHER, TRACE]);
     let (start, end) = ((now - 60_000) * 1_000, (now + 60_000) * 1_000);
     for (query, wanted) in [
         (format!("service=shop&operation=shop%2Fbuy&start={start}&end={end}&lookback=1h&limit=20"), vec![OTHER, TRACE]),
@@ -141,7 +164,7 @@ fn a_search_passes_what_was_asked_for() {
         ("service=shop&tags=%7B%22db.system%22%3A%22postgres%22%2C%22rows%22%3A%223%22%7D".to_owned(), vec![TRACE]),
         (format!("traceID={TRACE}&traceID=ab"), vec![OTHER, TRACE]),
     ] {
-        assert_eq!(ids(&data(&up, &format!("/api/traces?{query}"))), wanted, "{query}");
+        assert_eq!(ids(&data(up, &format!("/api/traces?{query}"))), wanted, "{query}");
     }
     for query in [
         format!("service=shop&end={start}"),
@@ -152,7 +175,7 @@ fn a_search_passes_what_was_asked_for() {
         let answer = get(&up.admin, &format!("/api/traces?{query}")).expect("an answer");
         assert_eq!((answer.status, &answer.json()["data"]), (200, &json!([])), "{query}");
     }
-    assert_eq!(data(&up, "/api/traces?service=shop&limit=1").as_array().map(Vec::len), Some(1));
+    assert_eq!(data(up, "/api/traces?service=shop&limit=1").as_array().map(Vec::len), Some(1));
     let refused = get(&up.admin, "/api/traces?operation=x").expect("an answer");
     assert_eq!((refused.status, &refused.json()["data"]), (400, &Value::Null));
 }

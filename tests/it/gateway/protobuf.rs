@@ -3,11 +3,18 @@
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Stdio};
 
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use goms::Service;
 use goms::trace::{Event, EventKind};
+use prost::Message;
+use prost_reflect::prost_types::FileDescriptorProto;
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 use tonic_health::ServingStatus;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1::{FileDescriptorResponse, ServerReflectionRequest, ServerReflectionResponse};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use super::methods::{frame, said, socket};
 use super::rules::door;
@@ -19,6 +26,7 @@ use crate::support::goms::Folder;
 use crate::support::{ports, servers};
 
 const HEALTH: &str = "grpc.health.v1.Health";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 const CONFIG: &str = "
 callServiceKey: the key
@@ -33,6 +41,11 @@ services:
 
 /// A service of tonic's, with what tells its messages if anything does.
 async fn health(reflection: impl FnOnce(Service) -> Service) -> (Running, Receiver<Event>, Door) {
+    health_with(reflection, "").await
+}
+
+/// The same, with more of its upstream.
+async fn health_with(reflection: impl FnOnce(Service) -> Service, upstream: &str) -> (Running, Receiver<Event>, Door) {
     let (mut parts, events) = parts("health");
     parts.call_keys = vec!["the key".to_owned()].into();
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -42,7 +55,7 @@ async fn health(reflection: impl FnOnce(Service) -> Service) -> (Running, Receiv
     let running = start(service, parts);
     let mut node = crate::rpc::node("health", running.address());
     node.meta.tell_methods(Vec::new(), names);
-    let door = door(CONFIG, &[]);
+    let door = door(&format!("{CONFIG}upstreams: {{ health: {{ {upstream} }} }}\n"), &[]);
     door.publisher.publish(vec![node]);
     wait_for("the node", || door.balancer.view().iter().any(|service| !service.nodes.is_empty())).await;
     (running, events, door)
@@ -165,7 +178,7 @@ async fn a_service_that_does_not_tell_its_messages_is_told() {
     let wanted = "service `health` cannot be called with JSON: it takes protobuf, and its nodes do not tell its messages; \
                   let them serve gRPC reflection, or name a file in `upstreams: { health: { descriptors: FILE } }`";
     assert!(status == 501 && text.contains(wanted), "{status} {text}");
-    assert_eq!(started(&mut events, "/grpc.health.v1.Health/Check"), 0);
+    assert_eq!(started(&mut events, CHECK), 0);
     // nobody answers there any more
     assert!(running.stop(Duration::from_secs(2)).await);
     let (status, text) = post(&door, "full", "{}").await;
@@ -251,4 +264,54 @@ upstreams: {{ interop: {{ descriptors: '{}' }} }}
     }
     client.send(said(0x81, "")).await;
     assert_eq!(frame(&mut client).await, (0x88, 1000_u16.to_be_bytes().to_vec()));
+}
+
+/// What answers a question for messages with whatever it is given; with nothing it never answers.
+struct Hostile(Option<Vec<Vec<u8>>>);
+
+#[tonic::async_trait]
+impl ServerReflection for Hostile {
+    type ServerReflectionInfoStream = BoxStream<'static, Result<ServerReflectionResponse, tonic::Status>>;
+
+    async fn server_reflection_info(
+        &self,
+        request: tonic::Request<tonic::Streaming<ServerReflectionRequest>>,
+    ) -> Result<tonic::Response<Self::ServerReflectionInfoStream>, tonic::Status> {
+        let Some(files) = self.0.clone() else { std::future::pending().await };
+        let answers = request.into_inner().map(move |question| {
+            let files = FileDescriptorResponse { file_descriptor_proto: files.clone() };
+            let message_response = Some(MessageResponse::FileDescriptorResponse(files));
+            question.map(|_| ServerReflectionResponse { message_response, ..Default::default() })
+        });
+        Ok(tonic::Response::new(answers.boxed()))
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_tells_nonsense_or_nothing_holds_nobody_up() {
+    // a file that needs another one, which is told in its place again and again
+    let endless = FileDescriptorProto {
+        name: Some("a.proto".to_owned()),
+        dependency: vec!["b.proto".to_owned()],
+        ..Default::default()
+    };
+    for (files, status, wanted) in [
+        (None, 503, "its messages were not told by reflection within"),
+        (Some(vec![b"junk".to_vec()]), 502, "its messages are not known"),
+        (Some(vec![endless.encode_to_vec()]), 502, "its messages are not known"),
+        (Some(vec![vec![0; 9 << 20]]), 502, "its messages are not known"),
+        (Some(Vec::new()), 501, "no method `Health.Check`"),
+    ] {
+        let shown = files.as_ref().map(|files| files.iter().map(Vec::len).sum::<usize>());
+        let hostile = |service: Service| service.grpc(ServerReflectionServer::new(Hostile(files)));
+        let (running, mut events, door) = health_with(hostile, "timeout: 1s").await;
+        let many = (0..20).map(|_| post(&door, "check", r#"{"service":"thing"}"#));
+        for (status_got, text) in futures_util::future::join_all(many).await {
+            assert_eq!(status_got, status, "{shown:?}: {text}");
+            assert!(text.contains(wanted), "{shown:?}: {text}");
+        }
+        assert_eq!(started(&mut events, CHECK), 0, "{shown:?}");
+        drop(door);
+        assert!(running.stop(Duration::from_secs(5)).await);
+    }
 }

@@ -190,6 +190,26 @@ fn read_frame(from: &mut impl Read) -> (u8, String) {
     (head[0] & 0x0f, String::from_utf8_lossy(&text).into_owned())
 }
 
+/// A connection that speaks WebSocket (RFC 6455 section 1.3 has the key and what is made of it).
+fn websocket(address: &str, path: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(address).expect("connected");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).expect("sent");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).expect("a head");
+        answer.push(byte[0]);
+    }
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
+    socket
+}
+
 #[test]
 fn handler_rpc_carries_streams_by_websocket() {
     let Some(cluster) = Cluster::start(&[Version::V2, Version::V5]) else { return };
@@ -197,21 +217,7 @@ fn handler_rpc_carries_streams_by_websocket() {
     let _five = cluster.go(Version::V5, &["-name", "go.micro.srv.five"]);
     let (_gateway, address) = cluster.gateway(&RPC, 2);
     for service in ["two", "five"] {
-        let mut socket = TcpStream::connect(&address).expect("connected");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
-        let head = format!(
-            "GET /{service}/say/chat HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        socket.write_all(head.as_bytes()).expect("sent");
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            socket.read_exact(&mut byte).expect("a head");
-            answer.push(byte[0]);
-        }
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
+        let mut socket = websocket(&address, &format!("/{service}/say/chat"));
         for name in ["Ann", "Bob"] {
             socket.write_all(&frame(&format!(r#"{{"name":"{name}"}}"#))).expect("sent");
             let (kind, text) = read_frame(&mut socket);
@@ -232,6 +238,65 @@ fn handlers_http_and_web_pass_requests_on() {
         let answer = request("PUT", &address, "/greeter/a?b=c", &[], Some(b"x")).expect("an answer");
         assert_eq!((answer.status, answer.text().as_str()), (200, "PUT /greeter/a?b=c here"), "{handler}");
     }
+}
+
+#[test]
+fn handler_web_carries_websocket() {
+    let Some(cluster) = Cluster::start(&[Version::V2]) else { return };
+    let _web = cluster.go(Version::V2, &["-mode", "web", "-name", "go.micro.web.greeter"]);
+    let (_gateway, address) = cluster.gateway(&["--handler", "web", "--namespace", "go.micro.web"], 1);
+    let mut socket = websocket(&address, "/greeter/chat");
+    for text in ["Ann", "Bob"] {
+        socket.write_all(&frame(text)).expect("sent");
+        let mut same = vec![0; frame(text).len()];
+        socket.read_exact(&mut same).expect("what the node sends back");
+        assert_eq!(same, frame(text));
+    }
+}
+
+/// What the config says of a service holds for its paths, whichever of its names it has there.
+#[test]
+fn calls_keep_to_their_upstream_s_policy() {
+    let Some(cluster) = Cluster::start(&[Version::V2, Version::V5]) else { return };
+    let _two = cluster.go(Version::V2, &["-name", "go.micro.srv.two"]);
+    let _five = cluster.go(Version::V5, &["-name", "go.micro.srv.five"]);
+    let once = "timeout: 200ms, retry: { attempts: 1 }";
+    let text = format!(
+        "upstreams: {{ go.micro.srv.two: {{ {once} }}, five: {{ {once} }} }}\nmicro: {{ handler: rpc, namespace: go.micro.srv }}\n"
+    );
+    let config = cluster.folder.write("config.yml", &text);
+    let (_gateway, address) = cluster.gateway(&["--config", &config], 2);
+    for service in ["two", "five"] {
+        let answer = get(&address, &format!("/{service}/say/hello?name=Ann")).expect("an answer");
+        assert_eq!(answer.status, 200, "{service} {}", answer.text());
+        // it needs five seconds, which the usual policy would give it
+        let answer = get(&address, &format!("/{service}/say/hello?name=slow")).expect("an answer");
+        assert_eq!((answer.status, answer.json()["code"].as_u64()), (408, Some(408)), "{service} {}", answer.text());
+    }
+}
+
+/// Nodes of Go Micro never ask for the call key, so they do not get it; ours in their form do, and get it.
+#[test]
+fn the_call_key_goes_to_nodes_that_ask_for_it() {
+    let Some(cluster) = Cluster::start(&[Version::V2, Version::V5]) else { return };
+    let config = cluster.folder.write("config.yml", "callServiceKey: secret\nservices: { user: { login: /login } }\n");
+    let with = ["--config", config.as_str()];
+    let _two = cluster.go(Version::V2, &["-name", "go.micro.srv.two"]);
+    let _five = cluster.go(Version::V5, &["-name", "go.micro.srv.five"]);
+    let ours = ["service", "greeter", "--name", "go.micro.srv.ours"];
+    let _ours = cluster.goms(&[&ours[..], &FORMAT, &with].concat());
+    let _web = cluster.go(Version::V2, &["-mode", "web", "-name", "go.micro.srv.web"]);
+    let (_gateway, address) = cluster.gateway(&[&RPC[..], &with].concat(), 4);
+    for service in ["two", "five"] {
+        let answer = get(&address, &format!("/{service}/say/hello?name=key")).expect("an answer");
+        assert_eq!((answer.status, answer.json()), (200, json!({"msg": "key "})), "{service}");
+    }
+    let answer = get(&address, "/ours/say/hello?name=Ann").expect("an answer");
+    assert_eq!((answer.status, answer.json()), (200, json!({"msg": "Hello Ann"})));
+    let http = ["--handler", "http", "--namespace", "go.micro.srv"];
+    let (_gateway, address) = cluster.gateway(&[&http[..], &with].concat(), 4);
+    let answer = get(&address, "/web/x").expect("an answer");
+    assert_eq!((answer.status, answer.header("x-got-key")), (200, Some("")), "{}", answer.text());
 }
 
 /// It needs no node of Go Micro, but a broker that two processes share.

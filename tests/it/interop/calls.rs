@@ -87,9 +87,11 @@ fn a_v5_client_calls_our_service_by_mucp() {
     let _node = cluster.goms(&[&mucp, &FORMAT[..]].concat());
     let came = cluster.go_client(Version::V5, &["-name", "go.micro.srv.greeter", "-calls", "20"]);
     assert_eq!((came.ok, came.failed, came.replies), all(20, "Hello John srv one"), "{:?}", came.errors);
-    // a stream is refused with a reason, and the node goes on
-    let came = cluster.go_client(Version::V5, &["-name", "go.micro.srv.greeter", "-method", "stream"]);
-    assert_eq!((came.ok, came.failed), (0, 1));
+    for (method, replies) in [("stream", "Hello John srv one 2"), ("chat", "Hello John srv one")] {
+        let came = cluster.go_client(Version::V5, &["-name", "go.micro.srv.greeter", "-method", method]);
+        assert_eq!((came.ok, came.failed), (1, 0), "{method}: {:?}", came.errors);
+        assert!(came.replies.contains_key(replies), "{method}: {:?}", came.replies);
+    }
     let came = cluster.go_client(Version::V5, &["-name", "go.micro.srv.greeter"]);
     assert_eq!(came.ok, 1, "{:?}", came.errors);
 }

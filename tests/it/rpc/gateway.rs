@@ -373,6 +373,36 @@ async fn an_upstream_by_tls_is_called_by_tls_only() {
     assert!(greeter.stop(Duration::from_secs(2)).await);
 }
 
+/// A service's own port by TLS, which asks for a certificate of the gateway's.
+#[tokio::test]
+async fn a_service_takes_tls_on_its_own_port() {
+    let (identity, folder) = (Identity::new(), tempfile::tempdir().expect("a folder"));
+    let files = identity.files(folder.path());
+    let (cert, key, ca) = (files.certificate.display(), files.key.display(), files.ca.display());
+    let text = format!(
+        "serviceTls: {{ certificates: [{{ cert: {cert}, key: {key} }}], clientCa: {ca}, clientAuth: required }}"
+    );
+    let cli = Cli::parse_from(["goms", "service", "greeter"]);
+    let config = Config::parse("config.yml", &text, &cli.common, &cli.node()).expect("a good config");
+    config.check_certificates().expect("good certificates");
+    let settings = config.service_tls.expect("settings");
+    let (mut parts, _events) = parts("greeter");
+    parts.call_keys = vec!["the key".to_owned()].into();
+    let tls = Tls::open(settings, &Metrics::new()).expect("TLS");
+    let greeter = super::start_by(Service::new("greeter").rpc("Say.Hello", hello), parts, Some(tls));
+    let own = format!("cert: {cert}, key: {key}");
+    for (tls, code) in [(format!("{{ ca: {ca}, {own} }}"), 0), (format!("{{ ca: {ca} }}"), 14), ("none".to_owned(), 14)]
+    {
+        let config = format!("services: {{ greeter: {{ a: /a }} }}\nupstreams: {{ greeter: {{ tls: {tls} }} }}");
+        let front = Front::open(vec![serving("greeter", &greeter, &["greeter.Say"])], &config);
+        let raw = Raw::connect(front.running.address()).await;
+        let answer = raw.call("/greeter.Say/Hello", &[], framed(JOHN)).await;
+        assert_eq!(answer.code, Some(code), "{config}: {}", answer.message);
+        front.end().await;
+    }
+    assert!(greeter.stop(Duration::from_secs(2)).await);
+}
+
 #[tokio::test]
 async fn the_port_takes_tls_where_the_config_says_so() {
     async fn shown(ctx: Context, _: Request) -> Result<(String, bool), ServiceError> {

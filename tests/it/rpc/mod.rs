@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use goms::Service;
 use goms::balance::Balancer;
+use goms::listener::Tls;
 use goms::metrics::Metrics;
 use goms::registry::{HostPort, Node, NodeId, NodeMeta, Publisher};
 use goms::service::{CallTable, Parts, Running, serve_rpc};
@@ -36,8 +37,13 @@ pub struct Response {
 
 /// Serves the methods of a service.
 pub fn start(service: Service, parts: Parts) -> Running {
+    start_by(service, parts, None)
+}
+
+/// The same, by TLS.
+pub fn start_by(service: Service, parts: Parts, tls: Option<Tls>) -> Running {
     let _runtime = RUNTIME.enter();
-    serve_rpc(listener(), service, parts).expect("a listener")
+    serve_rpc(listener(), service, (parts, tls)).expect("a listener")
 }
 
 /// A node that takes RPC at this address, and HTTP nowhere that answers.

@@ -1,7 +1,7 @@
 //! A NATS or a Mosquitto of a test's own, which it may stop and restart.
 
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ pub struct Server {
     child: Option<Child>,
     port: u16,
     dir: PathBuf,
+    /// Certificate and key of a Mosquitto that speaks TLS.
+    tls: Option<(PathBuf, PathBuf)>,
 }
 
 impl Server {
@@ -31,14 +33,32 @@ impl Server {
         };
         let dir = std::env::temp_dir().join(super::servers::unique("goms-broker-"));
         std::fs::create_dir_all(&dir).expect("temporary folder");
-        let mut server = Self { kind, child: None, port: free_port(), dir };
+        let mut server = Self { kind, child: None, port: free_port(), dir, tls: None };
+        server.up();
+        Some(server)
+    }
+
+    /// A Mosquitto that speaks TLS only.
+    pub fn start_tls(certificate: &Path, key: &Path) -> Option<Self> {
+        let mut server = Self::start(Kind::Mosquitto)?;
+        server.down();
+        server.tls = Some((certificate.to_owned(), key.to_owned()));
         server.up();
         Some(server)
     }
 
     pub fn url(&self) -> String {
-        let scheme = if self.kind == Kind::Nats { "nats" } else { "mqtt" };
+        let scheme = match self.kind {
+            Kind::Nats => "nats",
+            Kind::Mosquitto if self.tls.is_some() => "mqtts",
+            Kind::Mosquitto => "mqtt",
+        };
         format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// What it printed since it was started.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
     /// Starts it (again) on the same folder and waits until it takes connections.
@@ -54,9 +74,13 @@ impl Server {
             }
             Kind::Mosquitto => {
                 std::fs::create_dir_all(&data).expect("data folder");
+                let tls = self.tls.as_ref().map(|(certificate, key)| {
+                    format!("certfile {}\nkeyfile {}\n", certificate.display(), key.display())
+                });
                 let conf = format!(
-                    "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {}/\nmax_queued_messages 0\n",
-                    data.display()
+                    "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {}/\nmax_queued_messages 0\n{}",
+                    data.display(),
+                    tls.unwrap_or_default()
                 );
                 let file = self.dir.join("conf");
                 std::fs::write(&file, conf).expect("conf file");
