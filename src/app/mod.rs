@@ -5,6 +5,7 @@
 mod call;
 mod check;
 mod cluster;
+mod console;
 mod descriptors;
 mod doctor;
 mod error;
@@ -22,20 +23,23 @@ mod routes;
 mod rpc;
 mod service;
 mod service_manager;
+mod supervise;
 mod table;
 mod trace;
 mod trace_consumer;
 mod up;
+mod watch;
 
 pub use error::AppError;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use self::console::Console;
 use self::reload::Reload;
 use self::roles::Role;
 use self::service::Served;
-use crate::cli::{Cli, Command, ConfigCommand, NodeFlags, ServiceArgs, ServiceCommand};
+use crate::cli::{Cli, Command, ConfigCommand, NodeFlags, ServiceArgs, ServiceCommand, UpCommand};
 use crate::config::Config;
 use crate::service::Service;
 
@@ -85,14 +89,23 @@ fn finish(result: Result<(), AppError>) -> ExitCode {
 fn dispatch(cli: Cli) -> Result<(), AppError> {
     let load = |node: &NodeFlags| Config::load(&cli.common, node).map_err(AppError::from);
     match cli.command {
-        Command::Up(args) => {
-            let config = load(&args.node)?.with_intake(&args.intake).with_gateway(&args.gateway)?;
+        Command::Up(command) => {
+            let UpCommand { args, follow } = *command;
+            let mut config = load(&args.node)?.with_intake(&args.intake).with_gateway(&args.gateway)?;
             config.for_gateway()?;
+            if follow.is_some() {
+                config.node.access_log = Some(true);
+                config.gateway.access_log = true;
+            }
             let common = cli.common.clone();
             let load = move || Config::load(&common, &args.node)?.with_intake(&args.intake).with_gateway(&args.gateway);
             // the terminal's end is the end, and its services keep their keys
             let reload = Reload { load: Arc::new(load), on_hangup: false, with_keys: false };
-            start(config, roles::of_up(), Some(reload))
+            let console = Console::start(config.log.format, follow).map_err(AppError::Start)?;
+            let roles = up::roles(&config, &console)?;
+            let outcome = start_on(Some(&console), config, roles, Some(reload));
+            console.flush();
+            outcome
         }
         Command::Gateway(args) => {
             let config = load(&args.node)?.with_gateway(&args.gateway)?;
@@ -177,17 +190,30 @@ fn served(config: &Config, args: ServiceCommand) -> Result<Served, AppError> {
         crate::cli::Restart::OnFailure => crate::service::Restart::OnFailure,
         crate::cli::Restart::Always => crate::service::Restart::Always,
     };
-    let settings = service::program_settings(url, command, restart)?;
+    let mut settings = service::program_settings(url, command, restart)?;
+    settings.is_watched = !args.watch.is_empty();
+    if settings.is_watched {
+        settings.lines = Some(crate::service::Lines::new(output::program));
+    }
     if !config.gateway.services.contains_key(&args.name) {
         eprintln!("goms: note: the config has no service `{}`, so a gateway with it has no route there", args.name);
     }
-    Ok(Served::Program { name: args.name, settings })
+    Ok(Served::Program { name: args.name, settings, watched: args.watch })
 }
 
 fn start(config: Config, roles: Vec<Role>, reload: Option<Reload>) -> Result<(), AppError> {
-    logging::start(&config.log);
+    start_on(None, config, roles, reload)
+}
+
+fn start_on(
+    console: Option<&Console>,
+    config: Config,
+    roles: Vec<Role>,
+    reload: Option<Reload>,
+) -> Result<(), AppError> {
+    logging::start(&config.log, console);
     descriptors::raise_limit();
-    in_system(roles::run(config, roles, reload))
+    in_system(roles::run(config, roles, reload, console))
 }
 
 /// Runs a command on this thread; awc needs what actix's system has.

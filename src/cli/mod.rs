@@ -61,7 +61,7 @@ impl Cli {
     fn settle_namespace(&mut self) {
         let gateway = match &mut self.command {
             Command::Gateway(args) => &mut args.gateway,
-            Command::Up(args) => &mut args.gateway,
+            Command::Up(command) => &mut command.args.gateway,
             Command::Config { command: ConfigCommand::Print(args) } => &mut args.gateway,
             _ => return,
         };
@@ -75,7 +75,7 @@ impl Cli {
     pub fn node(&self) -> NodeFlags {
         match &self.command {
             Command::Gateway(args) => args.node.clone(),
-            Command::Up(args) => args.node.clone(),
+            Command::Up(command) => command.args.node.clone(),
             Command::TraceConsumer(args) => args.node.clone(),
             Command::Service(args) => args.node.clone(),
             Command::Config { command: ConfigCommand::Print(args) } => args.node.clone(),
@@ -87,13 +87,15 @@ impl Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a whole cluster in this process: a gateway, three `user` nodes and a trace consumer
+    /// Run a whole cluster: a gateway, a trace consumer, and the services that the config's `up` names (else three demo nodes)
     #[command(after_help = "Examples:
   goms up
+  goms up --config goms.yml                          a team's own services; goms.yml in this folder is found by itself
+  goms up --follow my-request-1                      nothing but the lines of one request
   goms up --http-port 9080 --rpc-port 9180
   goms up --http-port 0 --data-dir ./data
   goms up --otlp --zipkin                            takes spans of other programs too")]
-    Up(UpArgs),
+    Up(Box<UpCommand>),
 
     /// Run a gateway node: `/api/<service>/<action>` to the services
     #[command(after_help = "Examples:
@@ -108,7 +110,8 @@ pub enum Command {
   goms service user
   goms service user --http-port 9080 --rpc-port 9180
   goms service shop --app http://127.0.0.1:5000                        a program that runs already
-  goms service shop --app http://127.0.0.1:5000 -- python3 shop.py     goms starts and stops it")]
+  goms service shop --app http://127.0.0.1:5000 -- python3 shop.py     goms starts and stops it
+  goms service shop --app http://127.0.0.1:5000 --watch shop.py -- python3 shop.py     and restarts it when it changes")]
     Service(ServiceCommand),
 
     /// Take trace events to the store; run as many as wanted
@@ -256,6 +259,18 @@ pub struct UpArgs {
     pub intake: IntakeFlags,
 }
 
+/// `goms up`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct UpCommand {
+    /// Flags of the cluster.
+    #[command(flatten)]
+    pub args: UpArgs,
+
+    /// Print only lines that name this request; it is the `X-Request-Id` that a client may send along
+    #[arg(long, env = "GOMS_FOLLOW", value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub follow: Option<String>,
+}
+
 /// Node flags and those of a trace consumer.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ConsumerArgs {
@@ -289,6 +304,10 @@ pub struct ServiceCommand {
     /// When to start the program again that ended: `never`, `on-failure` or `always`
     #[arg(long, env = "GOMS_RESTART", value_name = "WHEN", default_value = "on-failure", hide_possible_values = true)]
     pub restart: Restart,
+
+    /// Restart the program when this file, or one in this folder, changes; may be given several times
+    #[arg(long, env = "GOMS_WATCH", value_name = "PATH", value_delimiter = ',', requires = "program")]
+    pub watch: Vec<std::path::PathBuf>,
 
     /// The program to start, after `--`; needs --app
     #[arg(last = true, value_name = "CMD", requires = "app")]

@@ -78,6 +78,11 @@ impl Decoder {
         Self { file: file.to_owned(), faults: Vec::new() }
     }
 
+    /// The file's folder; empty for the working folder.
+    pub(super) fn folder(&self) -> std::path::PathBuf {
+        std::path::Path::new(&self.file).parent().unwrap_or(std::path::Path::new("")).to_owned()
+    }
+
     /// Notes a fault at a place of the file.
     pub(super) fn fault(&mut self, place: &Place, message: impl Display) {
         self.faults.push(Fault {

@@ -11,8 +11,8 @@ use super::print_routes::{actions, route, shown_micro};
 use super::print_terms;
 use super::raw::LEVELS;
 use super::units::format_duration;
-use super::{Config, LogFormat};
-use super::{broker, tls, upstream};
+use super::{Config, LogFormat, UpSettings};
+use super::{broker, tls, up, upstream};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
@@ -269,6 +269,9 @@ impl Config {
         put(&mut log, "level", name_of(&LEVELS, self.log.verbosity));
         put(root, "broker", broker::shown(&self.broker));
         put(root, "log", log);
+        if self.up != UpSettings::default() {
+            put(root, "up", up::shown(&self.up));
+        }
     }
 }
 
