@@ -12,6 +12,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::config::LogFormat;
 use crate::service::{Lines, Stream};
 
@@ -32,8 +34,8 @@ pub struct Console {
 struct Shared {
     format: LogFormat,
     has_colours: bool,
-    /// Only lines that hold this are printed.
-    follow: Option<String>,
+    /// Only lines that hold one of these are printed: a request's id, with and without hyphens (as in `traceparent`).
+    follow: Option<[String; 2]>,
     left_out: Arc<AtomicU64>,
     /// Of the longest name so far.
     width: AtomicUsize,
@@ -53,7 +55,7 @@ impl Console {
     ///
     /// # Errors
     /// When there can be no thread.
-    pub fn start(format: LogFormat, follow: Option<String>) -> std::io::Result<Self> {
+    pub fn start(format: LogFormat, follow: Option<Uuid>) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
         let left_out = Arc::new(AtomicU64::new(0));
         let counter = left_out.clone();
@@ -61,7 +63,7 @@ impl Console {
         let shared = Shared {
             format,
             has_colours: has_colours(),
-            follow,
+            follow: follow.map(|id| [id.hyphenated().to_string(), id.simple().to_string()]),
             left_out,
             width: AtomicUsize::new(4),
             names: Mutex::default(),
@@ -114,7 +116,7 @@ impl Console {
     }
 
     fn send(&self, stream: Stream, text: String) {
-        if self.shared.follow.as_ref().is_some_and(|id| !text.contains(id)) {
+        if self.shared.follow.as_ref().is_some_and(|forms| !forms.iter().any(|id| text.contains(id))) {
             return;
         }
         if let Err(TrySendError::Full(_)) = self.sender.try_send(Printed::Line(stream, text)) {
@@ -182,13 +184,17 @@ fn print(receiver: &Receiver<Printed>, left_out: &AtomicU64) {
                 }
                 Printed::Flush(done) => {
                     drop(std::io::stdout().flush());
-                    drop(done.try_send(()));
+                    // who waited may have given up
+                    done.try_send(()).ok();
                 }
             }
         }
         let lines = left_out.swap(0, Ordering::Relaxed);
         if lines > 0 {
-            drop(writeln!(std::io::stderr(), "goms: {lines} lines came faster than they could be printed, and were left out"));
+            drop(writeln!(
+                std::io::stderr(),
+                "goms: {lines} lines came faster than they could be printed, and were left out"
+            ));
         }
     }
 }

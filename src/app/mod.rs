@@ -14,6 +14,7 @@ mod gateway;
 mod greeter;
 mod logging;
 mod methods;
+mod new;
 mod output;
 mod ports;
 mod process;
@@ -25,6 +26,7 @@ mod service;
 mod service_manager;
 mod supervise;
 mod table;
+pub mod testing;
 mod trace;
 mod trace_consumer;
 mod up;
@@ -39,7 +41,7 @@ use self::console::Console;
 use self::reload::Reload;
 use self::roles::Role;
 use self::service::Served;
-use crate::cli::{Cli, Command, ConfigCommand, NodeFlags, ServiceArgs, ServiceCommand, UpCommand};
+use crate::cli::{Cli, Command, CommonFlags, ConfigCommand, NodeFlags, ServiceArgs, ServiceCommand, UpCommand};
 use crate::config::Config;
 use crate::service::Service;
 
@@ -90,13 +92,12 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
     let load = |node: &NodeFlags| Config::load(&cli.common, node).map_err(AppError::from);
     match cli.command {
         Command::Up(command) => {
-            let UpCommand { args, follow } = *command;
-            let mut config = load(&args.node)?.with_intake(&args.intake).with_gateway(&args.gateway)?;
-            config.for_gateway()?;
+            let UpCommand { mut args, follow } = *command;
             if follow.is_some() {
-                config.node.access_log = Some(true);
-                config.gateway.access_log = true;
+                args.node.access_log = Some(true);
             }
+            let config = load(&args.node)?.with_intake(&args.intake).with_gateway(&args.gateway)?;
+            config.for_gateway()?;
             let common = cli.common.clone();
             let load = move || Config::load(&common, &args.node)?.with_intake(&args.intake).with_gateway(&args.gateway);
             // the terminal's end is the end, and its services keep their keys
@@ -138,6 +139,19 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
         Command::Config { command: ConfigCommand::Print(args) } => {
             check::print(&load(&args.node)?.with_intake(&args.intake).with_gateway(&args.gateway)?)
         }
+        Command::Config { command: ConfigCommand::Diff(args) } => {
+            let of = |file: &std::path::Path| {
+                let common = CommonFlags { config: Some(file.to_owned()), ..cli.common.clone() };
+                Config::load(&common, &NodeFlags::default())
+            };
+            check::diff(&of(&args.old)?, &of(&args.new)?, args.output.json());
+            Ok(())
+        }
+        Command::Config { command: ConfigCommand::Schema } => {
+            output::json(&Config::schema());
+            Ok(())
+        }
+        Command::New(args) => new::run(&args),
         Command::Call(args) => {
             let config = load(&NodeFlags::default())?;
             logging::start_quiet(&config.log);

@@ -36,12 +36,7 @@ pub struct Supervised {
 }
 
 /// Follows all of them. Resolves when the one of a process that has `alone` nothing else is gone for good.
-pub async fn supervise(
-    process: &Process,
-    nodes: &[RunningNode],
-    programs: &[Supervised],
-    alone: bool,
-) -> AppError {
+pub async fn supervise(process: &Process, nodes: &[RunningNode], programs: &[Supervised], alone: bool) -> AppError {
     let mut tasks: Vec<LocalBoxFuture<'_, AppError>> = Vec::new();
     for supervised in programs {
         let node = supervised.node.as_ref().and_then(|(id, _)| nodes.iter().find(|node| node.id == *id));

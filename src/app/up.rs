@@ -27,7 +27,9 @@ pub fn roles(config: &Config, console: &Console) -> Result<Vec<Role>, AppError> 
     }
     for (name, service) in &config.up.services {
         if !config.gateway.services.contains_key(name) && config.gateway.micro.is_none() {
-            eprintln!("goms: note: no action and no route of the config leads to `{name}`, so the gateway has no path to it");
+            eprintln!(
+                "goms: note: no action and no route of the config leads to `{name}`, so the gateway has no path to it"
+            );
         }
         for number in 1..=service.instances {
             roles.push(instance(config, console, name, service, number)?);
@@ -114,7 +116,13 @@ fn absolute(path: &std::path::Path) -> String {
 }
 
 /// Tells a newcomer where everything is and what to try.
-pub fn greet(config: &Config, nodes: &[&NodeId], https: Option<SocketAddr>, spans: &[(&str, String)], admin: SocketAddr) {
+pub fn greet(
+    config: &Config,
+    nodes: &[&NodeId],
+    https: Option<SocketAddr>,
+    spans: &[(&str, String)],
+    admin: SocketAddr,
+) {
     let of = |service: &str| -> Vec<String> {
         let addresses = nodes.iter().filter(|id| id.service == service).filter_map(|id| id.http.socket());
         addresses.map(|address| format!("http://{address}")).collect()

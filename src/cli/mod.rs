@@ -91,7 +91,7 @@ pub enum Command {
     #[command(after_help = "Examples:
   goms up
   goms up --config goms.yml                          a team's own services; goms.yml in this folder is found by itself
-  goms up --follow my-request-1                      nothing but the lines of one request
+  goms up --follow 6f1c9a52-2f0e-4b6b-9d0e-0f6a3c1d2b4e        nothing but the lines of one request
   goms up --http-port 9080 --rpc-port 9180
   goms up --http-port 0 --data-dir ./data
   goms up --otlp --zipkin                            takes spans of other programs too")]
@@ -148,15 +148,25 @@ pub enum Command {
         command: TraceCommand,
     },
 
-    /// Check the config, or print what it comes to
+    /// Check the config, print what it comes to, or compare two
     #[command(after_help = "Examples:
   goms config check --config config/cluster.yml
-  goms config print")]
+  goms config print
+  goms config diff /etc/goms/config.yml new.yml      what would change, and what of it needs a restart
+  goms config schema > goms.schema.json              # yaml-language-server: $schema=goms.schema.json")]
     Config {
         /// What to do.
         #[command(subcommand)]
         command: ConfigCommand,
     },
+
+    /// Make a small service in Rust that runs and is tested
+    #[command(after_help = "Examples:
+  goms new shop
+  goms new shop --goms ../goms                       with a checkout of goms
+
+Makes the folder NAME with Cargo.toml, src/main.rs (two routes, a method by RPC, tests), goms.yml, README.md and .gitignore.")]
+    New(NewArgs),
 
     /// Say which route takes a request, and why the others do not
     #[command(after_help = "Examples:
@@ -266,9 +276,9 @@ pub struct UpCommand {
     #[command(flatten)]
     pub args: UpArgs,
 
-    /// Print only lines that name this request; it is the `X-Request-Id` that a client may send along
-    #[arg(long, env = "GOMS_FOLLOW", value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub follow: Option<String>,
+    /// Print only lines that name this request: the UUID that a client sends as `X-Request-Id`
+    #[arg(long, env = "GOMS_FOLLOW", value_name = "ID")]
+    pub follow: Option<uuid::Uuid>,
 }
 
 /// Node flags and those of a trace consumer.
@@ -337,6 +347,38 @@ pub enum ConfigCommand {
     Check,
     /// Print the config that comes of file, variables and flags, without secrets
     Print(Box<UpArgs>),
+    /// Say what another file changes in force, and what of it needs a restart; of secrets only call keys are compared
+    Diff(DiffArgs),
+    /// Print the JSON Schema of the file, for editors
+    Schema,
+}
+
+/// `goms config diff`.
+#[derive(Clone, Debug, Args)]
+pub struct DiffArgs {
+    /// The file in force
+    #[arg(value_name = "OLD")]
+    pub old: std::path::PathBuf,
+
+    /// The file that shall be
+    #[arg(value_name = "NEW")]
+    pub new: std::path::PathBuf,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `goms new`.
+#[derive(Clone, Debug, Args)]
+pub struct NewArgs {
+    /// The service's name, and that of the folder that is made
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// Depend on this checkout of goms instead of the released version
+    #[arg(long, env = "GOMS_NEW_GOMS", value_name = "PATH")]
+    pub goms: Option<std::path::PathBuf>,
 }
 
 /// The form of what is printed.

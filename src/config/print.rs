@@ -53,7 +53,7 @@ impl Config {
         keys.chain(limits).map(str::to_owned).collect()
     }
 
-    fn mapping(&self) -> Mapping {
+    pub(super) fn mapping(&self) -> Mapping {
         let mut root = Mapping::new();
         match self.call_keys.len() {
             0 => {}

@@ -179,10 +179,14 @@ pub(super) fn shown(settings: &UpSettings) -> Mapping {
 
 fn shown_service(service: &UpService) -> Mapping {
     let mut shown = Mapping::new();
-    put(&mut shown, "app", match &service.app {
-        UpApp::Node => "goms",
-        UpApp::Url(url) => url.as_str(),
-    });
+    put(
+        &mut shown,
+        "app",
+        match &service.app {
+            UpApp::Node => "goms",
+            UpApp::Url(url) => url.as_str(),
+        },
+    );
     put(&mut shown, "instances", service.instances);
     if !service.command.is_empty() {
         put(&mut shown, "command", texts(service.command.iter()));
@@ -198,4 +202,37 @@ fn shown_service(service: &UpService) -> Mapping {
         put(&mut shown, "startTimeout", duration(service.start_timeout));
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{CommonFlags, Config, NodeFlags, UpApp};
+
+    fn up(text: &str) -> Config {
+        let text = format!("services: {{shop: {{a: /a}}}}\n{text}");
+        Config::parse("team/goms.yml", &text, &CommonFlags::default(), &NodeFlags::default()).expect(&text)
+    }
+
+    #[test]
+    fn a_command_alone_is_enough() {
+        let config = up("up: { services: { shop: { command: python3 shop.py } } }");
+        let (name, shop) = &config.up.services[0];
+        assert_eq!((name.as_str(), shop.instances), ("shop", 1));
+        assert_eq!(shop.app, UpApp::Url("http://127.0.0.1:{port}".to_owned()));
+        assert_eq!(shop.command, ["python3", "shop.py"]);
+        assert_eq!(shop.dir.to_str(), Some("team"));
+        assert!(!config.up.with_demo() && up("").up.with_demo() && up("up: {demo: true}").up.with_demo());
+        assert!(!up("up: {demo: false}").up.with_demo());
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        let text = "up: { services: { shop: { command: [a, b c], dir: d, env: {A: 1}, watch: [src], instances: 3, restart: never } } }";
+        let printed = up(text).to_yaml().expect("YAML");
+        assert!(printed.contains("A: redacted") && !printed.contains("A: 1"), "{printed}");
+        let again = Config::parse("x.yml", &printed, &CommonFlags::default(), &NodeFlags::default()).expect("good");
+        assert_eq!(again.up.services[0].1.command, ["a", "b c"]);
+        assert_eq!(again.up.services[0].1.dir.to_str(), Some("team/d"));
+        assert_eq!(again.up.services[0].1.watch, [std::path::PathBuf::from("team/d/src")]);
+    }
 }

@@ -18,8 +18,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::lines::{Lines, Stream};
 use self::lines::LastLines;
+pub use self::lines::{Lines, Stream};
 use self::port::Port;
 pub use self::settings::{ProgramError, ProgramSettings, ProgramState, Restart};
 use crate::backoff::Backoff;
@@ -174,8 +174,7 @@ impl Runner {
         if self.settings.lines.is_some() {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
-        let mut child =
-            command.spawn().map_err(|source| ProgramError::Spawn { command: self.command(), source })?;
+        let mut child = command.spawn().map_err(|source| ProgramError::Spawn { command: self.command(), source })?;
         if let Some(lines) = &self.settings.lines {
             self.readers = Shutdown::new();
             if let Some(out) = child.stdout.take() {

@@ -10,6 +10,7 @@ mod hostile;
 mod keys;
 mod members;
 mod metrics;
+mod new;
 mod processes;
 mod reload;
 mod remembered;

@@ -64,6 +64,9 @@ fn shop_folder(config: &str) -> Folder {
     folder
 }
 
+const FOUND: &str = "11111111-1111-4111-8111-111111111111";
+const OTHER: &str = "22222222-2222-4222-8222-222222222222";
+
 const PORTS: [&str; 5] = ["up", "--http-port", "0", "--rpc-port", "0"];
 
 fn address(up: &Goms) -> String {
@@ -100,14 +103,14 @@ fn two_instances_of_a_program_take_turns_are_guarded_and_traced_and_end_with_the
         let node = nodes.rsplit("http://").next().expect("a node");
         assert_eq!(get(node, "/stock").expect("an answer").status, 403);
 
-        let headers = [("X-Request-Id", "find-me-7")];
+        let headers = [("X-Request-Id", FOUND)];
         let answer = request("GET", &address, "/api/shop/stock", &headers, None).expect("an answer");
-        assert_eq!(answer.header("x-request-id"), Some("find-me-7"));
-        four_events(&folder, "find-me-7", &[]); // goms.yml is found by every command
-        let line = up.wait_for("asked /stock find-me-7");
+        assert_eq!(answer.header("x-request-id"), Some(FOUND));
+        four_events(&folder, FOUND, &[]); // goms.yml is found by every command
+        let line = up.wait_for(&format!("asked /stock {FOUND}"));
         assert!(line.starts_with("shop#1 ") || line.starts_with("shop#2 "), "{line}");
         assert!(line.contains(" | asked /stock"), "{line}");
-        let line = up.wait_for("requestId=find-me-7");
+        let line = up.wait_for(&format!("requestId={FOUND}"));
         assert!(line.starts_with("shop#"), "the node's line: {line}");
 
         up.signal(signal);
@@ -139,7 +142,8 @@ fn a_changed_file_restarts_one_instance_after_the_other_and_fails_no_request() {
     });
 
     // what does not start is told once, and the other goes on with the code before
-    std::fs::write(folder.path().join("shop/shop.py"), "print('half a thought')\nraise SystemError('no')\n").expect("written");
+    std::fs::write(folder.path().join("shop/shop.py"), "print('half a thought')\nraise SystemError('no')\n")
+        .expect("written");
     up.wait_for("program does not start, trying again at the next change of a file");
     up.wait_for("    SystemError: no");
     up.wait_for("] the others stay as they were");
@@ -173,7 +177,20 @@ fn a_program_of_goms_service_is_restarted_too() {
     let (_gateway, address) = super::gateway(&folder, &[]);
     let port = free_port().to_string();
     let url = format!("http://127.0.0.1:{port}");
-    let args = ["service", "shop", "--bind", "127.0.0.1", "--app", &url, "--watch", "shop", "--", "python3", "-B", "shop/shop.py"];
+    let args = [
+        "service",
+        "shop",
+        "--bind",
+        "127.0.0.1",
+        "--app",
+        &url,
+        "--watch",
+        "shop",
+        "--",
+        "python3",
+        "-B",
+        "shop/shop.py",
+    ];
     let mut command = command(folder.path(), &args);
     command.env("PORT", &port).env("STOCK", "10");
     let shop = Goms::spawn(command);
@@ -181,7 +198,9 @@ fn a_program_of_goms_service_is_restarted_too() {
     assert_eq!(stock(&address).0, "1");
     write_shop(folder.path(), "2");
     shop.wait_for("the program is up, the node is back");
-    until("it is new", || (get(&address, "/api/shop/stock").ok()?.status == 200).then(|| stock(&address).0 == "2")?.then_some(()));
+    until("it is new", || {
+        (get(&address, "/api/shop/stock").ok()?.status == 200).then(|| stock(&address).0 == "2")?.then_some(())
+    });
     assert_eq!(shop.terminate(), 0);
 }
 
@@ -219,14 +238,20 @@ server.serve_forever()
 
     let (coloured, _folder) = start("text", "FORCE_COLOR");
     let line = coloured.wait_for("first half");
-    assert!(line.starts_with("\x1b[") && line.contains("talk#1 ") && line.ends_with("|\x1b[0m first half, second half"), "{line}");
+    assert!(
+        line.starts_with("\x1b[") && line.contains("talk#1 ") && line.ends_with("|\x1b[0m first half, second half"),
+        "{line}"
+    );
     wait_for_status(&address(&coloured), "/api/talk/talk", 200);
     assert_eq!(coloured.terminate(), 0);
 
     let (json, _folder) = start("json", "NO_COLOR");
     let line = json.wait_for("first half");
     let object: serde_json::Value = serde_json::from_str(&line).expect("json");
-    assert_eq!((object["node"].as_str(), object["message"].as_str()), (Some("talk#1"), Some("first half, second half")));
+    assert_eq!(
+        (object["node"].as_str(), object["message"].as_str()),
+        (Some("talk#1"), Some("first half, second half"))
+    );
     wait_for_status(&address(&json), "/api/talk/talk", 200);
     let own = json.wait_for("\"own\"");
     assert_eq!(own, r#"{"node":"talk#1","own": true}"#);
@@ -236,17 +261,17 @@ server.serve_forever()
 #[test]
 fn followed_are_only_the_lines_of_one_request() {
     let folder = shop_folder(UP);
-    let up = Goms::start_in(folder.path(), &[&PORTS[..], &["--follow", "mine-1"]].concat());
+    let up = Goms::start_in(folder.path(), &[&PORTS[..], &["--follow", FOUND]].concat());
     let address = address(&up);
-    for id in ["other-1", "mine-1", "other-2"] {
+    for id in [OTHER, FOUND, OTHER] {
         let answer = request("GET", &address, "/api/shop/stock", &[("X-Request-Id", id)], None).expect("an answer");
         assert_eq!(answer.status, 200);
     }
-    up.wait_for("| asked /stock mine-1");
-    up.wait_for("requestId=mine-1");
-    let gateway = up.wait_for("request_id=mine-1");
+    up.wait_for(&format!("| asked /stock {FOUND}"));
+    up.wait_for(&format!("requestId={FOUND}"));
+    let gateway = up.wait_for(&format!("request_id={FOUND}"));
     assert!(gateway.starts_with("gateway"), "{gateway}");
-    assert!(!up.log().contains("other-"), "{}", up.log());
+    assert!(!up.log().contains(OTHER), "{}", up.log());
     assert!(!up.log().contains("Http Listen"), "{}", up.log());
 }
 
