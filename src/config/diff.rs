@@ -33,7 +33,7 @@ impl Config {
             let under = |key: &&str| {
                 path.strip_prefix(*key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
             };
-            fixed.iter().any(|key| under(key))
+            fixed.iter().any(under)
         };
         let value = |of: &[(String, String)], path: &str| {
             of.iter().find(|(known, _)| known == path).map(|(_, value)| value.clone())

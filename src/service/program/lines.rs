@@ -17,7 +17,9 @@ pub enum Stream {
 
 /// Takes a program's lines, one at a time and without their ends; must not block.
 #[derive(Clone)]
-pub struct Lines(Arc<dyn Fn(Stream, &str) + Send + Sync>);
+pub struct Lines(Arc<Take>);
+
+type Take = dyn Fn(Stream, &str) + Send + Sync;
 
 impl Lines {
     /// From a function.
