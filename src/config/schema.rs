@@ -40,7 +40,7 @@ const NO_WORD: &str = "zqzqzq";
 /// What else must stand in a mapping of this name before the decoder goes on to its keys; in a route one or the other.
 const BESIDES: [(&str, &[&str]); 5] = [
     ("routes[0]", &["match: {path: /x}, service: s", "match: {path: /x}"]),
-    ("jwt", &["jwks: 'https://localhost/keys'"]),
+    ("jwt", &["jwks: 'https://localhost/keys'", ""]),
     ("cors", &["origins: '*'"]),
     ("rateLimit", &["rate: 1/s"]),
     ("health", &["path: /x"]),
@@ -116,6 +116,9 @@ fn single(at: &[Step], path: &str) -> Option<Value> {
     let takes = |text: &str| try_value(text) == (true, None);
     let is_boolean = takes("true") && takes("false");
     if let Some(words) = fault.as_deref().and_then(words) {
+        // YAML takes a word like `308` for a number
+        let numbers = words.iter().filter_map(|word| word.parse::<u64>().ok().map(Value::from));
+        let words: Vec<Value> = words.iter().map(|word| Value::from(*word)).chain(numbers).collect();
         let words = json!({"enum": words});
         return Some(if is_boolean { json!({"anyOf": [words, {"type": "boolean"}]}) } else { words });
     }

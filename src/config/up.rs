@@ -196,7 +196,11 @@ fn shown_service(service: &UpService) -> Mapping {
         let mut env = Mapping::new();
         service.env.iter().for_each(|(name, _)| put(&mut env, name, REDACTED));
         put(&mut shown, "env", env);
-        put(&mut shown, "watch", texts(service.watch.iter().map(|path| path.display())));
+        put(
+            &mut shown,
+            "watch",
+            texts(service.watch.iter().map(|path| path.strip_prefix(&service.dir).unwrap_or(path).display())),
+        );
         let word = RESTARTS.iter().find(|(_, restart)| *restart == service.restart);
         put(&mut shown, "restart", word.map_or("on-failure", |(word, _)| *word));
         put(&mut shown, "startTimeout", duration(service.start_timeout));
