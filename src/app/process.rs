@@ -28,7 +28,7 @@ use crate::trace::{self, Origin, Recorder};
 
 /// How long other nodes get to see that a node left before it stops listening. A watch event takes a few milliseconds
 /// through etcd or inotify; the rest is for a busy machine.
-const NOTICE: Duration = Duration::from_millis(250);
+pub const NOTICE: Duration = Duration::from_millis(250);
 /// How long background tasks (watches, leases, health) may take to end.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
 /// How long the spool may take to hand over or write down what it holds.

@@ -143,6 +143,7 @@ pub(super) fn resolve(
         node: node_settings(node),
         data_dir,
         runtime_dir,
+        up: raw.up,
         log: LogSettings {
             format: common.log_format.or(raw.log_format).unwrap_or_default(),
             verbosity: match (common.verbose, common.quiet) {
