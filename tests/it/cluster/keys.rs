@@ -64,7 +64,7 @@ fn traces_follow_the_key_of_a_reloaded_gateway() {
     let (_user, _) = service(&folder, "user", &["--config", &theirs]);
     let (gateway, address) = gateway(&folder, &["--config", &own, "--admin-port", "0", "-v"]);
     let admin = gateway.wait_for("admin port address=").rsplit('=').next().expect("an address").to_owned();
-    wait_for_status(&address, "/api/user/login", 502);
+    wait_for_status(&address, "/api/user/login", 403);
     let page = get(&admin, "/traces").expect("a page").text();
     assert!(page.contains("callServiceKey"), "the page says what is wrong: {page}");
 
