@@ -32,7 +32,7 @@ mod spark;
 mod traces;
 
 pub use guard::Visitor;
-pub use login::{Login, SHORTEST_TOKEN, User};
+pub use login::{Login, SHORTEST_TOKEN, Stay, User};
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
