@@ -76,6 +76,7 @@ impl Process {
         if let Some(key) = config.call_keys.first() {
             dashboard.set_call_key(key.clone());
         }
+        dashboard.set_settings(config.gateway.clone());
         let broker = OnceCell::new();
         Ok(Self { config, reload, metrics, registry, recorder, admin, dashboard, background, spool, broker })
     }

@@ -66,6 +66,7 @@ struct Inner {
     feed: Feed,
     store: OnceLock<Arc<dyn TraceStore>>,
     call_key: OnceLock<String>,
+    settings: OnceLock<gateway::Settings>,
     gateway: OnceLock<Gateway>,
 }
 
@@ -92,6 +93,7 @@ impl Dashboard {
             feed: Feed::default(),
             store: OnceLock::new(),
             call_key: OnceLock::new(),
+            settings: OnceLock::new(),
             gateway: OnceLock::new(),
         };
         let dashboard = Self { inner: Arc::new(inner) };
@@ -124,6 +126,22 @@ impl Dashboard {
     pub fn set_call_key(&self, key: String) {
         if self.inner.call_key.set(key).is_err() {
             log::debug!("a process has one call key to sign with, the first counts");
+        }
+    }
+
+    /// How services are called, as the config has it that the process started with.
+    pub fn set_settings(&self, settings: gateway::Settings) {
+        if self.inner.settings.set(settings).is_err() {
+            log::debug!("a process has two configs, the first counts");
+        }
+    }
+
+    /// Whether the HTTP ports of a service's nodes are called by TLS: as the gateway of this process has it in force, or else
+    /// as the process started.
+    fn is_secure(&self, service: &str) -> bool {
+        match self.inner.gateway.get() {
+            Some(gateway) => (gateway.settings)().is_secure(service),
+            None => self.inner.settings.get().is_some_and(|settings| settings.is_secure(service)),
         }
     }
 
