@@ -2,11 +2,13 @@
 
 mod keys;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use awc::http::StatusCode;
 use serde::Serialize;
 
 use super::table::{age, render};
@@ -26,6 +28,36 @@ pub(super) fn admin_client(config: &Config, timeout: Duration) -> awc::Client {
         client = client.add_default_header(("Authorization", format!("Bearer {token}")));
     }
     client.finish()
+}
+
+/// What to do about an admin port that refuses what the config brings it.
+pub(super) const BRING_A_TOKEN: &str =
+    "have `admin.readOnlyToken` (or `admin.token`) of its config in the config of this command, too";
+
+/// Says once that admin ports refuse what the config brings them, so that what they would tell is missing.
+fn warn_of_refusals(refused: &[(SocketAddr, StatusCode)]) {
+    if let [(admin, status), more @ ..] = refused {
+        let others = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
+        // a quiet command logs no warning
+        eprintln!(
+            "goms: the admin port {admin}{others} answers {status}, so what it would tell is missing; {BRING_A_TOKEN}"
+        );
+    }
+}
+
+/// The answer of an admin port, if it is one; a refusal is written down.
+fn granted<S>(
+    admin: SocketAddr,
+    answer: awc::ClientResponse<S>,
+    refused: &RefCell<Vec<(SocketAddr, StatusCode)>>,
+) -> Option<awc::ClientResponse<S>> {
+    match answer.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            refused.borrow_mut().push((admin, answer.status()));
+            None
+        }
+        _ => Some(answer),
+    }
 }
 
 /// One node as every output shows it.
@@ -254,11 +286,15 @@ async fn rows(config: &Config, catalog: &Catalog, service: Option<&str>) -> Resu
 /// Asks each admin port for its nodes; one that does not answer (it is on loopback of another machine, say) is left out.
 async fn loads(config: &Config, admins: BTreeSet<SocketAddr>) -> HashMap<(String, String), NodeReport> {
     let client = admin_client(config, ADMIN_TIMEOUT);
+    let refused = RefCell::default();
     let ask = |admin: SocketAddr| {
-        let request = client.get(format!("http://{admin}/api/nodes")).send();
+        let (request, refused) = (client.get(format!("http://{admin}/api/nodes")).send(), &refused);
         async move {
             match request.await {
-                Ok(mut answer) => answer.json::<Reported>().await.map(|told| told.nodes).unwrap_or_default(),
+                Ok(answer) => match granted(admin, answer, refused) {
+                    Some(mut answer) => answer.json::<Reported>().await.map(|told| told.nodes).unwrap_or_default(),
+                    None => Vec::new(),
+                },
                 Err(error) => {
                     log::debug!("admin port does not answer address={admin} error={error}");
                     Vec::new()
@@ -267,6 +303,7 @@ async fn loads(config: &Config, admins: BTreeSet<SocketAddr>) -> HashMap<(String
         }
     };
     let answers = futures_util::future::join_all(admins.into_iter().map(ask)).await;
+    warn_of_refusals(&refused.take());
     answers.into_iter().flatten().map(|report| ((report.service.clone(), report.node.clone()), report)).collect()
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use awc::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::cluster::admin_client;
+use super::cluster::{BRING_A_TOKEN, admin_client};
 use super::table::render;
 use super::{AppError, gateway, output};
 use crate::cli::Output;
@@ -31,11 +32,11 @@ pub async fn run(config: &Config, catalog: &Catalog, format: Output) -> Result<(
         let name = node.id.http.socket().map_or_else(|| node.id.to_string(), |http| http.to_string());
         match routes(&client, node.meta.admin).await {
             Ok(routes) => found.push((name, routes)),
-            Err(why) => log::warn!("the gateway {name} does not tell its routes: {why}"),
+            Err(why) => eprintln!("goms: the gateway {name} does not tell its routes: {why}"),
         }
     }
     if found.is_empty() {
-        return Err(AppError::Unavailable("no gateway's admin port can be reached from here".to_owned()));
+        return Err(AppError::Unavailable("no gateway's admin port tells its routes".to_owned()));
     }
     match format {
         Output::Json => {
@@ -52,8 +53,12 @@ async fn routes(client: &awc::Client, admin: Option<SocketAddr>) -> Result<Value
     let admin = admin.ok_or("it names no admin port")?;
     let mut answer =
         client.get(format!("http://{admin}/api/routes")).send().await.map_err(|error| format!("{admin}: {error}"))?;
-    if !answer.status().is_success() {
-        return Err(format!("{admin} answers {}", answer.status()));
+    match answer.status() {
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            return Err(format!("{admin} answers {status}; {BRING_A_TOKEN}"));
+        }
+        status if !status.is_success() => return Err(format!("{admin} answers {status}")),
+        _ => {}
     }
     answer.json().await.map_err(|error| format!("{admin}: {error}"))
 }

@@ -199,12 +199,12 @@ pub(super) fn keepalive(decoder: &mut Decoder, field: &Field<'_>) -> Option<Opti
         return decoder.read(field, read).map(|every| every.map(of));
     }
     let table = decoder.table(field, &["every", "timeout"]);
+    let timeout = table.get("timeout").and_then(|field| decoder.read(&field, parse_positive_duration));
     let Some(every) = table.get("every") else {
         decoder.fault(&field.place, "has no `every`; write for example `every: 30s`");
         return None;
     };
     let keepalive = of(decoder.read(&every, parse_positive_duration)?);
-    let timeout = table.get("timeout").and_then(|field| decoder.read(&field, parse_positive_duration));
     Some(Some(Keepalive { timeout: timeout.unwrap_or(keepalive.timeout), ..keepalive }))
 }
 

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
@@ -18,12 +19,15 @@ use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, web}
 use subtle::ConstantTimeEq;
 
 use super::Dashboard;
-use super::login::{self, Known, Refusal};
+use super::login::{self, Known, Refusal, Stay};
 
 /// No inline script or style, nothing from elsewhere, no frame: what a page shows of a request can do nothing.
 /// <https://www.w3.org/TR/CSP3/>
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// The path that anybody may post to.
+const LOGIN: &str = "/login";
 
 const SAFETY: [(&str, &str); 5] = [
     ("content-security-policy", POLICY),
@@ -33,8 +37,12 @@ const SAFETY: [(&str, &str); 5] = [
     ("cross-origin-opener-policy", "same-origin"),
 ];
 
-/// What a form may hold, the playground's body included.
+/// What a form may hold, the playground's body included, and how long it may take.
 const MOST_POSTED: usize = 2 << 20;
+const POST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same of the login, which anybody may send: a name and a password.
+const MOST_OF_LOGIN: usize = 16 << 10;
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who reads a page.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +53,8 @@ pub struct Visitor {
     pub csrf: String,
     /// Came in by the form, and may log out.
     pub has_session: bool,
+    /// How long they are let in: streams end then.
+    pub stay: Stay,
 }
 
 impl Visitor {
@@ -93,12 +103,13 @@ async fn admit(request: &mut ServiceRequest) -> Result<Visitor, HttpResponse> {
         return Err(HttpResponse::InternalServerError().finish()); // `mount` puts it there
     };
     let keeper = &dashboard.inner.doorkeeper;
-    let is_open = request.path() == "/login" || request.path().starts_with("/assets/");
+    let is_open = request.path() == LOGIN || request.path().starts_with("/assets/");
     let known = match keeper.identify(request.request()).await {
         Ok(known) => known,
         // who is not in yet may fill in the form
         Err(Refusal::Anonymous | Refusal::Wrong | Refusal::Later(_)) if is_open => {
-            Known { is_read_only: false, csrf: Some(keeper.csrf().to_owned()), has_session: false }
+            let csrf = Some(keeper.csrf().to_owned());
+            Known { is_read_only: false, csrf, has_session: false, stay: Stay::default() }
         }
         Err(refusal) => return Err(refused(request, refusal)),
     };
@@ -109,6 +120,7 @@ async fn admit(request: &mut ServiceRequest) -> Result<Visitor, HttpResponse> {
         is_read_only: known.is_read_only,
         csrf: known.csrf.unwrap_or_default(),
         has_session: known.has_session,
+        stay: known.stay,
     })
 }
 
@@ -123,7 +135,12 @@ async fn may_change(request: &mut ServiceRequest, known: &Known) -> Result<(), H
     if is_foreign(request) {
         return Err(text(StatusCode::FORBIDDEN, "another site's page sent this\n"));
     }
-    let header = request.headers().get("x-csrf-token").map(|token| token.as_bytes().to_vec());
+    // the login's form is always read here, within its bounds
+    let header = request
+        .headers()
+        .get("x-csrf-token")
+        .filter(|_| request.path() != LOGIN)
+        .map(|token| token.as_bytes().to_vec());
     let token = match header {
         Some(token) => token,
         None => posted(request).await?.into_bytes(),
@@ -149,10 +166,16 @@ async fn posted(request: &mut ServiceRequest) -> Result<String, HttpResponse> {
     if !kind.starts_with("application/x-www-form-urlencoded") {
         return Ok(String::new());
     }
-    let body = request.extract::<web::Payload>().await;
-    let body = body.map_err(|_| HttpResponse::BadRequest().finish())?.to_bytes_limited(MOST_POSTED).await;
-    let Ok(Ok(body)) = body else {
-        return Err(text(StatusCode::PAYLOAD_TOO_LARGE, "a form holds 2 MiB at most\n"));
+    let (most, time, words) = match request.path() {
+        LOGIN => (MOST_OF_LOGIN, LOGIN_TIMEOUT, "a login holds 16 KiB at most\n"),
+        _ => (MOST_POSTED, POST_TIMEOUT, "a form holds 2 MiB at most\n"),
+    };
+    let body = request.extract::<web::Payload>().await.map_err(|_| HttpResponse::BadRequest().finish())?;
+    let body = match tokio::time::timeout(time, body.to_bytes_limited(most)).await {
+        Ok(Ok(Ok(body))) => body,
+        Ok(Ok(Err(_))) => return Err(HttpResponse::BadRequest().finish()),
+        Ok(Err(_)) => return Err(text(StatusCode::PAYLOAD_TOO_LARGE, words)),
+        Err(_) => return Err(text(StatusCode::REQUEST_TIMEOUT, "this took too long to send\n")),
     };
     let token = url::form_urlencoded::parse(&body).find(|(key, _)| key == "csrf").map(|(_, token)| token.into_owned());
     request.set_payload(Payload::from(body));
@@ -176,7 +199,9 @@ fn refused(request: &ServiceRequest, refusal: Refusal) -> HttpResponse {
             "this admin port is asked by its address or as `localhost`; other names stand in the config under `admin: { hosts: […] }`\n",
         ),
         Refusal::Anonymous | Refusal::Wrong if is_page => {
-            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            // what a form sent is not sent again by going there
+            let path = request.uri().path_and_query().filter(|_| request.method() == Method::GET);
+            let path = path.map_or("/", |path| path.as_str());
             HttpResponse::SeeOther().insert_header((LOCATION, login::form_address(path))).finish()
         }
         Refusal::Anonymous | Refusal::Wrong => {

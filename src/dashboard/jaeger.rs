@@ -17,15 +17,15 @@ use std::collections::{BTreeSet, HashSet};
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use self::asked::{Asked, Dependencies};
 use super::{Dashboard, value_of};
 use crate::causes::chain;
 use crate::reading::export::{jaeger_trace, operation};
-use crate::reading::{Shown, find};
-use crate::store::{GroupBy, Order, Query, StatsQuery, StoreError, TraceStore};
+use crate::reading::{Most, Shown, find, oldest};
+use crate::store::{GroupBy, Query, StatsQuery, StoreError, TraceStore};
 use crate::trace::event::now_ms;
 
 /// Services that were quiet for longer are not named.
@@ -33,13 +33,16 @@ const SERVICES_MS: i64 = 7 * 86_400_000;
 /// Newest events of a service that its operations are read from: the store counts no operations.
 const OPERATIONS_OF: usize = 2_000;
 /// Events of a page of candidates, and pages, in a search that not all of them pass.
-const PAGE: usize = 1_000;
-const PAGES: usize = 10;
-/// Events of one trace.
-const OF_TRACE: usize = 4_000;
-const OF_TRACE_IN_LIST: usize = 1_000;
-/// Traces that are read at once.
-const AT_ONCE: usize = 8;
+const PAGE: usize = 500;
+const PAGES: usize = 20;
+/// Of one trace. An event with short bodies has one or two KiB.
+const OF_TRACE: Most = Most { events: 4_000, bytes: 16 << 20 };
+const OF_TRACE_IN_LIST: Most = Most { events: 1_000, bytes: 4 << 20 };
+/// Of all traces of a list, before it is cut: the 200 that can be asked for with 80 events each. The answer that is made of them
+/// takes several times as much memory.
+const OF_LIST: usize = 32 << 20;
+/// Traces that are read at once; each may have a page in memory.
+const AT_ONCE: usize = 4;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
@@ -69,11 +72,17 @@ impl From<StoreError> for Refusal {
 type Answer = Result<Vec<Value>, Refusal>;
 
 fn answered(answer: Answer) -> HttpResponse {
+    listed(answer.map(|list| (list, None)))
+}
+
+/// The same, with what is to be said of the list: Jaeger, too, answers with both where a part is missing.
+fn listed(answer: Result<(Vec<Value>, Option<String>), Refusal>) -> HttpResponse {
     let (status, words) = match answer {
-        Ok(list) => {
+        Ok((list, missing)) => {
             let total = list.len();
+            let errors = missing.map(|words| json!([{"code": StatusCode::PARTIAL_CONTENT.as_u16(), "msg": words}]));
             return HttpResponse::Ok()
-                .json(json!({"data": list, "total": total, "limit": 0, "offset": 0, "errors": null}));
+                .json(json!({"data": list, "total": total, "limit": 0, "offset": 0, "errors": errors}));
         }
         Err(Refusal::Starting) => (StatusCode::SERVICE_UNAVAILABLE, "the process has just started".to_owned()),
         Err(Refusal::Store(StoreError::Query(reason)) | Refusal::Asked(reason)) => (StatusCode::BAD_REQUEST, reason),
@@ -114,34 +123,70 @@ async fn operations(request: HttpRequest, dashboard: web::Data<Dashboard>) -> Ht
 }
 
 async fn operations_of(dashboard: &Dashboard, service: &str) -> Result<BTreeSet<(String, String)>, Refusal> {
-    let query = Query {
+    let mut query = Query {
         service: Some(service.to_owned()),
         min_duration_ns: Some(0),
         since_ms: Some(now_ms() - SERVICES_MS),
-        limit: OPERATIONS_OF,
+        limit: PAGE,
         ..Query::default()
     };
-    let page = store(dashboard)?.query(&query).await?;
     let kind = |shown: &Shown| crate::reading::export::tag(shown, "span.kind").unwrap_or_default();
-    Ok(page.events.iter().map(|event| Shown::read(event)).map(|shown| (operation(&shown), kind(&shown))).collect())
+    let (store, mut names) = (store(dashboard)?, BTreeSet::new());
+    for _ in 0..OPERATIONS_OF / PAGE {
+        let page = store.query(&query).await?;
+        let shown = page.events.iter().map(|event| Shown::read(event));
+        names.extend(shown.map(|shown| (operation(&shown), kind(&shown))));
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    Ok(names)
 }
 
 async fn traces(request: HttpRequest, dashboard: web::Data<Dashboard>) -> HttpResponse {
-    answered(search(&dashboard, request.query_string()).await)
+    listed(search(&dashboard, request.query_string()).await)
 }
 
-async fn search(dashboard: &Dashboard, query_string: &str) -> Answer {
+async fn search(dashboard: &Dashboard, query_string: &str) -> Result<(Vec<Value>, Option<String>), Refusal> {
     let store = store(dashboard)?;
     let asked = Asked::read(query_string, now_ms()).map_err(Refusal::Asked)?;
     let ids = if asked.trace_ids.is_empty() { matching(store, &asked).await? } else { asked.trace_ids };
+    read(store, ids, OF_LIST).await
+}
+
+/// The traces of these ids, until their events have so many bytes; and what is said if some are missing.
+async fn read(
+    store: &dyn TraceStore,
+    ids: Vec<String>,
+    most_bytes: usize,
+) -> Result<(Vec<Value>, Option<String>), Refusal> {
+    let (asked, mut bytes, mut traces) = (ids.len(), 0, Vec::new());
     let reads = ids.into_iter().map(|id| async move {
-        let query = Query { trace_id: Some(id), order: Order::Oldest, limit: OF_TRACE_IN_LIST, ..Query::default() };
-        let page = store.query(&query).await?;
-        let events: Vec<Shown> = page.events.iter().map(|event| Shown::read(event)).collect();
-        Ok::<_, StoreError>(jaeger_trace(&events))
+        let query = Query { trace_id: Some(id), ..Query::default() };
+        let found = oldest(store, query, OF_TRACE_IN_LIST).await?;
+        let events: Vec<Shown> = found.events.into_iter().map(|(shown, _)| shown).collect();
+        let mut trace = jaeger_trace(&events);
+        if let Some(trace) = trace.as_mut().filter(|_| found.is_cut) {
+            trace["warnings"] = json!(["it has more events; open it by its id"]);
+        }
+        Ok::<_, StoreError>((trace, found.bytes))
     });
-    let found: Vec<Option<Value>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
-    Ok(found.into_iter().flatten().collect())
+    let mut reads = stream::iter(reads).buffered(AT_ONCE);
+    let mut done = 0;
+    while let Some(found) = reads.next().await {
+        let (trace, of_trace) = found?;
+        (done, bytes) = (done + 1, bytes + of_trace);
+        traces.extend(trace);
+        if bytes >= most_bytes && done < asked {
+            let words = format!(
+                "only {done} of {asked} traces, as these have {} MiB; ask for fewer, or for a shorter time",
+                bytes >> 20
+            );
+            return Ok((traces, Some(words)));
+        }
+    }
+    Ok((traces, None))
 }
 
 /// Ids of the newest traces with an event that passes.
@@ -193,4 +238,31 @@ async fn links(dashboard: &Dashboard, query_string: &str) -> Answer {
         Some(json!({"parent": caller, "child": group.service, "callCount": group.total.count}))
     };
     Ok(stats.groups.into_iter().filter_map(link).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::Memory;
+
+    #[tokio::test]
+    async fn a_list_that_is_cut_says_so() {
+        let event = |number: usize| {
+            json!({"eventId": format!("{number:05}"), "requestId": format!("{number}"), "traceId": format!("{:032x}", number / 10 + 1),
+                   "spanId": format!("{:016x}", number + 1), "event": "service.end", "serviceName": "user", "timeMs": number,
+                   "durationNs": 5, "request": {"method": "GET", "url": "/a", "body": "b".repeat(1_000)}})
+        };
+        let store = Memory::of((0..100).map(event));
+        let ids = || (1..=10).map(|id| format!("{id:032x}")).collect::<Vec<_>>();
+        let (all, missing) = read(&store, ids(), 1 << 20).await.ok().expect("read");
+        assert_eq!((all.len(), missing), (10, None));
+        let (few, missing) = read(&store, ids(), 30_000).await.ok().expect("read");
+        assert!(missing.as_deref().is_some_and(|words| words.starts_with("only 3 of 10 traces")), "{missing:?}");
+        assert_eq!((few.len(), &few[2]["traceID"]), (3, &json!(format!("{:032x}", 3))));
+        let answer = listed(Ok((few, missing)));
+        assert_eq!(answer.status(), StatusCode::OK);
+        let body = actix_web::body::to_bytes(answer.into_body()).await.expect("a body");
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((body["errors"][0]["code"].as_u64(), body["total"].as_u64()), (Some(206), Some(3)));
+    }
 }

@@ -7,7 +7,8 @@
 //! - A topic is rendered once a tick for all its watchers, and not at all while nobody watches.
 //! - A fragment goes over the wire only when it changed. Who comes back after a break says the last number that it saw
 //!   (`Last-Event-ID`) and gets what changed since; of another birth (the process started anew) it gets everything.
-//! - A stream ends at once when the process ends, so it holds up no drain; the browser comes back by itself.
+//! - A stream ends at once when the process ends, so it holds up no drain; the browser comes back by itself. It ends with the
+//!   login of who reads it, too.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,12 +17,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderName};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::Stream;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use super::Visitor;
+use super::login::Stay;
 use crate::shutdown::Shutdown;
 
 /// A part of a page: the id of the element and its new inside.
@@ -98,13 +101,14 @@ impl Live {
         let Some(frames) = self.watch(topic, shutdown, render) else {
             return HttpResponse::ServiceUnavailable().body("too many pages are watched; close some\n");
         };
+        let stay = request.extensions().get::<Visitor>().map(|visitor| visitor.stay.clone()).unwrap_or_default();
         let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
         let seen = last.rsplit_once('-').and_then(|(birth, number)| Some((birth.to_owned(), number.parse().ok()?)));
         HttpResponse::Ok()
             .content_type("text/event-stream")
             .insert_header((CACHE_CONTROL, "no-store"))
             .insert_header((HeaderName::from_static("x-accel-buffering"), "no")) // nginx keeps back what it passes
-            .streaming(events(frames, seen, shutdown.clone()))
+            .streaming(events(frames, seen, (shutdown.clone(), stay)))
     }
 
     fn watch(
@@ -166,19 +170,20 @@ impl Live {
     }
 }
 
-/// The stream of one reader, who saw that frame last.
+/// The stream of one reader, who saw that frame last, until the process ends or they are let in no more.
 fn events(
     frames: watch::Receiver<Arc<Frame>>,
     seen: Option<(String, u64)>,
-    shutdown: Shutdown,
+    (shutdown, stay): (Shutdown, Stay),
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
     struct Reader {
         frames: watch::Receiver<Arc<Frame>>,
         seen: Option<(String, u64)>,
         is_new: bool,
         shutdown: Shutdown,
+        stay: Stay,
     }
-    let reader = Reader { frames, seen, is_new: true, shutdown };
+    let reader = Reader { frames, seen, is_new: true, shutdown, stay };
     futures_util::stream::unfold(reader, |mut reader| async move {
         if reader.is_new {
             reader.is_new = false;
@@ -188,6 +193,7 @@ fn events(
         loop {
             tokio::select! {
                 () = reader.shutdown.begun() => return None,
+                () = reader.stay.ended() => return None,
                 changed = reader.frames.changed() => {
                     changed.ok()?;
                     let frame = reader.frames.borrow_and_update().clone();
@@ -249,8 +255,8 @@ mod tests {
             live.watch("t".into(), &shutdown, render).expect("room")
         };
         let (one, two) = (watch(), watch());
-        let mut one = Box::pin(events(one, None, shutdown.clone()));
-        let mut two = Box::pin(events(two, None, shutdown.clone()));
+        let mut one = Box::pin(events(one, None, (shutdown.clone(), Stay::default())));
+        let mut two = Box::pin(events(two, None, (shutdown.clone(), Stay::default())));
         assert!(one.next().await.expect("open").expect("ok").starts_with(b"retry"));
         let first = one.next().await.expect("open").expect("ok");
         two.next().await.expect("open").expect("ok");
@@ -273,11 +279,11 @@ mod tests {
             (Some(("other".to_owned(), 2)), serde_json::json!({"a": "2", "b": "x"})),
             (None, serde_json::json!({"a": "2", "b": "x"})),
         ] {
-            let mut reader = Box::pin(events(receiver.clone(), seen, shutdown.clone()));
+            let mut reader = Box::pin(events(receiver.clone(), seen, (shutdown.clone(), Stay::default())));
             reader.next().await.expect("open").expect("ok");
             assert_eq!(text(&reader.next().await.expect("open").expect("ok")).1, gets);
         }
-        let mut reader = Box::pin(events(receiver, Some(("b".to_owned(), 2)), shutdown.clone()));
+        let mut reader = Box::pin(events(receiver, Some(("b".to_owned(), 2)), (shutdown.clone(), Stay::default())));
         reader.next().await.expect("open").expect("ok");
         shutdown.begin();
         assert!(reader.next().await.is_none());

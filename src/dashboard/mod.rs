@@ -32,7 +32,7 @@ mod spark;
 mod traces;
 
 pub use guard::Visitor;
-pub use login::{Login, SHORTEST_TOKEN, User};
+pub use login::{Login, SHORTEST_TOKEN, Stay, User};
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -67,6 +67,7 @@ struct Inner {
     feed: Feed,
     store: OnceLock<Arc<dyn TraceStore>>,
     call_key: SigningKey,
+    settings: OnceLock<gateway::Settings>,
     gateway: OnceLock<Gateway>,
 }
 
@@ -93,6 +94,7 @@ impl Dashboard {
             feed: Feed::default(),
             store: OnceLock::new(),
             call_key,
+            settings: OnceLock::new(),
             gateway: OnceLock::new(),
         };
         let dashboard = Self { inner: Arc::new(inner) };
@@ -124,6 +126,22 @@ impl Dashboard {
     /// What services are called with by requests that a visitor sends to them.
     fn call_key(&self) -> Option<Arc<str>> {
         self.inner.call_key.get()
+    }
+
+    /// How services are called, as the config has it that the process started with.
+    pub fn set_settings(&self, settings: gateway::Settings) {
+        if self.inner.settings.set(settings).is_err() {
+            log::debug!("a process has two configs, the first counts");
+        }
+    }
+
+    /// Whether the HTTP ports of a service's nodes are called by TLS: as the gateway of this process has it in force, or else
+    /// as the process started.
+    fn is_secure(&self, service: &str) -> bool {
+        match self.inner.gateway.get() {
+            Some(gateway) => (gateway.settings)().is_secure(service),
+            None => self.inner.settings.get().is_some_and(|settings| settings.is_secure(service)),
+        }
     }
 
     /// Has the pages show what a gateway of this process does: the first one.

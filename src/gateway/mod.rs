@@ -108,6 +108,27 @@ impl Settings {
         services.filter_map(|(name, service)| Some((name.clone(), service.health.clone()?))).collect()
     }
 
+    /// Whether the HTTP ports of a service's nodes are called by TLS: by one of its actions or of the routes to it, or, where
+    /// none of these calls it over HTTP, by what applies to all of it.
+    #[must_use]
+    pub fn is_secure(&self, service: &str) -> bool {
+        let other = go_micro::other_name(service);
+        let known = self.service(service);
+        let of_actions = known.into_iter().flat_map(|known| known.actions.values());
+        let of_actions = of_actions.filter(|action| action.rpc.is_none()).map(|action| &action.policy);
+        let of_routes = self.routes.iter().filter_map(|rule| match &rule.then {
+            Outcome::Call(call) if call.rpc.is_none() && call.origins.is_empty() => Some(call),
+            _ => None,
+        });
+        let leads = |share: &Share| share.service() == service || share.service() == other;
+        let of_routes = of_routes.filter(|call| call.services.iter().any(leads)).map(|call| &call.policy);
+        let mut over_http = of_actions.chain(of_routes).peekable();
+        match over_http.peek() {
+            Some(_) => over_http.any(|policy| policy.tls.is_some()),
+            None => known.is_some_and(|known| known.policy.tls.is_some()),
+        }
+    }
+
     /// The files of messages that calls by RPC with JSON need, each with what it was when it was read.
     #[must_use]
     pub fn descriptor_files(&self) -> BTreeMap<PathBuf, Option<Stamp>> {

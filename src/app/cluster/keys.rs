@@ -1,5 +1,6 @@
 //! `goms cluster keys`: so that a call key that takes the place of another can be followed through the cluster.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use super::super::output;
 use super::super::table::{age, render};
-use super::{ADMIN_TIMEOUT, admin_client};
+use super::{ADMIN_TIMEOUT, admin_client, granted, warn_of_refusals};
 use crate::admin::{KeyReport, KeysReported};
 use crate::cli::Output;
 use crate::config::Config;
@@ -50,7 +51,7 @@ fn lines(row: &Row, now_ms: i64) -> Vec<Vec<String>> {
         let cells = [row.service.as_str(), row.address.as_str(), key, signs, used];
         cells.map(str::to_owned).to_vec()
     };
-    let Some(keys) = &row.keys else { return vec![line("?", "", "its admin port does not answer")] };
+    let Some(keys) = &row.keys else { return vec![line("?", "", "its admin port does not tell")] };
     if keys.is_empty() {
         return vec![line("-", "", "no guard")];
     }
@@ -68,11 +69,14 @@ fn lines(row: &Row, now_ms: i64) -> Vec<Vec<String>> {
 /// Asks each admin port; those that do not answer are left out.
 async fn ask(config: &Config, admins: BTreeSet<SocketAddr>) -> HashMap<SocketAddr, Vec<KeyReport>> {
     let client = admin_client(config, ADMIN_TIMEOUT);
+    let refused = RefCell::default();
     let ask = |admin: SocketAddr| {
-        let request = client.get(format!("http://{admin}/api/keys")).send();
+        let (request, refused) = (client.get(format!("http://{admin}/api/keys")).send(), &refused);
         async move {
             let told = match request.await {
-                Ok(mut answer) => answer.json::<KeysReported>().await.map_err(|error| error.to_string()),
+                Ok(answer) => {
+                    granted(admin, answer, refused)?.json::<KeysReported>().await.map_err(|error| error.to_string())
+                }
                 Err(error) => Err(error.to_string()),
             };
             match told {
@@ -84,5 +88,7 @@ async fn ask(config: &Config, admins: BTreeSet<SocketAddr>) -> HashMap<SocketAdd
             }
         }
     };
-    futures_util::future::join_all(admins.into_iter().map(ask)).await.into_iter().flatten().collect()
+    let told = futures_util::future::join_all(admins.into_iter().map(ask)).await.into_iter().flatten().collect();
+    warn_of_refusals(&refused.take());
+    told
 }

@@ -14,7 +14,7 @@ use super::{Shown, grouped, now_ms, unavailable};
 use crate::app::AppError;
 use crate::cli::{ExportArgs, ExportFormat};
 use crate::reading::export::{Format, Open, Writer, whole};
-use crate::reading::find;
+use crate::reading::{Most, find};
 use crate::store::{MAX_LIMIT, Order, Page, Query, StoreError, TraceStore};
 
 /// Events of a page: of the usual kilobyte a megabyte, of 16 KiB bodies 16 MiB.
@@ -95,7 +95,7 @@ async fn one(
     writer: &mut dyn Writer,
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
-    let found = find(store, id, MAX_LIMIT).await.map_err(Fault::Store)?;
+    let found = find(store, id, Most::events(MAX_LIMIT)).await.map_err(Fault::Store)?;
     if found.events.is_empty() {
         return Err(Fault::Nothing(id.to_owned()));
     }

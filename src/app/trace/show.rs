@@ -5,14 +5,14 @@ use serde_json::value::RawValue;
 use super::{Shown, timeline, unavailable};
 use crate::app::{AppError, output};
 use crate::cli::{Output, ShowArgs};
-use crate::reading::find;
+use crate::reading::{Most, find};
 use crate::store::TraceStore;
 
 /// A request has four events for each hop; nobody draws more.
 const SHOW_LIMIT: usize = 1_000;
 
 pub async fn run(store: &dyn TraceStore, args: &ShowArgs) -> Result<(), AppError> {
-    let found = find(store, &args.id, SHOW_LIMIT).await.map_err(unavailable)?;
+    let found = find(store, &args.id, Most::events(SHOW_LIMIT)).await.map_err(unavailable)?;
     if found.events.is_empty() {
         return Err(AppError::Unavailable(format!(
             "no events of request or trace `{}`; `goms trace search` lists what there is (events take a moment to arrive)",

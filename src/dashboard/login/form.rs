@@ -10,9 +10,6 @@ use super::{Refusal, address_of, sessions};
 use crate::dashboard::page::{alone, encoded};
 use crate::dashboard::{Dashboard, Visitor};
 
-/// The cookie's name.
-const SESSION: &str = "goms-session";
-
 pub(in crate::dashboard) fn routes(config: &mut web::ServiceConfig) {
     config
         .route("/login", web::get().to(form))
@@ -20,11 +17,18 @@ pub(in crate::dashboard) fn routes(config: &mut web::ServiceConfig) {
         .route("/logout", web::post().to(log_out));
 }
 
+/// The cookie's name: that of the port, as browsers bring each cookie of a host to all its ports
+/// (<https://www.rfc-editor.org/rfc/rfc6265#section-8.5>), and each process of a machine has sessions of its own.
+fn name(request: &HttpRequest) -> String {
+    format!("goms-session-{}", request.app_config().local_addr().port())
+}
+
 /// The session that a browser says.
 pub(super) fn session_of(request: &HttpRequest) -> Option<String> {
+    let session = name(request);
     let cookies = request.headers().get_all(COOKIE).filter_map(|cookies| cookies.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == SESSION).map(|(_, id)| id.to_owned())
+    pairs.find(|(name, _)| *name == session).map(|(_, id)| id.to_owned())
 }
 
 /// Where to go once logged in.
@@ -57,7 +61,7 @@ async fn log_in(
     match keeper.log_in(address_of(&request), &filled.user, &filled.secret).await {
         Ok(id) => {
             let mut answer = HttpResponse::SeeOther();
-            answer.insert_header((SET_COOKIE, cookie(&id, sessions::LIFETIME.as_secs())));
+            answer.insert_header((SET_COOKIE, cookie(&name(&request), &id, sessions::LIFETIME.as_secs())));
             answer.insert_header((LOCATION, own(&filled.next))).finish()
         }
         Err(Refusal::Later(seconds)) => {
@@ -79,19 +83,21 @@ async fn log_out(request: HttpRequest, dashboard: web::Data<Dashboard>) -> HttpR
         dashboard.inner.doorkeeper.log_out(&id);
     }
     let mut answer = HttpResponse::SeeOther();
-    answer.insert_header((SET_COOKIE, cookie("", 0))).insert_header((LOCATION, "/login")).finish()
+    answer.insert_header((SET_COOKIE, cookie(&name(&request), "", 0))).insert_header((LOCATION, "/login")).finish()
 }
 
-/// No script reads it, and no other site's page makes a browser send it.
-/// <https://www.rfc-editor.org/rfc/rfc6265>
-fn cookie(id: &str, seconds: u64) -> String {
-    format!("{SESSION}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict")
+/// No script reads it. Another site's link leads in; what its pages send otherwise comes without it, and the guard asks
+/// more of what changes something. <https://www.rfc-editor.org/rfc/rfc6265>
+fn cookie(name: &str, id: &str, seconds: u64) -> String {
+    format!("{name}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax")
 }
 
-/// A path of this port; anything else is the first page, as nobody shall be led elsewhere.
+/// A path of this port; anything else is the first page, as nobody shall be led elsewhere. Browsers leave tabs and ends of
+/// lines out of an address, wherever they stand (<https://url.spec.whatwg.org/#concept-basic-url-parser>).
 fn own(next: &str) -> String {
-    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
-    if is_path && next.is_ascii() { next.to_owned() } else { "/".to_owned() }
+    let is_plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_control() && byte != b'\\';
+    let is_path = next.starts_with('/') && !next.starts_with("//") && next.bytes().all(is_plain);
+    if is_path { next.to_owned() } else { "/".to_owned() }
 }
 
 /// Where the form is, to come back to this path.
@@ -140,6 +146,8 @@ mod tests {
             ("/\\evil.com", "/"),
             ("https://evil.com", "/"),
             ("/a\r\nSet-Cookie: a=b", "/"),
+            ("/\t/evil.com", "/"),
+            ("/a\u{7f}", "/"),
             ("", "/"),
         ] {
             assert_eq!(own(next), goes, "{next:?}");

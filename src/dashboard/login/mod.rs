@@ -3,7 +3,7 @@
 //! ```text
 //! Authorization: Bearer TOKEN      programs: `goms cluster …`, Prometheus's probes, curl
 //! Authorization: Basic …           a user of the config, or any name with a token as its password
-//! Cookie: goms-session=…           browsers, after the form at /login; 256 random bits, of which only a hash is kept here
+//! Cookie: goms-session-PORT=…      browsers, after the form at /login; 256 random bits, of which only a hash is kept here
 //! ```
 //! Without a login in the config, pages are for whoever reaches a loopback port under an address of that machine (another
 //! name in `Host` is a DNS rebinding attack), and on any other port for nobody.
@@ -11,8 +11,10 @@
 mod attempts;
 mod form;
 mod sessions;
+mod stay;
 
 pub(super) use form::{address as form_address, routes};
+pub use stay::Stay;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +26,7 @@ use actix_web::http::header::{AUTHORIZATION, HOST};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 use self::attempts::Attempts;
 use self::sessions::Sessions;
@@ -91,13 +94,15 @@ pub(super) enum Refusal {
 }
 
 /// Somebody who is let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Known {
     pub is_read_only: bool,
     /// What a form of theirs must bring; `None`: nothing, as no browser of theirs sends what they brought by itself.
     pub csrf: Option<String>,
     /// They came in by the form, and may leave.
     pub has_session: bool,
+    /// How long they are let in.
+    pub stay: Stay,
 }
 
 /// Decides who is let in.
@@ -113,6 +118,8 @@ struct Rules {
     login: Login,
     is_loopback: bool,
     passwords: Option<Passwords>,
+    /// Ends with them.
+    in_force: watch::Sender<()>,
 }
 
 impl Rules {
@@ -122,7 +129,11 @@ impl Rules {
         let passwords = passwords.and_then(|made| {
             made.map_err(|_| log::error!("no random numbers, so no password of the admin port is taken")).ok()
         });
-        Self { login, is_loopback, passwords }
+        Self { login, is_loopback, passwords, in_force: watch::Sender::new(()) }
+    }
+
+    fn stay(&self) -> Stay {
+        Stay::until_closed(self.in_force.subscribe(), None)
     }
 
     /// Whether who brings this token only sees; `None`: it is none. The time tells nothing of it.
@@ -156,12 +167,13 @@ impl Default for Doorkeeper {
 }
 
 impl Doorkeeper {
-    /// Puts these in force. Whoever was in by the login before says again who they are.
+    /// Puts these in force, if they are others. Whoever was in by those before says again who they are.
     pub fn replace(&self, login: Login, is_loopback: bool) {
         let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-        if rules.login != login {
-            self.sessions.clear();
+        if rules.login == login && rules.is_loopback == is_loopback {
+            return;
         }
+        self.sessions.clear();
         *rules = Arc::new(Rules::new(login, is_loopback));
     }
 
@@ -189,22 +201,20 @@ impl Doorkeeper {
             return self.without_login(&rules, request);
         }
         if let Some(session) = form::session_of(request).and_then(|id| self.sessions.find(&id)) {
-            return Ok(Known { is_read_only: session.is_read_only, csrf: Some(session.csrf), has_session: true });
+            let (is_read_only, stay) = (session.is_read_only, session.stay());
+            return Ok(Known { is_read_only, csrf: Some(session.csrf), has_session: true, stay });
         }
         let header = request.headers().get(AUTHORIZATION).ok_or(Refusal::Anonymous)?;
         let (scheme, credentials) = split(header.as_bytes()).ok_or(Refusal::Wrong)?;
-        let from = address_of(request);
-        self.attempts.may_try(from)?;
-        let known = if scheme.eq_ignore_ascii_case(b"bearer") {
-            rules.of_token(credentials).map(|is_read_only| (is_read_only, None)).ok_or(Refusal::Wrong)
+        let (is_read_only, csrf) = if scheme.eq_ignore_ascii_case(b"bearer") {
+            rules.of_token(credentials).map(|is_read_only| (is_read_only, None)).ok_or(Refusal::Wrong)?
         } else if scheme.eq_ignore_ascii_case(b"basic") {
             // a browser sends it by itself, so its forms are checked
-            rules.of_basic(credentials).await.map(|is_read_only| (is_read_only, Some(self.csrf.clone())))
+            (self.of_basic(&rules, address_of(request), credentials).await?, Some(self.csrf.clone()))
         } else {
-            Err(Refusal::Wrong)
+            return Err(Refusal::Wrong);
         };
-        let (is_read_only, csrf) = known.inspect_err(|refusal| self.attempts.note(from, *refusal))?;
-        Ok(Known { is_read_only, csrf, has_session: false })
+        Ok(Known { is_read_only, csrf, has_session: false, stay: rules.stay() })
     }
 
     fn without_login(&self, rules: &Rules, request: &HttpRequest) -> Result<Known, Refusal> {
@@ -215,7 +225,7 @@ impl Doorkeeper {
         if !rules.is_own_host(host) {
             return Err(Refusal::ForeignHost);
         }
-        Ok(Known { is_read_only: false, csrf: Some(self.csrf.clone()), has_session: false })
+        Ok(Known { is_read_only: false, csrf: Some(self.csrf.clone()), has_session: false, stay: rules.stay() })
     }
 
     /// Opens a session for who filled in the form; gives its id.
@@ -223,33 +233,33 @@ impl Doorkeeper {
     /// # Errors
     /// Why not.
     pub async fn log_in(&self, from: Option<IpAddr>, user: &str, secret: &str) -> Result<String, Refusal> {
-        self.attempts.may_try(from)?;
-        let credentials = STANDARD.encode(format!("{user}:{secret}"));
-        let known = self.rules().of_basic(credentials.as_bytes()).await;
-        let is_read_only = known.inspect_err(|refusal| self.attempts.note(from, *refusal))?;
+        let (rules, credentials) = (self.rules(), STANDARD.encode(format!("{user}:{secret}")));
+        let is_read_only = self.of_basic(&rules, from, credentials.as_bytes()).await?;
         Ok(self.sessions.open(is_read_only))
+    }
+
+    /// A user, or whoever has a token as their password: who has a right token is let in whatever others tried.
+    async fn of_basic(&self, rules: &Rules, from: Option<IpAddr>, credentials: &[u8]) -> Result<bool, Refusal> {
+        let decoded = STANDARD.decode(credentials.trim_ascii()).map_err(|_| Refusal::Wrong)?;
+        let colon = decoded.iter().position(|byte| *byte == b':').ok_or(Refusal::Wrong)?;
+        if let Some(is_read_only) = rules.of_token(&decoded[colon + 1..]) {
+            return Ok(is_read_only);
+        }
+        let passwords = rules.passwords.as_ref().ok_or(Refusal::Wrong)?;
+        self.attempts.may_try(from)?;
+        match passwords.user(credentials).await {
+            Ok(name) => Ok(rules.login.users.get(&name).is_none_or(|user| user.is_read_only)),
+            Err(Refused::Wrong(_)) => {
+                self.attempts.note(from);
+                Err(Refusal::Wrong)
+            }
+            Err(Refused::Busy) => Err(Refusal::Later(1)),
+        }
     }
 
     /// Ends a session.
     pub fn log_out(&self, id: &str) {
         self.sessions.end(id);
-    }
-}
-
-impl Rules {
-    /// A user, or whoever has a token as their password.
-    async fn of_basic(&self, credentials: &[u8]) -> Result<bool, Refusal> {
-        let decoded = STANDARD.decode(credentials.trim_ascii()).map_err(|_| Refusal::Wrong)?;
-        let colon = decoded.iter().position(|byte| *byte == b':').ok_or(Refusal::Wrong)?;
-        if let Some(is_read_only) = self.of_token(&decoded[colon + 1..]) {
-            return Ok(is_read_only);
-        }
-        let passwords = self.passwords.as_ref().ok_or(Refusal::Wrong)?;
-        match passwords.user(credentials).await {
-            Ok(name) => Ok(self.login.users.get(&name).is_none_or(|user| user.is_read_only)),
-            Err(Refused::Wrong(_)) => Err(Refusal::Wrong),
-            Err(Refused::Busy) => Err(Refusal::Later(1)),
-        }
     }
 }
 
@@ -266,6 +276,7 @@ fn split(header: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use actix_web::test::TestRequest;
+    use futures_util::FutureExt;
 
     use super::*;
 
@@ -300,29 +311,55 @@ mod tests {
         {
             assert_eq!(asked(&keeper, wrong).await, Err(Refusal::Wrong), "{wrong}");
         }
-        assert_eq!(keeper.identify(&TestRequest::default().to_http_request()).await, Err(Refusal::Anonymous));
+        assert_eq!(keeper.identify(&TestRequest::default().to_http_request()).await.err(), Some(Refusal::Anonymous));
     }
 
     #[tokio::test]
     async fn who_guesses_must_wait() {
         let keeper = keeper(false);
-        let from = |wrong: &str| {
-            TestRequest::default()
-                .peer_addr(([10, 0, 0, 1], 5000).into())
-                .insert_header(("authorization", format!("Bearer {wrong}")))
-                .to_http_request()
+        let ask = async |address: [u8; 4], authorization: String| {
+            let request = TestRequest::default().peer_addr((address, 5000).into());
+            let request = request.insert_header(("authorization", authorization)).to_http_request();
+            keeper.identify(&request).await.map(|known| known.is_read_only)
         };
+        let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
         let mut answers = Vec::new();
         for _ in 0..12 {
-            answers.push(keeper.identify(&from("guess")).await);
+            answers.push(ask([10, 0, 0, 1], basic("ann:guess")).await);
         }
         assert_eq!(answers[9], Err(Refusal::Wrong));
         assert!(matches!(answers[10], Err(Refusal::Later(1..=60))), "{:?}", answers[10]);
-        assert!(matches!(keeper.identify(&from("the-token-of-all")).await, Err(Refusal::Later(_))), "also when right");
-        let other = TestRequest::default()
-            .peer_addr(([10, 0, 0, 2], 5000).into())
-            .insert_header(("authorization", "Bearer the-token-of-all"));
-        assert!(keeper.identify(&other.to_http_request()).await.is_ok(), "others are let in");
+        assert!(matches!(ask([10, 0, 0, 1], basic("ann:secret")).await, Err(Refusal::Later(_))), "also when right");
+        assert_eq!(ask([10, 0, 0, 2], basic("ann:secret")).await, Ok(true), "others are let in");
+        for _ in 0..12 {
+            assert_eq!(
+                ask([10, 0, 0, 1], "Bearer guess".into()).await,
+                Err(Refusal::Wrong),
+                "a token is never guessed"
+            );
+        }
+        assert_eq!(ask([10, 0, 0, 1], "Bearer the-token-of-all".into()).await, Ok(false), "the owner is never out");
+        assert_eq!(ask([10, 0, 0, 1], basic("x:the-token-of-few")).await, Ok(true), "nor by the form");
+    }
+
+    #[tokio::test]
+    async fn a_stay_ends_with_what_let_in() {
+        let keeper = keeper(true);
+        let id = keeper.log_in(None, "", "the-token-of-all").await.expect("let in");
+        let other = keeper.log_in(None, "ann", "secret").await.expect("let in");
+        let stay = async |name: &'static str, value: String| {
+            let request = TestRequest::default().insert_header((name, value)).to_http_request();
+            keeper.identify(&request).await.expect("let in").stay
+        };
+        let mut first = stay("cookie", format!("goms-session-8080={id}")).await;
+        let mut second = stay("cookie", format!("goms-session-8080={other}")).await;
+        let mut bearer = stay("authorization", "Bearer the-token-of-few".into()).await;
+        keeper.log_out(&id);
+        assert!(first.ended().now_or_never().is_some());
+        keeper.replace(keeper.rules().login.clone(), true);
+        assert!(second.ended().now_or_never().or(bearer.ended().now_or_never()).is_none(), "the same login again");
+        keeper.replace(Login { token: Some("another-token-of-all".into()), ..Login::default() }, true);
+        assert!(second.ended().now_or_never().is_some() && bearer.ended().now_or_never().is_some());
     }
 
     #[tokio::test]
@@ -345,19 +382,19 @@ mod tests {
         let request = TestRequest::default().insert_header(("host", "goms.example.com:8280")).to_http_request();
         assert!(keeper.identify(&request).await.is_ok());
         keeper.replace(Login::default(), false);
-        assert_eq!(keeper.identify(&request).await, Err(Refusal::Closed));
+        assert_eq!(keeper.identify(&request).await.err(), Some(Refusal::Closed));
     }
 
     #[tokio::test]
     async fn a_session_ends_with_its_login() {
         let keeper = keeper(true);
         let id = keeper.log_in(None, "", "the-token-of-few").await.expect("let in");
-        let request = TestRequest::default().insert_header(("cookie", format!("a=b; goms-session={id}")));
+        let request = TestRequest::default().insert_header(("cookie", format!("a=b; goms-session-8080={id}")));
         let request = request.to_http_request();
         let known = keeper.identify(&request).await.expect("let in");
         assert!(known.is_read_only && known.has_session && known.csrf.as_deref() != Some(keeper.csrf()));
         keeper.replace(Login { token: Some("another-token-of-all".into()), ..Login::default() }, true);
-        assert_eq!(keeper.identify(&request).await, Err(Refusal::Anonymous));
+        assert_eq!(keeper.identify(&request).await.err(), Some(Refusal::Anonymous));
         assert_eq!(keeper.log_in(None, "ann", "secret").await, Err(Refusal::Wrong));
     }
 }

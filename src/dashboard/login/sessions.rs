@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+use super::Stay;
 
 /// A working day; then one says again who one is.
 pub(super) const LIFETIME: Duration = Duration::from_secs(12 * 3600);
@@ -18,35 +21,48 @@ pub(super) struct Session {
     pub is_read_only: bool,
     pub csrf: String,
     until: Instant,
+    /// Ends with it: only the table has one that sends.
+    open: watch::Receiver<()>,
 }
+
+impl Session {
+    /// How long it lasts.
+    pub fn stay(&self) -> Stay {
+        Stay::until_closed(self.open.clone(), Some(self.until))
+    }
+}
+
+/// A session that is open, and what tells its streams when it no longer is.
+type Open = (Session, watch::Sender<()>);
 
 /// All of them.
 #[derive(Default)]
 pub(super) struct Sessions {
-    open: Mutex<HashMap<[u8; 32], Session>>,
+    open: Mutex<HashMap<[u8; 32], Open>>,
 }
 
 impl Sessions {
     /// A new one; gives its id.
     pub fn open(&self, is_read_only: bool) -> String {
         let id = random();
-        let session = Session { is_read_only, csrf: random(), until: Instant::now() + LIFETIME };
+        let (sender, receiver) = watch::channel(());
+        let session = Session { is_read_only, csrf: random(), until: Instant::now() + LIFETIME, open: receiver };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        open.retain(|_, session| session.until > now);
+        open.retain(|_, (session, _)| session.until > now);
         if open.len() >= MOST
-            && let Some(oldest) = open.iter().min_by_key(|(_, session)| session.until).map(|(key, _)| *key)
+            && let Some(oldest) = open.iter().min_by_key(|(_, (session, _))| session.until).map(|(key, _)| *key)
         {
             open.remove(&oldest);
         }
-        open.insert(key(&id), session);
+        open.insert(key(&id), (session, sender));
         id
     }
 
     /// The one of this id, while it lasts.
     pub fn find(&self, id: &str) -> Option<Session> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(&key(id)).filter(|session| session.until > Instant::now()).cloned()
+        open.get(&key(id)).map(|(session, _)| session).filter(|session| session.until > Instant::now()).cloned()
     }
 
     pub fn end(&self, id: &str) {

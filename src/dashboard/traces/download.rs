@@ -3,7 +3,7 @@
 use actix_web::http::header::{CONTENT_DISPOSITION, ContentType};
 use actix_web::{HttpResponse, web};
 
-use super::{MOST_EVENTS, Trouble, events_of};
+use super::{Trouble, events_of};
 use crate::dashboard::{Dashboard, Visitor};
 use crate::reading::Shown;
 use crate::reading::export::{Format, whole};
@@ -27,7 +27,7 @@ pub async fn file(
         Err(trouble) => return trouble.page(&visitor),
     };
     // who gets a part of it sees that by its name
-    let cut = if found.is_cut { format!("-first-{MOST_EVENTS}-events") } else { String::new() };
+    let cut = if found.is_cut { format!("-first-{}-events", found.events.len()) } else { String::new() };
     let mut out = Vec::new();
     let written = match format {
         Some(format) => {

@@ -32,11 +32,12 @@ use maud::{Markup, html};
 use super::page::problem;
 use super::{Dashboard, Visitor};
 use crate::causes::chain;
-use crate::reading::{Found, find};
+use crate::reading::{Found, Most, find};
 use crate::store::StoreError;
 
-/// Events of a request that a page reads; more take memory that nobody looks at.
-const MOST_EVENTS: usize = 4_000;
+/// Of a request's events a page reads so many; more take memory that nobody looks at. An event with short bodies has one or
+/// two KiB, so that all of them have room; with the longest bodies (16 KiB each way) it is a thousand or so.
+const MOST: Most = Most { events: 4_000, bytes: 16 << 20 };
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
@@ -113,7 +114,7 @@ impl Trouble {
 /// The events of a request or trace.
 async fn events_of(dashboard: &Dashboard, id: &str) -> Result<Found, Trouble> {
     let store = dashboard.store().ok_or(Trouble::Starting)?;
-    let found = find(&**store, id, MOST_EVENTS).await?;
+    let found = find(&**store, id, MOST).await?;
     if found.events.is_empty() { Err(Trouble::Unknown(id.to_owned())) } else { Ok(found) }
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::span::{Room, inside};
 use super::waterfall::{Outcome, Row, Waterfall};
-use super::{MOST_EVENTS, badge, events_of, moment, segment};
+use super::{badge, events_of, moment, segment};
 use crate::dashboard::page::{Section, page, told};
 use crate::dashboard::{Dashboard, Visitor};
 use crate::figures::{duration, grouped};
@@ -48,7 +48,7 @@ pub async fn show(
     let main = html! {
         (head(&id, &events, &drawn))
         @if found.is_cut {
-            div.notice.warn { "It has more than " (grouped(MOST_EVENTS as u64)) " events; these are its first. All of them: "
+            div.notice.warn { "It has more events than a page reads; these are " (grouped(events.len() as u64)) ". All of them: "
                 code { "goms trace export --trace-id " (events[0].trace_id) " --format otlp" } }
         }
         (errors(&id, &drawn))

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::form::Form;
 use super::{Trouble, service_names};
+use crate::dashboard::login::Stay;
 use crate::dashboard::page::{Section, page};
 use crate::dashboard::{Dashboard, Visitor, value_of};
 use crate::figures::duration;
@@ -81,7 +82,9 @@ pub async fn stream(request: HttpRequest, dashboard: web::Data<Dashboard>, visit
     let brought = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let last = brought.or_else(|| value_of(request.query_string(), "last")?.parse().ok());
     let follow = Follow::new(form.query, start_ms(last, now_ms)).at_most(PAGES, KNOWN);
-    let watcher = Watcher { store, follow, ending: dashboard.ending(), silent: 0, is_first: true, _permit: permit };
+    let stay = visitor.stay;
+    let watcher =
+        Watcher { store, follow, ending: dashboard.ending(), stay, silent: 0, is_first: true, _permit: permit };
     let messages = futures_util::stream::unfold(watcher, |mut watcher| async move {
         let text = watcher.next().await?;
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), watcher))
@@ -101,6 +104,8 @@ struct Watcher {
     store: std::sync::Arc<dyn TraceStore>,
     follow: Follow,
     ending: Shutdown,
+    /// How long the reader is let in.
+    stay: Stay,
     /// Polls since something was said.
     silent: u32,
     is_first: bool,
@@ -108,17 +113,19 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// The next message; `None` when the process ends.
+    /// The next message; `None` when the process or the reader's login ends.
     async fn next(&mut self) -> Option<String> {
         loop {
             if !std::mem::take(&mut self.is_first) {
                 tokio::select! {
                     () = self.ending.begun() => return None,
+                    () = self.stay.ended() => return None,
                     () = tokio::time::sleep(INTERVAL) => {}
                 }
             }
             let polled = tokio::select! {
                 () = self.ending.begun() => return None,
+                () = self.stay.ended() => return None,
                 polled = self.follow.poll(&*self.store, crate::trace::event::now_ms()) => polled,
             };
             self.silent += 1;

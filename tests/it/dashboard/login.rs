@@ -75,15 +75,23 @@ fn the_cli_reads_other_nodes_with_the_token_of_its_config() {
     );
     let with = run(up.folder.path(), &["cluster", "status", "--output", "json", "--config", &config]);
     let rows: serde_json::Value = serde_json::from_slice(&with.stdout).expect("rows");
-    assert!(
-        rows.as_array().expect("rows").iter().filter(|row| row["service"] == "user").all(|row| row["answered"] == 0),
-        "{rows}"
-    );
+    let of_user: Vec<_> = rows.as_array().expect("rows").iter().filter(|row| row["service"] == "user").collect();
+    assert!(!of_user.is_empty() && of_user.iter().all(|row| row["answered"] == 0), "{rows}");
+    let told = |output: &std::process::Output| {
+        String::from_utf8_lossy(&output.stderr).lines().filter(|line| line.contains("admin.readOnlyToken")).count()
+    };
+    assert_eq!(told(&with), 0, "{with:?}");
     let routes = run(up.folder.path(), &["cluster", "routes", "--config", &config]);
     assert!(String::from_utf8_lossy(&routes.stdout).contains("/api/user/login"), "{routes:?}");
     let without = run(up.folder.path(), &["cluster", "status", "--output", "json"]);
     let rows: serde_json::Value = serde_json::from_slice(&without.stdout).expect("rows");
-    assert!(rows.as_array().expect("rows").iter().all(|row| row["answered"].is_null()), "{rows}");
+    let rows = rows.as_array().expect("rows");
+    assert!(!rows.is_empty() && rows.iter().all(|row| row["answered"].is_null()), "{rows:?}");
+    assert_eq!(told(&without), 1, "{without:?}");
+    let keys = run(up.folder.path(), &["cluster", "keys", "--output", "json"]);
+    assert_eq!(told(&keys), 1, "{keys:?}");
+    let routes = run(up.folder.path(), &["cluster", "routes"]);
+    assert!(!routes.status.success() && told(&routes) == 1, "{routes:?}");
     let printed = run(up.folder.path(), &["config", "print", "--config", &config]);
     let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
     assert!(printed.contains("token: redacted") && !printed.contains(TOKEN) && !printed.contains(READER), "{printed}");
@@ -113,7 +121,9 @@ fn what_changes_something_comes_from_a_page_of_this_port() {
     let answer = post(&[("Origin", &format!("http://{}", up.admin))], &right);
     assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "nobody is led elsewhere");
     let cookie = answer.header("set-cookie").expect("a cookie").to_owned();
-    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && !cookie.contains(TOKEN), "{cookie}");
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax") && !cookie.contains(TOKEN), "{cookie}");
+    let port = up.admin.rsplit(':').next().expect("a port");
+    assert!(cookie.starts_with(&format!("goms-session-{port}=")), "another port of this host has its own: {cookie}");
     let cookie = cookie.split(';').next().expect("a pair").to_owned();
     assert_eq!(request("GET", &up.admin, "/api/keys", &[("Cookie", &cookie)], None).expect("an answer").status, 200);
     // a session's forms bring its own token
@@ -124,25 +134,84 @@ fn what_changes_something_comes_from_a_page_of_this_port() {
             .status
     };
     assert_eq!(logout(&csrf), 403, "that of the form before");
+    let mut stream = stream(&up.admin, "/live/overview", &cookie);
     let page = request("GET", &up.admin, "/", &[("Cookie", &cookie), ("Accept", "text/html")], None)
         .expect("an answer")
         .text();
     let own = page.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
     assert_eq!(logout(own), 303);
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut rest).expect("what was open ends with the session");
     assert_eq!(request("GET", &up.admin, "/api/keys", &[("Cookie", &cookie)], None).expect("an answer").status, 401);
     // who only reads changes nothing
     let read = [form, ("Authorization", &format!("Bearer {READER}"))];
     let answer = request("POST", &up.admin, "/anything", &read, Some(b"")).expect("an answer");
     assert!(answer.status == 403 && answer.text().contains("only reads"), "{}", answer.text());
-    for _ in 0..9 {
-        post(&[], &format!("secret=guess&csrf={csrf}"));
+    // a form that somebody was sent away from is not sent again
+    let headers = [form, ("Accept", "text/html")];
+    let answer = request("POST", &up.admin, "/playground?a=1", &headers, Some(b"a=b")).expect("an answer");
+    assert_eq!((answer.status, answer.header("location")), (303, Some("/login?next=%2F")));
+    let long = format!("secret={}&csrf={csrf}", "a".repeat(16 << 10));
+    assert_eq!(post(&[], &long).status, 413, "a login is short");
+}
+
+/// A stream of events that is open, read up to its first word.
+fn stream(admin: &str, path: &str, cookie: &str) -> std::net::TcpStream {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(admin).expect("a connection");
+    socket.set_read_timeout(Some(crate::support::goms::PATIENCE)).expect("set");
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("retry: 2000") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).expect("a stream");
+        seen.push(byte[0]);
     }
-    post(&[], &format!("secret=guess&csrf={csrf}"));
-    let late = post(&[], &format!("secret={TOKEN}&csrf={csrf}"));
+    socket
+}
+
+#[test]
+fn who_guesses_passwords_must_wait_and_the_owner_never() {
+    let folder = Folder::new();
+    // the hash of some password that nobody here knows
+    let hash = "$2y$04$abcdefghijklmnopqrstuuKxYsUBz9y0GAGYyGgYqRHq0hY9k0y0a";
+    let text =
+        format!("services: {{user: {{login: /login}}}}\nadmin: {{token: {TOKEN}, users: {{ann: \"{hash}\"}}}}\n");
+    let up = Up::start(&["--config", &folder.write("config.yml", &text)]);
+    let page = get(&up.admin, "/login").expect("an answer").text();
+    let csrf = page.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let log_in = |filled: &str| {
+        let body = format!("{filled}&csrf={csrf}");
+        request("POST", &up.admin, "/login", &form, Some(body.as_bytes())).expect("an answer")
+    };
+    for _ in 0..10 {
+        assert_eq!(log_in("user=ann&secret=guess").status, 401);
+    }
+    let late = log_in("user=ann&secret=guess");
     assert_eq!(late.status, 429, "{}", late.text());
     assert!(late.header("retry-after").is_some());
     up.goms.wait_for("too many wrong logins at the admin port");
     assert!(!up.goms.log().contains("guess") && !up.goms.log().contains(TOKEN));
+    assert_eq!(log_in(&format!("secret={TOKEN}")).status, 303, "a right token is let in always");
+}
+
+#[test]
+fn a_service_that_is_called_by_tls_is_sent_nothing_in_clear() {
+    let folder = Folder::new();
+    let config = folder.write("config.yml", "services: {user: {login: {path: /login, tls: {serverName: user}}}}\n");
+    let up = Up::start(&["--config", &config]);
+    let nodes = get(&up.admin, "/api/cluster").expect("an answer").json();
+    let node = nodes.as_array().expect("nodes").iter().find(|node| node["service"] == "user").expect("a node");
+    let address = node["node"].as_str().expect("a name").rsplit('_').next().expect("an address").to_owned();
+    let page = get(&up.admin, "/login").expect("an answer").text();
+    let csrf = page.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
+    let body = format!("to=user+{}&method=GET&target=/login&csrf={csrf}", address.replace(':', "%3A"));
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let answer = request("POST", &up.admin, "/playground", &form, Some(body.as_bytes())).expect("an answer");
+    assert_eq!(answer.status, 422);
+    assert!(answer.text().contains("called by TLS, which this page does not speak"), "{}", answer.text());
 }
 
 #[test]

@@ -47,6 +47,16 @@ impl Up {
     }
 }
 
+/// Starts `goms` with a free admin port; gives its address on this machine, which the debug log tells.
+pub fn with_admin(folder: &Folder, args: &[&str]) -> (Goms, String) {
+    let mut command = crate::support::goms::command(folder.path(), args);
+    command.env("RUST_LOG", "goms=debug");
+    let goms = Goms::spawn(command);
+    let line = goms.wait_for("admin port address=");
+    let port = line.trim_end().rsplit(':').next().expect("a port").to_owned();
+    (goms, format!("127.0.0.1:{port}"))
+}
+
 /// Waits until the four events of a request through the gateway are stored.
 pub fn traces_of(up: &Up, id: &str) {
     let deadline = std::time::Instant::now() + crate::support::goms::PATIENCE;

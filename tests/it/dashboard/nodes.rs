@@ -19,11 +19,9 @@ fn gateway(folder: &Folder, nodes: usize) -> (Goms, String) {
     }
     let file = folder.write("nodes.yml", &listing);
     let config = folder.write("config.yml", "services: {user: {login: /login}}\n");
-    let port = crate::support::ports::free_port().to_string();
-    let args = ["gateway", "--bind", "127.0.0.1", "--http-port", "0", "--rpc-port", "0", "--admin-port", &port];
+    let args = ["gateway", "--bind", "127.0.0.1", "--http-port", "0", "--rpc-port", "0", "--admin-port", "0"];
     let more = ["--registry", "static", "--registry-address", &file, "--config", &config];
-    let goms = Goms::start_in(folder.path(), &[&args[..], &more[..]].concat());
-    let admin = format!("127.0.0.1:{port}");
+    let (goms, admin) = super::with_admin(folder, &[&args[..], &more[..]].concat());
     crate::support::http::wait_for_status(&admin, "/readyz", 200);
     (goms, admin)
 }

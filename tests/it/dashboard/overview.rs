@@ -22,7 +22,7 @@ fn traffic_shows_by_itself() {
     page.wait_for("document.querySelector('#summary dd').innerText !== '0/s'");
     assert_eq!(page.count("#services svg.errors"), 0);
     let row = page.eval(&format!("{}.closest('tr').innerText", service("user"))).to_string();
-    assert!(row.contains("0%") && row.contains("ms") || row.contains("µs"), "{row}");
+    assert!(row.contains("0%") && (row.contains("ms") || row.contains("µs")), "{row}");
     page.assert_looks("overview");
     page.finish();
 }

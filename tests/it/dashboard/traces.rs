@@ -354,10 +354,8 @@ fn the_tail_follows_pauses_and_goes_on_after_a_break() {
 fn a_store_that_is_away_is_said_on_the_page() {
     let Some(browser) = Browser::start() else { return };
     let folder = crate::support::goms::Folder::new();
-    let port = crate::support::ports::free_port().to_string();
-    let flags = ["gateway", "--http-port", "0", "--rpc-port", "0", "--admin-port", &port];
-    let _gateway = crate::support::goms::Goms::start_in(folder.path(), &flags);
-    let admin = format!("127.0.0.1:{port}");
+    let flags = ["gateway", "--http-port", "0", "--rpc-port", "0", "--admin-port", "0"];
+    let (_gateway, admin) = super::with_admin(&folder, &flags);
     crate::support::http::wait_for_status(&admin, "/readyz", 200);
     let mut page = browser.open(&format!("http://{admin}/traces"));
     page.wait_for_text(".notice", "The trace store is away");
