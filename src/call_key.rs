@@ -5,9 +5,10 @@
 //! Several may be valid while one takes the place of another: the first signs, all are accepted. The old one can go once no
 //! node has seen it for a while, which is what [`CallKeys::uses`] tells.
 
+use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
@@ -24,6 +25,39 @@ pub struct CallKeys {
     keys: Arc<[String]>,
     /// Milliseconds of Unix time; 0: never.
     used: Arc<[AtomicI64]>,
+}
+
+/// What a process signs its own calls with; clones follow when a reload of the config names another. `Debug` shows no key.
+#[derive(Clone, Default)]
+pub struct SigningKey {
+    key: Arc<RwLock<Option<Arc<str>>>>,
+}
+
+impl SigningKey {
+    /// This key, or none.
+    #[must_use]
+    pub fn new(key: Option<&String>) -> Self {
+        let signing = Self::default();
+        signing.set(key);
+        signing
+    }
+
+    /// Signs with this one from now on.
+    pub fn set(&self, key: Option<&String>) {
+        *self.key.write().unwrap_or_else(PoisonError::into_inner) = key.map(|key| key.as_str().into());
+    }
+
+    /// The key; `None`: calls are not signed.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<str>> {
+        self.key.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKey(..)")
+    }
 }
 
 /// When a key was last brought.

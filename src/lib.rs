@@ -25,6 +25,8 @@
 //! }
 //! ```
 //!
+//! [`testing`] runs services within a test; `goms new NAME` makes a project with both.
+//!
 //! # The map
 //!
 //! Each folder is a room; its `mod.rs` says what it does and what it may import, and a test holds it to that.
@@ -120,4 +122,5 @@ pub mod units;
 mod upgrade;
 pub mod upstream;
 
+pub use app::testing;
 pub use service::{CallError, CallStream, Context, Requests, Service, ServiceError};

@@ -30,6 +30,28 @@ pub fn print(config: &Config) -> Result<(), AppError> {
     Ok(())
 }
 
+/// Prints what another config says otherwise.
+pub fn diff(old: &Config, new: &Config, as_json: bool) {
+    let changes = old.changes(new);
+    if as_json {
+        return output::json(&changes);
+    }
+    for change in &changes {
+        let restart = if change.needs_restart { "   (needs a restart)" } else { "" };
+        output::line(&match (&change.old, &change.new) {
+            (Some(old), Some(new)) => format!("~ {}: {old} -> {new}{restart}", change.path),
+            (Some(old), None) => format!("- {}: {old}{restart}", change.path),
+            (None, new) => format!("+ {}: {}{restart}", change.path, new.as_deref().unwrap_or_default()),
+        });
+    }
+    let fixed = changes.iter().filter(|change| change.needs_restart).count();
+    output::line(&match (changes.len(), fixed) {
+        (0, _) => "nothing changes".to_owned(),
+        (all, 0) => format!("{all} changes, which a running gateway takes over"),
+        (all, fixed) => format!("{all} changes, of which {fixed} need a restart"),
+    });
+}
+
 /// Asks a node's admin port whether it is ready.
 ///
 /// # Errors

@@ -5,10 +5,12 @@ use std::io::Write;
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter, Record};
 
+use super::console::Console;
 use crate::config::{LogFormat, LogSettings};
 
-/// Starts logging. `RUST_LOG` wins over the verbosity of the command line. A second call changes nothing.
-pub fn start(settings: &LogSettings) {
+/// Starts logging, on a console of several speakers or straight on stderr. `RUST_LOG` wins over the verbosity of the command
+/// line. A second call changes nothing.
+pub fn start(settings: &LogSettings, console: Option<&Console>) {
     let level = match settings.verbosity {
         ..=-2 => LevelFilter::Error,
         -1 => LevelFilter::Warn,
@@ -30,9 +32,16 @@ pub fn start(settings: &LogSettings) {
     if let Ok(filter) = std::env::var("RUST_LOG") {
         builder.parse_filters(&filter);
     }
-    match settings.format {
-        LogFormat::Text => builder.format(|out, record| writeln!(out, "{}", text_line(record))),
-        LogFormat::Json => builder.format(|out, record| writeln!(out, "{}", json_line(record))),
+    let line = match settings.format {
+        LogFormat::Text => text_line,
+        LogFormat::Json => json_line,
+    };
+    match console.cloned() {
+        Some(console) => builder.format(move |_, record| {
+            console.own(&line(record), &record.args().to_string(), record.target() == "goms::access");
+            Ok(())
+        }),
+        None => builder.format(move |out, record| writeln!(out, "{}", line(record))),
     };
     if builder.try_init().is_err() {
         log::debug!("logging was started already");
@@ -42,7 +51,7 @@ pub fn start(settings: &LogSettings) {
 /// The same for a command that prints on stdout: errors only, since joins are not its business and its own end tells what
 /// went wrong.
 pub fn start_quiet(settings: &LogSettings) {
-    start(&LogSettings { verbosity: settings.verbosity.saturating_sub(2), ..*settings });
+    start(&LogSettings { verbosity: settings.verbosity.saturating_sub(2), ..*settings }, None);
 }
 
 fn text_line(record: &Record<'_>) -> String {

@@ -5,6 +5,7 @@
 mod call;
 mod check;
 mod cluster;
+mod console;
 mod descriptors;
 mod doctor;
 mod error;
@@ -13,6 +14,7 @@ mod gateway;
 mod greeter;
 mod logging;
 mod methods;
+mod new;
 mod output;
 mod ports;
 mod process;
@@ -22,20 +24,24 @@ mod routes;
 mod rpc;
 mod service;
 mod service_manager;
+mod supervise;
 mod table;
+pub mod testing;
 mod trace;
 mod trace_consumer;
 mod up;
+mod watch;
 
 pub use error::AppError;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use self::console::Console;
 use self::reload::Reload;
 use self::roles::Role;
 use self::service::Served;
-use crate::cli::{Cli, Command, ConfigCommand, NodeFlags, ServiceArgs, ServiceCommand};
+use crate::cli::{Cli, Command, CommonFlags, ConfigCommand, NodeFlags, ServiceArgs, ServiceCommand, UpCommand};
 use crate::config::Config;
 use crate::service::Service;
 
@@ -85,14 +91,22 @@ fn finish(result: Result<(), AppError>) -> ExitCode {
 fn dispatch(cli: Cli) -> Result<(), AppError> {
     let load = |node: &NodeFlags| Config::load(&cli.common, node).map_err(AppError::from);
     match cli.command {
-        Command::Up(args) => {
+        Command::Up(command) => {
+            let UpCommand { mut args, follow } = *command;
+            if follow.is_some() {
+                args.node.access_log = Some(true);
+            }
             let config = load(&args.node)?.with_intake(&args.intake).with_gateway(&args.gateway)?;
             config.for_gateway()?;
             let common = cli.common.clone();
             let load = move || Config::load(&common, &args.node)?.with_intake(&args.intake).with_gateway(&args.gateway);
             // the terminal's end is the end, and its services keep their keys
             let reload = Reload { load: Arc::new(load), on_hangup: false, with_keys: false };
-            start(config, roles::of_up(), Some(reload))
+            let console = Console::start(config.log.format, follow).map_err(AppError::Start)?;
+            let roles = up::roles(&config, &console)?;
+            let outcome = start_on(Some(&console), config, roles, Some(reload));
+            console.flush();
+            outcome
         }
         Command::Gateway(args) => {
             let config = load(&args.node)?.with_gateway(&args.gateway)?;
@@ -125,6 +139,19 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
         Command::Config { command: ConfigCommand::Print(args) } => {
             check::print(&load(&args.node)?.with_intake(&args.intake).with_gateway(&args.gateway)?)
         }
+        Command::Config { command: ConfigCommand::Diff(args) } => {
+            let of = |file: &std::path::Path| {
+                let common = CommonFlags { config: Some(file.to_owned()), ..cli.common.clone() };
+                Config::load(&common, &NodeFlags::default())
+            };
+            check::diff(&of(&args.old)?, &of(&args.new)?, args.output.json());
+            Ok(())
+        }
+        Command::Config { command: ConfigCommand::Schema } => {
+            output::json(&Config::schema());
+            Ok(())
+        }
+        Command::New(args) => new::run(&args),
         Command::Call(args) => {
             let config = load(&NodeFlags::default())?;
             logging::start_quiet(&config.log);
@@ -177,17 +204,30 @@ fn served(config: &Config, args: ServiceCommand) -> Result<Served, AppError> {
         crate::cli::Restart::OnFailure => crate::service::Restart::OnFailure,
         crate::cli::Restart::Always => crate::service::Restart::Always,
     };
-    let settings = service::program_settings(url, command, restart)?;
+    let mut settings = service::program_settings(url, command, restart)?;
+    settings.is_watched = !args.watch.is_empty();
+    if settings.is_watched {
+        settings.lines = Some(crate::service::Lines::new(output::program));
+    }
     if !config.gateway.services.contains_key(&args.name) {
         eprintln!("goms: note: the config has no service `{}`, so a gateway with it has no route there", args.name);
     }
-    Ok(Served::Program { name: args.name, settings })
+    Ok(Served::Program { name: args.name, settings, watched: args.watch })
 }
 
 fn start(config: Config, roles: Vec<Role>, reload: Option<Reload>) -> Result<(), AppError> {
-    logging::start(&config.log);
+    start_on(None, config, roles, reload)
+}
+
+fn start_on(
+    console: Option<&Console>,
+    config: Config,
+    roles: Vec<Role>,
+    reload: Option<Reload>,
+) -> Result<(), AppError> {
+    logging::start(&config.log, console);
     descriptors::raise_limit();
-    in_system(roles::run(config, roles, reload))
+    in_system(roles::run(config, roles, reload, console))
 }
 
 /// Runs a command on this thread; awc needs what actix's system has.

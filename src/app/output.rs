@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
+use crate::service::Stream;
+
 /// Prints text as it is.
 pub fn text(text: &str) {
     let mut out = std::io::stdout().lock();
@@ -26,4 +28,14 @@ pub fn json(value: &impl Serialize) {
         Ok(text) => line(&text),
         Err(error) => eprintln!("goms: cannot print the answer as json: {error}"),
     }
+}
+
+/// Prints a program's line where the program would have.
+pub fn program(stream: Stream, line: &str) {
+    let line = format!("{line}\n");
+    // a terminal that is gone does not end the program
+    drop(match stream {
+        Stream::Out => std::io::stdout().write_all(line.as_bytes()),
+        Stream::Err => std::io::stderr().write_all(line.as_bytes()),
+    });
 }

@@ -15,6 +15,7 @@ use super::{AppError, ports, service_manager};
 use crate::admin::Admin;
 use crate::backoff::Backoff;
 use crate::broker::{self, Broker};
+use crate::call_key::SigningKey;
 use crate::causes::chain;
 use crate::config::{Config, GoMicroProtocol};
 use crate::dashboard::Dashboard;
@@ -27,7 +28,7 @@ use crate::trace::{self, Origin, Recorder};
 
 /// How long other nodes get to see that a node left before it stops listening. A watch event takes a few milliseconds
 /// through etcd or inotify; the rest is for a busy machine.
-const NOTICE: Duration = Duration::from_millis(250);
+pub const NOTICE: Duration = Duration::from_millis(250);
 /// How long background tasks (watches, leases, health) may take to end.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
 /// How long the spool may take to hand over or write down what it holds.
@@ -49,6 +50,8 @@ pub struct Process {
     pub admin: Admin,
     /// Its pages.
     pub dashboard: Dashboard,
+    /// What its own calls are signed with; follows the config.
+    pub signing: SigningKey,
     /// Ends the background tasks; not the requests.
     pub background: Shutdown,
     spool: Shutdown,
@@ -68,16 +71,17 @@ impl Process {
         // a service behind a gateway with the same config may get what that gateway's callers prove themselves with
         let mut traces = config.trace.clone();
         redact_credentials(&config.gateway.ways, &mut traces.redact);
+        let signing = SigningKey::new(config.call_keys.first());
+        if let trace::Transport::Direct { call_key } = &mut traces.transport {
+            *call_key = signing.clone();
+        }
         let recorder = trace::start(&traces, registry.catalog(), &metrics, &spool)
             .map_err(|error| AppError::Part(Box::new(error)))?;
         let admin = Admin::new(metrics.clone(), registry.catalog());
         admin.tell_keys(config.call_keys.clone());
-        let dashboard = Dashboard::new(admin.clone(), registry.catalog(), background.clone());
-        if let Some(key) = config.call_keys.first() {
-            dashboard.set_call_key(key.clone());
-        }
+        let dashboard = Dashboard::new(admin.clone(), registry.catalog(), signing.clone(), background.clone());
         let broker = OnceCell::new();
-        Ok(Self { config, reload, metrics, registry, recorder, admin, dashboard, background, spool, broker })
+        Ok(Self { config, reload, metrics, registry, recorder, admin, dashboard, signing, background, spool, broker })
     }
 
     /// The address that a node of this process tells others.

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::process::Process;
 use super::{AppError, service_manager};
 use crate::balance::Balancer;
+use crate::call_key::SigningKey;
 use crate::config::{Config, ConfigErrors};
 use crate::dashboard::Dashboard;
 use crate::gateway::Live;
@@ -56,6 +57,7 @@ struct Follower {
     reloads: IntCounterVec,
     is_good: IntGauge,
     dashboard: Dashboard,
+    signing: SigningKey,
 }
 
 /// Follows the file of a process's config for its gateway, until the process ends.
@@ -82,7 +84,7 @@ pub fn follow(
     let text = std::fs::read(&file).ok();
     let config = process.config.clone();
     let stamps = config.gateway.descriptor_files().into_values().collect();
-    let dashboard = process.dashboard.clone();
+    let (dashboard, signing) = (process.dashboard.clone(), process.signing.clone());
     let mut follower = Follower {
         how,
         file,
@@ -97,6 +99,7 @@ pub fn follow(
         reloads,
         is_good,
         dashboard,
+        signing,
     };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
@@ -191,6 +194,7 @@ impl Follower {
         self.balancer.configure(config.gateway.balance());
         self.checks.configure(config.gateway.health(), config.gateway.call_keys.first().cloned());
         self.live.replace(config.gateway.clone());
+        self.signing.set(config.gateway.call_keys.first());
         if let (Some(tls), Some(settings)) = (&self.tls, &config.gateway.tls) {
             tls.replace(settings.clone());
         }

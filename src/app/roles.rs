@@ -1,18 +1,22 @@
 //! Runs the roles of a process from start to end.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use super::console::Console;
 use super::ports::{self, Ports};
 use super::process::{LOOPBACK, Process, RunningNode, Server, known_catalog, termination};
 use super::reload::Reload;
 use super::service::{Listening, Served};
+use super::supervise::{Supervised, supervise};
 use super::{AppError, gateway, service, service_manager, trace, trace_consumer, up};
-use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::metrics::Load;
 use crate::registry::NodeMeta;
-use crate::service::{Program, ProgramState};
+use crate::service::{Program, ProgramSettings, ProgramState};
 
 /// One node of a process.
 pub enum Role {
@@ -23,30 +27,63 @@ pub enum Role {
     /// The pipeline's end.
     TraceConsumer,
     /// A node of the demo service, beside others in one process.
-    UpUser,
+    UpUser(usize),
+    /// A node of a team's own service, beside others in one process, and the port that is kept for its program.
+    UpProgram {
+        /// The name that its lines have.
+        name: String,
+        /// The program.
+        served: Box<Served>,
+        /// Holds the port until the program takes it.
+        port: Option<TcpListener>,
+    },
+    /// A program that is a node itself.
+    UpNode(Box<Beside>),
 }
 
-/// The roles of `goms up`, in the order of starting.
-pub fn of_up() -> Vec<Role> {
-    let mut roles = vec![Role::TraceConsumer];
-    roles.extend((0..up::USER_NODES).map(|_| Role::UpUser));
-    roles.push(Role::Gateway);
-    roles
+/// A program that is a node itself.
+pub struct Beside {
+    /// The service.
+    pub service: String,
+    /// `shop#1`.
+    pub name: String,
+    /// How it is run.
+    pub settings: ProgramSettings,
+    /// Files whose change restarts it.
+    pub watched: Vec<PathBuf>,
+    /// Holds its port until it takes it.
+    pub port: TcpListener,
 }
 
-/// A node that listens and is about to register.
+impl Role {
+    /// What others need is there first, and the door opens last.
+    fn stage(&self) -> usize {
+        match self {
+            Self::TraceConsumer | Self::Service(_) | Self::UpUser(_) => 0,
+            Self::UpProgram { .. } | Self::UpNode(_) => 1,
+            Self::Gateway => 2,
+        }
+    }
+}
+
+/// What listens and is about to register.
 struct Started {
-    node: RunningNode,
-    meta: NodeMeta,
-    load: Option<Load>,
-    program: Option<Program>,
+    /// What its lines are called, where the service's name does not tell.
+    name: Option<String>,
+    node: Option<(RunningNode, NodeMeta, Option<Load>)>,
+    program: Option<Supervised>,
 }
 
 /// Starts every role, registers its node once it answers, and ends all of them at SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When a port is taken, the registry is away for too long, or a part cannot start; what had started is ended again.
-pub async fn run(mut config: Config, roles: Vec<Role>, reload: Option<Reload>) -> Result<(), AppError> {
+pub async fn run(
+    mut config: Config,
+    roles: Vec<Role>,
+    reload: Option<Reload>,
+    console: Option<&Console>,
+) -> Result<(), AppError> {
     let whole_cluster = roles.len() > 1;
     if whole_cluster && !config.node.bind_given {
         config.node.bind = LOOPBACK;
@@ -54,7 +91,7 @@ pub async fn run(mut config: Config, roles: Vec<Role>, reload: Option<Reload>) -
     // every port first: what is taken is told before anything else happens
     let alone = !whole_cluster;
     let bound = roles.into_iter().map(|role| bind(&config, role, alone)).collect::<Result<Vec<_>, _>>()?;
-    for (_, ports) in &bound {
+    for ports in bound.iter().filter_map(|(_, ports)| ports.as_ref()) {
         if ports.takes_spans_of(config.trace.otlp.as_ref())? {
             log::warn!(
                 "OTEL_EXPORTER_OTLP_ENDPOINT is where this process takes spans itself; its own are not sent there, or each request would count twice"
@@ -64,7 +101,7 @@ pub async fn run(mut config: Config, roles: Vec<Role>, reload: Option<Reload>) -
     }
     let process = Process::open(config, reload)?;
     let (mut spans, mut https) = (Vec::new(), None);
-    for (_, ports) in &bound {
+    for ports in bound.iter().filter_map(|(_, ports)| ports.as_ref()) {
         https = https.or(ports.https.as_ref().and_then(|listener| listener.local_addr().ok()));
         spans.extend(ports.spans(process.advertised_ip())?);
     }
@@ -73,50 +110,64 @@ pub async fn run(mut config: Config, roles: Vec<Role>, reload: Option<Reload>) -
     let mut nodes = Vec::new();
     let mut programs = Vec::new();
     let outcome = tokio::select! {
-        started = start_all(&process, bound, &mut nodes, &mut programs) => match started {
+        started = start_all(&process, bound, &mut nodes, &mut programs, console) => match started {
             Ok(admin) => {
                 if whole_cluster {
                     let ids: Vec<_> = nodes.iter().map(|node| &node.id).collect();
-                    up::greet(&ids, https, &spans, admin);
+                    if let Some(console) = console {
+                        console.flush();
+                    }
+                    up::greet(&process.config, &ids, https, &spans, admin);
                 }
                 tokio::select! {
                     () = &mut terminated => Ok(()),
-                    failed = supervise(&process, &nodes, &programs) => Err(failed),
+                    failed = supervise(&process, &nodes, &programs, alone) => Err(failed),
                 }
             }
             Err(error) => Err(error),
         },
         () = &mut terminated => Ok(()),
     };
+    // programs that are nodes themselves leave on their own, and need the consumer for their last events
+    let (in_front, beside): (Vec<_>, Vec<_>) = programs.into_iter().partition(|each| each.node.is_some());
+    join_all(beside.into_iter().map(|each| each.program.stop())).await;
     process.end(nodes).await;
-    for program in programs {
-        program.stop().await;
-    }
+    join_all(in_front.into_iter().map(|each| each.program.stop())).await;
     outcome
 }
 
 async fn start_all(
     process: &Process,
-    bound: Vec<(Role, Ports)>,
+    bound: Vec<(Role, Option<Ports>)>,
     nodes: &mut Vec<RunningNode>,
-    programs: &mut Vec<Program>,
+    programs: &mut Vec<Supervised>,
+    console: Option<&Console>,
 ) -> Result<SocketAddr, AppError> {
     let admin_beside = match bound.last() {
-        Some((_, ports)) => ports::port_of(&ports.rpc)?,
-        None => 0,
+        Some((_, Some(ports))) => ports::port_of(&ports.rpc)?,
+        _ => 0,
     };
     if !bound.iter().any(|(role, _)| matches!(role, Role::TraceConsumer)) {
         process.dashboard.set_store(trace::of_process(process)?);
     }
     let admin = process.serve_admin(admin_beside)?;
     known_catalog(&*process.registry, &process.config, process.config.registry_wait).await?;
+    let mut stages = [Vec::new(), Vec::new(), Vec::new()];
     for (role, ports) in bound {
-        let Started { node, meta, load, program } = listen(process, role, ports, admin).await?;
-        programs.extend(program);
-        let (id, registered) = (node.id.clone(), (meta, load));
-        node.rpc.set_serving(true).await;
-        nodes.push(node);
-        process.register(&id, registered.0, registered.1).await?;
+        stages[role.stage()].push(listen(process, role, ports, admin));
+    }
+    for stage in stages {
+        // programs of other languages take their time to start
+        let mut failed = None;
+        for started in join_all(stage).await {
+            match started {
+                Ok(started) => join(process, started, nodes, programs, console).await?,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
     }
     // beside others a consumer's trouble is no reason to send their requests elsewhere
     if let [RunningNode { server: Server::Consumer(consumer), .. }] = nodes.as_slice() {
@@ -137,8 +188,42 @@ async fn start_all(
     Ok(admin)
 }
 
+/// Registers what listens.
+async fn join(
+    process: &Process,
+    started: Started,
+    nodes: &mut Vec<RunningNode>,
+    programs: &mut Vec<Supervised>,
+    console: Option<&Console>,
+) -> Result<(), AppError> {
+    let Started { name, node, program } = started;
+    let is_up = program.as_ref().is_none_or(|each| matches!(*each.program.state().borrow(), ProgramState::Up));
+    let index = programs.len();
+    programs.extend(program);
+    let Some((node, meta, load)) = node else { return Ok(()) };
+    let id = node.id.clone();
+    if let (Some(console), Some(name)) = (console, name) {
+        console.name_node(id.to_string(), name);
+    }
+    if !is_up {
+        process.admin.add_node(id, meta, load);
+        nodes.push(node);
+        return Ok(());
+    }
+    node.rpc.set_serving(true).await;
+    nodes.push(node);
+    process.register(&id, meta, load).await?;
+    if let Some(supervised) = programs.get(index) {
+        supervised.registered.send_replace(true);
+    }
+    Ok(())
+}
+
 /// Binds a role's ports. In a whole cluster the port flags are the gateway's; the others take free ones.
-fn bind(config: &Config, role: Role, alone: bool) -> Result<(Role, Ports), AppError> {
+fn bind(config: &Config, role: Role, alone: bool) -> Result<(Role, Option<Ports>), AppError> {
+    if matches!(role, Role::UpNode(_)) {
+        return Ok((role, None));
+    }
     let node = &config.node;
     let default = if matches!(role, Role::Gateway) { gateway::DEFAULT_PORTS } else { (0, 0) };
     let asked = if alone || matches!(role, Role::Gateway) { (node.http_port, node.rpc_port) } else { (None, None) };
@@ -146,75 +231,84 @@ fn bind(config: &Config, role: Role, alone: bool) -> Result<(Role, Ports), AppEr
     let ports = match role {
         Role::Gateway => ports.and_doors(config)?,
         Role::TraceConsumer => ports.and_spans(node.bind, config.spans)?,
-        Role::Service(_) | Role::UpUser => ports,
+        Role::Service(_) | Role::UpUser(_) | Role::UpProgram { .. } | Role::UpNode(_) => ports,
     };
-    Ok((role, ports))
+    Ok((role, Some(ports)))
 }
 
-async fn listen(process: &Process, role: Role, ports: Ports, admin: SocketAddr) -> Result<Started, AppError> {
+async fn listen(process: &Process, role: Role, ports: Option<Ports>, admin: SocketAddr) -> Result<Started, AppError> {
     let mut meta = process.meta(admin);
     let workers = process.config.node.workers;
-    let (node, load, program) = match role {
+    let Some(ports) = ports else {
+        let Role::UpNode(beside) = role else {
+            return Err(AppError::Unavailable("a node has no ports".to_owned()));
+        };
+        return start_beside(*beside).await;
+    };
+    let one = |node, meta, load, name| Started { name, node: Some((node, meta, load)), program: None };
+    match role {
         Role::Gateway => {
             let (node, load) = gateway::listen(process, ports).await?;
-            (node, Some(load), None)
+            Ok(one(node, meta, Some(load), None))
         }
         Role::TraceConsumer => {
             meta.takes_events = true;
-            (trace_consumer::listen(process, ports).await?, None, None)
+            Ok(one(trace_consumer::listen(process, ports).await?, meta, None, None))
         }
         Role::Service(served) => {
-            let listening = service::listen(process, ports, *served, workers).await?;
-            let Listening { node, load, version, endpoints, streams, rpc_services, program } = listening;
-            meta.streams = streams;
-            meta.tell_methods(endpoints, rpc_services);
-            if meta.version.is_empty() {
-                meta.version = version;
-            }
-            process.speak_go_micro(&mut meta);
-            (node, Some(load), program)
+            let name = served.name().to_owned();
+            listen_service(process, ports, *served, workers, meta, name).await
         }
-        Role::UpUser => {
+        Role::UpProgram { name, served, port } => {
+            drop(port); // the program is started next
+            listen_service(process, ports, *served, 1, meta, name).await
+        }
+        Role::UpUser(number) => {
             let served = Served::demo(&process.config, up::SERVICE)?;
             let Listening { node, load, .. } = service::listen(process, ports, served, 1).await?;
-            (node, Some(load), None)
+            Ok(one(node, meta, Some(load), Some(format!("{}#{number}", up::SERVICE))))
         }
-    };
-    Ok(Started { node, meta, load, program })
+        Role::UpNode(beside) => start_beside(*beside).await,
+    }
 }
 
-/// Follows the programs behind the nodes: takes a node out while its program is down, puts it back when it is up again,
-/// and resolves when one is gone for good.
-async fn supervise(process: &Process, nodes: &[RunningNode], programs: &[Program]) -> AppError {
-    let (Some(node), Some(program)) = (nodes.first(), programs.first()) else {
-        return std::future::pending().await;
+async fn listen_service(
+    process: &Process,
+    ports: Ports,
+    served: Served,
+    workers: usize,
+    mut meta: NodeMeta,
+    name: String,
+) -> Result<Started, AppError> {
+    let watched = match &served {
+        Served::Program { watched, .. } => watched.clone(),
+        Served::Handlers(_) => Vec::new(),
     };
-    let mut state = program.state();
-    let mut registered = true;
-    let mut retry = Backoff::seeded(Duration::from_millis(200), Duration::from_secs(5));
-    loop {
-        let now = state.borrow_and_update().clone();
-        let done = match now {
-            ProgramState::Ended(why) => {
-                return AppError::Unavailable(format!("the program of `{}` {why}", node.id.service));
-            }
-            ProgramState::Down if registered => {
-                registered = false;
-                log::warn!("[{}] the program is down, the node leaves until it is back", node.id.service);
-                process.leave(node).await
-            }
-            ProgramState::Up if !registered => {
-                registered = process.come_back(node).await;
-                registered
-            }
-            _ => true,
-        };
-        let again = if done { Duration::MAX } else { retry.next_wait() };
-        tokio::select! {
-            changed = state.changed() => if changed.is_err() {
-                return AppError::Unavailable(format!("the program of `{}` is not watched any more", node.id.service));
-            },
-            () = tokio::time::sleep(again) => {}
-        }
+    let listening = service::listen(process, ports, served, workers).await?;
+    let Listening { node, load, version, endpoints, streams, rpc_services, program } = listening;
+    meta.streams = streams;
+    meta.tell_methods(endpoints, rpc_services);
+    if meta.version.is_empty() {
+        meta.version = version;
     }
+    process.speak_go_micro(&mut meta);
+    let program = program.map(|program| Supervised {
+        service: node.id.service.clone(),
+        name: name.clone(),
+        program,
+        node: Some((node.id.clone(), load.clone())),
+        registered: watch::Sender::new(false),
+        watched,
+    });
+    Ok(Started { name: Some(name), node: Some((node, meta, Some(load))), program })
+}
+
+/// Starts a program that is a node itself.
+async fn start_beside(beside: Beside) -> Result<Started, AppError> {
+    let Beside { service, name, settings, watched, port } = beside;
+    drop(port);
+    let program = Program::start(settings).await.map_err(|error| AppError::Part(Box::new(error)))?;
+    let registered = watch::Sender::new(true);
+    let program = Supervised { service, name, program, node: None, registered, watched };
+    Ok(Started { name: None, node: None, program: Some(program) })
 }

@@ -1,6 +1,7 @@
 //! The service role: the echo demo, a program in another language, or a service author's own.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::AppError;
@@ -29,6 +30,8 @@ pub enum Served {
         name: String,
         /// Where it is and how it is run.
         settings: ProgramSettings,
+        /// Files whose change restarts it.
+        watched: Vec<PathBuf>,
     },
 }
 
@@ -99,7 +102,7 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
             let running = serve(ports.http, service, parts).map_err(part)?;
             (running, None, version)
         }
-        Served::Program { name, settings } => {
+        Served::Program { name, settings, .. } => {
             let url = settings.url.clone();
             log::info!("[{name}] waiting for the program at {url}");
             let program = Program::start(settings).await.map_err(part)?;

@@ -61,7 +61,7 @@ impl Cli {
     fn settle_namespace(&mut self) {
         let gateway = match &mut self.command {
             Command::Gateway(args) => &mut args.gateway,
-            Command::Up(args) => &mut args.gateway,
+            Command::Up(command) => &mut command.args.gateway,
             Command::Config { command: ConfigCommand::Print(args) } => &mut args.gateway,
             _ => return,
         };
@@ -75,7 +75,7 @@ impl Cli {
     pub fn node(&self) -> NodeFlags {
         match &self.command {
             Command::Gateway(args) => args.node.clone(),
-            Command::Up(args) => args.node.clone(),
+            Command::Up(command) => command.args.node.clone(),
             Command::TraceConsumer(args) => args.node.clone(),
             Command::Service(args) => args.node.clone(),
             Command::Config { command: ConfigCommand::Print(args) } => args.node.clone(),
@@ -87,13 +87,15 @@ impl Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a whole cluster in this process: a gateway, three `user` nodes and a trace consumer
+    /// Run a whole cluster: a gateway, a trace consumer, and the services that the config's `up` names (else three demo nodes)
     #[command(after_help = "Examples:
   goms up
+  goms up --config goms.yml                          a team's own services; goms.yml in this folder is found by itself
+  goms up --follow 6f1c9a52-2f0e-4b6b-9d0e-0f6a3c1d2b4e        nothing but the lines of one request
   goms up --http-port 9080 --rpc-port 9180
   goms up --http-port 0 --data-dir ./data
   goms up --otlp --zipkin                            takes spans of other programs too")]
-    Up(UpArgs),
+    Up(Box<UpCommand>),
 
     /// Run a gateway node: `/api/<service>/<action>` to the services
     #[command(after_help = "Examples:
@@ -108,7 +110,8 @@ pub enum Command {
   goms service user
   goms service user --http-port 9080 --rpc-port 9180
   goms service shop --app http://127.0.0.1:5000                        a program that runs already
-  goms service shop --app http://127.0.0.1:5000 -- python3 shop.py     goms starts and stops it")]
+  goms service shop --app http://127.0.0.1:5000 -- python3 shop.py     goms starts and stops it
+  goms service shop --app http://127.0.0.1:5000 --watch shop.py -- python3 shop.py     and restarts it when it changes")]
     Service(ServiceCommand),
 
     /// Take trace events to the store; run as many as wanted
@@ -145,15 +148,25 @@ pub enum Command {
         command: TraceCommand,
     },
 
-    /// Check the config, or print what it comes to
+    /// Check the config, print what it comes to, or compare two
     #[command(after_help = "Examples:
   goms config check --config config/cluster.yml
-  goms config print")]
+  goms config print
+  goms config diff /etc/goms/config.yml new.yml      what would change, and what of it needs a restart
+  goms config schema > goms.schema.json              # yaml-language-server: $schema=goms.schema.json")]
     Config {
         /// What to do.
         #[command(subcommand)]
         command: ConfigCommand,
     },
+
+    /// Make a small service in Rust that runs and is tested
+    #[command(after_help = "Examples:
+  goms new shop
+  goms new shop --goms ../goms                       with a checkout of goms
+
+Makes the folder NAME with Cargo.toml, src/main.rs (two routes, a method by RPC, tests), goms.yml, README.md and .gitignore.")]
+    New(NewArgs),
 
     /// Say which route takes a request, and why the others do not
     #[command(after_help = "Examples:
@@ -256,6 +269,18 @@ pub struct UpArgs {
     pub intake: IntakeFlags,
 }
 
+/// `goms up`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct UpCommand {
+    /// Flags of the cluster.
+    #[command(flatten)]
+    pub args: UpArgs,
+
+    /// Print only lines that name this request: the UUID that a client sends as `X-Request-Id`
+    #[arg(long, env = "GOMS_FOLLOW", value_name = "ID")]
+    pub follow: Option<uuid::Uuid>,
+}
+
 /// Node flags and those of a trace consumer.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ConsumerArgs {
@@ -290,6 +315,10 @@ pub struct ServiceCommand {
     #[arg(long, env = "GOMS_RESTART", value_name = "WHEN", default_value = "on-failure", hide_possible_values = true)]
     pub restart: Restart,
 
+    /// Restart the program when this file, or one in this folder, changes; may be given several times
+    #[arg(long, env = "GOMS_WATCH", value_name = "PATH", value_delimiter = ',', requires = "program")]
+    pub watch: Vec<std::path::PathBuf>,
+
     /// The program to start, after `--`; needs --app
     #[arg(last = true, value_name = "CMD", requires = "app")]
     pub program: Vec<OsString>,
@@ -318,6 +347,38 @@ pub enum ConfigCommand {
     Check,
     /// Print the config that comes of file, variables and flags, without secrets
     Print(Box<UpArgs>),
+    /// Say what another file changes in force, and what of it needs a restart; of secrets only call keys are compared
+    Diff(DiffArgs),
+    /// Print the JSON Schema of the file, for editors
+    Schema,
+}
+
+/// `goms config diff`.
+#[derive(Clone, Debug, Args)]
+pub struct DiffArgs {
+    /// The file in force
+    #[arg(value_name = "OLD")]
+    pub old: std::path::PathBuf,
+
+    /// The file that shall be
+    #[arg(value_name = "NEW")]
+    pub new: std::path::PathBuf,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `goms new`.
+#[derive(Clone, Debug, Args)]
+pub struct NewArgs {
+    /// The service's name, and that of the folder that is made
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// Depend on this checkout of goms instead of the released version
+    #[arg(long, env = "GOMS_NEW_GOMS", value_name = "PATH")]
+    pub goms: Option<std::path::PathBuf>,
 }
 
 /// The form of what is printed.

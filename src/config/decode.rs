@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use super::fault::Fault;
 use super::names::{shown, unknown};
+use super::schema::{Record, Seen};
 use super::units::parse_size;
 use super::yaml::{Node, Value};
 
@@ -41,6 +42,8 @@ pub(super) struct Table<'a> {
 pub(super) struct Decoder {
     file: String,
     pub(super) faults: Vec<Fault>,
+    /// What was looked for and where, if `schema` asks.
+    pub(super) record: Option<Record>,
 }
 
 impl<'a> Table<'a> {
@@ -75,7 +78,18 @@ impl<'a> Field<'a> {
 
 impl Decoder {
     pub(super) fn new(file: &str) -> Self {
-        Self { file: file.to_owned(), faults: Vec::new() }
+        Self { file: file.to_owned(), faults: Vec::new(), record: None }
+    }
+
+    /// The file's folder; empty for the working folder.
+    pub(super) fn folder(&self) -> std::path::PathBuf {
+        std::path::Path::new(&self.file).parent().unwrap_or(std::path::Path::new("")).to_owned()
+    }
+
+    fn note(&mut self, place: &Place, note: impl FnOnce(&mut Seen)) {
+        if let Some(record) = &mut self.record {
+            note(record.entry(place.path.clone()).or_default());
+        }
     }
 
     /// Notes a fault at a place of the file.
@@ -95,6 +109,7 @@ impl Decoder {
 
     /// A mapping with the known keys; at the top level of a file their case does not matter.
     pub(super) fn table<'a>(&mut self, field: &Field<'a>, known: &[&str]) -> Table<'a> {
+        self.note(&field.place, |seen| seen.keys = Some(known.iter().map(|key| (*key).to_owned()).collect()));
         let top = field.place.path.is_empty();
         let mut table = Table::default();
         for (key, inner, line) in self.entries(field) {
@@ -112,6 +127,7 @@ impl Decoder {
 
     /// A mapping whose keys are names of the user's.
     pub(super) fn names<'a>(&mut self, field: &Field<'a>, check: fn(&str) -> Result<String, String>) -> Table<'a> {
+        self.note(&field.place, |seen| seen.names = true);
         let mut table = Table::default();
         for (key, inner, line) in self.entries(field) {
             match check(&key) {
@@ -151,6 +167,7 @@ impl Decoder {
 
     /// A list, or one value alone.
     pub(super) fn list<'a>(&mut self, field: &Field<'a>) -> Vec<Field<'a>> {
+        self.note(&field.place, |seen| seen.list = true);
         match &field.node.value {
             Value::List(list) => list
                 .iter()
@@ -170,6 +187,7 @@ impl Decoder {
 
     /// A single value, read with `parse`.
     pub(super) fn read<T>(&mut self, field: &Field<'_>, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        self.note(&field.place, |seen| seen.value = true);
         let Value::Scalar { text, .. } = &field.node.value else {
             let message = format!("must be a single value, got {}", field.node.kind());
             self.fault(&field.place, message);
@@ -198,6 +216,7 @@ impl Decoder {
                 _ => None,
             };
             if let Some(kind) = kind {
+                self.note(&field.place, |seen| seen.value = true);
                 self.fault(&field.place, format!("must be text, got {kind}; put it in quotes"));
                 return None;
             }

@@ -14,7 +14,7 @@ use crate::balance::Selector;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Common flags")]
 pub struct CommonFlags {
-    /// Config file [default: config/config.yml if it is there, else the built-in config]
+    /// Config file [default: goms.yml or config/config.yml if it is there, else the built-in config]
     #[arg(long, global = true, env = "GOMS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 

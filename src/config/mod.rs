@@ -12,6 +12,7 @@ mod broker;
 mod compress;
 mod cors;
 mod decode;
+mod diff;
 mod environment;
 mod fault;
 mod flags;
@@ -26,8 +27,10 @@ mod raw;
 mod registry_backend;
 mod resolve;
 mod routes;
+mod schema;
 mod terms;
 mod tls;
+mod up;
 mod upstream;
 mod values;
 mod yaml;
@@ -38,11 +41,13 @@ use std::time::Duration;
 
 pub use address::{Listen, app_url, host_port};
 pub use broker::BrokerWord;
+pub use diff::Change;
 pub use fault::{ConfigErrors, Fault};
 pub use flags::{CommonFlags, GatewayFlags, GoMicroProtocol, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use names::service_name;
 pub use print_routes::routes as shown_routes;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
+pub use up::{PORT_PLACEHOLDER, UpApp, UpService, UpSettings};
 
 use crate::balance::Selector;
 use crate::call_key::CallKeys;
@@ -90,6 +95,8 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// What is logged and how.
     pub log: LogSettings,
+    /// What `goms up` runs.
+    pub up: UpSettings,
 }
 
 /// What a running node was told of itself.
@@ -151,8 +158,8 @@ pub struct LogSettings {
     pub verbosity: i8,
 }
 
-/// What is looked for when no file is named.
-pub const DEFAULT_FILE: &str = "config/config.yml";
+/// What is looked for, in this order, when no file is named. The first is a team's own, in the folder of its services.
+pub const DEFAULT_FILES: [&str; 2] = ["goms.yml", "config/config.yml"];
 
 /// What applies when there is no file.
 const BUILT_IN: &str = "services:
@@ -167,7 +174,7 @@ pub(super) const MICRO_NAMESPACE: &str = "go.micro.api";
 const MOST_BYTES: u64 = 4 << 20;
 
 impl Config {
-    /// Reads the file that the flags name (or [`DEFAULT_FILE`], or else the built-in config), and puts flags and
+    /// Reads the file that the flags name (or the first of [`DEFAULT_FILES`], or else the built-in config), and puts flags and
     /// environment over it. A command that runs no node passes default node flags.
     ///
     /// # Errors
@@ -175,7 +182,7 @@ impl Config {
     pub fn load(common: &CommonFlags, node: &NodeFlags) -> Result<Self, ConfigErrors> {
         let file = match &common.config {
             Some(path) => Some(path.clone()),
-            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.try_exists().unwrap_or(true)),
+            None => DEFAULT_FILES.map(PathBuf::from).into_iter().find(|path| path.try_exists().unwrap_or(true)),
         };
         let text = match &file {
             Some(path) => read(path)?,

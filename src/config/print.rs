@@ -11,8 +11,8 @@ use super::print_routes::{actions, keepalive, route, shown_micro};
 use super::print_terms;
 use super::raw::LEVELS;
 use super::units::format_duration;
-use super::{Config, LogFormat};
-use super::{admin, broker, tls, upstream};
+use super::{Config, LogFormat, UpSettings};
+use super::{admin, broker, tls, up, upstream};
 use crate::registry::Backend;
 use crate::store;
 use crate::trace::Message;
@@ -55,7 +55,7 @@ impl Config {
         keys.chain(limits).map(str::to_owned).collect()
     }
 
-    fn mapping(&self) -> Mapping {
+    pub(super) fn mapping(&self) -> Mapping {
         let mut root = Mapping::new();
         match self.call_keys.len() {
             0 => {}
@@ -279,6 +279,9 @@ impl Config {
         put(&mut log, "level", name_of(&LEVELS, self.log.verbosity));
         put(root, "broker", broker::shown(&self.broker));
         put(root, "log", log);
+        if self.up != UpSettings::default() {
+            put(root, "up", up::shown(&self.up));
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::routes::{self, RawRoute};
 use super::terms::{self, Defaults};
 use super::tls::{self, RawTls};
 use super::units::{parse_duration, parse_positive_duration};
+use super::up::{self, UpSettings};
 use super::values::{
     body_path, es_index, header_name, parameter_name, queue_name, retain, retain_bytes, share, short_name,
 };
@@ -54,6 +55,7 @@ pub(super) struct Raw {
     pub(super) micro: Option<Micro>,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_verbosity: Option<i8>,
+    pub(super) up: UpSettings,
 }
 
 #[derive(Debug, Default)]
@@ -184,6 +186,7 @@ impl Decoder {
             "admin",
             "registry",
             "log",
+            "up",
         ];
         let table = self.table(root, &known);
         let mut raw = Raw::default();
@@ -240,6 +243,7 @@ impl Decoder {
             raw.log_format = log.get("format").and_then(|field| self.read(&field, word("log format", formats)));
             raw.log_verbosity = log.get("level").and_then(|field| self.read(&field, word("log level", &LEVELS)));
         }
+        raw.up = table.get("up").map(|field| up::read(self, &field)).unwrap_or_default();
         raw
     }
 

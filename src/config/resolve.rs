@@ -12,7 +12,7 @@ use super::raw::{Raw, RawAmqp, RawEs, RawEtcd, RawLimits, RawRegistry, RawTraces
 use super::units::format_duration;
 use super::{Config, LogSettings, NodeSettings, SpanSettings, names, policy, routes, terms, tls};
 use super::{broker, registry_backend};
-use crate::call_key::CallKeys;
+use crate::call_key::{CallKeys, SigningKey};
 use crate::listener::{Network, Networks};
 use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
 use crate::{consumer, gateway, registry, store, trace};
@@ -143,6 +143,7 @@ pub(super) fn resolve(
         node: node_settings(node),
         data_dir,
         runtime_dir,
+        up: raw.up,
         log: LogSettings {
             format: common.log_format.or(raw.log_format).unwrap_or_default(),
             verbosity: match (common.verbose, common.quiet) {
@@ -362,7 +363,7 @@ fn trace(raw: RawTraces, amqp: Option<AmqpSettings>, call_key: Option<String>, s
         message: raw.message.unwrap_or(Message::Batch),
         transport: match amqp {
             Some(amqp) => Transport::Amqp(amqp),
-            None => Transport::Direct { call_key },
+            None => Transport::Direct { call_key: SigningKey::new(call_key.as_ref()) },
         },
         otlp: None, // the environment says
     }

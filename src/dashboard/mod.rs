@@ -1,7 +1,7 @@
 //! THE WINDOW: the pages that people read, on the admin port of every role.
 //!
 //! May import: `admin`, `registry`, `balance`, `gateway` (`explain`), `store`, `reading`, `units`, `trace::event`,
-//! `metrics`, `shutdown`, `causes`, `figures`.
+//! `metrics`, `shutdown`, `causes`, `figures`, `call_key`.
 //!
 //! Pages are made here, as HTML without scripts in it, and every value in them is escaped: what requests brought is
 //! hostile. [`page`] is the frame of each; [`assets`] are the files that it names, served from the binary; [`guard`] stands
@@ -45,6 +45,7 @@ use self::login::Doorkeeper;
 use self::range::Range;
 use crate::admin::{self, Admin};
 use crate::balance::ServiceView;
+use crate::call_key::SigningKey;
 use crate::causes::chain;
 use crate::gateway;
 use crate::registry::CatalogWatch;
@@ -65,7 +66,7 @@ struct Inner {
     doorkeeper: Doorkeeper,
     feed: Feed,
     store: OnceLock<Arc<dyn TraceStore>>,
-    call_key: OnceLock<String>,
+    call_key: SigningKey,
     gateway: OnceLock<Gateway>,
 }
 
@@ -80,9 +81,9 @@ pub struct Gateway {
 }
 
 impl Dashboard {
-    /// Of a process with this admin port, catalog and end of background tasks. Must be made within a tokio runtime.
+    /// Of a process with this admin port, catalog, key of its calls and end of background tasks. Must be made within a tokio runtime.
     #[must_use]
-    pub fn new(admin: Admin, catalog: CatalogWatch, shutdown: Shutdown) -> Self {
+    pub fn new(admin: Admin, catalog: CatalogWatch, call_key: SigningKey, shutdown: Shutdown) -> Self {
         let inner = Inner {
             admin,
             catalog,
@@ -91,7 +92,7 @@ impl Dashboard {
             doorkeeper: Doorkeeper::default(),
             feed: Feed::default(),
             store: OnceLock::new(),
-            call_key: OnceLock::new(),
+            call_key,
             gateway: OnceLock::new(),
         };
         let dashboard = Self { inner: Arc::new(inner) };
@@ -121,14 +122,8 @@ impl Dashboard {
     }
 
     /// What services are called with by requests that a visitor sends to them.
-    pub fn set_call_key(&self, key: String) {
-        if self.inner.call_key.set(key).is_err() {
-            log::debug!("a process has one call key to sign with, the first counts");
-        }
-    }
-
-    fn call_key(&self) -> Option<&str> {
-        self.inner.call_key.get().map(String::as_str)
+    fn call_key(&self) -> Option<Arc<str>> {
+        self.inner.call_key.get()
     }
 
     /// Has the pages show what a gateway of this process does: the first one.

@@ -1,6 +1,7 @@
 //! A request that a visitor writes, sent through the gateway or to a node of any service; the answer, and the way to its
 //! trace. A method of RPC is called through the route that names it, with JSON.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -71,8 +72,22 @@ fn sent(filled: &Filled) -> Result<Sent, String> {
             line.split_once(':').ok_or_else(|| format!("`{line}` is no header field; write `name: value`"))?;
         headers.push((name.trim().to_owned(), value.trim().to_owned()));
     }
-    let (method, target) = (filled.method.clone(), filled.target.trim().to_owned());
+    let (method, target) = (filled.method.clone(), spelt(filled.target.trim()));
     Ok(Sent { method, target, headers, body: filled.body.replace("\r\n", "\n") })
+}
+
+/// A path and query as people write them, with what no address may hold as `%3C` (RFC 3986, section 2.1). The rest stays, `..` too.
+fn spelt(target: &str) -> String {
+    let mut spelt = String::with_capacity(target.len());
+    for byte in target.bytes() {
+        if byte.is_ascii_graphic() && !b"<>\"{}|\\^`#".contains(&byte) {
+            spelt.push(char::from(byte));
+        } else {
+            // writing into a String cannot fail
+            write!(spelt, "%{byte:02X}").unwrap_or_default();
+        }
+    }
+    spelt
 }
 
 fn shown(
@@ -200,6 +215,11 @@ mod tests {
         };
         let shown = answered(&answer).into_string();
         assert!(!shown.contains("<script>") && shown.contains("/traces/a%2Fb") && shown.contains("2.00ms"), "{shown}");
+    }
+
+    #[test]
+    fn an_address_is_spelt_as_it_must_be() {
+        assert_eq!(spelt("/a/../b?q=<é> %20&x={1}"), "/a/../b?q=%3C%C3%A9%3E%20%20&x=%7B1%7D");
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub async fn send(dashboard: &Dashboard, service: &str, address: &str, sent: &Se
     if service != GATEWAY
         && let Some(key) = dashboard.call_key()
     {
-        request = request.insert_header(("Call-Service-Key", key));
+        request = request.insert_header(("Call-Service-Key", &*key));
     }
     let began = Instant::now();
     // awc's errors are not `Send`, so their text is kept

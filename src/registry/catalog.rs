@@ -109,7 +109,6 @@ impl Publisher {
     /// catalog. The first ones ever are put in the order of their keys; later ones follow as they come. Of nodes with
     /// the same id the first counts. Readers are woken only by a change.
     pub fn publish(&self, nodes: Vec<Node>) {
-        self.recalled.store(false, Ordering::Release);
         for line in self.replace(nodes) {
             log::info!(target: "goms::cluster", "{line}");
         }
@@ -162,6 +161,7 @@ impl Publisher {
             after.push(Arc::new(node));
         }
         self.sender.send_if_modified(|current| {
+            self.recalled.store(false, Ordering::Release);
             let changed = current.as_deref() != Some(&after);
             if changed {
                 *current = Some(Arc::new(after));

@@ -42,6 +42,7 @@ fn start(listener: TcpListener, name: &str, service: Arc<Service>, parts: Parts)
     let counted = traffic.clone();
     builder = builder.listen(name, listener, move || {
         let (stopping, traffic, counted) = (stopping.clone(), counted.clone(), counted.clone());
+        let ending = stopping.clone();
         let http = HttpService::build()
             .graceful_shutdown_signal(move || {
                 let signal = stopping.clone();
@@ -60,12 +61,18 @@ fn start(listener: TcpListener, name: &str, service: Arc<Service>, parts: Parts)
         fn_factory(move || {
             let made = http.new_service(());
             let methods = Rc::new((answers(&service, &parts, &traffic), traffic.clone()));
+            let ending = ending.clone();
             async move {
                 let http = Rc::new(made.await?);
                 Ok::<_, ()>(fn_service(move |socket: TcpStream| {
-                    let (http, methods) = (http.clone(), methods.clone());
+                    let (http, methods, ending) = (http.clone(), methods.clone(), ending.clone());
                     async move {
-                        if mucp_stream::is_one(&socket, head_limit).await {
+                        let is_stream = tokio::select! {
+                            biased;
+                            is_stream = mucp_stream::is_one(&socket, head_limit) => is_stream,
+                            () = ending.notified() => return Ok(()), // it never asked for anything
+                        };
+                        if is_stream {
                             let _connected = methods.1.connected();
                             mucp_stream::carry(socket, &methods.0, of_messages).await;
                             return Ok(());

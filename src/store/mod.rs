@@ -1,6 +1,6 @@
 //! WHERE IT IS KEPT: the store of trace events.
 //!
-//! May import: `trace::event` (the JSON), `backoff`, `metrics`, `shutdown`, `causes`.
+//! May import: `trace::event` (the JSON), `backoff`, `metrics`, `shutdown`, `causes`, `call_key`.
 //!
 //! [`TraceStore`] is the trait; `embedded` (tantivy), `elasticsearch` and `remote` (another process's store, read
 //! through the consumer's API) are its backends.

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Document, Outcome, Page, Query, Stats, StatsQuery, StoreError, TraceStore};
+use crate::call_key::SigningKey;
 use crate::shutdown::Shutdown;
 
 /// Where a trace consumer answers queries, on its HTTP port.
@@ -54,18 +55,16 @@ impl Remote {
     #[must_use]
     pub fn open(addresses: Vec<String>, call_key: Option<String>, shutdown: &Shutdown) -> Self {
         let shown = addresses.join(",");
-        Self { addresses: shown, ..Self::follow(move || addresses.clone(), call_key, shutdown) }
+        Self {
+            addresses: shown,
+            ..Self::follow(move || addresses.clone(), SigningKey::new(call_key.as_ref()), shutdown)
+        }
     }
 
     /// The same with the consumers that `addresses` names when a question is asked, as they come and go.
     #[must_use]
-    pub fn follow(
-        addresses: impl Fn() -> Vec<String> + 'static,
-        call_key: Option<String>,
-        shutdown: &Shutdown,
-    ) -> Self {
+    pub fn follow(addresses: impl Fn() -> Vec<String> + 'static, call_key: SigningKey, shutdown: &Shutdown) -> Self {
         let (questions, mut waiting) = mpsc::channel::<(Question, oneshot::Sender<Answer>)>(MAX_WAITING);
-        let call_key: Option<std::rc::Rc<str>> = call_key.map(Into::into);
         let ending = shutdown.clone();
         shutdown.spawn_local(async move {
             let client = awc::Client::builder().timeout(ANSWER_TIMEOUT).disable_redirects().finish();
@@ -75,7 +74,7 @@ impl Remote {
                     next = waiting.recv() => next,
                 };
                 let Some((question, reply)) = next else { return };
-                let (client, consumers, call_key) = (client.clone(), addresses(), call_key.clone());
+                let (client, consumers, call_key) = (client.clone(), addresses(), call_key.get());
                 // each for itself: one that waits for a dead consumer does not hold up the others
                 let stop = ending.clone();
                 ending.spawn_local(async move {

@@ -1,6 +1,6 @@
 //! WHAT HAPPENED: the events of a request, and their way to the transport.
 //!
-//! May import: `shutdown`, `backoff`, `metrics`, `causes`, `trust`, `registry` (to find a consumer).
+//! May import: `shutdown`, `backoff`, `metrics`, `causes`, `trust`, `call_key`, `registry` (to find a consumer).
 //!
 //! [`Recorder`] takes events without blocking → `spool` keeps them in batches, on disk while the transport is away →
 //! `transport` delivers with confirmation. [`context`] reads and makes request ids and W3C trace contexts, [`tracestate`]
@@ -35,6 +35,7 @@ pub use sample::Decision;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::call_key::SigningKey;
 use crate::metrics::Metrics;
 use crate::registry::CatalogWatch;
 use crate::shutdown::Shutdown;
@@ -79,7 +80,7 @@ pub enum Transport {
     /// HTTP to a trace consumer found in the registry, guarded with the call key.
     Direct {
         /// What it sends as `Call-Service-Key`, if anything.
-        call_key: Option<String>,
+        call_key: SigningKey,
     },
     /// RabbitMQ.
     Amqp(AmqpSettings),

@@ -163,6 +163,7 @@ fn note(len: u64) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call_key::SigningKey;
     use crate::trace::event::{EventKind, Origin};
     use crate::trace::{Message, Transport};
 
@@ -176,7 +177,7 @@ mod tests {
             spool_dir: std::path::PathBuf::new(),
             flush_interval: std::time::Duration::from_millis(100),
             message: Message::Batch,
-            transport: Transport::Direct { call_key: None },
+            transport: Transport::Direct { call_key: SigningKey::default() },
             otlp: None,
         }
     }

@@ -5,6 +5,7 @@ mod doors;
 mod go_micro;
 mod rates;
 mod routes;
+mod schema;
 mod servers;
 mod terms;
 mod upstream;
@@ -52,22 +53,7 @@ fn every_file_in_config_loads() {
 fn the_examples_in_comments_are_good_and_are_the_defaults() {
     let text = std::fs::read_to_string(ours("config.yml")).expect("config.yml");
     let plain = load(&text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
-    let is_key = |line: &str| {
-        let word = line.split(':').next().unwrap_or_default().trim_start_matches("- ");
-        line.contains(':') && !word.is_empty() && word.chars().all(char::is_alphanumeric)
-    };
-    let uncommented: String = text
-        .lines()
-        .map(|line| {
-            let indent = line.len() - line.trim_start().len();
-            match line.trim_start().strip_prefix("# ").map(|rest| (rest, rest.trim_start())) {
-                Some((rest, word)) if is_key(word) && !word.starts_with("Order") => {
-                    format!("{}{rest}\n", &line[..indent])
-                }
-                _ => format!("{line}\n"),
-            }
-        })
-        .collect();
+    let uncommented = uncommented(&text);
     let full = load(&uncommented, &[]).unwrap_or_else(|errors| panic!("{errors}\n{uncommented}"));
     for key in
         ["callServiceKey", "etcdAddr", "amqpAddr", "esAddr", "upstreams", "cancel", "- match", "rewrite", "respond"]
@@ -80,6 +66,22 @@ fn the_examples_in_comments_are_good_and_are_the_defaults() {
     // What stands there is what applies without it.
     let bare = load("services: {user: {register: /register, login: /login}, order: {submit: /order/submit}}", &[]);
     assert_eq!(yaml(&plain), yaml(&bare.expect("good")));
+}
+
+/// The text with the examples in its comments.
+fn uncommented(text: &str) -> String {
+    let is_key = |line: &str| {
+        let word = line.split(':').next().unwrap_or_default().trim_start_matches("- ");
+        line.contains(':') && !word.is_empty() && word.chars().all(char::is_alphanumeric)
+    };
+    let line = |line: &str| {
+        let indent = line.len() - line.trim_start().len();
+        match line.trim_start().strip_prefix("# ").map(|rest| (rest, rest.trim_start())) {
+            Some((rest, word)) if is_key(word) && !word.starts_with("Order") => format!("{}{rest}\n", &line[..indent]),
+            _ => format!("{line}\n"),
+        }
+    };
+    text.lines().map(line).collect()
 }
 
 fn yaml(config: &Config) -> String {

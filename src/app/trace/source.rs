@@ -43,5 +43,5 @@ pub fn of_process(process: &Process) -> Result<Arc<dyn TraceStore>, AppError> {
     }
     let catalog = process.registry.catalog();
     let addresses = move || catalog.borrow().as_deref().map(trace_consumer::readable).unwrap_or_default();
-    Ok(Arc::new(Remote::follow(addresses, config.call_keys.first().cloned(), &process.background)))
+    Ok(Arc::new(Remote::follow(addresses, process.signing.clone(), &process.background)))
 }

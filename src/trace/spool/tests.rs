@@ -18,7 +18,7 @@ fn settings(root: &std::path::Path) -> Settings {
         spool_dir: root.to_owned(),
         flush_interval: Duration::from_millis(100),
         message: Message::Batch,
-        transport: Transport::Direct { call_key: None },
+        transport: Transport::Direct { call_key: crate::call_key::SigningKey::default() },
         otlp: None,
     }
 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
 use super::{Away, CONSUMER_SERVICE, EVENTS_PATH, Limits, Progress, Refused};
+use crate::call_key::SigningKey;
 use crate::registry::{CatalogWatch, NodeState};
 use crate::trace::CALL_KEY_HEADER;
 use crate::trace::batch::Batch;
@@ -68,7 +69,7 @@ impl Courier {
 /// Posts batches to one consumer, and to the next one when it fails.
 pub(in crate::trace) struct Sender {
     client: Option<Client>,
-    call_key: Option<String>,
+    call_key: SigningKey,
     catalog: CatalogWatch,
     /// The consumer that took the last delivery.
     current: Option<SocketAddr>,
@@ -84,7 +85,7 @@ enum Failure {
 }
 
 impl Sender {
-    pub fn new(call_key: Option<String>, catalog: CatalogWatch) -> Self {
+    pub fn new(call_key: SigningKey, catalog: CatalogWatch) -> Self {
         Self { client: None, call_key, catalog, current: None, hinted: false }
     }
 
@@ -181,8 +182,8 @@ impl Sender {
             .post(format!("http://{consumer}{EVENTS_PATH}"))
             .insert_header(("content-type", "application/json"))
             .no_decompress();
-        if let Some(key) = &self.call_key {
-            request = request.insert_header((CALL_KEY_HEADER, key.as_str()));
+        if let Some(key) = self.call_key.get() {
+            request = request.insert_header((CALL_KEY_HEADER, &*key));
         }
         let mut response = request.send_body(body).await.map_err(|error| {
             Failure::Away(Away::new(format!("cannot send to the trace consumer at `{consumer}`: {error}")))

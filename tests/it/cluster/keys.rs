@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::{gateway, service, until};
-use crate::support::goms::{Folder, run};
+use super::{four_events, gateway, service, until};
+use crate::support::goms::{Folder, Goms, run};
 use crate::support::http::{get, wait_for_status};
 
 // of `a new key` and `an old key`
@@ -50,6 +50,33 @@ fn one_sees_when_the_old_key_can_go() {
     assert_eq!((words[1][0], &words[1][2..]), ("gateway", &[NEW, "yes", "-"][..]), "{table}");
     assert_eq!((words[3][0], words[3][2], words[3].last()), ("user", NEW, Some(&"ago")), "{table}");
     assert!(!table.contains("key "), "no key itself: {table}");
+}
+
+/// What a gateway sends to a consumer, and what its dashboard asks of one, is signed with the key that is in force now.
+#[test]
+fn traces_follow_the_key_of_a_reloaded_gateway() {
+    let folder = Folder::new();
+    let with = |key: &str| format!("callServiceKey: {key}\nservices: {{user: {{login: /login}}}}\n");
+    let (theirs, own) = (folder.write("theirs.yml", &with("a new key")), folder.write("own.yml", &with("an old key")));
+    let args = ["trace-consumer", "--http-port", "0", "--rpc-port", "0", "--bind", "127.0.0.1", "--config", &theirs];
+    let consumer = Goms::start_in(folder.path(), &args);
+    consumer.wait_for("Registering node");
+    let (_user, _) = service(&folder, "user", &["--config", &theirs]);
+    let (gateway, address) = gateway(&folder, &["--config", &own, "--admin-port", "0", "-v"]);
+    let admin = gateway.wait_for("admin port address=").rsplit('=').next().expect("an address").to_owned();
+    wait_for_status(&address, "/api/user/login", 502);
+    let page = get(&admin, "/traces").expect("a page").text();
+    assert!(page.contains("callServiceKey"), "the page says what is wrong: {page}");
+
+    folder.write("own.yml", &with("a new key"));
+    gateway.wait_for("config reloaded");
+    let answer = get(&address, "/api/user/login").expect("an answer");
+    assert_eq!(answer.status, 200);
+    let id = answer.header("x-request-id").expect("an id").to_owned();
+    assert_eq!(four_events(&folder, &id, &["--config", &theirs]).len(), 4);
+    let page = get(&admin, &format!("/traces/{id}")).expect("a page");
+    assert_eq!(page.status, 200, "{}", page.text());
+    assert!(page.text().contains("/api/user/login"), "{}", page.text());
 }
 
 #[test]

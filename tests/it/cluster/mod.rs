@@ -11,6 +11,7 @@ mod hostile;
 mod keys;
 mod members;
 mod metrics;
+mod new;
 mod processes;
 mod reload;
 mod remembered;
@@ -24,6 +25,7 @@ mod terms;
 mod trace_commands;
 mod traces;
 mod up;
+mod up_services;
 
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,7 @@ use super::load;
 fn nothing_named_is_embedded() {
     let config = load("", &["--data-dir", "/d", "--runtime-dir", "/r"]).expect("good");
     assert!(matches!(&config.registry.backend, Backend::Local { dir } if dir == Path::new("/r")));
-    assert!(matches!(&config.trace.transport, Transport::Direct { call_key: None }));
+    assert!(matches!(&config.trace.transport, Transport::Direct { call_key } if call_key.get().is_none()));
     let week = Some(Duration::from_secs(7 * 86_400));
     assert!(
         matches!(&config.store, store::Settings::Embedded { dir, retain, retain_bytes: Some(10_737_418_240) } if dir == Path::new("/d/traces") && *retain == week)
@@ -68,7 +68,9 @@ registry: { namespace: go-ms, ttl: 30, interval: 10 }
     assert_eq!(config.call_keys[..], config.gateway.call_keys[..]);
     assert_eq!(config.registry.namespace, "go-ms");
     let config = load("callServiceKey: k", &[]).expect("good");
-    assert!(matches!(&config.trace.transport, Transport::Direct { call_key: Some(key) } if key == "k"));
+    assert!(
+        matches!(&config.trace.transport, Transport::Direct { call_key } if call_key.get().as_deref() == Some("k"))
+    );
 }
 
 #[test]

@@ -39,7 +39,12 @@ fn it_holds_up_no_health_check_and_its_page_says_so() {
         actix_web::rt::System::new().block_on(async move {
             let (shutdown, registry) = (Shutdown::new(), Memory::new());
             let admin = Admin::new(Metrics::new(), registry.catalog());
-            let dashboard = Dashboard::new(admin.clone(), registry.catalog(), shutdown.clone());
+            let dashboard = Dashboard::new(
+                admin.clone(),
+                registry.catalog(),
+                goms::call_key::SigningKey::default(),
+                shutdown.clone(),
+            );
             dashboard.set_store(Arc::new(Never));
             let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
             let address = listener.local_addr().expect("an address").to_string();

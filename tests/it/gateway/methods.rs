@@ -99,7 +99,7 @@ async fn a_method_answers_a_request_of_http() {
     let (status, why) = told("/api/greeter/bye", "{}").await;
     assert!(status == 501 && why.ends_with("it has Say.Count, Say.Hello, Say.Sum, Say.Twice"), "{why}");
     let (status, why) = told("/api/greeter/hello", r#"{"name":"slow"}"#).await;
-    assert!(status == 504 && why.contains("did not answer within 300ms"), "{status} {why}");
+    assert!(status == 504 && why.contains("300ms"), "{status} {why}");
     let (status, why) = told("/api/greeter/count", r#"{"to":3}"#).await;
     assert!(status == 501 && why.contains("application/x-ndjson"), "{status} {why}");
     // a Go Micro service's own error passes as it is

@@ -236,7 +236,7 @@ pub(crate) fn trace_settings() -> trace::Settings {
         spool_dir: std::env::temp_dir(),
         flush_interval: Duration::from_secs(1),
         message: trace::Message::Single,
-        transport: trace::Transport::Direct { call_key: None },
+        transport: trace::Transport::Direct { call_key: goms::call_key::SigningKey::default() },
         otlp: None,
     }
 }

@@ -219,3 +219,24 @@ fn what_is_no_stream_is_told_why_or_cut_off() {
     let told = rest(socket);
     assert!(told.contains("micro-error: {") && told.contains("\"code\":400"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_waits_for_a_stream_and_not_for_who_says_nothing() {
+    let greeter = greeter(&[]);
+    let silent = TcpStream::connect(greeter.address()).expect("connected");
+    let mut talking = open_stream(greeter.address(), "");
+    talking.write_all(message("", r#"{"name":"Ann"}"#).as_bytes()).expect("sent");
+    let mut first = [0; 15];
+    talking.read_exact(&mut first).expect("an answer");
+    let stopping = greeter.stop(Duration::from_secs(20));
+    let telling = tokio::task::spawn_blocking(move || {
+        talking.write_all(message("", r#"{"name":"Bob"}"#).as_bytes()).expect("sent");
+        talking.write_all(message("Micro-Error: EOS\r\n", "").as_bytes()).expect("sent");
+        rest(talking)
+    });
+    let (stopped, told) = tokio::join!(stopping, telling);
+    let told = told.expect("no panic");
+    assert!(told.contains("Hello Bob") && told.contains("micro-error: EOS"), "{told}");
+    assert!(stopped, "all were done");
+    drop(silent);
+}

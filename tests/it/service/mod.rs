@@ -38,7 +38,7 @@ pub(crate) fn parts_with(service: &str, change: impl FnOnce(&mut trace::Settings
         spool_dir: PathBuf::new(),
         flush_interval: Duration::from_millis(10),
         message: trace::Message::Single,
-        transport: trace::Transport::Direct { call_key: None },
+        transport: trace::Transport::Direct { call_key: goms::call_key::SigningKey::default() },
         otlp: None,
     };
     change(&mut settings);

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use goms::call_key::SigningKey;
 use goms::consumer::{self, Running};
 use goms::metrics::Metrics;
 use goms::shutdown::Shutdown;
@@ -26,7 +27,7 @@ fn consumer(store: &Arc<MoodyStore>, key: &str) -> (Running, SocketAddr) {
 }
 
 fn keyed() -> Transport {
-    Transport::Direct { call_key: Some("key".into()) }
+    Transport::Direct { call_key: SigningKey::new(Some(&"key".to_owned())) }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use goms::call_key::SigningKey;
 use goms::consumer::Running;
 use goms::metrics::Metrics;
 use goms::shutdown::Shutdown;
@@ -110,7 +111,8 @@ fn with_a_full_disk_events_wait_in_memory_and_none_is_lost() {
     let Some(disk) = SmallDisk::mount("1m") else { return };
     run(async {
         let (publisher, catalog) = consumers_at(&[]);
-        let node = Node::start(&trace_settings(disk.path(), Transport::Direct { call_key: None }), catalog);
+        let node =
+            Node::start(&trace_settings(disk.path(), Transport::Direct { call_key: SigningKey::default() }), catalog);
         let mut events = Vec::new();
         for round in 1..=10 {
             events.extend(node.record(500)); // about 3.5 MB in all

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use goms::call_key::SigningKey;
 use goms::consumer::{self, Running};
 use goms::metrics::Metrics;
 use goms::registry::{CatalogWatch, Publisher};
@@ -152,7 +153,7 @@ fn without_any_consumer_the_spool_stays_within_its_cap_and_counts() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
         let (_publisher, catalog) = consumers_at(&[]);
-        let mut settings = trace_settings(folder.path(), Transport::Direct { call_key: None });
+        let mut settings = trace_settings(folder.path(), Transport::Direct { call_key: SigningKey::default() });
         settings.spool_bytes = 200_000;
         let node = Node::start(&settings, catalog);
         for round in 1..=20 {
@@ -193,7 +194,8 @@ fn when_the_disk_fails_events_wait_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
         let (publisher, catalog) = consumers_at(&[]);
-        let node = Node::start(&trace_settings(folder.path(), Transport::Direct { call_key: None }), catalog);
+        let node =
+            Node::start(&trace_settings(folder.path(), Transport::Direct { call_key: SigningKey::default() }), catalog);
         std::fs::remove_dir_all(folder.path()).unwrap(); // so that no segment can be made
         let events = node.record(300);
         until("they are taken", || node.metric("goms_trace_recorded_total") == 300).await;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use goms::call_key::SigningKey;
 use goms::trace::OtlpSettings;
 use prost::Message;
 
@@ -117,7 +118,7 @@ impl Exporting {
         let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
         let consumer =
             goms::consumer::start(&consumer_settings(None), store.clone(), Some(listener), &metrics, &shutdown);
-        let mut settings = trace_settings(folder, Transport::Direct { call_key: None });
+        let mut settings = trace_settings(folder, Transport::Direct { call_key: SigningKey::default() });
         let headers = vec![("authorization".to_owned(), "Bearer t".to_owned())];
         settings.otlp =
             Some(OtlpSettings { url: format!("http://{collector}/v1/traces"), headers, ..OtlpSettings::default() });
