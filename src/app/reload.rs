@@ -52,6 +52,8 @@ struct Follower {
     text: Option<Vec<u8>>,
     /// What the files of messages were then.
     stamps: Vec<Option<Stamp>>,
+    /// What was said of the text when it was refused: a file that it names may come later, so it is tried at each look.
+    refused: Option<String>,
     reloads: IntCounterVec,
     is_good: IntGauge,
     dashboard: Dashboard,
@@ -83,8 +85,22 @@ pub fn follow(
     let config = process.config.clone();
     let stamps = config.gateway.descriptor_files().into_values().collect();
     let (dashboard, signing) = (process.dashboard.clone(), process.signing.clone());
-    let mut follower =
-        Follower { how, file, live, balancer, checks, tls, config, text, stamps, reloads, is_good, dashboard, signing };
+    let mut follower = Follower {
+        how,
+        file,
+        live,
+        balancer,
+        checks,
+        tls,
+        config,
+        text,
+        stamps,
+        refused: None,
+        reloads,
+        is_good,
+        dashboard,
+        signing,
+    };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
     let ending = process.background.clone();
@@ -132,21 +148,27 @@ async fn asked(hangup: &mut Option<Signal>) {
 }
 
 impl Follower {
-    /// Reads the file again if it is another, or if somebody asked for it.
+    /// Reads the file again if it is another or was refused, or if somebody asked for it.
     fn look(&mut self, asked: bool) {
         let text = std::fs::read(&self.file).ok();
         let files = self.config.gateway.descriptor_files();
         let stamps: Vec<Option<Stamp>> = files.keys().map(|file| stamp(file)).collect();
-        if text == self.text && stamps == self.stamps && !asked {
+        let is_same = text == self.text && stamps == self.stamps && !asked;
+        if is_same && self.refused.is_none() {
             return;
         }
         (self.text, self.stamps) = (text, stamps);
-        service_manager::reloading();
         let loaded = (self.how.load)().and_then(|config| config.for_gateway().map(|()| config));
+        let refused = loaded.as_ref().err().map(ToString::to_string);
+        if is_same && refused == self.refused {
+            return; // as the log says already
+        }
+        self.refused = refused;
+        service_manager::reloading();
         match loaded {
             Ok(config) => {
                 self.take(config);
-                service_manager::ready();
+                service_manager::reloaded();
             }
             Err(errors) => {
                 service_manager::refused();

@@ -214,6 +214,8 @@ pub struct Settings {
     pub attempts: u32,
     /// How long the first wait is after a handler failed; doubled each time.
     pub backoff: Duration,
+    /// Where the process may put a socket for itself: for MQTT by TLS. Made where it is not there.
+    pub runtime_dir: PathBuf,
 }
 
 /// A broker and where it is.
@@ -263,9 +265,7 @@ pub async fn open(
     Ok(match &settings.backend {
         Backend::Memory => Arc::new(Memory::default()),
         Backend::Amqp(urls) => Arc::new(amqp::Amqp::open(urls, &settings.namespace, shutdown)?),
-        Backend::Mqtt { url, ca_file } => {
-            Arc::new(mqtt::Mqtt::open(url, ca_file.as_deref(), &settings.namespace, shutdown)?)
-        }
+        Backend::Mqtt { url, ca_file } => Arc::new(mqtt::Mqtt::open(url, ca_file.as_deref(), settings, shutdown)?),
         Backend::Nats(urls) => Arc::new(nats::Nats::open(urls, &settings.namespace, shutdown).await?),
         Backend::Http(listen) => {
             let missing = || BrokerError::Setting { setting: "kind", reason: "`http` needs a registry".to_owned() };

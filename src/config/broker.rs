@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_yaml::Mapping;
@@ -85,13 +85,15 @@ pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> RawBroker {
     }
 }
 
-/// Puts file and flags together. `amqp_urls` is where the trace events go, unless another address is named.
+/// Puts file and flags together. `amqp_urls` is where the trace events go, unless another address is named; `runtime_dir` is
+/// the process's runtime folder.
 pub(super) fn resolve(
     decoder: &mut Decoder,
     raw: RawBroker,
     flags: &NodeFlags,
     amqp_urls: &[String],
     registry: &registry::Settings,
+    runtime_dir: &Path,
 ) -> Settings {
     let flag = flags.broker_address.as_deref();
     let given = flag.or(raw.address.as_ref().map(|at| at.value.as_str()));
@@ -140,6 +142,7 @@ pub(super) fn resolve(
         namespace: registry.namespace.clone(),
         attempts: raw.attempts.map_or(DEFAULT_ATTEMPTS, NonZeroU32::get),
         backoff: raw.backoff.unwrap_or(DEFAULT_BACKOFF),
+        runtime_dir: runtime_dir.to_owned(),
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn resolve(
     let Folders { data: data_dir, runtime: runtime_dir } = folders;
     let amqp = amqp(decoder, raw.amqp_addr, raw.amqp);
     let amqp_urls = amqp.as_ref().map_or(&[][..], |amqp| &amqp.urls);
-    let broker = broker::resolve(decoder, raw.broker, node, amqp_urls, &registry);
+    let broker = broker::resolve(decoder, raw.broker, node, amqp_urls, &registry, &runtime_dir);
     let selector = common.selector.unwrap_or_default();
     let own_zone = node.zone.as_deref().unwrap_or_default();
     raw.defaults.terms.check(decoder, &raw.defaults.ways);

@@ -144,12 +144,15 @@ async fn steps<'t>(
     if table.settings.grpc_web && rpc::web::is_asked(request) {
         let directory = &worker.directory;
         let asked = rpc::web::Asked { worker, directory, request, path: &path, host, context };
-        match asked.preflight(table) {
-            Some(answer) => return answer,
-            None if *request.method() == Method::POST => {
-                return Box::pin(asked.answer(table, payload, journal, finish)).await;
+        // `None`: a route takes it over HTTP, or none holds for who asks, and other terms may
+        if let Some(found) = asked.find(table) {
+            match asked.preflight(&found) {
+                Some(answer) => return answer,
+                None if *request.method() == Method::POST => {
+                    return Box::pin(asked.answer(found, table, payload, journal, finish)).await;
+                }
+                None => {}
             }
-            None => {} // other terms may hold for the path
         }
     }
     let asked = Asked::of_host(request, host, &path);

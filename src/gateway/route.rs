@@ -261,7 +261,6 @@ fn next_of(turns: &Turns, shares: &[Share]) -> Option<usize> {
     turns.take_weighted(shares.len(), weight)
 }
 
-/// Two sorted lists of places as one.
 /// Whether a route's path is `/pkg.Service/Method` or `/pkg.Service/*`: that of any other says nothing of gRPC.
 fn is_of_rpc(route: &Route) -> bool {
     let path = route.when.path.as_str();
@@ -271,6 +270,7 @@ fn is_of_rpc(route: &Route) -> bool {
     })
 }
 
+/// Two sorted lists of places as one.
 fn in_order(one: &[usize], other: &[usize]) -> impl Iterator<Item = usize> {
     let (mut one, mut other) = (one.iter().copied().peekable(), other.iter().copied().peekable());
     std::iter::from_fn(move || match (one.peek(), other.peek()) {

@@ -56,6 +56,8 @@ pub(super) enum RecallError {
     Size(u64),
     #[error("others may write to it; take their right away or delete it")]
     Shared,
+    #[error("it belongs to another user; delete it")]
+    Owner,
     #[error("it is no catalog")]
     Json(#[from] serde_json::Error),
     #[error("its version is {0}, not {VERSION}")]
@@ -167,17 +169,31 @@ impl Remembered {
     fn write(&self, catalog: &Catalog, now_ms: i64) -> std::io::Result<()> {
         let folder = self.file.parent().unwrap_or(Path::new("."));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let fresh = self.file.with_extension(format!("{}.tmp", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        // no process id: in two containers with one volume it is the same
+        let fresh = self.file.with_extension(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
+        let written = self.write_to(&fresh, catalog, now_ms);
+        if written.is_err()
+            && let Err(error) = std::fs::remove_file(&fresh)
+        {
+            log::debug!("cannot remove `{}`: {error}", fresh.display());
+        }
+        written
+    }
+
+    fn write_to(&self, fresh: &Path, catalog: &Catalog, now_ms: i64) -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(fresh)?;
         let page = Page { version: VERSION, written_ms: now_ms, nodes: catalog.all().map(|node| line(node)).collect() };
         file.write_all(&serde_json::to_vec(&page)?)?;
         file.sync_all()?;
-        std::fs::rename(&fresh, &self.file)
+        std::fs::rename(fresh, &self.file)
     }
 
     fn read(&self, now_ms: i64) -> Result<(Vec<Node>, Duration), RecallError> {
         let file = File::open(&self.file)?;
         let meta = file.metadata()?;
+        if meta.uid() != rustix::process::geteuid().as_raw() {
+            return Err(RecallError::Owner);
+        }
         if meta.mode() & 0o022 != 0 {
             return Err(RecallError::Shared);
         }
@@ -298,6 +314,11 @@ mod tests {
         std::fs::set_permissions(&kept.file, std::fs::Permissions::from_mode(0o620)).expect("set");
         assert!(matches!(kept.read(0), Err(RecallError::Shared)));
         let text = std::fs::read(&kept.file).expect("there");
+        if rustix::process::geteuid().is_root() {
+            std::fs::set_permissions(&kept.file, std::fs::Permissions::from_mode(0o600)).expect("set");
+            std::os::unix::fs::chown(&kept.file, Some(12_345), None).expect("given away");
+            assert!(matches!(kept.read(0), Err(RecallError::Owner)));
+        }
         for end in 0..text.len() {
             assert!(kept.parse(&text[..end], 0).is_err(), "torn at {end}");
         }

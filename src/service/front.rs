@@ -32,7 +32,11 @@ fn start(listener: TcpListener, name: &str, service: Arc<Service>, parts: Parts)
     let (limits, traffic) = (parts.limits.clone(), Traffic::new(parts.load.clone()));
     let mut builder = drain::builder(parts.workers, limits.connections);
     let stopping = builder.graceful_shutdown_signal();
-    let message_bytes = MESSAGE_BYTES.max(limits.body_bytes);
+    let of_messages = mucp_stream::Limits {
+        bytes: MESSAGE_BYTES.max(limits.body_bytes),
+        head: limits.header_timeout,
+        body: limits.body_timeout,
+    };
     let target = Target::Handlers(service.clone());
     let shared = Shared { target, parts: parts.clone(), traffic: traffic.clone() };
     let counted = traffic.clone();
@@ -70,7 +74,7 @@ fn start(listener: TcpListener, name: &str, service: Arc<Service>, parts: Parts)
                         };
                         if is_stream {
                             let _connected = methods.1.connected();
-                            mucp_stream::carry(socket, &methods.0, message_bytes).await;
+                            mucp_stream::carry(socket, &methods.0, of_messages).await;
                             return Ok(());
                         }
                         poll_fn(|task| http.poll_ready(task)).await?;

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::message::check_name;
-use super::{Broker, BrokerError, Deliveries, Leave, Message, PREFETCH, PUBLISH_LIMIT, Subscription, unique};
+use super::{Broker, BrokerError, Deliveries, Leave, Message, PREFETCH, PUBLISH_LIMIT, Settings, Subscription, unique};
 use crate::backoff::Backoff;
 use crate::causes::chain;
 use crate::shutdown::Shutdown;
@@ -85,10 +85,10 @@ impl Mqtt {
     pub(super) fn open(
         url: &str,
         ca_file: Option<&Path>,
-        namespace: &str,
+        settings: &Settings,
         shutdown: &Shutdown,
     ) -> Result<Self, BrokerError> {
-        let way = Way::read(url, ca_file, namespace, shutdown)?;
+        let way = Way::read(url, ca_file, settings, shutdown)?;
         let (publish, letters) = mpsc::channel(REQUESTS);
         shutdown.spawn(publish_all(way.clone(), letters, shutdown.clone()));
         Ok(Self { way, publish, shutdown: shutdown.clone() })
@@ -128,7 +128,7 @@ impl Mqtt {
 }
 
 impl Way {
-    fn read(text: &str, ca_file: Option<&Path>, namespace: &str, shutdown: &Shutdown) -> Result<Self, BrokerError> {
+    fn read(text: &str, ca_file: Option<&Path>, settings: &Settings, shutdown: &Shutdown) -> Result<Self, BrokerError> {
         let bad = |reason: &str| BrokerError::Setting { setting: "address", reason: reason.to_owned() };
         let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
         let is_tls = match url.scheme() {
@@ -146,8 +146,9 @@ impl Way {
         });
         let host = host.trim_matches(['[', ']']).to_owned();
         let port = url.port().unwrap_or(if is_tls { DEFAULT_TLS_PORT } else { DEFAULT_PORT });
-        let carrier = if is_tls { Some(Carrier::open(&host, port, ca_file, shutdown)?) } else { None };
-        Ok(Self { host, port, login, namespace: namespace.to_owned(), carrier })
+        let Settings { runtime_dir, namespace, .. } = settings;
+        let carrier = if is_tls { Some(Carrier::open(&host, port, ca_file, runtime_dir, shutdown)?) } else { None };
+        Ok(Self { host, port, login, namespace: namespace.clone(), carrier })
     }
 
     fn away(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BrokerError {

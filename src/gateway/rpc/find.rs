@@ -98,6 +98,24 @@ impl Directory {
         Ok(of_service(table, service))
     }
 
+    /// The same of a call on the HTTP port, where routes go first; `None`: one takes it over HTTP, and its terms hold.
+    pub(super) fn find_web<'t>(&self, table: &'t Table, asked: &Asked<'_>) -> Option<Result<Found<'t>, Status>> {
+        let route = match table.routes.find(asked) {
+            // paths that name services of Go Micro are those that no route takes
+            Err(_) | Ok((Route { then: Outcome::Micro(_), .. }, _)) => {
+                return Some(self.find(table, asked.path, asked.host, asked.headers));
+            }
+            Ok((route, _)) => route,
+        };
+        match &route.then {
+            Outcome::Call(call) if table.routes.rpc.contains(&route.place) => {
+                let group = route.group(&call.services).into();
+                Some(Ok(Found { group, policy: &call.policy, keeper: route.keeper.as_deref() }))
+            }
+            _ => None,
+        }
+    }
+
     /// What is known now.
     pub(super) fn served(&self) -> Rc<Served> {
         let mut catalog = self.catalog.borrow_mut();
@@ -181,7 +199,7 @@ impl Served {
 }
 
 /// Where a call goes.
-pub(super) struct Found<'t> {
+pub(in crate::gateway) struct Found<'t> {
     /// By what name the balancer knows its nodes.
     pub group: Arc<str>,
     pub policy: &'t Policy,

@@ -25,12 +25,13 @@ use h2_v4::client::ResponseFuture;
 use http_v1::HeaderMap;
 use http_v1::uri::PathAndQuery;
 
-use super::find::{Directory, GOMS_SERVICE};
+use super::find::{Directory, Found, GOMS_SERVICE};
 use super::front::{is_passed, public, status_of};
 use super::lines::Parts;
 use super::pass::{broken, keep_up, until};
 use crate::balance::Permit;
 use crate::gateway::answer::{Answer, Body};
+use crate::gateway::asked::Asked as RouteAsked;
 use crate::gateway::client::{Teller, client_ip};
 use crate::gateway::journal::Journal;
 use crate::gateway::keeper::{Finish, Passage};
@@ -108,13 +109,18 @@ pub(in crate::gateway) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// Where the call goes, or would; `None`: a route takes the request over HTTP.
+    pub fn find<'t>(&self, table: &'t Table) -> Option<Result<Found<'t>, Status>> {
+        let asked = RouteAsked { method: "POST", ..RouteAsked::of_host(self.request, self.host, self.path) };
+        self.directory.find_web(table, &asked)
+    }
+
     /// Answers a preflight; `None`: the service has no terms for pages of other origins.
-    pub fn preflight(&self, table: &Table) -> Option<Result<Answer, Failure>> {
+    pub fn preflight(&self, found: &Result<Found<'_>, Status>) -> Option<Result<Answer, Failure>> {
         if kind(self.request).is_some() {
             return None;
         }
-        let found = self.directory.find(table, self.path, self.host, self.request.headers()).ok()?;
-        found.keeper?.preflight(self.request)
+        found.as_ref().ok()?.keeper?.preflight(self.request)
     }
 
     /// Carries a call out. Once the form is known, failures are answers of gRPC.
@@ -123,6 +129,7 @@ impl<'a> Asked<'a> {
     /// 415 of a form that there is not.
     pub async fn answer<'t>(
         &self,
+        found: Result<Found<'t>, Status>,
         table: &'t Table,
         payload: Payload,
         journal: &mut Journal,
@@ -135,7 +142,11 @@ impl<'a> Asked<'a> {
         let told = Rc::new(Cell::new(StatusCode::OK.as_u16()));
         journal.told_by(told.clone());
         journal.started(TraceBody::None);
-        let begun = match self.begin(table, form, payload, journal, finish).await {
+        let begun = match found {
+            Ok(found) => self.begin(&found, table, form, payload, journal, finish).await,
+            Err(status) => Err(status),
+        };
+        let begun = match begun {
             Ok((opened, message, end)) => self.respond(form, opened, message, end, told.clone()).await,
             Err(status) => Err(status),
         };
@@ -146,9 +157,10 @@ impl<'a> Asked<'a> {
         }))
     }
 
-    /// Finds where a call goes, whether it may, and begins it there.
+    /// Looks whether a call may go where it was found to, and begins it there.
     async fn begin<'t>(
         &self,
+        found: &Found<'t>,
         table: &'t Table,
         form: Form,
         payload: Payload,
@@ -157,7 +169,6 @@ impl<'a> Asked<'a> {
     ) -> Result<(Opened, Bytes, Option<End>), Status> {
         let refused = |failure: Failure| status_of(&failure);
         let (brought, limits) = (self.request.headers(), &table.settings.limits);
-        let found = self.directory.find(table, self.path, self.host, brought)?;
         journal.counted(self.directory.meters(&found.group));
         limit::check_headers(brought, limits).map_err(refused)?;
         limit::check_flow(&self.worker.traffic.load, limits).map_err(refused)?;

@@ -166,7 +166,8 @@ impl Registry for Etcd {
                 self.shutdown.spawn(keeper::keep(self.shared.clone(), own.clone(), false, self.shutdown.clone()));
                 Ok(())
             }
-            Err(PlaceError::Link(error)) if self.shared.publisher.is_recalled() => {
+            // a user that etcd does not take is told at once, whatever the disk knows
+            Err(PlaceError::Link(error)) if error.is_transient() && self.shared.publisher.is_recalled() => {
                 log::warn!("node `{id}` of `{}` is registered once etcd is back: {error}", id.service);
                 claim.done();
                 self.shutdown.spawn(keeper::keep(self.shared.clone(), own.clone(), true, self.shutdown.clone()));

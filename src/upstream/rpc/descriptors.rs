@@ -161,6 +161,8 @@ struct Slot {
 #[derive(Debug, Default)]
 struct State {
     schema: Option<Arc<Schema>>,
+    /// What those told that started before: nodes of one version may be of several builds.
+    before: Option<Arc<Schema>>,
     /// When the newest node started that was asked: one that started later may have others.
     started_ms: i64,
     /// When somebody was asked last.
@@ -178,15 +180,40 @@ impl State {
     /// What is known without asking; `None`: somebody must be asked.
     fn answer(&self, node: &Node, name: &MethodName<'_>) -> Option<Result<SchemaMethod, Arc<UnknownMessages>>> {
         let asked_before = |wait: Duration| self.asked.is_some_and(|asked| asked.elapsed() < wait);
+        if let Some(method) = self.method(node, name)
+            && (node.meta.started_ms <= self.started_ms || (self.failed.is_some() && asked_before(AGAIN)))
+        {
+            return Some(Ok(method));
+        }
         if let Some(error) = self.failed.as_ref().filter(|_| asked_before(AGAIN)) {
             return Some(Err(error.clone()));
         }
         let schema = self.schema.as_ref()?;
-        match schema.method(name) {
-            Some(method) if node.meta.started_ms <= self.started_ms => Some(Ok(method)),
-            None if asked_before(AGAIN_UNKNOWN) => Some(Err(Arc::new(unknown(schema, name)))),
-            _ => None,
+        let is_unknown = self.method(node, name).is_none() && asked_before(AGAIN_UNKNOWN);
+        is_unknown.then(|| Err(Arc::new(unknown(schema, name))))
+    }
+
+    /// A method as far as it is known, of this node or of those that it may be like.
+    fn method(&self, node: &Node, name: &MethodName<'_>) -> Option<SchemaMethod> {
+        let is_older = node.meta.started_ms < self.started_ms;
+        let told = self.schema.as_ref().and_then(|schema| schema.method(name));
+        told.or_else(|| self.before.as_ref().filter(|_| is_older)?.method(name))
+    }
+
+    /// Takes over what a node told.
+    fn learn(&mut self, node: &Node, schema: Schema) {
+        let schema = Some(Arc::new(schema));
+        let started_ms = node.meta.started_ms;
+        if started_ms < self.started_ms {
+            self.before = schema;
+        } else {
+            let known = std::mem::replace(&mut self.schema, schema);
+            if started_ms > self.started_ms {
+                self.before = known;
+            }
+            self.started_ms = started_ms;
         }
+        self.failed = None;
     }
 }
 
@@ -227,8 +254,7 @@ impl Schemas {
             Ok(schema) => {
                 log::debug!("messages read by reflection service={} node={}", node.id.service, node.id);
                 let found = schema.method(name).ok_or_else(|| Arc::new(unknown(&schema, name)));
-                let started_ms = state.started_ms.max(node.meta.started_ms);
-                *state = State { schema: Some(Arc::new(schema)), started_ms, asked: state.asked, failed: None };
+                state.learn(node, schema);
                 found
             }
             Err(error) => {
@@ -324,6 +350,47 @@ mod tests {
             let name = MethodName::parse(method).unwrap();
             assert_eq!(takes_json(&node(endpoints, services), &name), takes, "{endpoints:?} {services:?} {method}");
         }
+    }
+
+    #[test]
+    fn what_is_known_holds_beside_what_failed() {
+        let check = MethodName::parse("Health.Check").unwrap();
+        let other = MethodName::parse("Health.Other").unwrap();
+        let schema = || Schema::decode(tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap();
+        let mut state = State::default();
+        assert!(state.answer(&node(&[], &[]), &check).is_none(), "nobody told");
+        state.learn(&node(&[], &[]), schema());
+        let failed = UnknownMessages::Untold("greeter".to_owned());
+        (state.asked, state.failed) = (Some(Instant::now()), Some(Arc::new(failed)));
+        assert!(matches!(state.answer(&node(&[], &[]), &check), Some(Ok(_))));
+        assert!(matches!(state.answer(&node(&[], &[]), &other), Some(Err(_))));
+    }
+
+    #[test]
+    fn nodes_of_an_older_build_keep_their_methods() {
+        let at = |started_ms| {
+            let mut node = node(&[], &[]);
+            node.meta.started_ms = started_ms;
+            node
+        };
+        let check = MethodName::parse("Health.Check").unwrap();
+        let health = || Schema::decode(tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap();
+        let empty = || {
+            let file = prost_reflect::prost_types::FileDescriptorProto {
+                name: Some("empty.proto".to_owned()),
+                ..Default::default()
+            };
+            Schema::of_files(vec![file]).unwrap()
+        };
+        let mut state = State { asked: Some(Instant::now()), ..State::default() };
+        state.learn(&at(1), health());
+        state.learn(&at(2), empty());
+        assert!(matches!(state.answer(&at(1), &check), Some(Ok(_))));
+        assert!(matches!(state.answer(&at(2), &check), Some(Err(_))), "the new build has it not");
+        // asked again, the older one does not take the newer one's place
+        state.learn(&at(1), health());
+        assert_eq!(state.started_ms, 2);
+        assert!(matches!(state.answer(&at(2), &check), Some(Err(_))));
     }
 
     #[test]

@@ -17,7 +17,13 @@ use crate::support::servers::unique;
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn settings(backend: Backend) -> Settings {
-    Settings { backend, namespace: unique("g"), attempts: 4, backoff: Duration::from_millis(20) }
+    Settings {
+        backend,
+        namespace: unique("g"),
+        attempts: 4,
+        backoff: Duration::from_millis(20),
+        runtime_dir: std::env::temp_dir(),
+    }
 }
 
 /// A handle as a process would open it.

@@ -26,7 +26,13 @@ const ALL: usize = 600;
 
 fn settings(url: &str, namespace: &str) -> Settings {
     let backend = Backend::Amqp(vec![url.to_owned()]);
-    Settings { backend, namespace: namespace.to_owned(), attempts: 3, backoff: Duration::from_millis(20) }
+    Settings {
+        backend,
+        namespace: namespace.to_owned(),
+        attempts: 3,
+        backoff: Duration::from_millis(20),
+        runtime_dir: std::env::temp_dir(),
+    }
 }
 
 /// No test by itself: what the test below starts as a process.

@@ -97,6 +97,25 @@ fn a_descriptor_file_is_followed() {
     assert_eq!(gateway.terminate(), 0);
 }
 
+/// It stayed refused until somebody touched the config.
+#[test]
+fn a_refused_config_is_taken_once_the_file_that_it_names_is_there() {
+    let folder = Folder::new();
+    let config = folder.write("config.yml", CONFIG);
+    let (gateway, _) = gateway(&folder, &["--config", config.as_str()]);
+    let file = folder.path().join("health.pb");
+    let changed = format!(
+        "services: {{health: {{check: {{rpc: Health.Check}}}}}}\nupstreams: {{health: {{descriptors: '{}'}}}}\n",
+        file.display()
+    );
+    folder.write("config.yml", &changed);
+    gateway.wait_for("config not reloaded, the one before stays in force");
+    gateway.wait_for("upstreams.health.descriptors: cannot read `");
+    std::fs::write(&file, tonic_health::pb::FILE_DESCRIPTOR_SET).expect("written");
+    gateway.wait_for("config reloaded");
+    assert_eq!(gateway.terminate(), 0);
+}
+
 #[test]
 fn a_call_key_is_rotated_without_a_failed_request() {
     let folder = Folder::new();

@@ -21,7 +21,7 @@ services: { health: { page: /page }, closed: { page: /page } }
 upstreams:
   health: { cors: { origins: ['https://app.test'], expose: [x-total] }, bodyBytes: 100 }
   closed: { auth: staff, cors: 'https://app.test' }
-routes: [{ match: { path: '/*' }, respond: { body: page } }]
+routes: [{ match: { path: '/*', methods: [GET, OPTIONS] }, respond: { body: page } }]
 ";
 
 const WEB: &str = "Content-Type: application/grpc-web+proto\r\nX-Grpc-Web: 1\r\n";
@@ -118,7 +118,7 @@ async fn a_browser_calls_a_method() {
     let counted = r#"goms_requests_total{action="rpc",service="health",status="4xx"} 1"#;
     wait_for("its end to be noted", || door.metrics.render().contains(counted)).await;
     // what is no call goes where it went
-    assert_eq!(door.ask("POST", CHECK, JSON, "{}").await.text(), "page");
+    assert_eq!(door.ask("POST", CHECK, JSON, "{}").await.status, 405);
     assert_eq!(door.ask("GET", CHECK, "", "").await.text(), "page");
 }
 
@@ -193,5 +193,39 @@ async fn what_may_not_call_or_is_no_call_is_told_in_trailers() {
 #[tokio::test]
 async fn without_the_word_in_the_config_it_is_a_request_like_any_other() {
     let door = door(&CONFIG.replace("grpcWeb: on", ""), &[]);
+    assert_eq!(door.ask("POST", CHECK, WEB, thing()).await.status, 405);
+}
+
+/// A content type was enough to get past routes.
+#[tokio::test]
+async fn the_terms_of_the_route_that_takes_the_path_hold() {
+    for (routes, target, wanted) in [
+        ("[{ match: { path: '/*' }, auth: staff, respond: { body: page } }]", CHECK, (401, None)),
+        ("[{ match: { path: '/*' }, respond: { status: 503, body: closed } }]", CHECK, (503, Some("closed"))),
+        (
+            "[{ match: { path: '/Greeter/*' }, respond: { status: 410, body: gone } }]",
+            "/Greeter/Say",
+            (410, Some("gone")),
+        ),
+        (
+            "[{ match: { path: '/grpc.health.v1.Health/*' }, respond: { status: 503, body: closed } }]",
+            CHECK,
+            (503, Some("closed")),
+        ),
+    ] {
+        let (start, _) = CONFIG.split_once("routes:").unwrap();
+        let door = door(&format!("{start}routes: {routes}\n"), &[]);
+        for headers in [WEB, TEXT] {
+            let got = door.ask("POST", target, headers, thing()).await;
+            assert_eq!(got.status, wanted.0, "{routes}");
+            assert!(wanted.1.is_none_or(|body| got.text() == body), "{routes}: {}", got.text());
+        }
+    }
+    // one for the path of gRPC is for gRPC, before one that takes all
+    let routes = "[{ match: { path: '/*' }, respond: { body: page } }, { match: { path: '/closed.Closed/*' }, service: closed, auth: staff }]";
+    let (start, _) = CONFIG.split_once("routes:").unwrap();
+    let door = door(&format!("{start}routes: {routes}\n"), &[]);
+    let got = door.ask("POST", "/closed.Closed/Never", WEB, thing()).await;
+    assert!(frames(&got.body).1.starts_with("grpc-status: 16\r\n"), "{}", got.text());
     assert_eq!(door.ask("POST", CHECK, WEB, thing()).await.text(), "page");
 }

@@ -11,6 +11,7 @@ use prost::Message;
 use prost_reflect::prost_types::FileDescriptorProto;
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{FileDescriptorResponse, ServerReflectionRequest, ServerReflectionResponse};
@@ -157,10 +158,10 @@ async fn the_older_reflection_is_asked_too() {
     reporter.set_service_status("thing", ServingStatus::Serving).await;
     let server = tonic::transport::Server::builder().add_service(health);
     let server = server.add_service(reflection.build_v1alpha().unwrap());
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free_port()));
+    let incoming = TcpIncoming::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = incoming.local_addr().unwrap();
     #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
-    let serving = tokio::spawn(server.serve(address));
-    wait_for("the server", || TcpStream::connect(address).is_ok()).await;
+    let serving = tokio::spawn(server.serve_with_incoming(incoming));
     // which says nothing of itself, so the config does
     let door = door(&format!("{CONFIG}upstreams: {{ health: {{ descriptors: reflection }} }}"), &[]);
     door.publisher.publish(vec![crate::rpc::node("health", address)]);

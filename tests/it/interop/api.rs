@@ -310,6 +310,7 @@ async fn handler_event_publishes_a_request() {
         namespace: "goms".to_owned(),
         attempts: 1,
         backoff: Duration::from_millis(20),
+        runtime_dir: std::env::temp_dir(),
     };
     let broker = open(&settings, None, &shutdown).await.expect("it opens");
     let subscription = Subscription { topic: format!("{namespace}.orders"), group: None };

@@ -36,6 +36,7 @@ impl Ours {
             namespace: "goms".to_owned(),
             attempts: 1,
             backoff: Duration::from_millis(20),
+            runtime_dir: std::env::temp_dir(),
         };
         let broker = open(&settings, Some(&ground), &shutdown).await.expect("it opens");
         Self { registry, broker, shutdown }

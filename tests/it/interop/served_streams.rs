@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::stream;
 use goms::metrics::Metrics;
 use goms::registry::{Backend, EtcdSettings, Format, HostPort, Node, NodeId, NodeMeta, Registry, open};
-use goms::service::{Running, serve_mucp};
+use goms::service::{Limits, Running, serve_mucp};
 use goms::shutdown::Shutdown;
 use goms::{Context, Requests, Service, ServiceError};
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,10 @@ async fn chat(
 
 /// A service of ours as `--go-micro-protocol mucp` serves it.
 fn greeter(keys: &[&str]) -> Running {
+    patient(keys, Limits::default())
+}
+
+fn patient(keys: &[&str], limits: Limits) -> Running {
     let service = Service::new(SERVICE)
         .route("/plain", hello)
         .rpc("Say.Hello", hello)
@@ -70,6 +74,7 @@ fn greeter(keys: &[&str]) -> Running {
     let (mut parts, events) = parts(SERVICE);
     parts.call_keys = keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>().into();
     std::mem::forget(events);
+    parts.limits = limits;
     let _runtime = RUNTIME.enter();
     serve_mucp(listener(), service, parts).expect("it listens")
 }
@@ -112,6 +117,31 @@ async fn clients_of_v5_call_streams_of_ours() {
     let told = outcome.errors.keys().next().expect("an error");
     assert!(told.contains("\"code\":418") && told.contains("no coffee here"), "{told}");
     shutdown.begin();
+}
+
+/// A head, or a body, that never ends held a connection for ever, before anybody asked who calls.
+#[test]
+fn a_message_that_is_begun_must_end_in_time() {
+    let short = Duration::from_millis(200);
+    let greeter = patient(&[], Limits { header_timeout: short, body_timeout: short, ..Limits::default() });
+    let opening = message("Micro-Endpoint: Say.Chat\r\n", "{}");
+    let mut silent = open_stream(greeter.address(), "");
+    for begun in [
+        "POST / HTTP/1.1\r\nMicro-Stream: 0\r\n".to_owned(),
+        "POST / HTTP/1.1\r\nMicro-Stream: 0\r\nContent-Length: 2\r\n\r\n{".to_owned(),
+        opening.clone() + "POST / HTTP/1.1\r\n",
+        opening + &message("", "{}")[..message("", "{}").len() - 1],
+    ] {
+        let mut socket = TcpStream::connect(greeter.address()).expect("connected");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+        socket.write_all(begun.as_bytes()).expect("sent");
+        assert_eq!(rest(socket), "", "{begun:?}");
+    }
+    // who said nothing meanwhile, between two messages, stays
+    let more = message("", r#"{"name":"Ann"}"#) + &message("Micro-Error: EOS\r\n", "");
+    silent.write_all(more.as_bytes()).expect("sent");
+    let told = rest(silent);
+    assert!(told.contains("Hello Ann") && told.contains("micro-error: EOS"), "{told}");
 }
 
 /// A connection that begins a stream.

@@ -1,10 +1,12 @@
 //! What a caller may do wrong.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use goms::service::Running;
 use goms::{Context, Service, ServiceError};
+use tokio::sync::Notify;
 
 use super::raw::{Bare, Raw, ended, framed};
 use super::{Request, Response, start};
@@ -191,15 +193,24 @@ async fn the_guard_lets_only_holders_of_the_key_in() {
 #[tokio::test]
 async fn a_server_that_ends_finishes_what_runs() {
     let (parts, _events) = parts("greeter");
-    let slow = async |_ctx: Context, message: Request| {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        Ok::<_, ServiceError>(Response { msg: message.name })
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let of_method = (begun.clone(), go_on.clone());
+    let slow = move |_ctx: Context, message: Request| {
+        let (begun, go_on) = of_method.clone();
+        async move {
+            begun.notify_one();
+            go_on.notified().await;
+            Ok::<_, ServiceError>(Response { msg: message.name })
+        }
     };
     let greeter = start(Service::new("greeter").rpc("Say.Slow", slow), parts);
     let raw = Raw::connect(greeter.address()).await;
     let (response, mut stream) = raw.begin("/greeter.Say/Slow", &[]).await;
     stream.send_data(framed(JOHN), true).expect("sent");
-    let (finished, answer) = tokio::join!(greeter.stop(Duration::from_secs(5)), ended(response));
+    begun.notified().await;
+    // in this order: the end has begun when the method goes on
+    let (finished, (), answer) =
+        tokio::join!(greeter.stop(Duration::from_secs(5)), async { go_on.notify_one() }, ended(response));
     assert!(finished);
     assert_eq!((answer.code, &answer.body[..]), (Some(0), &framed(r#"{"msg":"John"}"#)[..]));
 }

@@ -33,8 +33,9 @@ const HEAD_BYTES: usize = 32 << 10;
 const FIELDS: usize = 100;
 /// What a connection begins with that may be a stream.
 const FIRST: &[u8] = b"POST / HTTP/1.1\r\n";
-/// A head that comes in parts is looked at again after so long.
+/// A head that comes in parts is looked at again after so long; each time twice as long, up to the other.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const LOOK_AGAIN_MOST: Duration = Duration::from_millis(64);
 /// How long a caller may take to close its connection once it was told the end; what it sent meanwhile is read, since it
 /// would not get the end otherwise.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -72,6 +73,8 @@ enum StreamError {
     Closed,
     #[error("the request is none of mucp: {0}")]
     Request(&'static str),
+    #[error("it took longer than {0:?} for {1}")]
+    Slow(Duration, &'static str),
     #[error("the caller gave up: {0}")]
     GivenUp(String),
     #[error("the call in memory failed")]
@@ -84,12 +87,14 @@ enum StreamError {
 pub(in crate::service) async fn is_one(socket: &TcpStream, limit: Duration) -> bool {
     let give_up = Instant::now() + limit;
     let mut seen = vec![0; 4 << 10];
+    let mut wait = LOOK_AGAIN;
     loop {
         let Ok(Ok(length)) = timeout_at(give_up, socket.peek(&mut seen)).await else { return false };
         if let Some(found) = tells(&seen[..length], length == seen.len()) {
             return found;
         }
-        sleep(LOOK_AGAIN).await;
+        sleep(wait).await;
+        wait = (wait * 2).min(LOOK_AGAIN_MOST);
         if Instant::now() >= give_up {
             return false;
         }
@@ -109,13 +114,24 @@ fn tells(seen: &[u8], is_all: bool) -> Option<bool> {
     (is_stream || end.is_some() || is_all).then_some(is_stream)
 }
 
-/// Carries a stream to its end. `answers` are the node's methods, a message may have `limit` bytes.
-pub(in crate::service) async fn carry<A: Answers>(socket: TcpStream, answers: &A, limit: usize) {
+/// What a caller's message may use.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::service) struct Limits {
+    /// Bytes of its body.
+    pub bytes: usize,
+    /// How long its head may take, from its first byte. Between messages a caller may be silent.
+    pub head: Duration,
+    /// How long its body may take after that.
+    pub body: Duration,
+}
+
+/// Carries a stream to its end. `answers` are the node's methods.
+pub(in crate::service) async fn carry<A: Answers>(socket: TcpStream, answers: &A, limits: Limits) {
     let peer = socket.peer_addr().ok();
     if let Err(error) = socket.set_nodelay(true) {
         log::debug!("cannot turn off Nagle's algorithm: {error}");
     }
-    if let Err(error) = converse(socket, peer, answers, limit).await {
+    if let Err(error) = converse(socket, peer, answers, limits).await {
         log::debug!("a stream of mucp ended early client={peer:?} error=\"{error}\"");
     }
 }
@@ -124,10 +140,10 @@ async fn converse<A: Answers>(
     socket: TcpStream,
     peer: Option<SocketAddr>,
     answers: &A,
-    limit: usize,
+    limits: Limits,
 ) -> Result<(), StreamError> {
     let (from, mut to) = socket.into_split();
-    let mut asked = Asked { from, input: BytesMut::new(), limit };
+    let mut asked = Asked { from, input: BytesMut::new(), limits };
     let first = asked.next().await?.ok_or(StreamError::Closed)?;
     let echo = echo(&first.fields);
     let request = match request(&first.fields) {
@@ -141,7 +157,7 @@ async fn converse<A: Answers>(
         let talk = async {
             let (response, stream) = client.send_request(request, false)?;
             let stream_id = first.fields.get("micro-stream");
-            let (metadata, status) = exchange(&mut asked, &mut to, stream_id, &echo, response, stream, limit).await?;
+            let (metadata, status) = exchange(&mut asked, &mut to, stream_id, &echo, response, stream).await?;
             Ok::<_, StreamError>((metadata, status))
         };
         tokio::select! {
@@ -187,8 +203,8 @@ async fn exchange(
     echo: &[u8],
     response: ResponseFuture,
     mut stream: SendStream<Bytes>,
-    limit: usize,
 ) -> Result<(HeaderMap, Status), StreamError> {
+    let limit = asked.limits.bytes;
     let up = async {
         let mut is_open = true;
         loop {
@@ -322,7 +338,7 @@ async fn write(to: &mut OwnedWriteHalf, echo: &[u8], fields: &HeaderMap, body: &
 struct Asked {
     from: OwnedReadHalf,
     input: BytesMut,
-    limit: usize,
+    limits: Limits,
 }
 
 struct Message {
@@ -336,21 +352,32 @@ impl Asked {
     /// # Cancel safety
     /// Dropped, it has taken nothing.
     async fn next(&mut self) -> Result<Option<Message>, StreamError> {
+        let mut head_end = None;
         let (fields, start, length) = loop {
-            if let Some(head) = head(&self.input, self.limit)? {
+            if let Some(head) = head(&self.input, self.limits.bytes)? {
                 break head;
             }
             if self.input.len() > HEAD_BYTES {
                 return Err(StreamError::Request("its head is too long"));
             }
-            match self.from.read_buf(&mut self.input).await? {
+            let read = if self.input.is_empty() {
+                self.from.read_buf(&mut self.input).await?
+            } else {
+                let limit = self.limits.head;
+                let end = *head_end.get_or_insert_with(|| Instant::now() + limit);
+                let read = timeout_at(end, self.from.read_buf(&mut self.input)).await;
+                read.map_err(|_| StreamError::Slow(limit, "the head of a message"))??
+            };
+            match read {
                 0 if self.input.is_empty() => return Ok(None),
                 0 => return Err(StreamError::Closed),
                 _ => {}
             }
         };
+        let (limit, begun) = (self.limits.body, Instant::now());
         while self.input.len() < start + length {
-            if self.from.read_buf(&mut self.input).await? == 0 {
+            let read = timeout_at(begun + limit, self.from.read_buf(&mut self.input)).await;
+            if read.map_err(|_| StreamError::Slow(limit, "the body of a message"))?? == 0 {
                 return Err(StreamError::Closed);
             }
         }
