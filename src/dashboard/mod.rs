@@ -4,7 +4,7 @@
 //! `metrics`, `shutdown`, `causes`, `figures`, `call_key`.
 //!
 //! Pages are made here, as HTML without scripts in it, and every value in them is escaped: what requests brought is
-//! hostile. [`page`] is the frame of each; [`assets`] are the files that it names, served from the binary; [`guard`] stands
+//! hostile. [`page`] is the frame of each; `assets` are the files that it names, served from the binary; `guard` stands
 //! before all of it: who may read, and what browsers are told of safety; [`live`] sends what changes to the pages that are
 //! open.
 //!

@@ -226,8 +226,10 @@ fn ten_thousand_events_and_a_megabyte_of_body_make_a_small_page() {
     for part in 0..5 {
         store(&up, &(part * 2_000..(part + 1) * 2_000).map(event).collect::<Vec<_>>());
     }
+    stored(&up, id, 4_000);
     let mut page = browser.open(&up.url(&format!("/traces/{id}")));
-    assert!(page.text(".notice").contains("more than 4,000 events"));
+    let notice = page.text(".notice");
+    assert!(notice.contains("more events than a page reads; these are 4,000"), "{notice}");
     assert_eq!(page.count(".span"), 100);
     let whole = get(&up.admin, &format!("/traces/{id}")).expect("an answer").body;
     assert!(whole.len() < 200_000, "{} bytes", whole.len());
