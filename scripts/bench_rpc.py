@@ -2,6 +2,7 @@
 
     unary     Say.Hello by gRPC (JSON messages), direct, by nginx, by the gateway's RPC port: CPU of the proxy a call
     json      HTTP and JSON in, RPC out, beside HTTP in, HTTP out: CPU of the gateway a request
+    stream    Say.Stream by gRPC (protobuf messages of 22 to 28 bytes), one call of a million at a time: CPU of the proxy a message
     chain     Go Micro's two tiers (gateway, 2 greeter-api, 2 greeter): requests for a second of CPU of all five
 
 Every process is one of goms with one worker, nodes find each other by the local registry, traces are off. h2load keeps 64
@@ -21,6 +22,8 @@ import tempfile
 import time
 
 GREETING = b'{"name":"John"}'
+STREAMED = 1_000_000  # messages in a stream
+STREAM = b"\x0a\x04John\x10" + bytes([STREAMED & 0x7F | 0x80, STREAMED >> 7 & 0x7F | 0x80, STREAMED >> 14])  # protobuf: name, count
 
 
 def main(bench, words):
@@ -86,11 +89,15 @@ def measure(bench, folder, options):
                               folder / "nginx" / "log")
         stack.enter_context(nginx)
         time.sleep(0.5)
-        message = folder / "message"
+        message, stream = folder / "message", folder / "stream"
         message.write_bytes(b"\0" + len(GREETING).to_bytes(4, "big") + GREETING)
+        stream.write_bytes(b"\0" + len(STREAM).to_bytes(4, "big") + STREAM)
         for turn in range(options.rounds):
-            for name, process, to in [("direct", backend[0], backend[2]), ("nginx", nginx, port), ("goms", gateway[0], gateway[2])]:
+            peers = [("direct", backend[0], backend[2]), ("nginx", nginx, port), ("goms", gateway[0], gateway[2])]
+            for name, process, to in peers:
                 note(bench, rows, turn, ("unary", name), calls(bench, process, to, message, options.seconds))
+            for name, process, to in peers:
+                note(bench, rows, turn, ("stream", name), messages(bench, process, to, stream, options.seconds))
             for name, path in [("HTTP to HTTP", "/api/user/hello?name=John"), ("JSON to RPC", "/api/greeter/hello?name=John")]:
                 note(bench, rows, turn, ("json", name), requests(bench, [gateway[0]], gateway[1], path, options.seconds))
     with contextlib.ExitStack() as stack:
@@ -106,7 +113,7 @@ def measure(bench, folder, options):
 
 def note(bench, rows, turn, key, figures):
     rows.setdefault(key, []).append(figures)
-    bench.say(f"round {turn + 1}: {' '.join(key):20} {figures[0]:6.1f} µs, {figures[1]:8.0f}/s")
+    bench.say(f"round {turn + 1}: {' '.join(key):20} {figures[0]:7.2f} µs, {figures[1]:8.0f}/s")
 
 
 def calls(bench, process, port, message, seconds):
@@ -120,6 +127,23 @@ def calls(bench, process, port, message, seconds):
     if bad := re.search(r"requests: .* ([1-9]\d*) failed", run.stdout):
         bench.say(f"  WARNING: {bad[0]}")
     return cpu / max(done, 1) * 1e6, done / seconds
+
+
+def messages(bench, process, port, asked, seconds):
+    """CPU µs of the process a message of a stream, and messages/s: whole streams of a million, until the time is over."""
+    # a frame's head, the field's tag and length, `Hello John srv one `, and the number
+    expected = sum(5 + 2 + 19 + digits for digits in (len(str(nth)) for nth in range(1, STREAMED + 1)))
+    before, began, done = process.cpu_seconds(), time.perf_counter(), 0
+    while time.perf_counter() < began + seconds:
+        run = subprocess.run(
+            ["h2load", "-t1", "-c1", "-m1", "-n1", "-d", str(asked), "-H", "content-type: application/grpc+proto", "-H", "te: trailers",
+             f"http://127.0.0.1:{port}/greeter.Say/Stream"], capture_output=True, text=True, check=True)
+        came = int(re.search(r"\((\d+)\) data", run.stdout)[1])
+        if came != expected:
+            bench.fail(f"a stream of {STREAMED:,} messages has {expected:,} bytes, and {came:,} came:\n{run.stdout}")
+        done += STREAMED
+    elapsed, cpu = time.perf_counter() - began, process.cpu_seconds() - before
+    return cpu / done * 1e6, done / elapsed
 
 
 def requests(bench, processes, port, path, seconds):
@@ -142,10 +166,13 @@ def table(rows, options):
         (("unary", "direct"), "unary, the service itself, called directly", "", ""),
         (("unary", "nginx"), "unary, nginx grpc_pass", "1.00x", ""),
         (("unary", "goms"), "unary, the gateway's RPC port", f"{cpu['unary', 'goms'] / nginx:.2f}x nginx", "1.00x"),
+        (("stream", "direct"), "a stream's message, the service itself", "", "500,000/s"),
+        (("stream", "nginx"), "a stream's message, nginx grpc_pass", "1.00x", ""),
+        (("stream", "goms"), "a stream's message, the gateway's RPC port", f"{cpu['stream', 'goms'] / cpu['stream', 'nginx']:.2f}x nginx", "500,000/s"),
         (("json", "HTTP to HTTP"), "the gateway, HTTP to HTTP", "1.00x", ""),
         (("json", "JSON to RPC"), "the gateway, JSON to RPC", f"{cpu['json', 'JSON to RPC'] / http:.2f}x", "1.50x"),
         (("chain", "its gateway"), "the gateway before two tiers", f"{98 / cpu['chain', 'its gateway']:.1f} times less than Go Micro's 98 µs", ""),
         (("chain", "all five"), "two tiers, all five processes", f"{1e6 / cpu['chain', 'all five']:,.0f} requests a CPU second", "66,500"),
     ]:
-        lines.append(f"| {title} | {cpu[key]:.1f} | {beside} | {rate[key]:,.0f} | {aim} |")
+        lines.append(f"| {title} | {cpu[key]:.{2 if key[0] == 'stream' else 1}f} | {beside} | {rate[key]:,.0f} | {aim} |")
     return [*lines, "", f"Medians of {options.rounds} rounds of {options.seconds} s, taken in turn; one worker each."]
