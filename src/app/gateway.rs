@@ -1,8 +1,9 @@
 //! The gateway role.
 
 use super::ports::{Ports, port_of};
-use super::process::{Process, RunningNode, Server};
+use super::process::Process;
 use super::rpc::Rpc;
+use super::running::{RunningNode, Server};
 use super::{AppError, reload};
 use crate::balance::Balancer;
 use crate::config::shown_routes;

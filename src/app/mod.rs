@@ -22,6 +22,7 @@ mod reload;
 mod roles;
 mod routes;
 mod rpc;
+mod running;
 mod service;
 mod service_manager;
 mod supervise;

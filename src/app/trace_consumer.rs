@@ -2,8 +2,9 @@
 
 use super::AppError;
 use super::ports::Ports;
-use super::process::{Process, RunningNode, Server};
+use super::process::Process;
 use super::rpc::Rpc;
+use super::running::{RunningNode, Server};
 use crate::consumer;
 use crate::registry::{Catalog, NodeState};
 use crate::service::Service;
