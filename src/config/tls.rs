@@ -6,7 +6,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::decode::{At, Decoder, Field, boolean, word};
 use super::print::{name_of, put};
-use crate::listener::{CertificateFiles, ClientAuth, TlsSettings};
+use crate::listener::{CertificateFiles, ClientAuth, TlsSettings, ToHttps};
 
 const CLIENT_AUTH: [(&str, ClientAuth); 3] =
     [("off", ClientAuth::Off), ("optional", ClientAuth::Optional), ("required", ClientAuth::Required)];
@@ -18,10 +18,11 @@ pub(super) struct RawTls {
     client_ca: Option<At<PathBuf>>,
     client_auth: Option<At<ClientAuth>>,
     rpc: Option<bool>,
+    redirect: Option<ToHttps>,
 }
 
 /// The keys of a gateway's.
-pub(super) const KEYS: &[&str] = &["certificates", "clientCa", "clientAuth", "rpc"];
+pub(super) const KEYS: &[&str] = &["certificates", "clientCa", "clientAuth", "rpc", "redirectToHttps"];
 /// Those of services', whose RPC ports alone it is for.
 pub(super) const SERVICE_KEYS: &[&str] = &["certificates", "clientCa", "clientAuth"];
 
@@ -36,7 +37,18 @@ pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>, keys: &[&str]) -> A
     });
     let client_auth = table.get("clientAuth").and_then(|field| decoder.read_at(&field, word("word", &CLIENT_AUTH)));
     let rpc = table.get("rpc").and_then(|field| decoder.read(&field, boolean));
-    At { value: RawTls { certificates, client_ca, client_auth, rpc }, place: field.place.clone() }
+    let redirect = table.get("redirectToHttps").and_then(|field| decoder.read(&field, to_https)).flatten();
+    At { value: RawTls { certificates, client_ca, client_auth, rpc, redirect }, place: field.place.clone() }
+}
+
+fn to_https(text: &str) -> Result<Option<ToHttps>, String> {
+    if let Ok(asked) = boolean(text) {
+        return Ok(asked.then_some(ToHttps::Own));
+    }
+    match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(Some(ToHttps::Port(port))),
+        _ => Err(format!("must be `true`, `false` or the port that clients see, got `{}`", super::names::shown(text))),
+    }
 }
 
 fn certificate(decoder: &mut Decoder, field: &Field<'_>) -> Option<CertificateFiles> {
@@ -79,6 +91,7 @@ pub(super) fn resolve(decoder: &mut Decoder, At { value: raw, place }: At<RawTls
         client_ca: raw.client_ca.map(|at| at.value),
         client_auth: auth.unwrap_or_default(),
         rpc: raw.rpc.unwrap_or(false),
+        redirect: raw.redirect,
     })
 }
 
@@ -98,6 +111,12 @@ pub(super) fn shown(settings: &TlsSettings, keys: &[&str]) -> Mapping {
     put(&mut tls, "clientAuth", name_of(&CLIENT_AUTH, settings.client_auth));
     if keys.contains(&"rpc") {
         put(&mut tls, "rpc", settings.rpc);
+    }
+    if keys.contains(&"redirectToHttps") {
+        match settings.redirect {
+            Some(ToHttps::Port(port)) => put(&mut tls, "redirectToHttps", port),
+            other => put(&mut tls, "redirectToHttps", other.is_some()),
+        }
     }
     tls
 }

@@ -37,6 +37,7 @@ mod respond;
 mod route;
 mod rpc;
 mod rule;
+mod secure;
 mod server;
 mod skim;
 mod spelling;
