@@ -1,6 +1,8 @@
 //! Whether those whom `allow` and `deny` name can be anybody: callers of API keys and of `basic` are listed in the config, those
 //! of tokens are not, so a plain name is taken as it is where a way of the route takes tokens.
 
+use std::collections::BTreeSet;
+
 use super::names::{list, nearest, shown};
 use crate::gateway::access::{Proof, Way, Ways, Who};
 
@@ -70,7 +72,10 @@ impl Known<'_> {
 /// The callers of a way; `None`: they are whoever a token names.
 fn named(way: &Way) -> Option<Vec<&str>> {
     match &way.proof {
-        Proof::ApiKeys(keys) => Some(keys.keys.iter().map(|(_, name)| name.as_str()).collect()),
+        Proof::ApiKeys(keys) => {
+            let names: BTreeSet<&str> = keys.keys.iter().map(|(_, name)| name.as_str()).collect();
+            Some(names.into_iter().collect()) // one may have several keys
+        }
         Proof::Basic(basic) => Some(basic.users.keys().map(String::as_str).collect()),
         Proof::Jwt(_) => None,
     }

@@ -27,7 +27,7 @@ const TELL_EVERY: Duration = Duration::from_secs(86_400);
 /// Certificates are usually renewed a month before they end; so late something is wrong.
 const SOON: i64 = 14 * 86_400;
 
-/// Who a gateway is on its TLS port.
+/// Who a gateway is on its TLS port, or a service on its ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// At least one; the first is for clients that name no server, or one that no certificate is for.
@@ -38,6 +38,8 @@ pub struct TlsSettings {
     pub client_auth: ClientAuth,
     /// The RPC port takes nothing but TLS, too.
     pub rpc: bool,
+    /// Of a service: its HTTP port stays plain.
+    pub plain_http: bool,
     /// Where plain requests are sent on to; `None`: they are served.
     pub redirect: Option<ToHttps>,
 }

@@ -10,7 +10,7 @@ fn text() -> String {
     format!(
         r#"
 auth:
-  partners: {{ apiKeys: {{ keys: {{ acme: ["the first key of acme", "the second one of acme"], globex: "sha256:{digest}" }} }}, callerHeader: X-Caller }}
+  partners: {{ apiKeys: {{ keys: {{ acme: ["the first key of acme", "the second one of acme"], globex: "sha256:{digest}", 007: "sha256:{bond}" }} }}, callerHeader: X-Caller }}
   links: {{ apiKeys: {{ query: k, keys: {{ a: "a key that is long enough" }} }} }}
   staff: {{ basic: {{ users: {{ ann: "{HASH}" }} }} }}
   people: {{ jwt: {{ secret: "0123456789 0123456789 0123456789", audience: goms, issuer: [a, b], headers: {{ X-Role: role }} }} }}
@@ -23,6 +23,7 @@ routes:
   - {{ match: {{ path: /fixed }}, respond: {{}}, auth: [links, partners] }}
 "#,
         digest = "0".repeat(64),
+        bond = "7".repeat(64),
     )
     .replace(", own: {", ", own: { allow: none,")
     .replace("auth: none, deny: none", "auth: none, deny: none, allow: none")
@@ -33,7 +34,7 @@ fn ways_are_read_and_each_key_is_looked_up() {
     let config = load(&text(), &[]).unwrap_or_else(|errors| panic!("{errors}"));
     let ways = &config.gateway.ways;
     let Proof::ApiKeys(keys) = &ways["partners"].proof else { panic!("{ways:?}") };
-    assert_eq!((keys.place.clone(), keys.keys.len()), (KeyPlace::Header("x-api-key".into()), 3));
+    assert_eq!((keys.place.clone(), keys.keys.len()), (KeyPlace::Header("x-api-key".into()), 4));
     assert_eq!(keys.keys[2], ([0; 32], "globex".to_owned()));
     assert_eq!(ways["partners"].caller_header.as_deref(), Some("x-caller"));
     let Proof::Jwt(people) = &ways["people"].proof else { panic!("{ways:?}") };
