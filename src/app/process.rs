@@ -175,6 +175,7 @@ impl Process {
                 idle_timeout: limits.idle_timeout,
                 connections: limits.connections,
             },
+            tls: None,
         }
     }
 

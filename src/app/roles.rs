@@ -266,7 +266,8 @@ async fn listen(process: &Process, role: Role, ports: Option<Ports>, admin: Sock
         }
         Role::UpUser(number) => {
             let served = Served::demo(&process.config, up::SERVICE)?;
-            let Listening { node, load, .. } = service::listen(process, ports, served, 1).await?;
+            let Listening { node, load, tls, .. } = service::listen(process, ports, served, 1).await?;
+            meta.tls = tls;
             Ok(one(node, meta, Some(load), Some(format!("{}#{number}", up::SERVICE))))
         }
         Role::UpNode(beside) => start_beside(*beside).await,
@@ -286,8 +287,8 @@ async fn listen_service(
         Served::Handlers(_) => Vec::new(),
     };
     let listening = service::listen(process, ports, served, workers).await?;
-    let Listening { node, load, version, endpoints, streams, rpc_services, program } = listening;
-    meta.streams = streams;
+    let Listening { node, load, version, endpoints, streams, rpc_services, tls, program } = listening;
+    (meta.streams, meta.tls) = (streams, tls);
     meta.tell_methods(endpoints, rpc_services);
     if meta.version.is_empty() {
         meta.version = version;

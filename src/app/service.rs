@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::gateway::Fallback;
 use crate::listener::Tls;
 use crate::metrics::Load;
-use crate::registry;
+use crate::registry::{self, NodePort};
 use crate::service::{self, CallTable, CalledAction, Program, ProgramSettings, ProgramUrl, Service, Subscribers};
 
 /// Bytes of another service's answer that a handler may ask for; as many as a request may have.
@@ -78,6 +78,8 @@ pub struct Listening {
     pub streams: Vec<String>,
     /// Its services by RPC.
     pub rpc_services: Vec<String>,
+    /// Its ports that take nothing but TLS, as [`registry::NodeMeta::tls`] has them.
+    pub tls: Vec<String>,
     /// The program behind it.
     pub program: Option<Program>,
 }
@@ -92,9 +94,19 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
     let id = process.identity(&name, &ports)?;
     let load = Load::default();
     let broker = process.broker().await?;
-    let parts = process.service_parts(&id, &load, workers, Some(call_table(process, broker.clone())));
+    let mut parts = process.service_parts(&id, &load, workers, Some(call_table(process, broker.clone())));
+    let tls = process.config.service_tls.clone().map(|settings| Tls::open(settings, &process.metrics));
+    let tls = tls.transpose().map_err(part)?;
+    if let Some(tls) = &tls {
+        tls.follow(&process.background);
+    }
     let mut methods = Service::new(&name);
     let rpc_parts = parts.clone();
+    // Go Micro's nodes tell their streams by the first bytes of a connection
+    let is_plain = process.config.service_tls.as_ref().is_none_or(|tls| tls.plain_http) || process.speaks_mucp();
+    parts.tls = tls.clone().filter(|_| !is_plain);
+    let secure = [(NodePort::Http, !is_plain), (NodePort::Rpc, tls.is_some())];
+    let secure = secure.into_iter().filter(|(_, is_secure)| *is_secure).map(|(port, _)| port.word().to_owned()).collect();
     let (running, program, version) = match served {
         Served::Handlers(service) => {
             let version = service.version_text().to_owned();
@@ -115,15 +127,10 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
     let (endpoints, rpc_services) = (methods.endpoints(), methods.rpc_services());
     let streams = methods.streams();
     let subscribers = subscribe(process, &methods, rpc_parts.clone(), broker)?;
-    let tls = process.config.service_tls.clone().map(|settings| Tls::open(settings, &process.metrics));
-    let tls = tls.transpose().map_err(part)?;
-    if let Some(tls) = &tls {
-        tls.follow(&process.background);
-    }
     let rpc = Rpc::serve(ports.rpc, methods, (rpc_parts, tls)).await?;
     log::info!("[{name}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     let node = RunningNode { id, rpc, server: Server::Service(running, subscribers) };
-    Ok(Listening { node, load, version, endpoints, streams, rpc_services, program })
+    Ok(Listening { node, load, version, endpoints, streams, rpc_services, tls: secure, program })
 }
 
 /// Starts the handlers of topics.
@@ -180,6 +187,7 @@ fn call_table(process: &Process, broker: Arc<dyn Broker>) -> CallTable {
         actions: Arc::new(actions),
         answer_bytes: CALLED_ANSWER_BYTES,
         broker: Some(broker),
+        usual: process.config.gateway.usual.clone(),
     }
 }
 

@@ -236,8 +236,9 @@ impl Config {
         if let Some(settings) = &self.gateway.tls {
             put(root, "tls", tls::shown(settings, tls::KEYS));
         }
-        if let Some(settings) = &self.service_tls {
-            put(root, "serviceTls", tls::shown(settings, tls::SERVICE_KEYS));
+        let call = self.gateway.usual.told_tls.as_deref();
+        if let Some(shown) = tls::shown_service(self.service_tls.as_ref(), call) {
+            put(root, "serviceTls", shown);
         }
         put(root, "trustedProxies", texts(self.gateway.trusted_proxies.0.iter()));
         put(root, "proxyProtocol", if self.gateway.proxy_protocol { "on" } else { "off" });

@@ -7,7 +7,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 
 use super::Dashboard;
-use crate::registry::{Node, NodeState};
+use crate::registry::{Node, NodePort, NodeState};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ pub async fn send(dashboard: &Dashboard, service: &str, address: &str, sent: &Se
     let Some(node) = nodes.iter().find(of_address) else {
         return Err(format!("`{address}` is no node of {service} now; choose one of the list"));
     };
-    if service != GATEWAY && dashboard.is_secure(service) {
+    if service != GATEWAY && (dashboard.is_secure(service) || node.takes_tls(NodePort::Http)) {
         return Err(format!(
             "the config has {service} called by TLS, which this page does not speak; send the request through the gateway"
         ));

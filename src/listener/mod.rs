@@ -24,7 +24,7 @@ pub use incoming::Incoming;
 pub use networks::{Network, Networks};
 pub use peer::Peer;
 pub use socket_file::{SocketFile, SocketFileError};
-pub use tls::{CertificateFiles, ClientAuth, Tls, TlsError, TlsSettings};
+pub use tls::{CertificateFiles, ClientAuth, HTTPS_PORT, Tls, TlsError, TlsSettings, ToHttps};
 
 use std::future::Future;
 use std::io;

@@ -23,7 +23,7 @@ pub use catalog::{Catalog, Publisher};
 pub use consul::ConsulSettings;
 pub use go_micro::hearer::Hearer;
 pub use key::KeyError;
-pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState, Origin, RpcProtocol};
+pub use node::{HostPort, Node, NodeId, NodeMeta, NodePort, NodeState, Origin, RpcProtocol};
 pub use remembered::Remember;
 
 use std::net::IpAddr;

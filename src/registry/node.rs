@@ -91,6 +91,9 @@ pub struct NodeMeta {
     pub record: Option<String>,
     /// A trace consumer that takes events over HTTP.
     pub takes_events: bool,
+    /// Which of its ports take nothing but TLS: `http`, `rpc`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<String>,
 }
 
 impl Default for NodeMeta {
@@ -109,6 +112,7 @@ impl Default for NodeMeta {
             record: None,
             rpc_services: Vec::new(),
             takes_events: false,
+            tls: Vec::new(),
         }
     }
 }
@@ -176,6 +180,26 @@ impl Origin {
     }
 }
 
+/// One of the ports of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodePort {
+    /// That of HTTP.
+    Http,
+    /// That of gRPC.
+    Rpc,
+}
+
+impl NodePort {
+    /// What [`NodeMeta::tls`] calls it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Rpc => "rpc",
+        }
+    }
+}
+
 /// How a node takes RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RpcProtocol {
@@ -199,6 +223,12 @@ impl Node {
             return Some(RpcProtocol::Grpc);
         }
         (self.id.http.port.is_some() && self.speaks("mucp")).then_some(RpcProtocol::Mucp)
+    }
+
+    /// Whether it says that this port of it takes nothing but TLS.
+    #[must_use]
+    pub fn takes_tls(&self, port: NodePort) -> bool {
+        self.meta.tls.iter().any(|known| known == port.word())
     }
 
     /// Whether it is one of those that share the call key: what another system wrote down never asks for it, nor does a server

@@ -31,6 +31,8 @@ pub struct CallTable {
     pub answer_bytes: usize,
     /// Where messages are published; `None`: nowhere.
     pub broker: Option<Arc<dyn Broker>>,
+    /// How services are called that have no action.
+    pub usual: Policy,
 }
 
 /// An action of another service.
@@ -177,11 +179,11 @@ impl Calls {
     pub(super) fn new(table: CallTable, service: &str, call_key: Option<&str>, metrics: &Metrics) -> Self {
         let upstream = Upstream::new(table.balancer.clone(), service, metrics);
         Self {
+            usual: table.usual.clone(),
             upstream,
             table,
             own: tracestate::member(service),
             call_key: call_key.map(str::to_owned),
-            usual: Policy::default(),
         }
     }
 

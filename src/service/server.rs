@@ -22,9 +22,10 @@ use super::forward::Forwarder;
 use super::guard::Guard;
 use super::observe::{Observed, Observer};
 use super::rpc::mucp;
-use super::{Context, ServeError, Service, ServiceError, body};
+use super::{Context, ServeError, Service, ServiceError, body, secure};
 use crate::call_key::CallKeys;
 use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
+use crate::listener::Tls;
 use crate::metrics::{Load, Metrics};
 use crate::rpc::{Keepalive, Status};
 use crate::trace::{CALL_KEY_HEADER, Origin, Recorder, TraceBody, TraceContext};
@@ -50,6 +51,8 @@ pub struct Parts {
     pub access_log: bool,
     /// What one request may use.
     pub limits: Limits,
+    /// The HTTP port takes nothing but TLS, by this; `None`: it is plain.
+    pub tls: Option<Tls>,
 }
 
 /// What a request to a service may use. Over a limit: the status beside it.
@@ -103,6 +106,9 @@ pub(super) enum Target {
 
 pub(super) fn start(listener: TcpListener, name: &str, target: Target, parts: Parts) -> Result<Running, ServeError> {
     let bad = |source| ServeError { service: name.to_owned(), source };
+    if let Some(tls) = parts.tls.clone() {
+        return secure::start(listener, name, target, (parts, tls)).map_err(bad);
+    }
     let kept = listener.try_clone().map_err(bad)?;
     let (limits, workers, traffic) = (parts.limits.clone(), parts.workers.max(1), Traffic::new(parts.load.clone()));
     let counted = traffic.clone();

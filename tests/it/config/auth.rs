@@ -10,7 +10,7 @@ fn text() -> String {
     format!(
         r#"
 auth:
-  partners: {{ apiKeys: {{ keys: {{ acme: ["the first key of acme", "the second one of acme"], globex: "sha256:{digest}" }} }}, callerHeader: X-Caller }}
+  partners: {{ apiKeys: {{ keys: {{ acme: ["the first key of acme", "the second one of acme"], globex: "sha256:{digest}", 007: "sha256:{bond}" }} }}, callerHeader: X-Caller }}
   links: {{ apiKeys: {{ query: k, keys: {{ a: "a key that is long enough" }} }} }}
   staff: {{ basic: {{ users: {{ ann: "{HASH}" }} }} }}
   people: {{ jwt: {{ secret: "0123456789 0123456789 0123456789", audience: goms, issuer: [a, b], headers: {{ X-Role: role }} }} }}
@@ -23,6 +23,7 @@ routes:
   - {{ match: {{ path: /fixed }}, respond: {{}}, auth: [links, partners] }}
 "#,
         digest = "0".repeat(64),
+        bond = "7".repeat(64),
     )
     .replace(", own: {", ", own: { allow: none,")
     .replace("auth: none, deny: none", "auth: none, deny: none, allow: none")
@@ -33,7 +34,7 @@ fn ways_are_read_and_each_key_is_looked_up() {
     let config = load(&text(), &[]).unwrap_or_else(|errors| panic!("{errors}"));
     let ways = &config.gateway.ways;
     let Proof::ApiKeys(keys) = &ways["partners"].proof else { panic!("{ways:?}") };
-    assert_eq!((keys.place.clone(), keys.keys.len()), (KeyPlace::Header("x-api-key".into()), 3));
+    assert_eq!((keys.place.clone(), keys.keys.len()), (KeyPlace::Header("x-api-key".into()), 4));
     assert_eq!(keys.keys[2], ([0; 32], "globex".to_owned()));
     assert_eq!(ways["partners"].caller_header.as_deref(), Some("x-caller"));
     let Proof::Jwt(people) = &ways["people"].proof else { panic!("{ways:?}") };
@@ -165,4 +166,36 @@ fn one_fault_each() {
         let found = faults(&text);
         assert!(found.contains(fault) && found.lines().count() == 1, "{terms}\n{found}\nnot: {fault}");
     }
+}
+
+#[test]
+fn who_is_meant_must_be_somebody() {
+    let auth = "auth: { people: { jwt: { jwks: 'https://x' } }, partners: { apiKeys: { keys: { acme: 'the key of acme, long', globex: 'and the one of globex' } } }, staff: { basic: { users: { ann: '$2b$10$YBkFuGsxowL.N2AC8MrqtufbxR1I9K7zGIsszSHK3NgAxH4qdq6be' } } } }\n";
+    let one = |terms: &str| format!("{auth}services: {{ user: {{ login: {{ path: /login, {terms} }} }} }}");
+    for (terms, fault) in [
+        ("auth: partners, allow: { callers: [acmee] }", "services.user.login.allow: names `acmee`, but there is no such caller; did you mean `acme`?"),
+        ("auth: partners, deny: { callers: [bob] }", "services.user.login.deny: names `bob`, but there is no such caller; known: `acme`, `globex`"),
+        ("auth: [partners, people], allow: { callers: [partners/acmee] }", "names `partners/acmee`, but there is no such caller; did you mean `partners/acme`?"),
+        ("auth: [partners, people], allow: { callers: [staff/ann] }", "names `staff/ann`, but `auth` here does not ask for `staff`"),
+        ("auth: [partners, people], allow: { callers: [parners/acme] }", "names `parners/acme`, and `parners` is no way of `auth`; did you mean `partners/acme`?"),
+        ("auth: [partners, staff], allow: { callers: [staf/ann] }", "names `staf/ann`, and no way of `auth` has this name; did you mean `staff/ann`?"),
+        ("auth: partners, allow: { callers: [ann] }", "names `ann`, but there is no such caller; known: `acme`, `globex`"),
+        ("auth: partners, allow: { callers: [acme], claims: { role: [x] } }", "allow: asks for claims, which only tokens have"),
+    ] {
+        let found = faults(&one(terms));
+        assert!(found.contains(fault) && found.lines().count() == 1, "{terms}\n{found}\nnot: {fault}");
+    }
+    // tokens name whom they will; and what is inherited may be for others
+    for good in [
+        one("auth: [partners, people], allow: { callers: [anybody, people/auth0/bob, google-oauth2/7, partners/acme] }"),
+        one("auth: [partners, staff], allow: { callers: [acme, ann, staff/ann] }"),
+        one("auth: partners") + "\ndefaults: { auth: [people, staff], allow: { callers: [ann, people/bob, bob] } }",
+        one("auth: partners") + "\ndefaults: { auth: staff, deny: { callers: [ann, staff/ann] } }",
+    ] {
+        if let Err(found) = load(&good, &[]) {
+            panic!("{good}\n{found}");
+        }
+    }
+    let found = faults(&(one("auth: partners") + "\ndefaults: { auth: staff, deny: { callers: [anna] } }"));
+    assert!(found.contains("defaults.deny: names `anna`") && found.lines().count() == 1, "{found}");
 }
