@@ -7,6 +7,7 @@ mod check;
 mod cluster;
 mod console;
 mod descriptors;
+mod desk;
 mod doctor;
 mod error;
 mod explain;
