@@ -219,7 +219,8 @@ fn forget_unknown(value: &mut Value, known: &HashSet<String>) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| forget_unknown(item, known)),
         Value::Object(object) => {
-            let is_unknown = |to: &Value| to.as_str().is_some_and(|to| to.starts_with("#/components/") && !known.contains(to));
+            let is_unknown =
+                |to: &Value| to.as_str().is_some_and(|to| to.starts_with("#/components/") && !known.contains(to));
             if object.get("$ref").is_some_and(is_unknown) {
                 object.remove("$ref");
             }
@@ -269,7 +270,9 @@ fn settled(path: &str, parameters: Option<&Value>) -> Value {
     for parameter in parameters.and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| parameter.get(key).and_then(Value::as_str).unwrap_or_default();
         let is_kept = text("in") != "path" || names.contains(&text("name"));
-        if is_kept && (parameter.get("$ref").is_some() || known.insert((text("in").to_owned(), text("name").to_owned()))) {
+        if is_kept
+            && (parameter.get("$ref").is_some() || known.insert((text("in").to_owned(), text("name").to_owned())))
+        {
             settled.push(parameter.clone());
         }
     }

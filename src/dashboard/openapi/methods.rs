@@ -64,7 +64,10 @@ mod tests {
 
     #[test]
     fn a_method_has_its_messages_under_its_services_name() {
-        let all = BTreeMap::from([("g.Req".to_owned(), json!({"properties": {"n": {"$ref": "#/components/schemas/g.Req"}}}))]);
+        let all = BTreeMap::from([(
+            "g.Req".to_owned(),
+            json!({"properties": {"n": {"$ref": "#/components/schemas/g.Req"}}}),
+        )]);
         let messages = MessageSchemas { request: "g.Req".into(), response: "g.Req".into(), all };
         let method = Method {
             path: "/g.Say/Hello".into(),
