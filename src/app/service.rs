@@ -105,7 +105,8 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
     let is_plain = process.config.service_tls.as_ref().is_none_or(|tls| tls.plain_http) || process.speaks_mucp();
     parts.tls = tls.clone().filter(|_| !is_plain);
     let secure = [(NodePort::Http, !is_plain), (NodePort::Rpc, tls.is_some())];
-    let secure = secure.into_iter().filter(|(_, is_secure)| *is_secure).map(|(port, _)| port.word().to_owned()).collect();
+    let secure =
+        secure.into_iter().filter(|(_, is_secure)| *is_secure).map(|(port, _)| port.word().to_owned()).collect();
     let (running, program, version) = match served {
         Served::Handlers(service) => {
             let version = service.version_text().to_owned();

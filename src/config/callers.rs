@@ -10,8 +10,7 @@ use crate::gateway::access::{Proof, Way, Ways, Who};
 ///
 /// `is_own`: it stands where the ways stand or nearer to the route. What is inherited may name callers of other ways of `auth`.
 pub(super) fn faults(who: &Who, asked: &[String], ways: &Ways, is_own: bool) -> Vec<String> {
-    let meant: Vec<(&str, &Way)> =
-        asked.iter().filter_map(|name| Some((name.as_str(), ways.get(name)?))).collect();
+    let meant: Vec<(&str, &Way)> = asked.iter().filter_map(|name| Some((name.as_str(), ways.get(name)?))).collect();
     if meant.len() < asked.len() || meant.is_empty() {
         return Vec::new(); // which is a fault of its own
     }
@@ -37,7 +36,8 @@ impl Known<'_> {
             let way = self.meant.iter().find(|(known, _)| *known == of).map(|(_, way)| *way);
             if let Some(way) = way.or_else(|| self.ways.get(of).filter(|_| !self.is_own)) {
                 let callers = named(way)?;
-                let message = || format!("names `{}`, but {}", shown(caller), instead(name, &callers, &format!("{of}/")));
+                let message =
+                    || format!("names `{}`, but {}", shown(caller), instead(name, &callers, &format!("{of}/")));
                 return (!callers.contains(&name)).then(message);
             }
             if self.ways.contains_key(of) {
@@ -63,7 +63,9 @@ impl Known<'_> {
     fn unknown(&self, caller: &str, near: Option<String>) -> String {
         let callers: Vec<&str> = self.meant.iter().filter_map(|(_, way)| named(way)).flatten().collect();
         match near {
-            Some(near) => format!("names `{}`, and no way of `auth` has this name; did you mean `{near}`?", shown(caller)),
+            Some(near) => {
+                format!("names `{}`, and no way of `auth` has this name; did you mean `{near}`?", shown(caller))
+            }
             None => format!("names `{}`, but {}", shown(caller), instead(caller, &callers, "")),
         }
     }

@@ -8,9 +8,9 @@ use actix_web::body::BoxBody;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
+use super::Settings;
 use super::asked::{self, Asked};
 use super::explain::Explanation;
-use super::Settings;
 use super::live::Table;
 use super::pipeline::Worker;
 use crate::balance::ServiceView;

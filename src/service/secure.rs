@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::server::{Shared, Target, app};
 use super::Parts;
+use super::server::{Shared, Target, app};
 use crate::causes;
 use crate::drain::{self, Running, Traffic};
 use crate::listener::Tls;

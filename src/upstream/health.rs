@@ -190,6 +190,8 @@ async fn status(pool: &Rc<Pool>, node: &Node, check: &HealthCheck, call_key: Opt
         head.field(CALL_KEY_HEADER, key.as_bytes())?;
     }
     let times = Times { connect: check.timeout, head: check.timeout };
-    let answer = pool.send(&target(node, (check.tls.as_deref(), check.told_tls.as_deref()))?, &head, &Outgoing::NoBody, times).await?;
+    let answer = pool
+        .send(&target(node, (check.tls.as_deref(), check.told_tls.as_deref()))?, &head, &Outgoing::NoBody, times)
+        .await?;
     Ok(answer.head.status()) // its body is not read: the connection is closed
 }

@@ -310,10 +310,8 @@ mod tests {
         };
         let basic = Basic { realm: "shop".into(), users: BTreeMap::new() };
         let way = |proof| Way { proof, caller_header: None };
-        let ways = [
-            ("people".to_owned(), way(Proof::Jwt(Box::new(jwt)))),
-            ("staff".to_owned(), way(Proof::Basic(basic))),
-        ];
+        let ways =
+            [("people".to_owned(), way(Proof::Jwt(Box::new(jwt)))), ("staff".to_owned(), way(Proof::Basic(basic)))];
         let known = Known::new(&ways.into(), &Sources::default());
         for (asked, wanted) in [
             (&["people"][..], &["Bearer"][..]),

@@ -62,11 +62,10 @@ impl Upstream {
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         let mut waits = Backoff::seeded(policy.backoff, BACKOFF_CAP);
         loop {
-            let Picked { permit, node, place } =
-                match self.pick_rpc(service, (client, policy), &mut tried).await {
-                    Ok(picked) => picked,
-                    Err(error) => return Err(before.unwrap_or(error)),
-                };
+            let Picked { permit, node, place } = match self.pick_rpc(service, (client, policy), &mut tried).await {
+                Ok(picked) => picked,
+                Err(error) => return Err(before.unwrap_or(error)),
+            };
             let began = Instant::now();
             let time = end.map_or(policy.timeout, |end| end.left().min(policy.timeout));
             let sent = async {

@@ -172,21 +172,47 @@ fn who_is_meant_must_be_somebody() {
     let auth = "auth: { people: { jwt: { jwks: 'https://x' } }, partners: { apiKeys: { keys: { acme: 'the key of acme, long', globex: 'and the one of globex' } } }, staff: { basic: { users: { ann: '$2b$10$YBkFuGsxowL.N2AC8MrqtufbxR1I9K7zGIsszSHK3NgAxH4qdq6be' } } } }\n";
     let one = |terms: &str| format!("{auth}services: {{ user: {{ login: {{ path: /login, {terms} }} }} }}");
     for (terms, fault) in [
-        ("auth: partners, allow: { callers: [acmee] }", "services.user.login.allow: names `acmee`, but there is no such caller; did you mean `acme`?"),
-        ("auth: partners, deny: { callers: [bob] }", "services.user.login.deny: names `bob`, but there is no such caller; known: `acme`, `globex`"),
-        ("auth: [partners, people], allow: { callers: [partners/acmee] }", "names `partners/acmee`, but there is no such caller; did you mean `partners/acme`?"),
-        ("auth: [partners, people], allow: { callers: [staff/ann] }", "names `staff/ann`, but `auth` here does not ask for `staff`"),
-        ("auth: [partners, people], allow: { callers: [parners/acme] }", "names `parners/acme`, and `parners` is no way of `auth`; did you mean `partners/acme`?"),
-        ("auth: [partners, staff], allow: { callers: [staf/ann] }", "names `staf/ann`, and no way of `auth` has this name; did you mean `staff/ann`?"),
-        ("auth: partners, allow: { callers: [ann] }", "names `ann`, but there is no such caller; known: `acme`, `globex`"),
-        ("auth: partners, allow: { callers: [acme], claims: { role: [x] } }", "allow: asks for claims, which only tokens have"),
+        (
+            "auth: partners, allow: { callers: [acmee] }",
+            "services.user.login.allow: names `acmee`, but there is no such caller; did you mean `acme`?",
+        ),
+        (
+            "auth: partners, deny: { callers: [bob] }",
+            "services.user.login.deny: names `bob`, but there is no such caller; known: `acme`, `globex`",
+        ),
+        (
+            "auth: [partners, people], allow: { callers: [partners/acmee] }",
+            "names `partners/acmee`, but there is no such caller; did you mean `partners/acme`?",
+        ),
+        (
+            "auth: [partners, people], allow: { callers: [staff/ann] }",
+            "names `staff/ann`, but `auth` here does not ask for `staff`",
+        ),
+        (
+            "auth: [partners, people], allow: { callers: [parners/acme] }",
+            "names `parners/acme`, and `parners` is no way of `auth`; did you mean `partners/acme`?",
+        ),
+        (
+            "auth: [partners, staff], allow: { callers: [staf/ann] }",
+            "names `staf/ann`, and no way of `auth` has this name; did you mean `staff/ann`?",
+        ),
+        (
+            "auth: partners, allow: { callers: [ann] }",
+            "names `ann`, but there is no such caller; known: `acme`, `globex`",
+        ),
+        (
+            "auth: partners, allow: { callers: [acme], claims: { role: [x] } }",
+            "allow: asks for claims, which only tokens have",
+        ),
     ] {
         let found = faults(&one(terms));
         assert!(found.contains(fault) && found.lines().count() == 1, "{terms}\n{found}\nnot: {fault}");
     }
     // tokens name whom they will; and what is inherited may be for others
     for good in [
-        one("auth: [partners, people], allow: { callers: [anybody, people/auth0/bob, google-oauth2/7, partners/acme] }"),
+        one(
+            "auth: [partners, people], allow: { callers: [anybody, people/auth0/bob, google-oauth2/7, partners/acme] }",
+        ),
         one("auth: [partners, staff], allow: { callers: [acme, ann, staff/ann] }"),
         one("auth: partners") + "\ndefaults: { auth: [people, staff], allow: { callers: [ann, people/bob, bob] } }",
         one("auth: partners") + "\ndefaults: { auth: staff, deny: { callers: [ann, staff/ann] } }",

@@ -61,7 +61,10 @@ fn an_https_port_needs_a_certificate() {
         assert_eq!(redirect.map(ToHttps::port), Some(port), "{args:?}");
     }
     let error = with(&sent_on, &["--https-port", "0"]).expect_err("refused").to_string();
-    assert!(error.starts_with("--https-port: is any free one, which `tls.redirectToHttps: true` cannot know"), "{error}");
+    assert!(
+        error.starts_with("--https-port: is any free one, which `tls.redirectToHttps: true` cannot know"),
+        "{error}"
+    );
     let head = yaml(&config);
     assert!(head.contains("http default, https 0, http socket goms.sock, rpc default"), "{head}");
     let error = config.for_gateway().expect_err("a missing file").to_string();

@@ -157,7 +157,12 @@ async fn a_page_reads_what_the_gateway_itself_refuses() {
     ] {
         let got = door.ask(method, target, &preflight(origin, "PUT", ""), "").await;
         let told = got.header("access-control-allow-origin");
-        assert_eq!((got.status, told), (status, readable.then_some(origin)), "{method} {target} {origin} {}", got.text());
+        assert_eq!(
+            (got.status, told),
+            (status, readable.then_some(origin)),
+            "{method} {target} {origin} {}",
+            got.text()
+        );
         assert_eq!(got.header("www-authenticate").is_some(), status == 401);
     }
 }

@@ -59,5 +59,14 @@ pub fn table(nodes: Vec<Node>) -> (CallTable, Shutdown) {
     registry.publish(nodes);
     let shutdown = Shutdown::new();
     let balancer = Balancer::start(registry.subscribe(), HashMap::new(), &Metrics::new(), &shutdown);
-    (CallTable { balancer, actions: Arc::new(BTreeMap::new()), answer_bytes: 1 << 20, broker: None, usual: goms::upstream::Policy::default() }, shutdown)
+    (
+        CallTable {
+            balancer,
+            actions: Arc::new(BTreeMap::new()),
+            answer_bytes: 1 << 20,
+            broker: None,
+            usual: goms::upstream::Policy::default(),
+        },
+        shutdown,
+    )
 }
