@@ -96,7 +96,9 @@ pub struct Listeners {
 
 /// The processes of this cluster, whose events come by themselves, so that their spans would be the same once more.
 #[derive(Clone, Default)]
-pub struct OwnProcesses(Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>);
+pub struct OwnProcesses(Option<Arc<IsOne>>);
+
+type IsOne = dyn Fn(&str) -> bool + Send + Sync;
 
 impl OwnProcesses {
     /// Those whose [`trace::INSTANCE`](crate::trace::INSTANCE) is one.
