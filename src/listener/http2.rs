@@ -306,7 +306,15 @@ where
                 stream.send_reset(Reason::INTERNAL_ERROR); // the answer broke off: so that it never looks complete
                 return Ok(());
             }
-            None => return stream.send_data(Bytes::new(), true),
+            None => {
+                stream.send_data(Bytes::new(), true)?;
+                if form.is_tunnel {
+                    // its client ends its side when it reads of this end, which a reset just behind it would take away
+                    let ended = poll_fn(|task| stream.poll_reset(task));
+                    drop(tokio::time::timeout(FAREWELL, ended).await);
+                }
+                return Ok(());
+            }
         }
     }
 }

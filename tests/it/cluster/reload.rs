@@ -165,6 +165,7 @@ fn a_service_follows_its_config() {
     user.signal("HUP");
     user.wait_for_count("config reloaded", 3, crate::support::goms::PATIENCE);
     let outcomes = load.stop();
-    assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["200", "403"], "{outcomes:?}");
+    let statuses: std::collections::BTreeSet<&str> = outcomes.keys().filter_map(|told| told.get(..3)).collect();
+    assert_eq!(statuses.into_iter().collect::<Vec<_>>(), ["200", "403"], "nothing else came of any request");
     assert_eq!(user.terminate(), 0);
 }
