@@ -57,8 +57,7 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     if let Some(tls) = &tls {
         tls.follow(&process.background);
     }
-    if process.reload.as_ref().is_some_and(|reload| reload.with_keys) {
-        // other keys may come into force, and nobody calls this process with one
+    if process.reload.as_ref().is_some_and(|reload| reload.only_signs) {
         let shown = live.clone();
         process.admin.tell_signing_keys(move || shown.settings().call_keys);
     }
@@ -81,7 +80,7 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
         config: file.map_or_else(|| "the built-in config".to_owned(), |file| file.display().to_string()),
     });
     process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());
-    reload::follow(process, live, balancer, checks, tls)?;
+    reload::follow(process, Some(reload::Front { live, balancer, checks, tls }))?;
     let rpc = Rpc::serve_gateway(ports.rpc, SERVICE, (rpc_parts, rpc_tls)).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     for line in told {

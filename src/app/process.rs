@@ -188,6 +188,7 @@ impl Process {
             weight: node.weight,
             started_ms: jiff::Timestamp::now().as_millisecond(),
             admin: Some(admin),
+            instance: trace::instance().to_owned(),
             ..NodeMeta::default()
         }
     }

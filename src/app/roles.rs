@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::console::Console;
 use super::ports::{self, Ports};
 use super::process::{LOOPBACK, Process, known_catalog, termination};
-use super::reload::Reload;
+use super::reload::{self, Reload};
 use super::running::{RunningNode, Server};
 use super::service::{Listening, Served};
 use super::supervise::{Supervised, supervise};
@@ -101,6 +101,9 @@ pub async fn run(
         }
     }
     let process = Process::open(config, reload)?;
+    if !bound.iter().any(|(role, _)| matches!(role, Role::Gateway)) {
+        reload::follow(&process, None)?;
+    }
     let (mut spans, mut https) = (Vec::new(), None);
     for ports in bound.iter().filter_map(|(_, ports)| ports.as_ref()) {
         https = https.or(ports.https.as_ref().and_then(|listener| listener.local_addr().ok()));

@@ -21,6 +21,36 @@ use crate::trace::Message;
 /// What stands for a secret.
 pub(super) const REDACTED: &str = "redacted";
 
+/// What a running gateway follows.
+const FOLLOWED: &[&str] = &[
+    "services",
+    "upstreams",
+    "routes",
+    "auth",
+    "callServiceKey",
+    "limits",
+    "tls",
+    "trustedProxies",
+    "proxyProtocol",
+    "grpcWeb",
+    "defaults",
+    "admin",
+];
+/// What a running service follows, or has no use for.
+const NOT_OF_A_SERVICE: &[&str] = &[
+    "routes",
+    "auth",
+    "callServiceKey",
+    "tls",
+    "trustedProxies",
+    "proxyProtocol",
+    "grpcWeb",
+    "micro",
+    "defaults",
+    "admin",
+    "up",
+];
+
 impl Config {
     /// The resulting config as YAML, every key with its value, secrets as `redacted`. What only flags set stands in
     /// comments.
@@ -34,26 +64,27 @@ impl Config {
     /// What another config says otherwise that a running gateway does not follow: the keys. Secrets are not compared.
     #[must_use]
     pub fn differences_that_need_a_restart(&self, other: &Self) -> Vec<String> {
-        let followed = [
-            "services",
-            "upstreams",
-            "routes",
-            "auth",
-            "callServiceKey",
-            "limits",
-            "tls",
-            "trustedProxies",
-            "proxyProtocol",
-            "grpcWeb",
-            "defaults",
-            "admin",
-        ];
-        let (one, two) = (self.mapping(), other.mapping());
+        let limits = self.gateway.needs_restart(&other.gateway);
+        self.differences(other, FOLLOWED).into_iter().chain(limits.into_iter().map(str::to_owned)).collect()
+    }
+
+    /// The same of a process without a gateway, to which what is a gateway's alone means nothing.
+    #[must_use]
+    pub fn differences_that_need_a_restart_of_a_service(&self, other: &Self) -> Vec<String> {
+        self.differences(other, NOT_OF_A_SERVICE)
+    }
+
+    fn differences(&self, other: &Self, but_for: &[&str]) -> Vec<String> {
+        let (mut one, mut two) = (self.mapping(), other.mapping());
+        // a trace pipeline is there from the start or never
+        if (self.trace.sample <= 0.0) == (other.trace.sample <= 0.0) {
+            leave_out(&mut one, &mut two, "traces", "sample");
+        }
+        leave_out(&mut one, &mut two, "log", "level");
         let differs = |key: &&Value| one.get(*key) != two.get(*key);
         let keys = one.keys().chain(two.keys().filter(|key| !one.contains_key(*key)));
-        let keys = keys.filter(differs).filter_map(Value::as_str).filter(|key| !followed.contains(key));
-        let limits = self.gateway.needs_restart(&other.gateway);
-        keys.chain(limits).map(str::to_owned).collect()
+        let keys = keys.filter(differs).filter_map(Value::as_str).filter(|key| !but_for.contains(key));
+        keys.map(str::to_owned).collect()
     }
 
     pub(super) fn mapping(&self) -> Mapping {
@@ -312,6 +343,14 @@ pub(super) fn texts(list: impl Iterator<Item = impl Display>) -> Vec<Value> {
 
 pub(super) fn duration(duration: Duration) -> String {
     format_duration(duration)
+}
+
+fn leave_out(one: &mut Mapping, two: &mut Mapping, section: &str, key: &str) {
+    for mapping in [one, two] {
+        if let Some(Value::Mapping(section)) = mapping.get_mut(section) {
+            section.remove(key);
+        }
+    }
 }
 
 pub(super) fn name_of<T: PartialEq>(words: &'static [(&'static str, T)], value: T) -> &'static str {

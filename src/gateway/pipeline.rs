@@ -232,7 +232,7 @@ async fn steps<'t>(
     // the call
     let teller = Teller::new(request);
     let target = call.rewrite.as_ref().map_or(Cow::Borrowed(&*path), |rewrite| rewrite.fill(&found));
-    let sent = UpstreamRequest {
+    let mut sent = UpstreamRequest {
         method: request.method().as_str(),
         path: if target.is_empty() { "/" } else { &target },
         query: &passage.query,
@@ -244,7 +244,7 @@ async fn steps<'t>(
         forwarded: Some(teller.forwarded()),
         tries: inside.as_ref().map(|inside| &inside.tries),
     };
-    let copy = route.mirror.as_ref().and_then(|mirror| mirror.reflect(&worker.upstream, &sent, call));
+    let copy = route.mirror.as_ref().and_then(|mirror| mirror.reflect(&worker.upstream, &mut sent, call));
     let fallback = match &call.fallback {
         Some(Fallback::Service(service)) => Some(service.as_str()),
         _ => None,

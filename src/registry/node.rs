@@ -91,6 +91,9 @@ pub struct NodeMeta {
     pub record: Option<String>,
     /// A trace consumer that takes events over HTTP.
     pub takes_events: bool,
+    /// Which process it is of, by a number of that run of it: its spans name it too.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub instance: String,
     /// Which of its ports take nothing but TLS: `http`, `rpc`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tls: Vec<String>,
@@ -113,6 +116,7 @@ impl Default for NodeMeta {
             rpc_services: Vec::new(),
             takes_events: false,
             tls: Vec::new(),
+            instance: String::new(),
         }
     }
 }

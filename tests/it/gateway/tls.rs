@@ -384,3 +384,20 @@ async fn plain_requests_are_sent_on_to_https() {
     door.live.replace(now);
     assert_eq!(door.get().await.status, 200, "the config is followed");
 }
+
+#[tokio::test]
+async fn a_node_that_takes_tls_is_not_called_without_trust() {
+    let origin = Origin::echo().await;
+    let mut secure = node("user", origin.address);
+    secure.meta.tls = vec!["http".into()];
+    let publisher = Publisher::new();
+    publisher.publish(vec![secure]);
+    let mut settings = Settings::default();
+    settings.services.entry("user".into()).or_default().actions.insert("login".into(), action("/login"));
+    let door = Door::with_publisher(publisher, settings);
+    let told = door.ask("GET", "/api/user/login", "X-Goms-Explain: 1\r\n", "").await.json();
+    assert_eq!(told["answer"]["status"], 502);
+    let result = told["tries"][0]["result"].as_str().unwrap();
+    assert!(result.contains("nor `serviceTls.call` says who vouches for it"), "{result}");
+    assert!(origin.seen().is_empty());
+}
