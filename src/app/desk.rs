@@ -73,7 +73,8 @@ impl Desk {
     async fn call(&self, asked: Asked) -> Result<Told, String> {
         let texts = if asked.messages.trim().is_empty() { "{}" } else { asked.messages.as_str() };
         let messages = serde_json::Deserializer::from_str(texts).into_iter::<Box<RawValue>>();
-        let messages = messages.collect::<Result<Vec<_>, _>>().map_err(|error| format!("the message is no JSON: {error}"))?;
+        let messages =
+            messages.collect::<Result<Vec<_>, _>>().map_err(|error| format!("the message is no JSON: {error}"))?;
         let settings = self.live.settings();
         let context = TraceContext::from_headers(None, None);
         let key = settings.call_keys.first().map(String::as_str);

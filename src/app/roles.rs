@@ -285,8 +285,11 @@ async fn listen_service(
         Served::Handlers(_) => Vec::new(),
     };
     let listening = service::listen(process, ports, served, workers).await?;
-    let Listening { node, load, version, endpoints, streams, rpc_services, program } = listening;
+    let Listening { node, load, version, endpoints, streams, rpc_services, openapi, program } = listening;
     meta.streams = streams;
+    if let Some(path) = &openapi {
+        meta.tell_openapi(path);
+    }
     meta.tell_methods(endpoints, rpc_services);
     if meta.version.is_empty() {
         meta.version = version;

@@ -38,7 +38,8 @@ fn of_rule(rule: &Rule) -> Vec<Anchor> {
     if let Some(host) = &rule.when.host {
         detail.insert("x-goms-host".to_owned(), host.to_string().into());
     }
-    let asks: Map<String, Value> = rule.terms.shown().into_iter().map(|(key, how)| (key.to_owned(), how.into())).collect();
+    let asks: Map<String, Value> =
+        rule.terms.shown().into_iter().map(|(key, how)| (key.to_owned(), how.into())).collect();
     if !asks.is_empty() {
         detail.insert("x-goms-asks".to_owned(), asks.into());
     }
@@ -46,7 +47,8 @@ fn of_rule(rule: &Rule) -> Vec<Anchor> {
     let fields = fields.chain(rule.when.query.iter().map(|field| ("query", field)));
     let needed: Vec<Value> = fields
         .map(|(place, field)| {
-            let schema = field.value.as_ref().map_or_else(|| json!({"type": "string"}), |value| json!({"const": value}));
+            let schema =
+                field.value.as_ref().map_or_else(|| json!({"type": "string"}), |value| json!({"const": value}));
             json!({"name": field.name, "in": place, "required": true, "schema": schema})
         })
         .collect();

@@ -77,9 +77,9 @@ impl Operation {
         self.detail.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The schema of its body, and its media type.
-    pub fn body(&self) -> Option<(&str, &Value)> {
-        content(self.detail.get("requestBody")?)
+    /// The media type of its body, and its schema.
+    pub fn body_in<'a>(&'a self, document: &'a Document) -> Option<(&'a str, &'a Value)> {
+        content(document.resolve(self.detail.get("requestBody")?))
     }
 
     /// Its name for links: `post /api/user/login`.
@@ -145,11 +145,6 @@ impl Document {
         } else {
             self.is_cut = true;
         }
-    }
-
-    /// Takes one out.
-    pub fn remove(&mut self, path: &str, method: &str) -> Option<Operation> {
-        self.operations.remove(&(shape(path), method.to_owned()))
     }
 
     /// Leaves out references to what is not here after all.
@@ -219,7 +214,8 @@ fn forget_unknown(value: &mut Value, known: &HashSet<String>) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| forget_unknown(item, known)),
         Value::Object(object) => {
-            let is_unknown = |to: &Value| to.as_str().is_some_and(|to| to.starts_with("#/components/") && !known.contains(to));
+            let is_unknown =
+                |to: &Value| to.as_str().is_some_and(|to| to.starts_with("#/components/") && !known.contains(to));
             if object.get("$ref").is_some_and(is_unknown) {
                 object.remove("$ref");
             }
@@ -269,7 +265,9 @@ fn settled(path: &str, parameters: Option<&Value>) -> Value {
     for parameter in parameters.and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| parameter.get(key).and_then(Value::as_str).unwrap_or_default();
         let is_kept = text("in") != "path" || names.contains(&text("name"));
-        if is_kept && (parameter.get("$ref").is_some() || known.insert((text("in").to_owned(), text("name").to_owned()))) {
+        if is_kept
+            && (parameter.get("$ref").is_some() || known.insert((text("in").to_owned(), text("name").to_owned())))
+        {
             settled.push(parameter.clone());
         }
     }

@@ -166,7 +166,8 @@ mod tests {
             assert!(value["a"][0].get("$ref").is_none() && value["a"][0].get("type").is_none(), "{value}");
             assert_eq!(value["example"]["$ref"], elsewhere);
         }
-        let mut chosen = json!({"discriminator": {"mapping": {"a": "#/components/schemas/Tree", "b": "Tree", "c": "x"}}});
+        let mut chosen =
+            json!({"discriminator": {"mapping": {"a": "#/components/schemas/Tree", "b": "Tree", "c": "x"}}});
         import.mend(&mut chosen);
         let mapping = &chosen["discriminator"]["mapping"];
         assert_eq!(mapping, &json!({"a": "#/components/schemas/us_er.Tree", "b": "#/components/schemas/us_er.Tree"}));
@@ -178,6 +179,9 @@ mod tests {
         let mut value = json!({"schema": {"type": "string", "nullable": true}, "n": {"minimum": 1, "exclusiveMinimum": true},
                                "m": {"maximum": 1, "exclusiveMaximum": false}});
         import.mend(&mut value);
-        assert_eq!(value, json!({"schema": {"type": ["string", "null"]}, "n": {"exclusiveMinimum": 1}, "m": {"maximum": 1}}));
+        assert_eq!(
+            value,
+            json!({"schema": {"type": ["string", "null"]}, "n": {"exclusiveMinimum": 1}, "m": {"maximum": 1}})
+        );
     }
 }

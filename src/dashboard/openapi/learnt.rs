@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::configured::Anchor;
 use super::document::{Document, METHODS, Operation, Source, takes};
-use super::served::has_body;
 use super::place;
+use super::served::has_body;
 use crate::reading::Shown;
 use crate::store::{Query, StoreError, TraceStore};
 
@@ -224,7 +224,8 @@ fn folded(path: &str) -> String {
 fn is_id(part: &str) -> bool {
     let digits = part.bytes().filter(u8::is_ascii_digit).count();
     let is_hex = part.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    !part.is_empty() && (digits == part.len() || (is_hex && part.len() >= 12 && digits > 0) || (part.len() >= 20 && digits > 2))
+    !part.is_empty()
+        && (digits == part.len() || (is_hex && part.len() >= 12 && digits > 0) || (part.len() >= 20 && digits > 2))
 }
 
 #[cfg(test)]
@@ -268,7 +269,7 @@ mod tests {
         assert_eq!(one.sources, BTreeSet::from([Source::Learnt]));
         assert_eq!(one.detail["x-goms-learnt"]["count"], 2);
         assert_eq!(one.detail["x-goms-learnt"]["firstSeen"], "1970-01-01T00:00:01.2Z");
-        let (_, schema) = one.body().expect("a body");
+        let (_, schema) = one.body_in(&document).expect("a body");
         assert_eq!(schema["properties"]["name"]["type"], json!(["integer", "string"]));
         assert_eq!(schema["properties"]["sizes"]["items"]["type"], json!(["integer", "number"]));
         assert_eq!(schema["properties"]["to"]["properties"]["street"]["type"], "null");
@@ -278,8 +279,9 @@ mod tests {
 
     #[test]
     fn paths_that_never_end_are_bounded() {
-        let events: Vec<Shown> =
-            (0..200).map(|at: u32| event("GET", &format!("/{}", "x".repeat(at as usize + 1)), 200, &Value::Null)).collect();
+        let events: Vec<Shown> = (0..200)
+            .map(|at: u32| event("GET", &format!("/{}", "x".repeat(at as usize + 1)), 200, &Value::Null))
+            .collect();
         let mut document = Document::default();
         merge(&mut document, &events, &[], &BTreeSet::new());
         assert_eq!(document.operations().count(), MOST_PATHS);

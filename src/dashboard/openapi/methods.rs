@@ -64,7 +64,10 @@ mod tests {
 
     #[test]
     fn a_method_has_its_messages_under_its_services_name() {
-        let all = BTreeMap::from([("g.Req".to_owned(), json!({"properties": {"n": {"$ref": "#/components/schemas/g.Req"}}}))]);
+        let all = BTreeMap::from([(
+            "g.Req".to_owned(),
+            json!({"properties": {"n": {"$ref": "#/components/schemas/g.Req"}}}),
+        )]);
         let messages = MessageSchemas { request: "g.Req".into(), response: "g.Req".into(), all };
         let method = Method {
             path: "/g.Say/Hello".into(),
@@ -75,7 +78,7 @@ mod tests {
         let mut document = Document::default();
         merge(&mut document, "greeter", &[method], &[]);
         let hello = document.operation("post /g.Say/Hello").expect("it");
-        let (kind, schema) = hello.body().expect("a body");
+        let (kind, schema) = hello.body_in(&document).expect("a body");
         assert_eq!((kind, &schema["$ref"]), ("application/grpc+json", &json!("#/components/schemas/greeter.g.Req")));
         assert_eq!(document.resolve(schema)["properties"]["n"], *schema);
         assert!(hello.text("description").contains("stream"));

@@ -67,7 +67,8 @@ pub async fn show(dashboard: web::Data<Dashboard>, visitor: Visitor, asked: web:
     match document.operation(&asked.op) {
         Some(operation) => page(&visitor, Section::Api, cut(&operation.name(), 60), &one(&document, operation)),
         None => {
-            let advice = html! { "Nothing is known of " (told(&asked.op)) " now. " a href="/openapi" { "All operations" } };
+            let advice =
+                html! { "Nothing is known of " (told(&asked.op)) " now. " a href="/openapi" { "All operations" } };
             problem(StatusCode::NOT_FOUND, &visitor, "No such operation", &advice)
         }
     }
@@ -148,7 +149,11 @@ fn tr(operation: &Operation) -> Markup {
 }
 
 fn method(operation: &Operation) -> Markup {
-    let word = if operation.rpc.as_ref() == Some(&operation.path) { "RPC".to_owned() } else { operation.method.to_uppercase() };
+    let word = if operation.rpc.as_ref() == Some(&operation.path) {
+        "RPC".to_owned()
+    } else {
+        operation.method.to_uppercase()
+    };
     html! { span.badge.accent.method { (word) } }
 }
 
@@ -225,8 +230,8 @@ fn parameters(document: &Document, operation: &Operation) -> Markup {
 }
 
 fn body(document: &Document, operation: &Operation) -> Markup {
-    let Some(body) = operation.detail.get("requestBody").map(|body| document.resolve(body)) else { return html! {} };
-    let Some((media, schema)) = content(body) else { return html! {} };
+    let Some((media, schema)) = operation.body_in(document) else { return html! {} };
+    let body = operation.detail.get("requestBody").map(|body| document.resolve(body)).unwrap_or(schema);
     let example = serde_json::to_string(&super::schema::example(document, schema)).unwrap_or_default();
     html! {
         section.card aria-label="Body" {
@@ -277,7 +282,10 @@ mod tests {
         }
         let answers = serde_json::json!({"200": {"description": "<img>", "content": {"<b>": {"schema": {"title": "<u>", "type": "<u>"}}}}});
         hostile.detail.insert("responses".into(), answers);
-        hostile.detail.insert("parameters".into(), serde_json::json!([{"name": "<u>", "in": "query", "schema": {"$ref": "<s>"}}]));
+        hostile.detail.insert(
+            "parameters".into(),
+            serde_json::json!([{"name": "<u>", "in": "query", "schema": {"$ref": "<s>"}}]),
+        );
         document.add(hostile.clone());
         document.problems.push(("<i>".into(), "<em>".into()));
         let text = list(&document, &Asked::default()).into_string() + &one(&document, &hostile).into_string();

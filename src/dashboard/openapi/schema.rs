@@ -71,7 +71,8 @@ fn field_of<'a>(
 ) -> Markup {
     room.0 = room.0.saturating_sub(1);
     let resolved = document.resolve(field);
-    let words = [field, resolved].iter().find_map(|of| of.get("description").and_then(Value::as_str)).unwrap_or_default();
+    let words =
+        [field, resolved].iter().find_map(|of| of.get("description").and_then(Value::as_str)).unwrap_or_default();
     html! {
         li {
             code { (told(name)) } " " span.kind { (kind(document, field)) }
@@ -165,7 +166,9 @@ fn of_example(document: &Document, schema: &Value, depth: usize, left: &mut usiz
         "object" => {
             let fields = schema.get("properties").and_then(Value::as_object);
             let fields = fields.into_iter().flatten().filter(|(_, field)| !is_recursive(document, field, depth));
-            Value::Object(fields.map(|(name, field)| (name.clone(), of_example(document, field, depth + 1, left))).collect())
+            Value::Object(
+                fields.map(|(name, field)| (name.clone(), of_example(document, field, depth + 1, left))).collect(),
+            )
         }
         "array" => {
             let item = schema.get("items").filter(|items| !is_recursive(document, items, depth));
@@ -208,7 +211,12 @@ mod tests {
         let named = json!({"$ref": "#/components/schemas/Tree"});
         let text = shown(&document, &named, &mut Room::default()).into_string();
         assert_eq!(text.matches("<ul").count(), 1, "{text}");
-        assert!(text.contains("array of Tree") && text.contains("required") && !text.contains("<b>") && !text.contains("<i>"));
+        assert!(
+            text.contains("array of Tree")
+                && text.contains("required")
+                && !text.contains("<b>")
+                && !text.contains("<i>")
+        );
         let example = example(&document, &named);
         assert_eq!((&example["n"], &example["kind"]), (&json!(0), &json!("a")));
         assert!(example.to_string().len() < 2_000, "{example}");

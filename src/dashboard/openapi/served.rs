@@ -60,8 +60,7 @@ pub async fn ask(dashboard: &Dashboard, (service, node, path): Teller) -> Told {
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, String> {
-    let document: Value =
-        serde_json::from_slice(bytes).map_err(|error| format!("cannot be read as JSON: {error}"))?;
+    let document: Value = serde_json::from_slice(bytes).map_err(|error| format!("cannot be read as JSON: {error}"))?;
     match document.get("openapi").and_then(Value::as_str) {
         Some(version) if version.starts_with("3.0") || version.starts_with("3.1") => Ok(document),
         Some(version) => Err(format!("is of OpenAPI `{}`; 3.0 and 3.1 can be read", cut(version, 20))),
@@ -105,7 +104,12 @@ pub fn merge(document: &mut Document, service: &str, told: &Value, anchors: &[An
     }
 }
 
-fn add(document: &mut Document, (service, method, own): (&str, &str, &str), detail: Map<String, Value>, anchors: &[Anchor]) {
+fn add(
+    document: &mut Document,
+    (service, method, own): (&str, &str, &str),
+    detail: Map<String, Value>,
+    anchors: &[Anchor],
+) {
     let (path, anchor) = place(anchors, service, method, own);
     let is_taken = anchor.is_none() && anchors.iter().any(|other| other.path() == path);
     if is_taken {
@@ -119,7 +123,9 @@ fn add(document: &mut Document, (service, method, own): (&str, &str, &str), deta
         operation.sources.insert(Source::Config);
         for (key, value) in anchor.detail() {
             match (key.as_str(), operation.detail.get_mut(key)) {
-                ("parameters", Some(Value::Array(known))) => known.extend(value.as_array().into_iter().flatten().cloned()),
+                ("parameters", Some(Value::Array(known))) => {
+                    known.extend(value.as_array().into_iter().flatten().cloned())
+                }
                 (_, Some(_)) => {}
                 (_, None) => drop(operation.detail.insert(key.clone(), value.clone())),
             }

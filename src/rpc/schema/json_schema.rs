@@ -170,7 +170,8 @@ mod tests {
         let schema = Schema::decode(tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap();
         let told = schema.methods("grpc.health.v1.Health").remove(0).json_schemas();
         assert_eq!(told.all[&told.response]["properties"]["status"]["enum"][1], "SERVING");
-        let mut all = BTreeMap::from([("a".to_owned(), json!({"properties": {"b": {"$ref": "#/components/schemas/b"}}}))]);
+        let mut all =
+            BTreeMap::from([("a".to_owned(), json!({"properties": {"b": {"$ref": "#/components/schemas/b"}}}))]);
         cut(&mut all);
         assert_eq!(all["a"]["properties"]["b"], json!({"type": "object"}));
     }
