@@ -238,7 +238,8 @@ fn of_operation(operation: &Operation, is_any: bool, ids: &mut HashSet<String>) 
         id = format!("{word}_{number}");
     }
     detail.insert("operationId".to_owned(), id.into());
-    if !detail.get("responses").is_some_and(|responses| responses.as_object().is_some_and(|all| !all.is_empty())) {
+    let answers = detail.get("responses").and_then(Value::as_object);
+    if answers.is_none_or(Map::is_empty) {
         detail.insert("responses".to_owned(), json!({"default": {"description": "not described"}}));
     }
     let words: Vec<&str> = operation.sources.iter().map(|source| source.word()).collect();

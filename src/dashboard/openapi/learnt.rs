@@ -170,7 +170,7 @@ fn note(seen: &mut Seen, event: &Shown) {
 
 fn add(document: &mut Document, (service, method, own): (&str, &str, &str), seen: &Seen, anchors: &[Anchor]) {
     let (path, anchor) = place(anchors, service, method, own);
-    let is_taken = anchor.is_none() && anchors.iter().any(|other| other.path() == path);
+    let is_taken = anchor.is_none() && anchors.iter().any(|other| other.address() == path);
     if is_taken && document.at(&path, method).is_none() {
         return; // another path has its place
     }

@@ -10,6 +10,7 @@
 //! more of. What belongs to a path of a service stands at the path by which a route leads there, or else under
 //! `/api/SERVICE/…` as `x-goms-routed: false`. Nothing here is on a request's way, and nobody is asked unless somebody reads.
 
+mod clean;
 mod configured;
 pub(super) mod document;
 mod import;

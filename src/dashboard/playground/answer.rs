@@ -17,24 +17,27 @@ const SHOWN_BYTES: usize = 64_000;
 pub fn called(answer: &Told) -> Markup {
     let class = if answer.is_ok { "badge good" } else { "badge bad" };
     let mut left = SHOWN_BYTES;
+    let mut texts = Vec::new();
+    for message in &answer.messages {
+        if left == 0 {
+            break;
+        }
+        let (text, _) = pretty(message, left);
+        left = left.saturating_sub(text.len());
+        texts.push(text);
+    }
     html! {
         section.card aria-label="Answer" id="answer" {
             header {
                 h2 { "Answer" }
                 span class=(class) { @if answer.is_ok { "OK" } @else { "failed" } }
                 span.soft { (duration(nanos(answer.took))) }
-                @if answer.messages.len() != 1 { span.soft { (answer.messages.len()) " messages" } }
+                @if answer.is_ok && answer.messages.len() != 1 { span.soft { (answer.messages.len()) " messages" } }
                 a.end.button href={ "/traces/" (encoded(&answer.request_id)) } { "Its trace" }
             }
             div.body.answers {
                 @if !answer.is_ok { p { (told(&answer.status)) } }
-                @for message in &answer.messages {
-                    @if left > 0 {
-                        @let (text, _) = pretty(message, left);
-                        @let _shown = left = left.saturating_sub(text.len());
-                        pre tabindex="0" aria-label="Message" { (text) }
-                    }
-                }
+                @for text in &texts { pre tabindex="0" aria-label="Message" { (text) } }
                 @if answer.is_cut || left == 0 { p.soft { "There is more, which is not shown." } }
             }
         }

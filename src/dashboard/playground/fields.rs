@@ -195,7 +195,7 @@ impl<'a> Walk<'a> {
         }
         let input = Input::of(self.document, schema);
         let text = value.map(|value| input.write(value)).unwrap_or_default();
-        Some(Part::Leaf(Leaf { name, pointer, told: kind(self.document, field), input, text }))
+        Some(Part::Leaf(Leaf { name, pointer, told: kind(field), input, text }))
     }
 }
 

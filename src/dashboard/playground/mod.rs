@@ -347,7 +347,7 @@ fn form(
                     textarea id="body" name="body" rows=(rows(&filled.body)) placeholder="{\"username\": \"test\"}" spellcheck="false" { (filled.body) }
                     @if fields.is_some() {
                         textarea name="was" hidden aria-hidden="true" aria-label="As it was" { (filled.body) }
-                        div.filters { button name="do" value="fields" { "Take over" } span.soft { "from the fields into the JSON, or what was written into the JSON into the fields" } }
+                        div.filters { button name="do" value="fields" { "Update" } span.soft { "the JSON from changed fields, or the fields from a changed JSON" } }
                     }
                 }
             }

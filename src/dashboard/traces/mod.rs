@@ -232,7 +232,7 @@ mod tests {
         static SMALL: Semaphore = Semaphore::const_new(2 * PAGE_KIB as usize);
         let one = room(&SMALL, Duration::from_millis(5)).await.ok().expect("room");
         let two = room(&SMALL, Duration::from_millis(5)).await.ok().expect("room");
-        let three = room(&SMALL, Duration::from_millis(5)).await.err().expect("none");
+        let three = room(&SMALL, Duration::from_millis(5)).await.expect_err("none");
         assert!(matches!(three, Trouble::Busy));
         let page = three.page(&Visitor::default());
         assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
