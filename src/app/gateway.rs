@@ -73,9 +73,9 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
         catalog: process.registry.catalog(),
         metrics: process.metrics.clone(),
     };
+    process.dashboard.follow_settings(move || asked.settings());
     process.dashboard.set_gateway(dashboard::Gateway {
         balance: Box::new(move || nodes.view()),
-        settings: Box::new(move || asked.settings()),
         rpc: desk.rpc(),
         config: file.map_or_else(|| "the built-in config".to_owned(), |file| file.display().to_string()),
     });

@@ -226,7 +226,7 @@ fn served(config: &Config, args: ServiceCommand) -> Result<Served, AppError> {
     if !config.gateway.services.contains_key(&args.name) {
         eprintln!("goms: note: the config has no service `{}`, so a gateway with it has no route there", args.name);
     }
-    Ok(Served::Program { name: args.name, settings, watched: args.watch })
+    Ok(Served::Program { name: args.name, settings, watched: args.watch, openapi: args.openapi })
 }
 
 fn start(config: Config, roles: Vec<Role>, reload: Option<Reload>) -> Result<(), AppError> {

@@ -290,8 +290,11 @@ async fn listen_service(
         Served::Handlers(_) => Vec::new(),
     };
     let listening = service::listen(process, ports, served, workers).await?;
-    let Listening { node, load, version, endpoints, streams, rpc_services, tls, program } = listening;
+    let Listening { node, load, version, endpoints, streams, rpc_services, tls, openapi, program } = listening;
     (meta.streams, meta.tls) = (streams, tls);
+    if let Some(path) = &openapi {
+        meta.tell_openapi(path);
+    }
     meta.tell_methods(endpoints, rpc_services);
     if meta.version.is_empty() {
         meta.version = version;

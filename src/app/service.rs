@@ -33,6 +33,8 @@ pub enum Served {
         settings: ProgramSettings,
         /// Files whose change restarts it.
         watched: Vec<PathBuf>,
+        /// The path of its OpenAPI document.
+        openapi: Option<String>,
     },
 }
 
@@ -80,6 +82,8 @@ pub struct Listening {
     pub rpc_services: Vec<String>,
     /// Its ports that take nothing but TLS, as [`registry::NodeMeta::tls`] has them.
     pub tls: Vec<String>,
+    /// The path of its OpenAPI document.
+    pub openapi: Option<String>,
     /// The program behind it.
     pub program: Option<Program>,
 }
@@ -108,21 +112,22 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
     let secure = [(NodePort::Http, !is_plain), (NodePort::Rpc, tls.is_some())];
     let secure =
         secure.into_iter().filter(|(_, is_secure)| *is_secure).map(|(port, _)| port.word().to_owned()).collect();
-    let (running, program, version) = match served {
+    let (running, program, version, openapi) = match served {
         Served::Handlers(service) => {
             let version = service.version_text().to_owned();
             methods = service.clone();
             let serve = if process.speaks_mucp() { service::serve_mucp } else { service::serve };
             let running = serve(ports.http, service, parts).map_err(part)?;
-            (running, None, version)
+            let openapi = methods.openapi_path().map(str::to_owned);
+            (running, None, version, openapi)
         }
-        Served::Program { name, settings, .. } => {
+        Served::Program { name, settings, openapi, .. } => {
             let url = settings.url.clone();
             log::info!("[{name}] waiting for the program at {url}");
             let program = Program::start(settings).await.map_err(part)?;
             let running =
                 service::serve_program(ports.http, &name, &url, service::PROGRAM_TIMEOUT, parts).map_err(part)?;
-            (running, Some(program), String::new())
+            (running, Some(program), String::new(), openapi)
         }
     };
     let (endpoints, rpc_services) = (methods.endpoints(), methods.rpc_services());
@@ -131,7 +136,7 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
     let rpc = Rpc::serve(ports.rpc, methods, (rpc_parts, tls)).await?;
     log::info!("[{name}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     let node = RunningNode { id, rpc, server: Server::Service(running, subscribers) };
-    Ok(Listening { node, load, version, endpoints, streams, rpc_services, tls: secure, program })
+    Ok(Listening { node, load, version, endpoints, streams, rpc_services, tls: secure, openapi, program })
 }
 
 /// Starts the handlers of topics.

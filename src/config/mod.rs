@@ -43,7 +43,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use address::{Listen, app_url, host_port};
+pub use address::{Listen, app_url, host_port, own_path};
 pub use broker::BrokerWord;
 pub use diff::Change;
 pub use fault::{ConfigErrors, Fault};

@@ -17,6 +17,8 @@ pub struct Anchor {
     methods: Vec<String>,
     /// As clients ask; ends with `/*` where it is open.
     path: String,
+    /// The same as OpenAPI can say it: what is open has a name in braces for the rest.
+    shown: String,
     /// As the service gets it.
     own: String,
     /// The method by RPC: `Say.Hello`.
@@ -55,10 +57,12 @@ fn of_rule(rule: &Rule) -> Vec<Anchor> {
     if !needed.is_empty() {
         detail.insert("parameters".to_owned(), needed.into());
     }
+    let shown = path.strip_suffix("/*").map_or_else(|| path.clone(), |before| format!("{before}/{{rest}}"));
     let one = |service: &str, own: String, rpc: Option<String>, detail: Map<String, Value>| Anchor {
         service: service.to_owned(),
         methods: methods.clone(),
         path: path.clone(),
+        shown: shown.clone(),
         own,
         rpc,
         detail,
@@ -117,8 +121,8 @@ impl Anchor {
     }
 
     /// As clients ask; what is open has a name in braces for the rest.
-    pub fn path(&self) -> String {
-        self.path.strip_suffix("/*").map_or_else(|| self.path.clone(), |before| format!("{before}/{{rest}}"))
+    pub fn address(&self) -> &str {
+        &self.shown
     }
 
     /// The methods it takes.
@@ -128,7 +132,7 @@ impl Anchor {
 
     /// Adds what nobody said more of.
     pub fn add_to(&self, document: &mut Document) {
-        let path = self.path();
+        let path = self.address().to_owned();
         let is_open = self.path.ends_with("/*");
         let before = self.path.trim_end_matches('*');
         let is_told = |operation: &Operation| {
@@ -152,5 +156,48 @@ impl Anchor {
             }
             document.add(operation);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anchor(service: &str, methods: &[&str], path: &str, own: &str) -> Anchor {
+        Anchor {
+            service: service.into(),
+            methods: methods.iter().map(|method| (*method).to_owned()).collect(),
+            path: path.into(),
+            shown: path.strip_suffix("/*").map_or_else(|| path.into(), |before| format!("{before}/{{rest}}")),
+            own: own.into(),
+            rpc: None,
+            detail: Map::new(),
+        }
+    }
+
+    #[test]
+    fn a_route_leads_to_a_services_path() {
+        let action = anchor("user", &["get"], "/api/user/one", "/users/{id}");
+        assert_eq!(action.leads("user", "get", "/users/{name}").as_deref(), Some("/api/user/one"));
+        assert_eq!(action.leads("user", "post", "/users/{id}"), None);
+        assert_eq!(action.leads("shop", "get", "/users/{id}"), None);
+        let open = anchor("shop", &[], "/goods/*", "/v2/*");
+        assert_eq!(open.leads("shop", "put", "/v2/items/{id}").as_deref(), Some("/goods/items/{id}"));
+        assert_eq!(open.leads("shop", "put", "/v22/items"), None);
+        assert_eq!(anchor("shop", &[], "/*", "/*").leads("shop", "get", "/a").as_deref(), Some("/a"));
+    }
+
+    #[test]
+    fn a_route_of_which_nobody_says_more_stands_for_itself() {
+        let mut document = Document::default();
+        let mut known = Operation::new("shop", "get", "/goods/items", Source::Served);
+        known.is_routed = true;
+        document.add(known);
+        anchor("shop", &[], "/goods/*", "/*").add_to(&mut document);
+        assert_eq!(document.operations().count(), 1, "all that is known of it stands below it");
+        anchor("shop", &["post"], "/other/*", "/*").add_to(&mut document);
+        anchor("user", &[], "/api/user/login", "/login").add_to(&mut document);
+        assert!(document.operation("post /other/{rest}").is_some());
+        assert!(document.operation("any /api/user/login").is_some_and(|one| one.is_routed));
     }
 }

@@ -77,9 +77,9 @@ impl Operation {
         self.detail.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The schema of its body, and its media type.
-    pub fn body(&self) -> Option<(&str, &Value)> {
-        content(self.detail.get("requestBody")?)
+    /// The media type of its body, and its schema.
+    pub fn body_in<'a>(&'a self, document: &'a Document) -> Option<(&'a str, &'a Value)> {
+        content(document.resolve(self.detail.get("requestBody")?))
     }
 
     /// Its name for links: `post /api/user/login`.
@@ -145,11 +145,6 @@ impl Document {
         } else {
             self.is_cut = true;
         }
-    }
-
-    /// Takes one out.
-    pub fn remove(&mut self, path: &str, method: &str) -> Option<Operation> {
-        self.operations.remove(&(shape(path), method.to_owned()))
     }
 
     /// Leaves out references to what is not here after all.
@@ -243,7 +238,8 @@ fn of_operation(operation: &Operation, is_any: bool, ids: &mut HashSet<String>) 
         id = format!("{word}_{number}");
     }
     detail.insert("operationId".to_owned(), id.into());
-    if !detail.get("responses").is_some_and(|responses| responses.as_object().is_some_and(|all| !all.is_empty())) {
+    let answers = detail.get("responses").and_then(Value::as_object);
+    if answers.is_none_or(Map::is_empty) {
         detail.insert("responses".to_owned(), json!({"default": {"description": "not described"}}));
     }
     let words: Vec<&str> = operation.sources.iter().map(|source| source.word()).collect();

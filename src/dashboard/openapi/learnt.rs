@@ -170,7 +170,7 @@ fn note(seen: &mut Seen, event: &Shown) {
 
 fn add(document: &mut Document, (service, method, own): (&str, &str, &str), seen: &Seen, anchors: &[Anchor]) {
     let (path, anchor) = place(anchors, service, method, own);
-    let is_taken = anchor.is_none() && anchors.iter().any(|other| other.path() == path);
+    let is_taken = anchor.is_none() && anchors.iter().any(|other| other.address() == path);
     if is_taken && document.at(&path, method).is_none() {
         return; // another path has its place
     }
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(one.sources, BTreeSet::from([Source::Learnt]));
         assert_eq!(one.detail["x-goms-learnt"]["count"], 2);
         assert_eq!(one.detail["x-goms-learnt"]["firstSeen"], "1970-01-01T00:00:01.2Z");
-        let (_, schema) = one.body().expect("a body");
+        let (_, schema) = one.body_in(&document).expect("a body");
         assert_eq!(schema["properties"]["name"]["type"], json!(["integer", "string"]));
         assert_eq!(schema["properties"]["sizes"]["items"]["type"], json!(["integer", "number"]));
         assert_eq!(schema["properties"]["to"]["properties"]["street"]["type"], "null");

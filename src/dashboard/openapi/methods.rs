@@ -44,7 +44,7 @@ pub fn merge(document: &mut Document, service: &str, methods: &[Method], anchors
         for anchor in anchors.iter().filter(|anchor| anchor.calls(service, &method.name)) {
             let takes_post = |one: &&str| matches!(*one, "post" | super::document::ANY);
             for verb in anchor.methods().into_iter().filter(takes_post) {
-                let mut operation = Operation::new(service, verb, &anchor.path(), Source::Config);
+                let mut operation = Operation::new(service, verb, anchor.address(), Source::Config);
                 operation.sources.insert(Source::Served);
                 (operation.is_routed, operation.detail) = (true, anchor.detail().clone());
                 operation.own_path.clone_from(&method.path);
@@ -78,7 +78,7 @@ mod tests {
         let mut document = Document::default();
         merge(&mut document, "greeter", &[method], &[]);
         let hello = document.operation("post /g.Say/Hello").expect("it");
-        let (kind, schema) = hello.body().expect("a body");
+        let (kind, schema) = hello.body_in(&document).expect("a body");
         assert_eq!((kind, &schema["$ref"]), ("application/grpc+json", &json!("#/components/schemas/greeter.g.Req")));
         assert_eq!(document.resolve(schema)["properties"]["n"], *schema);
         assert!(hello.text("description").contains("stream"));

@@ -10,6 +10,7 @@
 //! more of. What belongs to a path of a service stands at the path by which a route leads there, or else under
 //! `/api/SERVICE/…` as `x-goms-routed: false`. Nothing here is on a request's way, and nobody is asked unless somebody reads.
 
+mod clean;
 mod configured;
 pub(super) mod document;
 mod import;
@@ -91,8 +92,8 @@ pub(super) async fn current(dashboard: &Dashboard) -> Arc<Document> {
 }
 
 async fn make(dashboard: &Dashboard) -> Document {
-    let settings = dashboard.inner.gateway.get().map(|gateway| (gateway.settings)());
-    let anchors = settings.as_ref().map(configured::anchors).unwrap_or_default();
+    let has_gateway = dashboard.inner.gateway.get().is_some();
+    let anchors = if has_gateway { configured::anchors(&dashboard.settings()) } else { Vec::new() };
     let tellers = served::tellers(dashboard);
     let documents = tellers.iter().map(|(service, _, path)| (service.clone(), path.clone())).collect();
     let (told, methods, seen) = future::join3(told(dashboard, tellers), asked(dashboard), seen(dashboard)).await;

@@ -85,9 +85,7 @@ fn list(document: &Document, asked: &Asked) -> Markup {
             span.soft { (grouped(all as u64)) " operations of all services" }
             div.end { a.button href="/openapi.json" download="openapi.json" { "OpenAPI JSON" } " " a.button href="/openapi.yaml" { "YAML" } }
         }
-        @for (service, why) in document.problems.iter().take(10) {
-            p.notice.warn role="status" { (told(service)) ": " (told(why)) }
-        }
+        (problems(document))
         section.card aria-label="Operations" {
             header { (search(document, asked)) }
             @if found.is_empty() {
@@ -118,6 +116,22 @@ fn list(document: &Document, asked: &Asked) -> Markup {
     }
 }
 
+/// What is not here, and why.
+fn problems(document: &Document) -> Markup {
+    let all = &document.problems;
+    html! {
+        @if !all.is_empty() {
+            details.notice.warn open[all.len() <= 3] {
+                summary { (grouped(all.len() as u64)) @if all.len() == 1 { " thing is not here" } @else { " things are not here" } }
+                ul {
+                    @for (service, why) in all.iter().take(50) { li { strong { (told(service)) } ": " (told(why)) } }
+                    @if all.len() > 50 { li { "and more, which the document itself has" } }
+                }
+            }
+        }
+    }
+}
+
 fn search(document: &Document, asked: &Asked) -> Markup {
     html! {
         form.filters method="get" action="/openapi" {
@@ -143,7 +157,7 @@ fn tr(operation: &Operation) -> Markup {
             td { a.operation href={ "/openapi?op=" (encoded(&operation.name())) } { (method(operation)) " " span.mono { (told(&operation.path)) } } }
             td { (told(&operation.service)) }
             td { (sources(operation)) }
-            td.soft { (told(cut(operation.text("summary"), 100))) }
+            td.soft { @if !operation.text("summary").is_empty() { (told(operation.text("summary"))) } }
         }
     }
 }
@@ -220,7 +234,7 @@ fn parameters(document: &Document, operation: &Operation) -> Markup {
                     tbody { @for one in all { tr {
                         td { code { (told(&text(one, "name"))) } @if one.get("required") == Some(&Value::Bool(true)) { " " span.badge.accent { "required" } } }
                         td { (told(&text(one, "in"))) }
-                        td.kind { @if let Some(schema) = one.get("schema") { (kind(document, schema)) } }
+                        td.kind { @if let Some(schema) = one.get("schema") { (kind(schema)) } }
                         td.soft { (told(&text(one, "description"))) }
                     } } }
                 } }
@@ -230,12 +244,12 @@ fn parameters(document: &Document, operation: &Operation) -> Markup {
 }
 
 fn body(document: &Document, operation: &Operation) -> Markup {
-    let Some(body) = operation.detail.get("requestBody").map(|body| document.resolve(body)) else { return html! {} };
-    let Some((media, schema)) = content(body) else { return html! {} };
+    let Some((media, schema)) = operation.body_in(document) else { return html! {} };
+    let body = operation.detail.get("requestBody").map(|body| document.resolve(body)).unwrap_or(schema);
     let example = serde_json::to_string(&super::schema::example(document, schema)).unwrap_or_default();
     html! {
         section.card aria-label="Body" {
-            header { h2 { "Body" } span.soft { (told(media)) } span.kind { (kind(document, schema)) } }
+            header { h2 { "Body" } span.soft { (told(media)) } span.kind { (kind(schema)) } }
             div.body.columns {
                 div {
                     @if let Some(words) = body.get("description").and_then(Value::as_str) { p.soft { (told(words)) } }
@@ -258,7 +272,7 @@ fn answers(document: &Document, operation: &Operation) -> Markup {
                     @for (status, answer) in all.iter().take(30) {
                         @let answer = document.resolve(answer);
                         div {
-                            h3 { (told(status)) " " @if let Some((media, schema)) = content(answer) { span.soft { (told(media)) " " (kind(document, schema)) } } }
+                            h3 { (told(status)) " " @if let Some((media, schema)) = content(answer) { span.soft { (told(media)) " " (kind(schema)) } } }
                             @if let Some(words) = answer.get("description").and_then(Value::as_str).filter(|words| !words.is_empty()) { p.soft { (told(words)) } }
                             @if let Some((_, schema)) = content(answer) { (shown(document, schema, &mut room)) }
                         }

@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::clean;
 use super::configured::Anchor;
 use super::document::{Document, METHODS, Operation, Source, content};
 use super::import::Import;
@@ -23,8 +24,6 @@ const MOST_OPERATIONS: usize = 500;
 /// Letters of a path, and of a text.
 const LONGEST_PATH: usize = 300;
 const LONGEST_TEXT: usize = 4_000;
-/// Places of a parameter.
-const PLACES: [&str; 4] = ["path", "query", "header", "cookie"];
 
 /// A service, the node that is asked, and the path of the document.
 pub type Teller = (String, Arc<Node>, String);
@@ -74,13 +73,7 @@ pub fn merge(document: &mut Document, service: &str, told: &Value, anchors: &[An
     let components = &told["components"];
     let import = Import::new(service, is_old, components);
     for (kind, mut values) in import.components(components) {
-        match kind.as_str() {
-            "schemas" => values.retain(|_, value| value.is_object() || value.is_boolean()),
-            "parameters" => values.retain(|_, value| clean_parameter(value)),
-            "requestBodies" => values.retain(|_, value| clean_body(value)),
-            "responses" => values.retain(|_, value| clean_response(value)),
-            _ => values.retain(|_, value| value.is_object()),
-        }
+        values = values.into_iter().filter_map(|(name, value)| Some((name, component(&kind, &value)?))).collect();
         document.components.entry(kind).or_default().extend(values);
     }
     let mut taken = 0;
@@ -111,7 +104,7 @@ fn add(
     anchors: &[Anchor],
 ) {
     let (path, anchor) = place(anchors, service, method, own);
-    let is_taken = anchor.is_none() && anchors.iter().any(|other| other.path() == path);
+    let is_taken = anchor.is_none() && anchors.iter().any(|other| other.address() == path);
     if is_taken {
         let why = format!("no route leads to its `{}`, and its place is that of a route to another path", cut(own, 60));
         return document.problems.push((service.to_owned(), why));
@@ -157,23 +150,19 @@ fn detail(found: &Map<String, Value>, shared: Option<&Value>, import: &Import) -
     let of = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let mut parameters: Vec<Value> = of(found.get("parameters")).into_iter().chain(of(shared)).collect();
     parameters.iter_mut().for_each(|parameter| import.mend(parameter));
-    parameters.retain_mut(clean_parameter);
+    let parameters: Vec<Value> = parameters.iter().filter_map(clean::parameter).collect();
     if !parameters.is_empty() {
         detail.insert("parameters".to_owned(), parameters.into());
     }
     if let Some(mut body) = found.get("requestBody").cloned() {
         import.mend(&mut body);
-        if clean_body(&mut body) {
-            detail.insert("requestBody".to_owned(), body);
-        }
+        detail.extend(clean::body(&body).map(|body| ("requestBody".to_owned(), body)));
     }
     let mut responses = Map::new();
     for (status, response) in found.get("responses").and_then(Value::as_object).into_iter().flatten() {
         let mut response = response.clone();
         import.mend(&mut response);
-        if is_status(status) && clean_response(&mut response) {
-            responses.insert(status.clone(), response);
-        }
+        responses.extend(clean::response(&response).filter(|_| is_status(status)).map(|one| (status.clone(), one)));
     }
     if !responses.is_empty() {
         detail.insert("responses".to_owned(), responses.into());
@@ -190,72 +179,27 @@ fn is_status(status: &str) -> bool {
             && (&bytes[1..] == b"XX" || bytes[1..].iter().all(u8::is_ascii_digit)))
 }
 
-/// Whether a value is one, as far as readers must rely on it; mends what can be mended.
-fn clean_parameter(value: &mut Value) -> bool {
-    if is_reference(value) {
-        return true;
+/// A component as it may be.
+fn component(kind: &str, value: &Value) -> Option<Value> {
+    match kind {
+        "schemas" => Some(clean::schema(value)),
+        "parameters" => clean::parameter(value),
+        "requestBodies" => clean::body(value),
+        "responses" => clean::response(value),
+        "headers" => clean::header(value),
+        _ => None,
     }
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    let is_one = !text("name").is_empty() && PLACES.contains(&text("in"));
-    let is_of_path = text("in") == "path";
-    if !is_one {
-        return false;
-    }
-    let has_schema = value.get("schema").is_some_and(|schema| schema.is_object() || schema.is_boolean());
-    let has_content = value.get("content").and_then(Value::as_object).is_some_and(|content| content.len() == 1);
-    let Some(object) = value.as_object_mut() else { return false };
-    if !has_schema && !has_content {
-        object.insert("schema".to_owned(), json!({}));
-    }
-    if is_of_path {
-        object.insert("required".to_owned(), true.into());
-    }
-    true
-}
-
-fn clean_body(value: &mut Value) -> bool {
-    is_reference(value) || clean_content(value) && value.get("content").is_some()
-}
-
-fn clean_response(value: &mut Value) -> bool {
-    if is_reference(value) {
-        return true;
-    }
-    if !value.is_object() || !clean_content(value) {
-        return false;
-    }
-    if !value.get("description").is_some_and(Value::is_string) {
-        value["description"] = "".into();
-    }
-    true
-}
-
-/// Keeps of `content` what is a media type with a schema or none.
-fn clean_content(value: &mut Value) -> bool {
-    match value.get_mut("content") {
-        None => value.is_object(),
-        Some(Value::Object(content)) => {
-            content.retain(|_, kind| {
-                kind.is_object() && kind.get("schema").is_none_or(|schema| schema.is_object() || schema.is_boolean())
-            });
-            true
-        }
-        Some(_) => false,
-    }
-}
-
-fn is_reference(value: &Value) -> bool {
-    value.get("$ref").is_some_and(Value::is_string)
 }
 
 /// Whether an operation's body is described.
 pub fn has_body(operation: &Operation) -> bool {
-    operation.detail.get("requestBody").is_some_and(|body| is_reference(body) || content(body).is_some())
+    operation.detail.get("requestBody").is_some_and(|body| body.get("$ref").is_some() || content(body).is_some())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn merged(told: &Value) -> Document {
         let mut document = Document::default();

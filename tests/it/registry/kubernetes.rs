@@ -184,8 +184,9 @@ fn a_gateway_calls_pods_and_none_that_ends() {
     }
     let gateway = start(&["gateway", "--bind", "127.0.0.1"]);
     let address = format!("127.0.0.1:{}", port(&gateway));
-    let joined = |port: u16| gateway.wait_for(&format!("{ip}:{port}] join"));
-    ports.map(joined);
+    for port in ports {
+        gateway.wait_for(&format!("{ip}:{port}] join"));
+    }
     let asked = || http::get(&address, "/api/user/hello").expect("an answer").status;
     assert_eq!([(); 8].map(|()| asked()), [200; 8]);
     // the kubelet ends a pod: its slice says so first, then the process gets SIGTERM
