@@ -15,6 +15,7 @@ mod decode;
 mod diff;
 mod environment;
 mod fault;
+mod faults;
 mod flags;
 mod names;
 mod origins;

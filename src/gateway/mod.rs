@@ -20,6 +20,7 @@ mod cluster;
 pub mod compress;
 pub mod cors;
 mod explain;
+pub mod faults;
 pub mod fields;
 mod form;
 mod host;

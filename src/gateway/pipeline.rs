@@ -23,7 +23,7 @@ use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::rule::{Fallback, Outcome};
-use super::{AnswerForm, body, cluster, cors, limit, micro, pattern, rpc};
+use super::{AnswerForm, body, cluster, cors, faults, limit, micro, pattern, rpc};
 use crate::balance::Balancer;
 use crate::broker::Broker;
 use crate::drain::Traffic;
@@ -178,7 +178,7 @@ async fn steps<'t>(
     limit::check_flow(&worker.traffic.load, limits)?;
     let mut passage = match &route.keeper {
         // in boxes, here and below: a request is as long as its longest way, and most go the short one
-        Some(keeper) => Box::pin(keeper.admit(request, client::client_ip(request), finish)).await?,
+        Some(keeper) => Box::pin(faults::let_in(keeper, request, finish, journal)).await?,
         None => Passage::free(request),
     };
 
@@ -186,7 +186,7 @@ async fn steps<'t>(
         && let Some(keeper) = micro.service(&path).and_then(|service| table.routes.rpc_keeper(&service))
     {
         // whoever names a service by its path is asked what its own routes ask
-        passage = Box::pin(keeper.admit(request, client::client_ip(request), finish)).await?;
+        passage = Box::pin(faults::let_in(keeper, request, finish, journal)).await?;
     }
 
     let mut named = None;

@@ -38,7 +38,7 @@ use crate::gateway::keeper::{Finish, Passage};
 use crate::gateway::live::Table;
 use crate::gateway::pipeline::Worker;
 use crate::gateway::respond::Failure;
-use crate::gateway::{body, cors, limit};
+use crate::gateway::{body, cors, faults, limit};
 use crate::listener::Incoming;
 use crate::rpc::timeout::{self, End};
 use crate::rpc::wire::{poll_part, send_part};
@@ -150,7 +150,7 @@ impl<'a> Asked<'a> {
         let passage = match found.keeper {
             Some(keeper) => {
                 finish.begin(keeper, self.request);
-                keeper.admit(self.request, client, finish).await.map_err(refused)?
+                faults::let_in(keeper, self.request, finish, journal).await.map_err(refused)?
             }
             None => Passage::free(self.request),
         };
