@@ -44,7 +44,7 @@ mod spelling;
 mod template;
 mod terms;
 
-pub use explain::{Explanation, Question, Taken, Tried, explain};
+pub use explain::{Explanation, Protocol, Question, Taken, Tried, explain};
 pub use host::HostPattern;
 pub use live::Live;
 pub use pattern::PathPattern;
