@@ -102,10 +102,13 @@ pub fn client(roots: Roots<'_>, identity: Option<(&Path, &Path)>) -> Result<Clie
     client.with_client_auth_cert(chain, key).map_err(refused)
 }
 
+/// The certificates of a PEM file, in their order; there may be none.
+pub(crate) fn pem_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    CertificateDer::pem_file_iter(path)?.collect()
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let unreadable = |source| TrustError::File { path: path.to_owned(), source };
-    let found = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
-    let found: Vec<_> = found.collect::<Result<_, _>>().map_err(unreadable)?;
+    let found = pem_certificates(path).map_err(|source| TrustError::File { path: path.to_owned(), source })?;
     if found.is_empty() { Err(TrustError::Empty { path: path.to_owned() }) } else { Ok(found) }
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -27,6 +27,10 @@ pub type Load = Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>;
 
 /// An editor writes in several steps, a deployment tool several files.
 const SETTLE: Duration = Duration::from_millis(200);
+/// A config that was refused is tried again after so long, then each time after twice as long up to the other, as a file that it
+/// names may come later; a change in its folder is looked at at once.
+const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN_MOST: Duration = Duration::from_secs(60);
 /// A safety net: on some file systems (of a network, of a virtual machine's host) nobody tells of a change.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -64,13 +68,22 @@ struct Follower {
     text: Option<Vec<u8>>,
     /// What the files of messages were then.
     stamps: Vec<Option<Stamp>>,
-    /// What was said of the text when it was refused: a file that it names may come later, so it is tried at each look.
-    refused: Option<String>,
+    /// What was said of the text when it was refused.
+    refused: Option<Refused>,
     reloads: IntCounterVec,
     is_good: IntGauge,
     dashboard: Dashboard,
     signing: SigningKey,
     recorder: Recorder,
+}
+
+/// A text that was refused.
+struct Refused {
+    /// Why.
+    faults: String,
+    /// When it was tried last, and how long it is left alone after that.
+    tried: Instant,
+    wait: Duration,
 }
 
 /// Whether a terminal controls this process, whose end then is the process's too: SIGHUP tells of it.
@@ -118,19 +131,30 @@ pub fn follow(process: &Process, front: Option<Front>) -> Result<(), AppError> {
     process.background.spawn(async move {
         let _watcher = watcher;
         loop {
-            let asked = tokio::select! {
+            let why = tokio::select! {
                 () = ending.begun() => return,
                 () = changed.notified() => {
                     tokio::time::sleep(SETTLE).await;
-                    false
+                    Look::Notice
                 }
-                () = tokio::time::sleep(LOOK_EVERY) => false,
-                () = asked(&mut hangup) => true,
+                () = tokio::time::sleep(LOOK_EVERY) => Look::Time,
+                () = asked(&mut hangup) => Look::Asked,
             };
-            follower.look(asked);
+            follower.look(why);
         }
     });
     Ok(())
+}
+
+/// Why the file is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Something changed in its folder.
+    Notice,
+    /// It was not looked at for a while.
+    Time,
+    /// Somebody wants it read again.
+    Asked,
 }
 
 /// The folder is watched, not the file: editors and deployment tools put another file in its place.
@@ -160,23 +184,27 @@ async fn asked(hangup: &mut Option<Signal>) {
 
 impl Follower {
     /// Reads the file again if it is another or was refused, or if somebody asked for it.
-    fn look(&mut self, asked: bool) {
+    fn look(&mut self, why: Look) {
         let text = std::fs::read(&self.file).ok();
         let files = self.config.gateway.descriptor_files();
         let stamps: Vec<Option<Stamp>> = files.keys().map(|file| stamp(file)).collect();
-        let is_same = text == self.text && stamps == self.stamps && !asked;
-        if is_same && self.refused.is_none() {
+        let is_same = text == self.text && stamps == self.stamps && why != Look::Asked;
+        let is_left_alone = |refused: &Refused| why == Look::Time && refused.tried.elapsed() < refused.wait;
+        if is_same && self.refused.as_ref().is_none_or(is_left_alone) {
             return;
         }
         (self.text, self.stamps) = (text, stamps);
         let is_gateway = self.front.is_some();
         let checked = |config: &Config| if is_gateway { config.for_gateway() } else { config.check_certificates() };
         let loaded = (self.how.load)().and_then(|config| checked(&config).map(|()| config));
-        let refused = loaded.as_ref().err().map(ToString::to_string);
-        if is_same && refused == self.refused {
+        let before = self.refused.take();
+        self.refused = loaded.as_ref().err().map(|errors| {
+            let wait = before.as_ref().filter(|_| is_same).map_or(AGAIN, |before| (before.wait * 2).min(AGAIN_MOST));
+            Refused { faults: errors.to_string(), tried: Instant::now(), wait }
+        });
+        if is_same && before.map(|before| before.faults) == self.refused.as_ref().map(|now| now.faults.clone()) {
             return; // as the log says already
         }
-        self.refused = refused;
         service_manager::reloading();
         match loaded {
             Ok(config) => {

@@ -122,11 +122,10 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
             (running, None, version, openapi)
         }
         Served::Program { name, settings, openapi, .. } => {
-            let url = settings.url.clone();
-            log::info!("[{name}] waiting for the program at {url}");
+            log::info!("[{name}] waiting for the program at {}", settings.url);
             let program = Program::start(settings).await.map_err(part)?;
-            let running =
-                service::serve_program(ports.http, &name, &url, service::PROGRAM_TIMEOUT, parts).map_err(part)?;
+            let running = service::serve_program(ports.http, &name, program.door(), service::PROGRAM_TIMEOUT, parts)
+                .map_err(part)?;
             (running, Some(program), String::new(), openapi)
         }
     };

@@ -1,6 +1,7 @@
 //! Follows the programs behind nodes: a node is out while its program is down, and a changed file restarts one after the other.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{LocalBoxFuture, select_all};
@@ -12,7 +13,7 @@ use super::running::RunningNode;
 use super::watch::Watch;
 use crate::backoff::Backoff;
 use crate::metrics::Load;
-use crate::registry::NodeId;
+use crate::registry::{Catalog, NodeId};
 use crate::service::{Program, ProgramState};
 
 /// How long a node may take to leave or to be back before the next is restarted all the same.
@@ -116,6 +117,10 @@ async fn roll(process: &Process, mut group: Vec<&Supervised>) -> AppError {
         group.sort_by_key(|each| *each.registered.borrow());
         let many = if group.len() > 1 { ", one after the other" } else { "" };
         log::info!("[{}] {} changed, restarting{many}", group[0].service, file.display());
+        if let [only] = group.as_slice() {
+            renew(process, only).await;
+            continue;
+        }
         for (turn, supervised) in group.iter().enumerate() {
             if !replace(process, supervised).await {
                 if turn + 1 < group.len() {
@@ -125,6 +130,46 @@ async fn roll(process: &Process, mut group: Vec<&Supervised>) -> AppError {
             }
         }
     }
+}
+
+/// Restarts the only one, which nobody stands in for: the new one is there before the old one goes, or requests wait.
+async fn renew(process: &Process, supervised: &Supervised) {
+    let Supervised { name, program, node, .. } = supervised;
+    let drain = process.config.node.drain_timeout;
+    if !matches!(*program.state().borrow(), ProgramState::Up) {
+        replace(process, supervised).await;
+        return;
+    }
+    if !program.can_renew() {
+        // only one can have its port
+        if program.restart_held(drain).await.is_ok() {
+            log::info!("[{name}] the program is new, requests waited meanwhile");
+        }
+        return;
+    }
+    let Ok(url) = program.renew().await else {
+        log::warn!("[{name}] the one before goes on");
+        return;
+    };
+    if let (None, Some(url)) = (node, url) {
+        joined(process, url.port()).await;
+    }
+    log::info!("[{name}] the program is new, the one before ends");
+    if program.retire(drain).await.is_err() {
+        log::warn!("[{name}] the one before cannot be ended, as the program is gone");
+    }
+}
+
+/// Waits until the node with this HTTP port is known to all.
+async fn joined(process: &Process, port: u16) {
+    let mut catalog = process.registry.catalog();
+    let is_in = |known: &Option<Arc<Catalog>>| {
+        known.as_ref().is_some_and(|known| known.all().any(|node| node.id.http.port == Some(port)))
+    };
+    if tokio::time::timeout(TURN_LIMIT, catalog.wait_for(is_in)).await.is_err() {
+        log::warn!("the program on port {port} did not register within {TURN_LIMIT:?}");
+    }
+    tokio::time::sleep(NOTICE).await;
 }
 
 /// Restarts one, which first answers what it took. Returns whether it is up again.

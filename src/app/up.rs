@@ -6,9 +6,9 @@ use super::console::Console;
 use super::roles::{Beside, Role};
 use super::service::Served;
 use super::{AppError, output, ports, trace_consumer};
-use crate::config::{Config, LogFormat, PORT_PLACEHOLDER, UpApp, UpService};
+use crate::config::{Config, LogFormat, UpApp, UpService};
 use crate::registry::{Backend, NodeId};
-use crate::service::{ProgramSettings, ProgramUrl};
+use crate::service::{PORT_PLACEHOLDER, ProgramSettings, Template};
 
 /// The demo service.
 pub const SERVICE: &str = "user";
@@ -50,25 +50,30 @@ fn instance(
     let name = format!("{service}#{number}");
     // held until the program is started, so that nobody else gets it
     let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(AppError::Start)?;
-    let port = ports::port_of(&held)?.to_string();
-    let with_port = |text: &str| text.replace(PORT_PLACEHOLDER, &port);
+    let port = ports::port_of(&held)?;
     let url = match &settings.app {
-        UpApp::Node => format!("http://127.0.0.1:{port}"),
-        UpApp::Url(url) => with_port(url),
+        UpApp::Node => format!("http://127.0.0.1:{PORT_PLACEHOLDER}"),
+        UpApp::Url(url) => url.clone(),
     };
-    let url: ProgramUrl = url.parse().map_err(|error| AppError::Part(Box::new(error)))?;
-    let command = (!settings.command.is_empty()).then(|| settings.command.iter().map(|word| with_port(word)).collect());
-    let mut program = ProgramSettings::new(url, command);
-    program.dir = Some(settings.dir.clone());
+    let mut env = Vec::new();
     if settings.app.takes_port() {
-        program.env.push(("PORT".to_owned(), port.clone()));
+        env.push(("PORT".to_owned(), PORT_PLACEHOLDER.to_owned()));
     }
     if settings.app == UpApp::Node {
-        program.env.extend(of_node(config, service, &port)?);
+        env.extend(of_node(config, service)?);
+    }
+    env.extend(settings.env.iter().cloned());
+    let template = Template { url, command: settings.command.clone(), env };
+    let program = ProgramSettings::of_template(template, port);
+    let mut program = program.map_err(|error| AppError::Part(Box::new(error)))?;
+    if !settings.app.takes_port() {
+        program.template = None; // it has the one port
+    }
+    if settings.app == UpApp::Node {
         // it leaves, is noticed and drains before it ends
         program.stop_timeout += config.node.drain_timeout;
     }
-    program.env.extend(settings.env.iter().map(|(name, value)| (name.clone(), with_port(value))));
+    program.dir = Some(settings.dir.clone());
     program.lines = Some(console.lines_of(&name));
     program.restart = settings.restart;
     program.is_watched = !settings.watch.is_empty();
@@ -85,14 +90,14 @@ fn instance(
 }
 
 /// What tells a program that is a node itself where it listens and where the others are.
-fn of_node(config: &Config, service: &str, port: &str) -> Result<Vec<(String, String)>, AppError> {
+fn of_node(config: &Config, service: &str) -> Result<Vec<(String, String)>, AppError> {
     if matches!(config.registry.backend, Backend::Memory) {
         return Err(AppError::Usage(format!(
             "`{service}` is a process of its own and cannot be found through `--registry memory`; leave it out"
         )));
     }
     let mut variables = vec![
-        ("GOMS_HTTP_PORT", port.to_owned()),
+        ("GOMS_HTTP_PORT", PORT_PLACEHOLDER.to_owned()),
         ("GOMS_RPC_PORT", "0".to_owned()),
         ("GOMS_ADMIN_PORT", "0".to_owned()),
         ("GOMS_BIND", Ipv4Addr::LOCALHOST.to_string()),

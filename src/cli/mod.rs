@@ -183,7 +183,7 @@ Makes the folder NAME with Cargo.toml, src/main.rs (two routes, a method by RPC,
 Reads the config alone; nothing is sent. Exit code 69 where no route takes it.
 
 JSON: {tried, outcome, error}. tried is an array of {name, path, refusal}, in the order of trying; refusal is null for the one
-that takes it. outcome is {kind, services, target, status}, error what the client is told; one of them is null.")]
+that takes it. outcome is {kind, services, target, status, protocol}, error what the client is told; one of them is null.")]
     Explain(ExplainArgs),
 
     /// Call a method of a service by RPC, or an action

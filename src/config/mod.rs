@@ -16,6 +16,7 @@ mod decode;
 mod diff;
 mod environment;
 mod fault;
+mod faults;
 mod flags;
 mod names;
 mod origins;
@@ -51,7 +52,7 @@ pub use flags::{CommonFlags, GatewayFlags, GoMicroProtocol, IntakeFlags, LogForm
 pub use names::service_name;
 pub use print_routes::routes as shown_routes;
 pub use units::{format_duration, parse_duration, parse_moment, parse_positive_duration, parse_size};
-pub use up::{PORT_PLACEHOLDER, UpApp, UpService, UpSettings};
+pub use up::{UpApp, UpService, UpSettings};
 
 use crate::balance::Selector;
 use crate::call_key::CallKeys;

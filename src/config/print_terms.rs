@@ -5,12 +5,13 @@ use serde_yaml::{Mapping, Value};
 use super::auth::ALGORITHMS;
 use super::print::{REDACTED, duration, name_of, put, texts};
 use super::terms::NONE;
-use crate::gateway::Terms;
 use crate::gateway::access::{ApiKeys, JwksPlace, Jwt, JwtKey, KeyPlace, Proof, Way, Ways, Who};
 use crate::gateway::compress::Compression;
 use crate::gateway::cors::Cors;
+use crate::gateway::faults::Faults;
 use crate::gateway::fields::FieldRules;
 use crate::gateway::rate::RateLimit;
+use crate::gateway::{FieldCondition, Terms};
 use crate::trace::REDACTED_HEADERS;
 
 /// `auth`.
@@ -111,6 +112,7 @@ fn parts(terms: &Terms) -> Vec<(&'static str, Option<Value>)> {
         ("responseHeaders", rules(&terms.answer_fields)),
         ("compress", terms.compression.as_ref().map(|settings| compression(settings).into())),
         ("bodyBytes", terms.body_bytes.map(Value::from)),
+        ("faults", terms.faults.as_ref().map(|settings| faults(settings).into())),
     ]
 }
 
@@ -119,6 +121,27 @@ fn compression(settings: &Compression) -> Mapping {
     put(&mut shown, "codings", texts(settings.codings.iter().map(|coding| coding.name())));
     put(&mut shown, "minBytes", settings.least_bytes);
     put(&mut shown, "types", texts(settings.types.iter()));
+    shown
+}
+
+fn faults(settings: &Faults) -> Mapping {
+    let mut shown = Mapping::new();
+    if let Some(delay) = settings.delay {
+        put(&mut shown, "delay", duration(delay));
+    }
+    if let Some(status) = settings.abort {
+        put(&mut shown, "abort", status);
+    }
+    put(&mut shown, "share", format!("{}%", f64::from(settings.permille) / 10.0));
+    if settings.headers.is_empty() {
+        put(&mut shown, "everyone", true);
+        return shown;
+    }
+    let mut headers = Mapping::new();
+    for FieldCondition { name, value } in &settings.headers {
+        put(&mut headers, name, value.as_deref().unwrap_or("*"));
+    }
+    put(&mut shown, "headers", headers);
     shown
 }
 

@@ -126,7 +126,7 @@ fn condition(decoder: &mut Decoder, field: &Field<'_>) -> Option<Condition> {
 }
 
 /// `name: value`; `*` is any value.
-fn fields(
+pub(super) fn fields(
     decoder: &mut Decoder,
     field: Option<Field<'_>>,
     name: fn(&str) -> Result<String, String>,

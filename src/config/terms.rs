@@ -8,18 +8,29 @@ use super::decode::{At, Decoder, Field, Place, Table};
 use super::names::{shown, unknown};
 use super::rate;
 use super::units::parse_size;
-use super::{callers, compress, cors};
+use super::{callers, compress, cors, faults};
 use crate::gateway::Terms;
 use crate::gateway::access::{Access, Ways, Who};
 use crate::gateway::compress::Compression;
 use crate::gateway::cors::Cors;
+use crate::gateway::faults::Faults;
 use crate::gateway::fields::FieldRules;
 use crate::gateway::rate::{By, RateLimit};
 use crate::upstream::headers;
 
 /// The keys of [`RawTerms`].
-pub(super) const KEYS: &[&str] =
-    &["auth", "allow", "deny", "rateLimit", "cors", "requestHeaders", "responseHeaders", "bodyBytes", "compress"];
+pub(super) const KEYS: &[&str] = &[
+    "auth",
+    "allow",
+    "deny",
+    "rateLimit",
+    "cors",
+    "requestHeaders",
+    "responseHeaders",
+    "bodyBytes",
+    "compress",
+    "faults",
+];
 /// What takes back what would be inherited.
 pub(super) const NONE: &str = "none";
 
@@ -35,6 +46,7 @@ pub(super) struct RawTerms {
     answer_fields: Option<FieldRules>,
     body_bytes: Option<Option<usize>>,
     compression: Option<Option<Compression>>,
+    faults: Option<Option<At<Faults>>>,
 }
 
 /// What is asked of clients where nothing else says so, and the ways that may be asked for.
@@ -62,6 +74,7 @@ impl RawTerms {
             answer_fields: table.get("responseHeaders").map(|field| cors::fields(decoder, &field, passes_up)),
             body_bytes: table.get("bodyBytes").and_then(|field| decoder.read(&field, body_bytes)),
             compression: table.get("compress").map(|field| compress::read(decoder, &field)),
+            faults: or_none(decoder, table.get("faults"), faults::read),
         }
     }
 
@@ -101,6 +114,7 @@ impl RawTerms {
         let fields = |of: fn(&Self) -> &Option<FieldRules>| {
             layers.iter().find_map(|layer| of(layer).as_ref()).cloned().unwrap_or_default()
         };
+        let faults = layers.iter().find_map(|layer| layer.faults.as_ref()).and_then(Option::as_ref);
         let value = |who: &At<Who>| who.value.clone();
         Terms {
             cors: cors.map(|cors| cors.value.clone()),
@@ -108,6 +122,7 @@ impl RawTerms {
             answer_fields: fields(|layer| &layer.answer_fields),
             compression: layers.iter().find_map(|layer| layer.compression.clone()).flatten(),
             body_bytes: layers.iter().find_map(|layer| layer.body_bytes).flatten(),
+            faults: faults.map(|faults| faults.value.clone()),
             rates,
             access: Access { ways, allow: allow.map(value), deny: deny.map(value) },
         }

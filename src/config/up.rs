@@ -9,10 +9,7 @@ use super::decode::{Decoder, Field, boolean, number, word};
 use super::names::service_name;
 use super::print::{REDACTED, duration, named, put, texts};
 use super::units::parse_positive_duration;
-use crate::service::{ProgramUrl, Restart};
-
-/// Stands for the port that an instance is given.
-pub const PORT_PLACEHOLDER: &str = "{port}";
+use crate::service::{PORT_PLACEHOLDER, ProgramUrl, Restart};
 
 /// More instances of one service a machine for development has no use for.
 const MOST_INSTANCES: usize = 64;

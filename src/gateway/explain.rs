@@ -9,10 +9,12 @@ use serde_json::{Map, Value, json};
 use super::access::Ways;
 use super::asked::{self, Asked};
 use super::keeper::Kept;
-use super::route::Routes;
-use super::rule::{Fallback, Outcome};
-use super::{Settings, Terms};
+use super::route::{Route, Routes};
+use super::rpc::{GOMS_SERVICE, web};
+use super::rule::{Call, Fallback, Outcome, Share};
+use super::{AnswerForm, Encode, Settings, Terms};
 use crate::metrics::Metrics;
+use crate::rpc::MethodName;
 use crate::units::format_duration;
 
 /// A request that might come.
@@ -61,6 +63,41 @@ pub struct Taken {
     pub target: Option<String>,
     /// What is asked of who sends it.
     pub terms: Terms,
+    /// How it reaches the service.
+    pub protocol: Protocol,
+}
+
+/// How a request reaches a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Over HTTP, as it came.
+    #[default]
+    Http,
+    /// As a call by RPC, made of its body.
+    Rpc,
+    /// As the call by RPC that it is.
+    GrpcWeb,
+}
+
+impl Protocol {
+    /// Of a request that is no gRPC-Web.
+    #[must_use]
+    pub fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Call(call) if call.rpc.is_some() => Self::Rpc,
+            _ => Self::Http,
+        }
+    }
+
+    /// As `goms explain --output json` says it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Rpc => "rpc",
+            Self::GrpcWeb => "grpc-web",
+        }
+    }
 }
 
 impl Taken {
@@ -82,9 +119,14 @@ impl Taken {
                     [] => ("service", shares.collect::<Vec<_>>().join(", ")),
                     origins => ("servers", origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
                 };
+                let what = match (self.protocol, &call.rpc) {
+                    (Protocol::GrpcWeb, _) => ("method", format!("{target} by gRPC, as the gRPC-Web that it is")),
+                    (_, Some(method)) => ("method", format!("{method} by RPC, made of the body")),
+                    (_, None) => ("path", target),
+                };
                 let mut lines = vec![
                     who,
-                    ("path", target),
+                    what,
                     ("timeout", format_duration(policy.timeout) + " a try" + &deadline.unwrap_or_default()),
                     ("tries", format!("{}{on}", policy.attempts)),
                 ];
@@ -105,6 +147,33 @@ impl Taken {
         };
         lines.extend(self.terms.shown());
         lines
+    }
+}
+
+impl Taken {
+    /// Of a method of the service that is `named`, or that has the name of the method's package; which services serve it else is
+    /// for the registry to say.
+    fn of_method(settings: &Settings, name: &MethodName<'_>, named: Option<&str>, path: &str) -> Self {
+        let full = name.full_service();
+        let service = named.unwrap_or(if settings.service(name.package).is_some() { name.package } else { &full });
+        let known = settings.service(service);
+        let call = Call {
+            services: vec![Share::new(service, None, 1)],
+            origins: Vec::new(),
+            rewrite: None,
+            rpc: None,
+            policy: known.map(|known| known.policy.clone()).unwrap_or_default(),
+            fallback: None,
+            mirror: None,
+            encode: Encode::None,
+            answer: AnswerForm::Untouched,
+        };
+        Self {
+            outcome: Outcome::Call(Box::new(call)),
+            target: Some(path.to_owned()),
+            terms: known.map_or(&settings.page, |known| &known.terms).clone(),
+            protocol: Protocol::GrpcWeb,
+        }
     }
 }
 
@@ -164,7 +233,11 @@ pub fn explain(settings: &Settings, question: &Question) -> Result<Explanation, 
         headers: &headers,
         query: &question.query,
     };
-    Ok(Explanation::of(&routes, &asked))
+    let mut explanation = Explanation::of(&routes, &asked);
+    if settings.grpc_web && web::kind_of(asked.method, &headers).is_some() {
+        explanation.see_as_web(settings, &routes, &asked);
+    }
+    Ok(explanation)
 }
 
 impl Explanation {
@@ -196,6 +269,7 @@ impl Explanation {
                     Outcome::Respond(_) | Outcome::Micro(_) => String::new(),
                 };
                 Ok(Taken {
+                    protocol: Protocol::of(&route.then),
                     outcome: route.then.clone(),
                     target: Some(target).filter(|target| !target.is_empty()),
                     terms: route.terms.clone(),
@@ -204,6 +278,26 @@ impl Explanation {
             Err(failure) => Err(failure.to_string()),
         };
         Self { tried, outcome }
+    }
+
+    /// What becomes of gRPC-Web where it is taken: a call of the route that is for it, or of whichever service serves the method
+    /// where no route takes the path; another route answers it over HTTP.
+    fn see_as_web(&mut self, settings: &Settings, routes: &Routes, asked: &Asked<'_>) {
+        match routes.find(asked) {
+            Ok((route, _)) if routes.rpc.contains(&route.place) => {
+                if let Ok(taken) = &mut self.outcome {
+                    taken.protocol = Protocol::GrpcWeb;
+                }
+            }
+            Err(_) | Ok((Route { then: Outcome::Micro(_), .. }, _)) => {
+                let named = asked.headers.get(GOMS_SERVICE).and_then(|name| name.to_str().ok());
+                self.outcome = match MethodName::parse(asked.path) {
+                    Ok(name) => Ok(Taken::of_method(settings, &name, named, asked.path)),
+                    Err(_) => Err(format!("`{}` is no path `/package.Service/Method`", asked.path)),
+                };
+            }
+            Ok(_) => {}
+        }
     }
 
     /// `{tried: [{name, path, refusal}], outcome: {kind, services, target, status}, terms, error}`.
@@ -216,7 +310,8 @@ impl Explanation {
             Outcome::Call(call) => {
                 let services = call.services.iter().map(|share| (share.group().to_owned(), share.weight.into()));
                 let services: Map<String, Value> = services.collect();
-                json!({"kind": "call", "services": services, "target": taken.target, "status": null})
+                let protocol = taken.protocol.word();
+                json!({"kind": "call", "services": services, "target": taken.target, "status": null, "protocol": protocol})
             }
             Outcome::Redirect(redirect) => {
                 json!({"kind": "redirect", "services": null, "target": taken.target, "status": redirect.status})

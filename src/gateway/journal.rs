@@ -10,6 +10,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::client::client_ip;
+use super::faults::{GOMS_FAULT, Strike};
 use super::live::Counted;
 use super::pipeline::Worker;
 use super::route::{Meters, Route};
@@ -41,6 +42,8 @@ pub(super) struct Journal {
     told: Option<Rc<Cell<u16>>>,
     /// In the access log.
     is_logged: bool,
+    /// What went wrong on purpose before its start was told.
+    fault: Option<Arc<str>>,
 }
 
 impl Journal {
@@ -62,6 +65,7 @@ impl Journal {
             status: CLIENT_LEFT,
             meters: None,
             told: None,
+            fault: None,
         }
     }
 
@@ -73,6 +77,14 @@ impl Journal {
     /// Whose metrics it belongs to that has no route.
     pub fn counted(&mut self, meters: Rc<Meters>) {
         self.meters = Some(meters);
+    }
+
+    /// What went wrong on purpose: its events say so, those at least that are still to come.
+    pub fn struck(&mut self, strike: &Strike) {
+        match &mut self.info {
+            Some(info) => mark(Arc::make_mut(info), &strike.told),
+            None => self.fault = Some(strike.told.clone()),
+        }
     }
 
     /// Its status is what stands here when its answer is over.
@@ -107,6 +119,9 @@ impl Journal {
             body,
         );
         info.action = self.route().map(|route| route.name.clone());
+        if let Some(fault) = self.fault.take() {
+            mark(&mut info, &fault);
+        }
         let info = Arc::new(info);
         self.info = Some(info.clone());
         let start = self.event(EventKind::RequestStart, info, self.arrived_ms, None);
@@ -154,6 +169,11 @@ impl Journal {
             log::info!(target: "goms::access", "{line}");
         }
     }
+}
+
+/// Says in an event what went wrong on purpose.
+pub(super) fn mark(info: &mut RequestInfo, fault: &str) {
+    info.head.push_header(GOMS_FAULT.as_str(), fault);
 }
 
 impl Drop for Journal {

@@ -9,6 +9,7 @@ use super::access::{Gate, Known, Sources};
 use super::answer::{Answer, Body};
 use super::compress::{Coding, Compression};
 use super::cors::Cors;
+use super::faults::{Injector, Strike};
 use super::rate::{By, Limiters, Rates, Subject, Told};
 use super::respond::{Denied, Failure};
 use super::{Terms, fields};
@@ -44,6 +45,7 @@ pub(super) struct Keeper {
     answer_fields: Option<fields::InForce>,
     body_bytes: Option<usize>,
     compression: Option<Compression>,
+    injector: Option<Injector>,
     /// Headers that only this gateway sends; in lower case.
     own_headers: Vec<String>,
 }
@@ -97,7 +99,8 @@ impl<'t> Finish<'t> {
         }
     }
 
-    fn field(&mut self, name: HeaderName, value: &str) {
+    /// Another field of it.
+    pub fn field(&mut self, name: HeaderName, value: &str) {
         // no limit has a name with control characters
         if let Ok(value) = HeaderValue::from_str(value) {
             self.fields.push((name, value));
@@ -154,6 +157,7 @@ impl Keeper {
             answer_fields: fields::InForce::new(&terms.answer_fields),
             body_bytes: terms.body_bytes,
             compression: terms.compression.clone(),
+            injector: terms.faults.as_ref().map(|faults| Injector::new(faults, labels, metrics)),
         })
     }
 
@@ -227,6 +231,11 @@ impl Keeper {
         self.take(By::Route, || Subject::Everybody, &mut told, finish)?;
         self.tell(&told, finish);
         Ok(passage)
+    }
+
+    /// What shall go wrong with a request that was let in.
+    pub fn strike(&self, brought: &HeaderMap) -> Option<Strike> {
+        self.injector.as_ref()?.strike(brought)
     }
 
     fn take(

@@ -20,6 +20,7 @@ mod cluster;
 pub mod compress;
 pub mod cors;
 mod explain;
+pub mod faults;
 pub mod fields;
 mod form;
 mod host;
@@ -44,7 +45,7 @@ mod spelling;
 mod template;
 mod terms;
 
-pub use explain::{Explanation, Question, Taken, Tried, explain};
+pub use explain::{Explanation, Protocol, Question, Taken, Tried, explain};
 pub use host::HostPattern;
 pub use live::Live;
 pub use pattern::PathPattern;

@@ -23,7 +23,7 @@ use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::rule::{Fallback, Outcome};
-use super::{AnswerForm, body, cluster, cors, limit, micro, pattern, rpc, secure};
+use super::{AnswerForm, body, cluster, cors, faults, limit, micro, pattern, rpc, secure};
 use crate::balance::Balancer;
 use crate::broker::Broker;
 use crate::drain::Traffic;
@@ -191,14 +191,14 @@ async fn steps<'t>(
     limit::check_flow(&worker.traffic.load, limits)?;
     let mut passage = match &route.keeper {
         // in boxes, here and below: a request is as long as its longest way, and most go the short one
-        Some(keeper) => Box::pin(keeper.admit(request, client::client_ip(request), finish)).await?,
+        Some(keeper) => Box::pin(faults::let_in(keeper, request, finish, journal)).await?,
         None => Passage::free(request),
     };
 
     if let Some(keeper) = table.routes.inner_keeper(route, &path) {
         finish.begin(keeper, request);
         // whoever names a service by its path is asked what its own routes ask
-        passage = Box::pin(keeper.admit(request, client::client_ip(request), finish)).await?;
+        passage = Box::pin(faults::let_in(keeper, request, finish, journal)).await?;
     }
 
     let mut named = None;

@@ -42,6 +42,8 @@ pub(super) enum Failure {
     Headers { limit: usize },
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error("`faults` of this route made this error on purpose")]
+    Injected(StatusCode),
     #[error("the registry has not told yet which nodes there are; try again in a second")]
     NotKnownYet,
     #[error(transparent)]
@@ -129,6 +131,7 @@ impl Failure {
             Self::Rpc(error) => StatusCode::from_u16(error.status().to_http()).unwrap_or(StatusCode::BAD_GATEWAY),
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Denied(denied) => denied.status(),
+            Self::Injected(status) => *status,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLong { .. } | Self::Fields { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -3,6 +3,7 @@
 use super::access::Access;
 use super::compress::Compression;
 use super::cors::Cors;
+use super::faults::Faults;
 use super::fields::FieldRules;
 use super::rate::RateLimit;
 
@@ -24,6 +25,8 @@ pub struct Terms {
     pub body_bytes: Option<usize>,
     /// Which answers are compressed; `None`: none.
     pub compression: Option<Compression>,
+    /// What goes wrong on purpose, and for whom; `None`: nothing.
+    pub faults: Option<Faults>,
 }
 
 impl Terms {
@@ -51,6 +54,7 @@ impl Terms {
             let codings: Vec<&str> = compression.codings.iter().map(|coding| coding.name()).collect();
             shown.push(("compress", codings.join(", ")));
         }
+        shown.extend(self.faults.as_ref().map(|faults| ("faults", faults.to_string())));
         shown.extend(self.body_bytes.map(|bytes| ("bodyBytes", bytes.to_string())));
         shown
     }

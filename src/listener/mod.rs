@@ -1,6 +1,6 @@
 //! THE DOORSTEP: from an accepted socket to requests.
 //!
-//! May import: `metrics`, `shutdown`, `drain`, `causes`, `timer`, `framing`.
+//! May import: `metrics`, `shutdown`, `trust`, `drain`, `causes`, `timer`, `framing`.
 //!
 //! [`serve`] listens. A connection's way: `accept` (PROXY header → TLS → which HTTP) → `http1` or `http2`. Both read and write
 //! through a `connection`, which ends what a client does not take, and both hand each request, as [`Incoming`], to the same

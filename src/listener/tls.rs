@@ -19,6 +19,7 @@ use super::certificate::{self, Facts};
 use crate::causes::chain;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::trust;
 
 /// How often the files are looked at. They are a few kilobytes, and whoever replaces a certificate can wait a second.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -365,9 +366,7 @@ fn pair(
 }
 
 fn chain_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let fail = |source| TlsError::File { path: path.to_owned(), source };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(fail)?.collect();
-    match chain.map_err(fail)? {
+    match trust::pem_certificates(path).map_err(|source| TlsError::File { path: path.to_owned(), source })? {
         chain if chain.is_empty() => Err(TlsError::NoCertificate(path.to_owned())),
         chain => Ok(chain),
     }

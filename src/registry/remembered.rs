@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Backend, Catalog, CatalogWatch, HostPort, Node, NodeId, NodeMeta, NodeState, Publisher, Settings};
 use crate::causes::chain;
+use crate::shutdown::Shutdown;
 
 /// Of the file's form.
 const VERSION: u32 = 1;
@@ -103,8 +104,27 @@ struct Address {
 }
 
 impl Remembered {
-    /// The file of a registry; `None`: its catalog is not to be kept.
-    pub(super) fn of(settings: &Settings) -> Option<Arc<Self>> {
+    /// Keeps what a registry tells on disk while it `is_live`, until its handle `ended`; the file. `None`: its catalog is not to
+    /// be kept.
+    pub(super) fn start(
+        settings: &Settings,
+        told: CatalogWatch,
+        is_live: impl Fn() -> bool + Send + 'static,
+        (shutdown, ended): (&Shutdown, impl Future<Output = ()> + Send + 'static),
+    ) -> Option<Arc<Self>> {
+        let remembered = Self::of(settings)?;
+        let keeping = remembered.clone();
+        shutdown.spawn(async move {
+            tokio::select! {
+                () = ended => {}
+                () = keeping.keep(told, is_live) => {}
+            }
+        });
+        Some(remembered)
+    }
+
+    /// The file of a registry.
+    fn of(settings: &Settings) -> Option<Arc<Self>> {
         let Remember { dir, age } = settings.remember.as_ref()?;
         let mut addresses: Vec<&str> = match &settings.backend {
             Backend::Etcd(etcd) => etcd.endpoints.iter().map(String::as_str).collect(),

@@ -5,6 +5,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use super::program::Door;
 use super::server::{Target, start};
 use super::{Parts, Running, ServeError};
 
@@ -45,6 +46,12 @@ impl std::str::FromStr for ProgramUrl {
 }
 
 impl ProgramUrl {
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Host and port, as one connects to them.
     pub(super) fn socket(&self) -> (&str, u16) {
         (&self.host, self.port)
@@ -72,7 +79,7 @@ impl std::fmt::Display for ProgramUrl {
 pub const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves a program on a bound listener: the guard, traces, metrics and limits of [`serve`](super::serve), and each
-/// request streamed to `url`, its answer streamed back. The program never sees the call key; it gets `X-Request-Id`
+/// request streamed to where `door` leads (an address that stays, or [`Program::door`](super::Program::door)), its answer streamed back. The program never sees the call key; it gets `X-Request-Id`
 /// and a `traceparent`. `timeout` is for the answer's head (504).
 ///
 /// # Errors
@@ -80,11 +87,11 @@ pub const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
 pub fn serve_program(
     listener: TcpListener,
     name: &str,
-    url: &ProgramUrl,
+    door: impl Into<Door>,
     timeout: Duration,
     parts: Parts,
 ) -> Result<Running, ServeError> {
-    start(listener, name, Target::Program(url.clone(), timeout), parts)
+    start(listener, name, Target::Program(door.into(), timeout), parts)
 }
 
 #[cfg(test)]

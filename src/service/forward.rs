@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context as Polling, Poll};
 use std::time::Duration;
 
@@ -16,12 +17,13 @@ use futures_util::{Stream, StreamExt, stream};
 use super::app::ProgramUrl;
 use super::context::Asker;
 use super::observe::Observed;
+use super::program::{Door, Place};
 use super::server::{REQUEST_ID, TRACEPARENT, TRACESTATE, failure, request_info, trace_lines};
 use super::{ServiceError, body};
 use crate::trace::{TraceBody, TraceContext, tracestate};
 use crate::upgrade;
 use crate::upstream::headers;
-use crate::upstream::http1::{Answer, HttpError, Outgoing, Pool, RequestHead, Shared, Target, Times, Upgrade};
+use crate::upstream::http1::{Answer, HttpError, Outgoing, Pool, RequestHead, Shared, Times, Upgrade};
 
 /// Headers that goms sets itself on its way to the program.
 const OWN: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "traceparent", "tracestate"];
@@ -41,17 +43,15 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// Sends requests to one URL; one a worker.
 pub(super) struct Forwarder {
     pool: Rc<Pool>,
-    target: Target,
-    url: ProgramUrl,
+    door: Door,
     /// `goms=<service>`: what the program calls, with the headers that it got, was called by this service.
     caller: Option<String>,
     timeout: Duration,
 }
 
 impl Forwarder {
-    pub(super) fn new(url: ProgramUrl, service: &str, timeout: Duration) -> Self {
-        let target = Target::Named(url.authority().into());
-        Self { pool: Pool::new(IDLE), target, url, caller: tracestate::member(service), timeout }
+    pub(super) fn new(door: Door, service: &str, timeout: Duration) -> Self {
+        Self { pool: Pool::new(IDLE), door, caller: tracestate::member(service), timeout }
     }
 
     /// Sends the request on and streams the answer back.
@@ -99,35 +99,45 @@ impl Forwarder {
             }
             _ => Outgoing::NoBody,
         };
-        match self.send(request, trace, &body).await {
-            Ok(answer) => incoming(request, answer, observed),
+        let Some(place) = self.door.enter(self.timeout).await else {
+            let error = ServiceError::new(503, format!("the program was not restarted within {:?}", self.timeout));
+            return failure(&error, trace, observed);
+        };
+        match self.send(&place, request, trace, &body).await {
+            Ok(answer) => incoming(request, answer, observed, place),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
                 log::warn!(
                     "cannot forward to the program at {} requestId={} error={error}{cause}",
-                    self.url,
+                    place.url,
                     trace.request_id
                 );
-                failure(&self.explain(&error), trace, observed)
+                failure(&explain(&error, &place.url), trace, observed)
             }
         }
     }
 
-    async fn send(&self, request: &HttpRequest, trace: TraceContext, body: &Outgoing) -> Result<Answer, HttpError> {
-        let mut head = self.head(request, trace)?;
+    async fn send(
+        &self,
+        place: &Place,
+        request: &HttpRequest,
+        trace: TraceContext,
+        body: &Outgoing,
+    ) -> Result<Answer, HttpError> {
+        let mut head = self.head(&place.url, request, trace)?;
         if matches!(body, Outgoing::Upgrade(_)) {
             head.upgrade()?;
         }
         let times = Times { connect: CONNECT, head: self.timeout };
-        let sent = self.pool.send(&self.target, &head, body, times).await;
+        let sent = self.pool.send(&place.target, &head, body, times).await;
         self.pool.recycle(head.into_buffer());
         sent
     }
 
-    fn head(&self, request: &HttpRequest, trace: TraceContext) -> Result<RequestHead, HttpError> {
-        let path = format!("{}{}", self.url.prefix(), request.path());
+    fn head(&self, url: &ProgramUrl, request: &HttpRequest, trace: TraceContext) -> Result<RequestHead, HttpError> {
+        let path = format!("{}{}", url.prefix(), request.path());
         let mut head = RequestHead::new(self.pool.buffer(), request.method().as_str(), &path, request.query_string())?;
-        head.field("host", self.url.authority().as_bytes())?;
+        head.field("host", url.authority().as_bytes())?;
         let listed: Vec<&[u8]> = request.headers().get_all(header::CONNECTION).map(HeaderValue::as_bytes).collect();
         for (name, value) in request.headers() {
             let name = name.as_str();
@@ -144,28 +154,27 @@ impl Forwarder {
         }
         Ok(head)
     }
+}
 
-    fn explain(&self, error: &HttpError) -> ServiceError {
-        let url = &self.url;
-        match error {
-            HttpError::Deadline(after) => {
-                ServiceError::new(504, format!("the program at {url} did not answer within {after:?}"))
-            }
-            HttpError::ConnectTimeout(_) => {
-                ServiceError::new(504, format!("the program at {url} did not accept a connection in time"))
-            }
-            HttpError::Connect(_) => {
-                ServiceError::new(502, format!("nothing accepts connections at {url}; is the program running?"))
-            }
-            HttpError::Body(_) => ServiceError::new(400, "the body broke off"),
-            HttpError::Request(what) => ServiceError::new(400, format!("the request cannot be passed on: {what}")),
-            _ => ServiceError::new(502, format!("the program at {url} broke off or sent no valid HTTP answer")),
+fn explain(error: &HttpError, url: &ProgramUrl) -> ServiceError {
+    match error {
+        HttpError::Deadline(after) => {
+            ServiceError::new(504, format!("the program at {url} did not answer within {after:?}"))
         }
+        HttpError::ConnectTimeout(_) => {
+            ServiceError::new(504, format!("the program at {url} did not accept a connection in time"))
+        }
+        HttpError::Connect(_) => {
+            ServiceError::new(502, format!("nothing accepts connections at {url}; is the program running?"))
+        }
+        HttpError::Body(_) => ServiceError::new(400, "the body broke off"),
+        HttpError::Request(what) => ServiceError::new(400, format!("the request cannot be passed on: {what}")),
+        _ => ServiceError::new(502, format!("the program at {url} broke off or sent no valid HTTP answer")),
     }
 }
 
 /// Makes the program's answer ours.
-fn incoming(request: &HttpRequest, answer: Answer, mut observed: Observed) -> HttpResponse {
+fn incoming(request: &HttpRequest, answer: Answer, mut observed: Observed, place: Arc<Place>) -> HttpResponse {
     let Answer { head, body } = answer;
     let status = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY); // never: it is 200 to 599
     let mut response = HttpResponse::new(status);
@@ -200,7 +209,7 @@ fn incoming(request: &HttpRequest, answer: Answer, mut observed: Observed) -> Ht
     }
     let len = body.left();
     let chunks = body.map(move |chunk| {
-        let _told_at_the_end = &observed; // lives as long as the body
+        let _told_at_the_end = (&observed, &place); // live as long as the body
         chunk
     });
     match len {

@@ -27,7 +27,10 @@ pub use context::Context;
 pub use demo::echo_service;
 pub use error::{ServeError, ServiceError};
 pub use front::serve_mucp;
-pub use program::{Lines, Program, ProgramError, ProgramSettings, ProgramState, Restart, Stream};
+pub use program::{
+    Door, Launch, Lines, PORT_PLACEHOLDER, Program, ProgramError, ProgramSettings, ProgramState, Restart, Stream,
+    Template,
+};
 pub use publish::PublishError;
 pub use rpc::{ReflectionError, Requests, serve_rpc};
 pub use server::{Limits, Parts, serve};

@@ -15,12 +15,12 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::app::ProgramUrl;
 use super::calls::{CallTable, Calls};
 use super::context::{Asker, asker_of};
 use super::forward::Forwarder;
 use super::guard::Guard;
 use super::observe::{Observed, Observer};
+use super::program::Door;
 use super::rpc::mucp;
 use super::{Context, ServeError, Service, ServiceError, body, secure};
 use crate::call_key::CallKeys;
@@ -100,8 +100,8 @@ pub fn serve(listener: TcpListener, service: Service, parts: Parts) -> Result<Ru
 pub(super) enum Target {
     /// Handlers in this process.
     Handlers(Arc<Service>),
-    /// A program in any language at this URL, and how long it may take for an answer's head.
-    Program(ProgramUrl, Duration),
+    /// A program in any language, and how long it may take for an answer's head.
+    Program(Door, Duration),
 }
 
 pub(super) fn start(listener: TcpListener, name: &str, target: Target, parts: Parts) -> Result<Running, ServeError> {
@@ -183,8 +183,8 @@ impl Worker {
         Self {
             target: match &shared.target {
                 Target::Handlers(service) => WorkerTarget::Handlers(service.clone()),
-                Target::Program(url, timeout) => {
-                    WorkerTarget::Program(Forwarder::new(url.clone(), &parts.origin.service_name, *timeout))
+                Target::Program(door, timeout) => {
+                    WorkerTarget::Program(Forwarder::new(door.clone(), &parts.origin.service_name, *timeout))
                 }
             },
             guard: Guard::new(&parts.call_keys),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::page::{Section, encoded, page, told};
 use super::{Dashboard, Gateway, Visitor};
 use crate::figures::{grouped, share};
-use crate::gateway::{Condition, Outcome, Rule, Settings, Taken};
+use crate::gateway::{Condition, Outcome, Protocol, Rule, Settings, Taken};
 use crate::metrics::Reading;
 
 /// Routes of one page.
@@ -127,7 +127,7 @@ impl Line {
         };
         let own = rule.name.strip_prefix(&service).and_then(|name| name.strip_prefix('/'));
         let action = own.filter(|_| !service.is_empty()).unwrap_or(&rule.name).to_owned();
-        let taken = Taken { outcome: rule.then, target, terms: rule.terms };
+        let taken = Taken { protocol: Protocol::of(&rule.then), outcome: rule.then, target, terms: rule.terms };
         Self { name: rule.name, from, when: rule.when, taken, labels: (service, action) }
     }
 

@@ -18,14 +18,14 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::answer::{Answer, Body};
-use super::client::{Teller, client_ip};
+use super::client::Teller;
 use super::journal::Journal;
 use super::keeper::{Finish, Passage};
 use super::live::Table;
 use super::pipeline::Worker;
 use super::respond::Failure;
 use super::rule::{Call, Condition, Outcome, Rule};
-use super::{AnswerForm, Encode, PathPattern, Terms, body, rpc};
+use super::{AnswerForm, Encode, PathPattern, Terms, body, faults, rpc};
 use crate::listener::Incoming;
 use crate::rpc::Codec;
 use crate::trace::{TraceBody, TraceContext};
@@ -188,7 +188,7 @@ impl Asked<'_> {
         let keeper = self.table.routes.rpc_keeper(&target.service).filter(|_| self.path == NAMED);
         let passage = match keeper {
             None => None,
-            Some(keeper) => Some(keeper.admit(self.request, client_ip(self.request), &mut Finish::default()).await?),
+            Some(keeper) => Some(faults::let_in(keeper, self.request, &mut Finish::default(), journal).await?),
         };
         let answered = async {
             let message = self.call(target, passage.as_ref().unwrap_or(self.passage)).await?;

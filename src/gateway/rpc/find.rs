@@ -22,7 +22,7 @@ use crate::rpc::{Code, MethodName, Status};
 use crate::upstream::Policy;
 
 /// Names the service where its methods do not.
-pub(super) const GOMS_SERVICE: &str = "goms-service";
+pub(in crate::gateway) const GOMS_SERVICE: &str = "goms-service";
 
 /// Who serves what, as the newest catalog tells.
 pub(in crate::gateway) struct Directory {

@@ -153,7 +153,7 @@ impl Front {
         limit::check_flow(&self.traffic.load, &table.settings.limits).map_err(|failure| status_of(&failure))?;
         let fields = match keeper {
             None => passing(brought),
-            Some(keeper) => admitted(keeper, brought, client).await?,
+            Some(keeper) => admitted(keeper, brought, client, journal).await?,
         };
         let target = head.uri.path_and_query().cloned();
         let target = target.ok_or_else(|| Status::new(Code::Unimplemented, "the call names no method"))?;
@@ -179,10 +179,19 @@ impl Front {
 }
 
 /// The fields of a call that is let in.
-async fn admitted(keeper: &Keeper, brought: &HeaderMap, client: IpAddr) -> Result<HeaderMap, Status> {
+async fn admitted(
+    keeper: &Keeper,
+    brought: &HeaderMap,
+    client: IpAddr,
+    journal: &mut Journal<'_>,
+) -> Result<HeaderMap, Status> {
     let brought = to_02(brought);
     let admitted = keeper.admit_fields((&brought, ""), client, &mut Finish::default()).await;
     let passage = admitted.map_err(|failure| status_of(&failure))?;
+    if let Some(strike) = keeper.strike(&brought) {
+        journal.struck(&strike);
+        strike.land().await.map_err(|failure| status_of(&failure))?;
+    }
     let mut fields = HeaderMap::with_capacity(brought.len() + 8);
     for (name, value) in passage.headers(&brought) {
         if is_passed(name)

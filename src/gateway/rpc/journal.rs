@@ -9,6 +9,8 @@ use http_v1::HeaderMap;
 use uuid::Uuid;
 
 use super::front::Front;
+use crate::gateway::faults::Strike;
+use crate::gateway::journal::mark;
 use crate::gateway::live::Counted;
 use crate::gateway::route::Meters;
 use crate::rpc::{Code, Status};
@@ -72,6 +74,13 @@ impl<'w> Journal<'w> {
         self.info = Some(info.clone());
         let start = self.event(EventKind::RequestStart, info, false);
         self.held = self.front.recorder.record_start(self.decision, start);
+    }
+
+    /// What went wrong on purpose: the event of its end says so.
+    pub fn struck(&mut self, strike: &Strike) {
+        if let Some(info) = &mut self.info {
+            mark(Arc::make_mut(info), &strike.told);
+        }
     }
 
     /// Whose metrics it belongs to.

@@ -12,6 +12,6 @@ mod pass;
 pub(super) mod web;
 mod websocket;
 
-pub(super) use find::Directory;
+pub(super) use find::{Directory, GOMS_SERVICE};
 pub use front::serve_rpc;
 pub(super) use lines::Parts as MessageParts;

@@ -14,7 +14,7 @@ use std::future::pending;
 use std::rc::Rc;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderValue};
+use actix_web::http::header::{ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderMap as FieldMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
@@ -38,7 +38,7 @@ use crate::gateway::keeper::{Finish, Passage};
 use crate::gateway::live::Table;
 use crate::gateway::pipeline::Worker;
 use crate::gateway::respond::Failure;
-use crate::gateway::{body, cors, limit};
+use crate::gateway::{body, cors, faults, limit};
 use crate::listener::Incoming;
 use crate::rpc::timeout::{self, End};
 use crate::rpc::wire::{poll_part, send_part};
@@ -51,10 +51,15 @@ const KIND: &str = "application/grpc-web";
 const X_GRPC_WEB: &[u8] = b"x-grpc-web";
 /// The content type of a request that is gRPC-Web, by its first word.
 fn kind(request: &Incoming) -> Option<&str> {
-    if request.method() != Method::POST {
+    kind_of(request.method().as_str(), request.headers())
+}
+
+/// The same of a request that is not there.
+pub(in crate::gateway) fn kind_of<'h>(method: &str, headers: &'h FieldMap) -> Option<&'h str> {
+    if method != Method::POST.as_str() {
         return None;
     }
-    let text = request.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let kind = text.split(';').next().unwrap_or_default().trim();
     kind.get(..KIND.len()).is_some_and(|start| start.eq_ignore_ascii_case(KIND)).then_some(kind)
 }
@@ -150,7 +155,7 @@ impl<'a> Asked<'a> {
         let passage = match found.keeper {
             Some(keeper) => {
                 finish.begin(keeper, self.request);
-                keeper.admit(self.request, client, finish).await.map_err(refused)?
+                faults::let_in(keeper, self.request, finish, journal).await.map_err(refused)?
             }
             None => Passage::free(self.request),
         };

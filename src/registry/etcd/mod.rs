@@ -109,17 +109,10 @@ impl Etcd {
             shut_out: AtomicBool::new(false),
             dropped: CancellationToken::new(),
         });
-        let remembered = Remembered::of(settings);
-        if let Some(remembered) = remembered.clone() {
-            let (shared, shutdown_) = (shared.clone(), shutdown.clone());
-            shutdown.spawn(async move {
-                let is_live = || !shared.publisher.is_recalled() && shared.trouble().is_none();
-                tokio::select! {
-                    () = shared.ended(&shutdown_) => {}
-                    () = remembered.keep(shared.publisher.subscribe(), is_live) => {}
-                }
-            });
-        }
+        let (watched, ending, whole) = (shared.clone(), shared.clone(), shutdown.clone());
+        let is_live = move || !watched.publisher.is_recalled() && watched.trouble().is_none();
+        let ended = async move { ending.ended(&whole).await };
+        let remembered = Remembered::start(settings, shared.publisher.subscribe(), is_live, (shutdown, ended));
         shutdown.spawn(reader::follow(shared.clone(), remembered, shutdown.clone()));
         Ok(Arc::new(Self { shared, shutdown: shutdown.clone() }))
     }

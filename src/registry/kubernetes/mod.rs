@@ -100,17 +100,10 @@ impl Kubernetes {
             state: Mutex::default(),
             dropped: CancellationToken::new(),
         });
-        let remembered = Remembered::of(settings);
-        if let Some(remembered) = remembered.clone() {
-            let (shared, shutdown_) = (shared.clone(), shutdown.clone());
-            shutdown.spawn(async move {
-                let is_live = || !shared.publisher.is_recalled() && shared.state().trouble.is_none();
-                tokio::select! {
-                    () = shared.ended(&shutdown_) => {}
-                    () = remembered.keep(shared.publisher.subscribe(), is_live) => {}
-                }
-            });
-        }
+        let (watched, ending, whole) = (shared.clone(), shared.clone(), shutdown.clone());
+        let is_live = move || !watched.publisher.is_recalled() && watched.state().trouble.is_none();
+        let ended = async move { ending.ended(&whole).await };
+        let remembered = Remembered::start(settings, shared.publisher.subscribe(), is_live, (shutdown, ended));
         shutdown.spawn(follow(shared.clone(), remembered, shutdown.clone()));
         Ok(Arc::new(Self { shared }))
     }

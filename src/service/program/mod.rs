@@ -7,37 +7,32 @@
 //! ```
 
 mod lines;
+mod place;
 mod port;
+mod runner;
 mod settings;
 
-use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::lines::LastLines;
 pub use self::lines::{Lines, Stream};
+pub(in crate::service) use self::place::Place;
+pub use self::place::{Door, Launch, PORT_PLACEHOLDER, Template};
 use self::port::Port;
+use self::runner::{Asked, Runner, Turn};
 pub use self::settings::{ProgramError, ProgramSettings, ProgramState, Restart};
-use crate::backoff::Backoff;
+use crate::service::ProgramUrl;
 use crate::shutdown::Shutdown;
-
-/// A restart after so long a run begins with the shortest wait again.
-const STEADY: Duration = Duration::from_secs(10);
-/// What a program that ended had printed is read to its end; what it started may hold the pipe open for ever.
-const READ_LIMIT: Duration = Duration::from_millis(300);
-
-/// What came of a restart.
-type Restarted = oneshot::Sender<Result<(), Arc<ProgramError>>>;
 
 /// A watched program. Dropping it ends it as [`Program::stop`] does, but does not wait.
 #[derive(Debug)]
 pub struct Program {
     state: Arc<watch::Sender<ProgramState>>,
-    restarts: mpsc::Sender<Restarted>,
+    turns: mpsc::Sender<Asked>,
+    door: Door,
+    can_renew: bool,
     shutdown: Shutdown,
     stop_timeout: Duration,
 }
@@ -51,7 +46,8 @@ impl Program {
     /// # Errors
     /// [`ProgramError`] when it cannot be started, ends at once, or does not listen in time.
     pub async fn start(settings: ProgramSettings) -> Result<Self, ProgramError> {
-        let mut runner = Runner { settings, child: None, readers: Shutdown::new(), last: LastLines::default() };
+        let mut runner = Runner::new(settings);
+        let (door, can_renew) = (runner.door.clone(), runner.settings.template.is_some());
         if runner.settings.command.is_some() && port::look(&runner.settings.url).await == Port::Accepts {
             return Err(ProgramError::Taken(runner.settings.url.to_string()));
         }
@@ -71,7 +67,7 @@ impl Program {
             }
         };
         let state = Arc::new(watch::Sender::new(state));
-        let (restarts, mut asked) = mpsc::channel(1);
+        let (turns, mut asked) = mpsc::channel(1);
         let shutdown = Shutdown::new(); // not the process's: the program ends after the node has drained
         let (ending, stop_timeout) = (shutdown.clone(), runner.settings.stop_timeout);
         let sender = state.clone();
@@ -83,9 +79,10 @@ impl Program {
                 }
                 () = ending.begun() => {}
             }
+            runner.dismiss().await;
             runner.terminate().await;
         });
-        Ok(Self { state, restarts, shutdown, stop_timeout })
+        Ok(Self { state, turns, door, can_renew, shutdown, stop_timeout })
     }
 
     /// Follows whether it is up.
@@ -105,14 +102,56 @@ impl Program {
         });
     }
 
+    /// Where requests for it go, for [`serve_program`](crate::service::serve_program).
+    #[must_use]
+    pub fn door(&self) -> Door {
+        self.door.clone()
+    }
+
     /// Ends the command and starts it again; resolves once its port accepts.
     ///
     /// # Errors
     /// Why it does not start; it was told in the log, and the program stays down until the next restart.
     pub async fn restart(&self) -> Result<(), Arc<ProgramError>> {
+        self.take(Turn::Restart).await
+    }
+
+    /// The same while requests wait at the [door](Program::door); those that are with it get so long to end.
+    ///
+    /// # Errors
+    /// Those of [`Program::restart`].
+    pub async fn restart_held(&self, drain: Duration) -> Result<(), Arc<ProgramError>> {
+        self.take(Turn::Hold(drain)).await
+    }
+
+    /// Whether it may run at any port, so that [`Program::renew`] is for it.
+    #[must_use]
+    pub fn can_renew(&self) -> bool {
+        self.can_renew
+    }
+
+    /// Starts the command at another port beside the one that runs, and sends requests there once that accepts. The one before
+    /// stays until [`Program::retire`].
+    ///
+    /// # Errors
+    /// Why it does not start; it was told in the log, and the one before goes on as if nothing had been.
+    pub async fn renew(&self) -> Result<Option<ProgramUrl>, Arc<ProgramError>> {
+        self.take(Turn::Renew).await?;
+        Ok(self.door.url())
+    }
+
+    /// Ends the one before, whose requests get so long to end.
+    ///
+    /// # Errors
+    /// [`ProgramError::Gone`].
+    pub async fn retire(&self, drain: Duration) -> Result<(), Arc<ProgramError>> {
+        self.take(Turn::Retire(drain)).await
+    }
+
+    async fn take(&self, turn: Turn) -> Result<(), Arc<ProgramError>> {
         let (done, outcome) = oneshot::channel();
         let gone = || Arc::new(ProgramError::Gone);
-        self.restarts.send(done).await.map_err(|_| gone())?;
+        self.turns.send(Asked { turn, done }).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 
@@ -130,228 +169,5 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.shutdown.begin();
-    }
-}
-
-struct Runner {
-    settings: ProgramSettings,
-    child: Option<Child>,
-    /// Read what the child prints.
-    readers: Shutdown,
-    last: LastLines,
-}
-
-impl Runner {
-    /// Starts the command, if there is one, and waits for the port.
-    async fn bring_up(&mut self) -> Result<(), ProgramError> {
-        if self.settings.command.is_some() {
-            self.last.take();
-            self.child = Some(self.spawn()?);
-        }
-        let (url, limit) = (self.settings.url.clone(), self.settings.start_timeout);
-        let not_ready = || ProgramError::NotReady { url: url.to_string(), waited: limit };
-        tokio::select! {
-            ready = tokio::time::timeout(limit, port::wait(&url)) => ready.map_err(|_| not_ready()),
-            ended = self.exited() => Err(match ended {
-                Ok(status) => ProgramError::Exited { command: self.command(), status },
-                Err(error) => error,
-            }),
-        }
-    }
-
-    fn spawn(&mut self) -> Result<Child, ProgramError> {
-        let Some((program, arguments)) = self.settings.command.as_deref().unwrap_or_default().split_first() else {
-            return Err(ProgramError::NoCommand);
-        };
-        let mut command = Command::new(program);
-        // a group of its own: Ctrl-C in the terminal reaches goms alone, which drains first, and a stop reaches
-        // whatever the command started
-        command.args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-        command.envs(self.settings.env.iter().map(|(name, value)| (name, value)));
-        if let Some(dir) = self.settings.dir.as_deref().filter(|dir| !dir.as_os_str().is_empty()) {
-            command.current_dir(dir);
-        }
-        if self.settings.lines.is_some() {
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        }
-        let mut child = command.spawn().map_err(|source| ProgramError::Spawn { command: self.command(), source })?;
-        if let Some(lines) = &self.settings.lines {
-            self.readers = Shutdown::new();
-            if let Some(out) = child.stdout.take() {
-                self.readers.spawn(lines::read(out, Stream::Out, lines.clone(), self.last.clone()));
-            }
-            if let Some(err) = child.stderr.take() {
-                self.readers.spawn(lines::read(err, Stream::Err, lines.clone(), self.last.clone()));
-            }
-        }
-        Ok(child)
-    }
-
-    fn command(&self) -> String {
-        self.settings.command.as_deref().unwrap_or_default().join(" ")
-    }
-
-    /// Resolves when the started command has ended; never without one.
-    async fn exited(&mut self) -> Result<ExitStatus, ProgramError> {
-        match &mut self.child {
-            Some(child) => {
-                let ended = child.wait().await;
-                ended.map_err(|source| ProgramError::Watch { command: self.command(), source })
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Watches a program that is up, and brings it back as often as the settings allow; returns why no more.
-    async fn supervise(
-        &mut self,
-        state: &watch::Sender<ProgramState>,
-        restarts: &mut mpsc::Receiver<Restarted>,
-    ) -> ProgramError {
-        let mut backoff = Backoff::seeded(Duration::from_millis(200), Duration::from_secs(30));
-        loop {
-            let up_since = Instant::now();
-            let url = self.settings.url.clone();
-            let is_running = self.settings.command.is_none() || self.child.is_some();
-            let ended = tokio::select! {
-                ended = self.exited() => ended,
-                never = port::follow(&url, state), if is_running => match never {},
-                Some(done) = restarts.recv() => {
-                    self.replace(done, state).await;
-                    backoff.reset();
-                    continue;
-                }
-            };
-            self.child = None;
-            state.send_replace(ProgramState::Down);
-            if up_since.elapsed() >= STEADY {
-                backoff.reset();
-            }
-            let back = match ended {
-                Ok(status) => self.bring_back(status, &mut backoff, state, restarts).await,
-                Err(error) => Err(error),
-            };
-            match back {
-                Ok(()) => {}
-                Err(error) if self.settings.is_watched => {
-                    self.terminate().await;
-                    self.tell_failure(&error).await;
-                }
-                Err(error) => return error,
-            }
-        }
-    }
-
-    /// Starts a command again that ended by itself, until it is up.
-    async fn bring_back(
-        &mut self,
-        mut status: ExitStatus,
-        backoff: &mut Backoff,
-        state: &watch::Sender<ProgramState>,
-        restarts: &mut mpsc::Receiver<Restarted>,
-    ) -> Result<(), ProgramError> {
-        let url = self.settings.url.clone();
-        loop {
-            if !self.settings.restart.again(status) {
-                return Err(ProgramError::Exited { command: self.command(), status });
-            }
-            let wait = backoff.next_wait();
-            log::warn!("program ended, starting it again status=`{status}` url={url} wait={wait:.1?}");
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                Some(done) = restarts.recv() => {
-                    self.replace(done, state).await;
-                    return Ok(());
-                }
-            }
-            match self.bring_up().await {
-                Ok(()) => break,
-                Err(error) if self.settings.is_watched => return Err(error),
-                Err(ProgramError::Exited { status: again, .. }) => status = again,
-                Err(ProgramError::NotReady { waited, .. }) => {
-                    log::warn!("program does not listen, killing it url={url} waited={waited:?}");
-                    match self.terminate().await {
-                        Some(killed) => status = killed,
-                        None => return Err(ProgramError::NotReady { url: url.to_string(), waited }),
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        log::info!("program is up again url={url}");
-        state.send_replace(ProgramState::Up);
-        Ok(())
-    }
-
-    /// Ends the command and starts it again.
-    async fn replace(&mut self, done: Restarted, state: &watch::Sender<ProgramState>) {
-        state.send_replace(ProgramState::Down);
-        self.terminate().await;
-        let outcome = self.bring_up().await;
-        match &outcome {
-            Ok(()) => {
-                state.send_replace(ProgramState::Up);
-            }
-            Err(error) => {
-                self.terminate().await;
-                self.tell_failure(error).await;
-            }
-        }
-        if done.send(outcome.map_err(Arc::new)).is_err() {
-            log::debug!("nobody waits for the restart any more");
-        }
-    }
-
-    /// Tells that the program does not start, with what it printed last.
-    async fn tell_failure(&self, error: &ProgramError) {
-        // what came last may still be in the pipe
-        self.readers.finished(READ_LIMIT).await;
-        let last = self.last.take();
-        let words = if last.is_empty() { "it printed nothing" } else { "its last lines:" };
-        let lines: String = last.iter().map(|line| format!("\n    {line}")).collect();
-        let error = crate::causes::chain(error);
-        log::error!("program does not start, trying again at the next change of a file: {error}; {words}{lines}");
-    }
-
-    /// Ends a started command and waits for it; what it ended with.
-    async fn terminate(&mut self) -> Option<ExitStatus> {
-        let command = self.command();
-        // it stays where `Drop` finds it, should this be given up
-        let child = self.child.as_mut()?;
-        signal(child, Signal::TERM);
-        let limit = self.settings.stop_timeout;
-        let ended = match tokio::time::timeout(limit, child.wait()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                log::warn!("program ignored SIGTERM, killing it command=`{command}` waited={limit:?}");
-                signal(child, Signal::KILL);
-                child.wait().await
-            }
-        };
-        self.child = None;
-        match ended {
-            Ok(status) => Some(status),
-            Err(error) => {
-                log::error!("cannot wait for the program command=`{command}` error={error}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Runner {
-    /// A start that is given up (Ctrl-C meanwhile) leaves nothing behind; `kill_on_drop` would end the command alone.
-    fn drop(&mut self) {
-        if let Some(child) = &self.child {
-            signal(child, Signal::KILL);
-        }
-    }
-}
-
-/// Signals the group of a child that was not waited for yet, so its id cannot be another's.
-fn signal(child: &Child, signal: Signal) {
-    let Some(group) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else { return };
-    if let Err(error) = kill_process_group(group, signal) {
-        log::warn!("cannot signal the program signal={signal:?} error={error}");
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lines::Lines;
-use crate::service::ProgramUrl;
+use super::place::{Launch, Template};
+use crate::service::{ProgramUrl, ProgramUrlError};
 
 /// How a program is run and watched.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct ProgramSettings {
     pub dir: Option<PathBuf>,
     /// What its environment has besides this process's.
     pub env: Vec<(String, String)>,
+    /// How it is started at another port than that of `url`, `command` and `env`; `None`: it has this one only.
+    pub template: Option<Template>,
     /// Takes what it prints; `None`: it prints where this process does.
     pub lines: Option<Lines>,
     /// What happens when the command ends by itself.
@@ -40,11 +43,31 @@ impl ProgramSettings {
             command,
             dir: None,
             env: Vec::new(),
+            template: None,
             lines: None,
             restart: Restart::default(),
             is_watched: false,
             start_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Of a program that may run at any port, and runs at this one first.
+    ///
+    /// # Errors
+    /// When the template has no address of a program.
+    pub fn of_template(template: Template, port: u16) -> Result<Self, ProgramUrlError> {
+        let Launch { url, command, env } = template.at(port)?;
+        let command = (!command.is_empty()).then_some(command);
+        Ok(Self { env, template: Some(template), ..Self::new(url, command) })
+    }
+
+    /// Is of this launch from now on; the one before.
+    pub(super) fn launch(&mut self, launch: Launch) -> Launch {
+        Launch {
+            url: std::mem::replace(&mut self.url, launch.url),
+            command: self.command.replace(launch.command).unwrap_or_default(),
+            env: std::mem::replace(&mut self.env, launch.env),
         }
     }
 }
@@ -118,6 +141,12 @@ pub enum ProgramError {
         /// `exit status: 1`, `signal: 9 (SIGKILL)`.
         status: ExitStatus,
     },
+    /// There is no port for another one.
+    #[error("no port is free for the program")]
+    Port(#[source] std::io::Error),
+    /// Its address at another port is none.
+    #[error(transparent)]
+    Url(#[from] ProgramUrlError),
     /// It was ended for good before.
     #[error("the program is not run any more")]
     Gone,

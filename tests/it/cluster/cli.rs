@@ -120,3 +120,37 @@ tries     3
         assert_eq!((code, said.contains(why)), (64, true), "{said}");
     }
 }
+
+#[test]
+fn explain_tells_what_goes_by_rpc_and_what_goes_wrong_on_purpose() {
+    let folder = Folder::new();
+    let text = "grpcWeb: on
+services: { greeter: { hello: { rpc: Say.Hello }, page: /page } }
+upstreams: { greeter: { faults: { abort: 503, share: 10%, headers: { x-fault: down } } } }
+routes:
+  - { name: own, match: { path: /shop.Cart/* }, service: shop }
+  - { name: page, match: { path: /page.Page/Show }, respond: { body: page } }
+";
+    let config = folder.write("config.yml", text);
+    let explain = |args: &[&str]| outcome(&folder, &[&["explain", "--config", &config], args].concat());
+    let web = ["-H", "Content-Type: application/grpc-web+proto"];
+    let faults = "faults    abort=503 for 10% of requests with x-fault: down";
+    for (path, fields, lines) in [
+        ("/api/greeter/hello", &[][..], &["method    Say.Hello by RPC, made of the body", faults][..]),
+        ("/api/greeter/page", &[], &["path      /page", faults]),
+        ("/greeter.Say/Hello", &web, &["service   greeter", "method    /greeter.Say/Hello by gRPC", faults]),
+        ("/other.Say/Hello", &web, &["service   other.Say", "method    /other.Say/Hello by gRPC"]),
+        ("/shop.Cart/Add", &web, &["service   shop", "method    /shop.Cart/Add by gRPC"]),
+        ("/page.Page/Show", &web, &["answer    200 text/plain"]),
+    ] {
+        let (code, shown, said) = explain(&[&["POST", path], fields].concat());
+        assert_eq!((code, said.as_str()), (0, ""), "{path}");
+        assert!(lines.iter().all(|line| shown.contains(line)), "{path}\n{shown}\nnot all of {lines:?}");
+        assert_eq!(shown.contains("faults"), lines.contains(&faults), "{path}\n{shown}");
+    }
+    let (code, shown, _) = explain(&["POST", "/greeter.Say/Hello", web[0], web[1], "--output", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!((code, &shown["outcome"]["protocol"]), (0, &"grpc-web".into()));
+    assert_eq!(explain(&["POST", "/greeter.Say/Hello"]).0, 69, "over HTTP there is no such route");
+    assert_eq!(explain(&[&["POST", "/nothing"], &web[..]].concat()).0, 69);
+}

@@ -26,6 +26,7 @@ mod terms;
 mod trace_commands;
 mod traces;
 mod up;
+mod up_alone;
 mod up_services;
 
 use std::time::{Duration, Instant};

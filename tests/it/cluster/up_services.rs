@@ -36,7 +36,7 @@ if sys.argv[1:] and sys.argv[1] != os.environ["PORT"]:
 Server(("127.0.0.1", int(os.environ["PORT"])), Shop).serve_forever()
 "#;
 
-const UP: &str = "callServiceKey: k
+pub(super) const UP: &str = "callServiceKey: k
 services: { shop: { stock: /stock } }
 up:
   services:
@@ -48,7 +48,7 @@ up:
       watch: [shop.py]
 ";
 
-fn write_shop(folder: &Path, version: &str) {
+pub(super) fn write_shop(folder: &Path, version: &str) {
     let text = SHOP.replace("VERSION", version);
     // as an editor does: the file is never half there
     let (new, file) = (folder.join("shop/shop.py.new"), folder.join("shop/shop.py"));
@@ -56,7 +56,7 @@ fn write_shop(folder: &Path, version: &str) {
     std::fs::rename(new, file).expect("renamed");
 }
 
-fn shop_folder(config: &str) -> Folder {
+pub(super) fn shop_folder(config: &str) -> Folder {
     let folder = Folder::new();
     std::fs::create_dir(folder.path().join("shop")).expect("a folder");
     write_shop(folder.path(), "1");
@@ -67,14 +67,14 @@ fn shop_folder(config: &str) -> Folder {
 const FOUND: &str = "11111111-1111-4111-8111-111111111111";
 const OTHER: &str = "22222222-2222-4222-8222-222222222222";
 
-const PORTS: [&str; 5] = ["up", "--http-port", "0", "--rpc-port", "0"];
+pub(super) const PORTS: [&str; 5] = ["up", "--http-port", "0", "--rpc-port", "0"];
 
-fn address(up: &Goms) -> String {
+pub(super) fn address(up: &Goms) -> String {
     up.wait_for("  gateway         http://").rsplit('/').next().expect("an address").to_owned()
 }
 
 /// What the shop said last: its version and its pid.
-fn stock(address: &str) -> (String, u64) {
+pub(super) fn stock(address: &str) -> (String, u64) {
     let answer = get(address, "/api/shop/stock").expect("an answer");
     assert_eq!(answer.status, 200, "{}", answer.text());
     let json = answer.json();
@@ -83,7 +83,7 @@ fn stock(address: &str) -> (String, u64) {
     (told["version"].as_str().expect("a version").to_owned(), told["pid"].as_u64().expect("a pid"))
 }
 
-fn is_alive(pid: u64) -> bool {
+pub(super) fn is_alive(pid: u64) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
@@ -197,7 +197,7 @@ fn a_program_of_goms_service_is_restarted_too() {
     wait_for_status(&address, "/api/shop/stock", 200);
     assert_eq!(stock(&address).0, "1");
     write_shop(folder.path(), "2");
-    shop.wait_for("the program is up, the node is back");
+    shop.wait_for("the program is new, requests waited meanwhile");
     until("it is new", || {
         (get(&address, "/api/shop/stock").ok()?.status == 200).then(|| stock(&address).0 == "2")?.then_some(())
     });

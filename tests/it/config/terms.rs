@@ -12,6 +12,25 @@ services:
 "#;
 
 #[test]
+fn faults_are_looked_up_and_printed() {
+    let text = r#"
+defaults: { faults: { abort: 500, everyone: true } }
+upstreams: { user: { faults: { delay: 500ms, share: 0.5%, headers: { X-Fault: slow, x-team: "*" } } } }
+services: { user: { a: /a, b: { path: /b, faults: none } }, order: { c: /c } }
+"#;
+    let config = load(text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
+    let shown = |service: &str, action: &str| {
+        let terms = &config.gateway.services[service].actions[action].terms;
+        terms.faults.as_ref().map(ToString::to_string)
+    };
+    assert_eq!(shown("user", "a").unwrap(), "delay=500ms for 0.5% of requests with x-fault: slow and x-team: *");
+    assert_eq!(shown("user", "b"), None);
+    assert_eq!(shown("order", "c").unwrap(), "abort=500 for 100% of everyone's requests");
+    let printed = yaml(&config);
+    assert_eq!(yaml(&load(&printed, &[]).unwrap_or_else(|errors| panic!("{errors}\n{printed}"))), printed);
+}
+
+#[test]
 fn each_key_is_looked_up_and_printed() {
     let config = load(TEXT, &[]).unwrap_or_else(|errors| panic!("{errors}"));
     let terms =
@@ -84,6 +103,18 @@ fn one_fault_each() {
         ("compress: [gzip, deflate]", "compress[1]: unknown coding `deflate`"),
         ("compress: { types: [text] }", "compress.types[0]: `text` is no media type"),
         ("bodyBytes: some", "user.a.bodyBytes: `some` is no size"),
+        ("faults: { everyone: true }", "user.a.faults: does nothing; write for example `{ delay: 500ms"),
+        ("faults: { abort: 503 }", "user.a.faults: would strike every request; name `headers`"),
+        ("faults: { abort: 503, headers: {} }", "user.a.faults: would strike every request"),
+        ("faults: { abort: 503, everyone: false }", "user.a.faults: would strike every request"),
+        (
+            "faults: { abort: 503, everyone: true, headers: { a: b } }",
+            "user.a.faults.everyone: stands beside `headers`",
+        ),
+        ("faults: { abort: 200, everyone: true }", "user.a.faults.abort: must be a number from 400 to 599"),
+        ("faults: { delay: 1h, everyone: true }", "user.a.faults.delay: must be at most `1m`, got `1h`"),
+        ("faults: { abort: 503, share: 0%, everyone: true }", "user.a.faults.share: must be a share from `0.1%`"),
+        ("faults: { aborts: 503 }", "user.a.faults: unknown key `aborts`; did you mean `abort`?"),
     ] {
         let found = faults(&format!("services: {{ user: {{ a: {{ path: /a, {terms} }} }} }}"));
         let has_more = found.lines().count() > 1 && !terms.contains("origin: ");

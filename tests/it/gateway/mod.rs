@@ -14,6 +14,7 @@ mod ejection;
 mod explain;
 mod failures;
 mod fallback;
+mod faults;
 mod fields;
 mod framing;
 mod grpc_web;

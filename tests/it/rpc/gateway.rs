@@ -27,6 +27,7 @@ use super::raw::{Raw, framed, rest};
 use super::{Request, Response, node, start};
 use crate::gateway::trace_settings;
 use crate::service::{RUNTIME, listener, next, parts};
+use crate::support::wait_for;
 
 /// A gateway's RPC port before the nodes of `publisher`.
 pub struct Front {
@@ -340,6 +341,41 @@ async fn a_routes_terms_hold_however_its_method_is_named() {
     ] {
         assert_eq!(raw.call(path, fields, framed(JOHN)).await.code, Some(code), "{path} {fields:?}");
     }
+    front.end().await;
+    assert!(greeter.stop(Duration::from_secs(2)).await);
+}
+
+fn mark(event: &Event) -> Option<String> {
+    let mut headers = event.request.head.headers();
+    headers.find(|(name, _)| *name == "X-Goms-Fault").map(|(_, value)| value.to_owned())
+}
+
+#[tokio::test]
+async fn calls_fail_on_purpose_for_who_asks() {
+    let (greeter, mut told) = greeter();
+    let config = |faults: &str| {
+        format!("upstreams: {{ greeter: {{ faults: {faults} }} }}\nservices: {{ greeter: {{ a: /a }} }}")
+    };
+    let nodes = || vec![serving("greeter", &greeter, &["greeter.Say"])];
+    let mut front = Front::open(nodes(), &config("{ abort: 503, delay: 1ms, headers: { x-fault: '*' } }"));
+    let raw = Raw::connect(front.running.address()).await;
+    for (fields, code) in [(&[("x-fault", "1")][..], Some(14)), (&[], Some(0))] {
+        let answer = raw.call("/greeter.Say/Hello", fields, framed(JOHN)).await;
+        assert_eq!(answer.code, code, "{}", answer.message);
+        let (_start, end) = (next(&mut front.events).await, next(&mut front.events).await);
+        assert_eq!(mark(&end), (code == Some(14)).then(|| "delay=1ms, abort=503".to_owned()));
+    }
+    assert_eq!(next(&mut told).await.status, None, "the second call reached the node");
+    front.end().await;
+    let mut front = Front::open(nodes(), &config("{ delay: 1m, everyone: true }"));
+    let raw = Raw::connect(front.running.address()).await;
+    let (_response, mut sender) = raw.begin("/greeter.Say/Hello", &[]).await;
+    let counted = r#"goms_faults_injected_total{action="rpc",fault="delay",service="greeter"} 1"#;
+    let metrics = front.metrics.clone();
+    wait_for("the call to be delayed", || metrics.render().contains(counted)).await;
+    sender.send_reset(h2_v4::Reason::CANCEL); // who does not wait
+    let (_start, end) = (next(&mut front.events).await, next(&mut front.events).await);
+    assert_eq!((end.status, mark(&end).as_deref()), (Some(499), Some("delay=1m")));
     front.end().await;
     assert!(greeter.stop(Duration::from_secs(2)).await);
 }
