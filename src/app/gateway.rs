@@ -1,8 +1,10 @@
 //! The gateway role.
 
+use super::desk::Desk;
 use super::ports::{Ports, port_of};
-use super::process::{Process, RunningNode, Server};
+use super::process::Process;
 use super::rpc::Rpc;
+use super::running::{RunningNode, Server};
 use super::{AppError, reload};
 use crate::balance::Balancer;
 use crate::config::shown_routes;
@@ -65,9 +67,16 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     let shown = live.clone();
     let (nodes, asked) = (balancer.clone(), live.clone());
     let file = process.config.file.as_ref();
+    let desk = Desk {
+        live: live.clone(),
+        balancer: balancer.clone(),
+        catalog: process.registry.catalog(),
+        metrics: process.metrics.clone(),
+    };
     process.dashboard.set_gateway(dashboard::Gateway {
         balance: Box::new(move || nodes.view()),
         settings: Box::new(move || asked.settings()),
+        rpc: desk.rpc(),
         config: file.map_or_else(|| "the built-in config".to_owned(), |file| file.display().to_string()),
     });
     process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OnceCell;
 
 use super::reload::Reload;
+use super::running::{RunningNode, Server};
 use super::{AppError, ports, service_manager};
 use crate::admin::Admin;
 use crate::backoff::Backoff;
@@ -309,39 +310,6 @@ impl Process {
         self.spool.begin();
         if !self.spool.finished(SPOOL_LIMIT).await {
             log::warn!("the trace spool did not end within {SPOOL_LIMIT:?}; what it held is on disk");
-        }
-    }
-}
-
-/// A listening node.
-pub struct RunningNode {
-    /// Which.
-    pub id: NodeId,
-    /// Its RPC port.
-    pub rpc: super::rpc::Rpc,
-    /// What serves its HTTP port.
-    pub server: Server,
-}
-
-/// What serves a node's HTTP port.
-pub enum Server {
-    /// A gateway or a service.
-    Http(crate::drain::Running),
-    /// A service with handlers, and those of topics.
-    Service(crate::drain::Running, service::Subscribers),
-    /// The pipeline's end.
-    Consumer(crate::consumer::Running),
-}
-
-impl Server {
-    async fn stop(self, drain: Duration) -> bool {
-        match self {
-            Self::Http(running) => running.stop(drain).await,
-            Self::Service(running, subscribers) => {
-                let (http, topics) = tokio::join!(running.stop(drain), subscribers.stop(drain));
-                http && topics
-            }
-            Self::Consumer(running) => running.stop(drain).await,
         }
     }
 }

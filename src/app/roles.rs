@@ -8,8 +8,9 @@ use tokio::sync::watch;
 
 use super::console::Console;
 use super::ports::{self, Ports};
-use super::process::{LOOPBACK, Process, RunningNode, Server, known_catalog, termination};
+use super::process::{LOOPBACK, Process, known_catalog, termination};
 use super::reload::{self, Reload};
+use super::running::{RunningNode, Server};
 use super::service::{Listening, Served};
 use super::supervise::{Supervised, supervise};
 use super::{AppError, gateway, service, service_manager, trace, trace_consumer, up};

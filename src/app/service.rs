@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::AppError;
 use super::ports::Ports;
-use super::process::{Process, RunningNode, Server};
+use super::process::Process;
 use super::rpc::Rpc;
+use super::running::{RunningNode, Server};
 use crate::balance::Balancer;
 use crate::broker::{self, Broker};
 use crate::config::Config;

@@ -7,7 +7,8 @@ use futures_util::future::{LocalBoxFuture, select_all};
 use tokio::sync::watch;
 
 use super::AppError;
-use super::process::{NOTICE, Process, RunningNode};
+use super::process::{NOTICE, Process};
+use super::running::RunningNode;
 use super::watch::Watch;
 use crate::backoff::Backoff;
 use crate::metrics::Load;

@@ -194,7 +194,7 @@ fn tell(started: &mpsc::Sender<Started>, outcome: Started) {
     }
 }
 
-async fn start(process: &Process, services: Vec<Service>, nodes: &mut Vec<super::process::RunningNode>) -> Started {
+async fn start(process: &Process, services: Vec<Service>, nodes: &mut Vec<super::running::RunningNode>) -> Started {
     let mut addresses = BTreeMap::new();
     for handlers in services {
         let name = handlers.name().to_owned();

@@ -1,8 +1,9 @@
 //! The trace consumer role.
 
 use super::ports::Ports;
-use super::process::{Process, RunningNode, Server};
+use super::process::Process;
 use super::rpc::Rpc;
+use super::running::{RunningNode, Server};
 use super::{AppError, own};
 use crate::consumer;
 use crate::registry::{Catalog, NodeState};

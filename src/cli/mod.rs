@@ -7,8 +7,11 @@
 
 mod call;
 mod cluster;
+mod config;
 mod explain;
+mod manual;
 mod normalise;
+mod roles;
 mod trace;
 
 use std::ffi::OsString;
@@ -18,8 +21,11 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub use crate::config::{CommonFlags, GatewayFlags, IntakeFlags, LogFormat, NodeFlags, RegistryWord};
 pub use call::{CallArgs, RpcCommand, RpcDescribeArgs, RpcListArgs};
 pub use cluster::{ClusterCommand, ServiceOutputArgs};
+pub use config::{ConfigCommand, DiffArgs};
 pub use explain::ExplainArgs;
+pub use manual::{completions, manual, write_manual};
 pub use normalise::normalise;
+pub use roles::{ConsumerArgs, GatewayArgs, Restart, ServiceCommand, UpArgs, UpCommand};
 pub use trace::{
     ExportArgs, ExportFormat, FilterArgs, GraphArgs, GraphForm, RangeArgs, SearchArgs, ShowArgs, StatsArgs, TailArgs,
     TraceCommand,
@@ -244,131 +250,6 @@ Exit code 69 where a part does not work.")]
     },
 }
 
-/// Node flags and those of a gateway.
-#[derive(Clone, Debug, Default, Args)]
-pub struct GatewayArgs {
-    /// Flags of a running node.
-    #[command(flatten)]
-    pub node: NodeFlags,
-    /// Its doors.
-    #[command(flatten)]
-    pub gateway: GatewayFlags,
-}
-
-/// Flags of a whole cluster.
-#[derive(Clone, Debug, Default, Args)]
-pub struct UpArgs {
-    /// Flags of a running node.
-    #[command(flatten)]
-    pub node: NodeFlags,
-    /// The gateway's doors.
-    #[command(flatten)]
-    pub gateway: GatewayFlags,
-    /// Where it takes spans of other programs.
-    #[command(flatten)]
-    pub intake: IntakeFlags,
-}
-
-/// `goms up`.
-#[derive(Clone, Debug, Default, Args)]
-pub struct UpCommand {
-    /// Flags of the cluster.
-    #[command(flatten)]
-    pub args: UpArgs,
-
-    /// Print only lines that name this request: the UUID that a client sends as `X-Request-Id`
-    #[arg(long, env = "GOMS_FOLLOW", value_name = "ID")]
-    pub follow: Option<uuid::Uuid>,
-}
-
-/// Node flags and those of a trace consumer.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ConsumerArgs {
-    /// Flags of a running node.
-    #[command(flatten)]
-    pub node: NodeFlags,
-    /// Where it takes spans of other programs.
-    #[command(flatten)]
-    pub intake: IntakeFlags,
-}
-
-/// `goms service`.
-#[derive(Clone, Debug, Args)]
-pub struct ServiceCommand {
-    /// The service's name
-    #[arg(value_name = "NAME", value_parser = crate::config::service_name)]
-    pub name: String,
-
-    /// Register under another name than NAME
-    #[arg(long = "name", id = "registered_name", env = "GOMS_NAME", hide_short_help = true, value_name = "NAME", value_parser = crate::config::service_name)]
-    pub registered_name: Option<String>,
-
-    /// Tell this node of the greeter from others: its answers show it
-    #[arg(long, env = "GOMS_LABEL", hide_short_help = true, value_name = "TEXT")]
-    pub label: Option<String>,
-
-    /// Put goms in front of the program that listens here
-    #[arg(long, env = "GOMS_APP", value_name = "URL", value_parser = crate::config::app_url)]
-    pub app: Option<url::Url>,
-
-    /// When to start the program again that ended: `never`, `on-failure` or `always`
-    #[arg(long, env = "GOMS_RESTART", value_name = "WHEN", default_value = "on-failure", hide_possible_values = true)]
-    pub restart: Restart,
-
-    /// Restart the program when this file, or one in this folder, changes; may be given several times
-    #[arg(long, env = "GOMS_WATCH", value_name = "PATH", value_delimiter = ',', requires = "program")]
-    pub watch: Vec<std::path::PathBuf>,
-
-    /// The program to start, after `--`; needs --app
-    #[arg(last = true, value_name = "CMD", requires = "app")]
-    pub program: Vec<OsString>,
-
-    /// Flags of a running node.
-    #[command(flatten)]
-    pub node: NodeFlags,
-}
-
-/// When a program that ended is started again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Restart {
-    /// Not at all.
-    Never,
-    /// When it failed.
-    #[default]
-    OnFailure,
-    /// Whenever it ended.
-    Always,
-}
-
-/// `goms config`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum ConfigCommand {
-    /// Say whether the config is good; every fault with its line
-    Check,
-    /// Print the config that comes of file, variables and flags, without secrets
-    Print(Box<UpArgs>),
-    /// Say what another file changes in force, and what of it needs a restart; of secrets only call keys are compared
-    Diff(DiffArgs),
-    /// Print the JSON Schema of the file, for editors
-    Schema,
-}
-
-/// `goms config diff`.
-#[derive(Clone, Debug, Args)]
-pub struct DiffArgs {
-    /// The file in force
-    #[arg(value_name = "OLD")]
-    pub old: std::path::PathBuf,
-
-    /// The file that shall be
-    #[arg(value_name = "NEW")]
-    pub new: std::path::PathBuf,
-
-    /// How to print.
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
-
 /// `goms new`.
 #[derive(Clone, Debug, Args)]
 pub struct NewArgs {
@@ -472,38 +353,6 @@ fn compact_under(command: clap::Command, name: &str) -> clap::Command {
 #[must_use]
 pub fn exit_code(error: &clap::Error) -> u8 {
     if error.use_stderr() { EXIT_USAGE } else { EXIT_OK }
-}
-
-/// The completion script of a shell.
-#[must_use]
-pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(), "goms", &mut script);
-    script
-}
-
-/// The manual (roff) of `goms` itself.
-///
-/// # Errors
-/// Never: it is written into memory.
-pub fn manual() -> std::io::Result<Vec<u8>> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(of_manual(Cli::command())).render(&mut page)?;
-    Ok(page)
-}
-
-/// Writes a page for `goms` and each command.
-///
-/// # Errors
-/// When the folder cannot be written to.
-pub fn write_manual(dir: &std::path::Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    clap_mangen::generate_to(of_manual(Cli::command().propagate_version(true)), dir)
-}
-
-/// A manual tells of each flag, of those too that the short help leaves out.
-fn of_manual(command: clap::Command) -> clap::Command {
-    command.mut_args(|arg| arg.hide_short_help(false)).mut_subcommands(of_manual)
 }
 
 #[cfg(test)]

@@ -25,10 +25,13 @@ mod print_routes;
 mod print_terms;
 mod rate;
 mod raw;
+mod registry;
 mod registry_backend;
 mod resolve;
 mod routes;
 mod schema;
+mod sections;
+mod shares;
 mod terms;
 mod tls;
 mod up;
@@ -55,7 +58,7 @@ use crate::call_key::CallKeys;
 use crate::gateway::micro::Micro;
 use crate::listener::{TlsSettings, ToHttps};
 use crate::units;
-use crate::{consumer, gateway, registry, store, trace};
+use crate::{consumer, gateway, store, trace};
 
 /// Everything a process of goms needs to know, checked.
 #[derive(Clone, Debug)]
@@ -63,7 +66,7 @@ pub struct Config {
     /// The file it came from; `None` is the built-in config.
     pub file: Option<PathBuf>,
     /// How nodes find each other.
-    pub registry: registry::Settings,
+    pub registry: crate::registry::Settings,
     /// How long to wait at the start for a registry that is away.
     pub registry_wait: Duration,
     /// The same for a command that only reads or steers.

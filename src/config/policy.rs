@@ -9,6 +9,7 @@ use super::decode::{At, Decoder, Field, Table, boolean, number, word};
 use super::names::{self, nearest, shown, unknown};
 use super::origins;
 use super::routes;
+use super::shares;
 use super::terms::{self, Defaults, RawTerms};
 use super::units::{parse_duration, parse_positive_duration};
 use super::upstream::{self, RawBalance};
@@ -170,7 +171,7 @@ pub(super) fn overrides(decoder: &mut Decoder, table: &Table<'_>) -> Overrides {
         tls: table.get("tls").and_then(|field| origins::tls(decoder, &field)),
         descriptors: table.get("descriptors").and_then(|field| decoder.read(&field, descriptors)),
         keepalive: table.get("keepalive").and_then(|field| keepalive(decoder, &field)),
-        mirror: table.get("mirror").and_then(|field| routes::mirror(decoder, &field)),
+        mirror: table.get("mirror").and_then(|field| shares::mirror(decoder, &field)),
         terms: RawTerms::read(decoder, table),
         ..Overrides::default()
     };

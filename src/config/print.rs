@@ -1,6 +1,7 @@
 //! The config as YAML that could be loaded again, without secrets.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
@@ -283,13 +284,13 @@ impl Config {
         match &settings.backend {
             Backend::Static { file } => put(&mut registry, "address", file.display().to_string()),
             Backend::Consul(consul) => {
-                put(&mut registry, "address", consul.address.as_str());
-                if consul.token.is_some() {
-                    put(&mut registry, "token", REDACTED);
-                }
-                if let Some(ca) = &consul.ca_file {
-                    put(&mut registry, "caFile", ca.display().to_string());
-                }
+                put_server(&mut registry, &consul.address, consul.token.is_some(), consul.ca_file.as_deref());
+            }
+            Backend::Kubernetes(kubernetes) => {
+                let has_token = kubernetes.token.is_some();
+                put_server(&mut registry, &kubernetes.address, has_token, kubernetes.ca_file.as_deref());
+                put(&mut registry, "pods", kubernetes.pods.as_str());
+                put(&mut registry, "selector", kubernetes.selector.as_str());
             }
             _ => {}
         }
@@ -314,6 +315,17 @@ impl Config {
         if self.up != UpSettings::default() {
             put(root, "up", up::shown(&self.up));
         }
+    }
+}
+
+/// A registry's server, without what lets us in.
+fn put_server(registry: &mut Mapping, address: &str, has_token: bool, ca_file: Option<&Path>) {
+    put(registry, "address", address);
+    if has_token {
+        put(registry, "token", REDACTED);
+    }
+    if let Some(ca) = ca_file {
+        put(registry, "caFile", ca.display().to_string());
     }
 }
 

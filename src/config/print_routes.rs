@@ -6,7 +6,7 @@ use super::origins::put_tls;
 use super::policy::{ANSWERS, ENCODES};
 use super::print::{duration, name_of, named, put, texts};
 use super::print_terms::put_terms;
-use super::routes::COMPARES;
+use super::shares::COMPARES;
 use crate::gateway::micro::{HANDLERS, Micro};
 use crate::gateway::{self, Action, Fallback, FieldCondition, Mirror, Outcome, Respond, Rule, Service, Share, Terms};
 use crate::rpc::Keepalive;

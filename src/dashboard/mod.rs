@@ -1,7 +1,7 @@
 //! THE WINDOW: the pages that people read, on the admin port of every role.
 //!
 //! May import: `admin`, `registry`, `balance`, `gateway` (`explain`), `store`, `reading`, `units`, `trace::event`,
-//! `metrics`, `shutdown`, `causes`, `figures`, `call_key`.
+//! `metrics`, `shutdown`, `causes`, `figures`, `call_key`, `rpc` (names of methods and their messages).
 //!
 //! Pages are made here, as HTML without scripts in it, and every value in them is escaped: what requests brought is
 //! hostile. [`page`] is the frame of each; `assets` are the files that it names, served from the binary; `guard` stands
@@ -22,17 +22,20 @@ mod jaeger;
 pub mod live;
 mod login;
 mod nodes;
+mod openapi;
 mod overview;
 pub mod page;
 mod playground;
 mod range;
 mod routes;
+mod rpc;
 mod send;
 mod spark;
 mod traces;
 
 pub use guard::Visitor;
 pub use login::{Login, SHORTEST_TOKEN, Stay, User};
+pub use rpc::{Asked, Local, Method, Rpc, Told};
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -69,6 +72,7 @@ struct Inner {
     call_key: SigningKey,
     settings: OnceLock<gateway::Settings>,
     gateway: OnceLock<Gateway>,
+    openapi: openapi::Kept,
 }
 
 /// What a gateway of this process tells.
@@ -77,6 +81,8 @@ pub struct Gateway {
     pub balance: Box<dyn Fn() -> Vec<ServiceView> + Send + Sync>,
     /// What it has in force.
     pub settings: Box<dyn Fn() -> gateway::Settings + Send + Sync>,
+    /// What it knows of methods by RPC, and how it calls them.
+    pub rpc: Rpc,
     /// Where these settings stand: the config's file, or words for the built-in one.
     pub config: String,
 }
@@ -96,6 +102,7 @@ impl Dashboard {
             call_key,
             settings: OnceLock::new(),
             gateway: OnceLock::new(),
+            openapi: openapi::Kept::default(),
         };
         let dashboard = Self { inner: Arc::new(inner) };
         let of = dashboard.clone();
@@ -175,6 +182,7 @@ impl Dashboard {
                 .configure(nodes::routes)
                 .configure(graph::routes)
                 .configure(routes::routes)
+                .configure(openapi::routes)
                 .configure(playground::routes)
                 .configure(traces::routes)
                 .configure(jaeger::routes)

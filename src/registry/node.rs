@@ -121,7 +121,21 @@ impl Default for NodeMeta {
     }
 }
 
+/// The label under which a node names the path of its OpenAPI document.
+const OPENAPI: &str = "openapi";
+
 impl NodeMeta {
+    /// The path at which it serves a document of its API (OpenAPI), if it says so: the label `openapi`.
+    #[must_use]
+    pub fn openapi(&self) -> Option<&str> {
+        self.labels.get(OPENAPI).map(String::as_str).filter(|path| path.starts_with('/'))
+    }
+
+    /// Says where that document is.
+    pub fn tell_openapi(&mut self, path: &str) {
+        self.labels.insert(OPENAPI.to_owned(), path.to_owned());
+    }
+
     /// Tells what it answers by RPC: its methods (`Say.Hello`) and the full names of its services (`greeter.Say`).
     pub fn tell_methods(&mut self, endpoints: Vec<String>, rpc_services: Vec<String>) {
         if !rpc_services.is_empty() {

@@ -7,17 +7,16 @@
 //! ```
 //! Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md>. Calls go where those of the RPC port go, on the same terms.
 
+mod form;
+
 use std::cell::Cell;
 use std::future::pending;
 use std::rc::Rc;
 
-use actix_web::HttpResponse;
 use actix_web::dev::Payload;
-use actix_web::http::header::{ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::header::{ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream;
 use h2_v4::RecvStream;
@@ -25,6 +24,7 @@ use h2_v4::client::ResponseFuture;
 use http_v1::HeaderMap;
 use http_v1::uri::PathAndQuery;
 
+use self::form::{Form, trailers};
 use super::find::{Directory, Found, GOMS_SERVICE};
 use super::front::{is_passed, public, status_of};
 use super::lines::Parts;
@@ -40,39 +40,15 @@ use crate::gateway::pipeline::Worker;
 use crate::gateway::respond::Failure;
 use crate::gateway::{body, cors, limit};
 use crate::listener::Incoming;
-use crate::rpc::frame::Decoder;
 use crate::rpc::timeout::{self, End};
 use crate::rpc::wire::{poll_part, send_part};
-use crate::rpc::{Code, MESSAGE_BYTES, Status, metadata};
+use crate::rpc::{Code, Status, metadata};
 use crate::trace::{TraceBody, TraceContext, tracestate};
 use crate::upstream::{Opened, RpcHead};
 
 const KIND: &str = "application/grpc-web";
 /// What a browser's client announces that it will send.
 const X_GRPC_WEB: &[u8] = b"x-grpc-web";
-/// The first byte of the frame that holds trailers.
-const TRAILERS: u8 = 0x80;
-
-/// The forms of a call: how it is written, and in what.
-const FORMS: [(&str, bool, &str); 6] = [
-    ("application/grpc-web", false, "application/grpc"),
-    ("application/grpc-web+proto", false, "application/grpc+proto"),
-    ("application/grpc-web+json", false, "application/grpc+json"),
-    ("application/grpc-web-text", true, "application/grpc"),
-    ("application/grpc-web-text+proto", true, "application/grpc+proto"),
-    ("application/grpc-web-text+json", true, "application/grpc+json"),
-];
-
-/// The form of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Form {
-    /// What the answer is, too.
-    content_type: &'static str,
-    is_text: bool,
-    /// What the service gets.
-    grpc: &'static str,
-}
-
 /// The content type of a request that is gRPC-Web, by its first word.
 fn kind(request: &Incoming) -> Option<&str> {
     if request.method() != Method::POST {
@@ -136,9 +112,7 @@ impl<'a> Asked<'a> {
         finish: &mut Finish<'t>,
     ) -> Result<Answer, Failure> {
         let kind = kind(self.request).unwrap_or_default();
-        let known = FORMS.iter().find(|(name, ..)| kind.eq_ignore_ascii_case(name));
-        let &(content_type, is_text, grpc) = known.ok_or_else(|| Failure::MediaType(kind.to_owned()))?;
-        let form = Form { content_type, is_text, grpc };
+        let form = Form::of(kind).ok_or_else(|| Failure::MediaType(kind.to_owned()))?;
         let told = Rc::new(Cell::new(StatusCode::OK.as_u16()));
         journal.told_by(told.clone());
         journal.started(TraceBody::None);
@@ -152,7 +126,7 @@ impl<'a> Asked<'a> {
         };
         Ok(begun.unwrap_or_else(|status| {
             told.set(status.to_http());
-            let head = head(form, &HeaderMap::new());
+            let head = form.head(&HeaderMap::new());
             Answer { head, body: Body::Whole(form.part(trailers(&status.to_trailers()))) }
         }))
     }
@@ -245,7 +219,7 @@ impl<'a> Asked<'a> {
         };
         permit.answered(200);
         let at_once = answered.contains_key("grpc-status").then(|| answered.clone());
-        let head = head(form, &answered);
+        let head = form.head(&answered);
         if let Some(told_at_once) = at_once.as_ref().and_then(Status::from_trailers) {
             told.set(told_at_once.to_http());
         }
@@ -340,126 +314,5 @@ impl Going {
         self.permit.failed();
         self.told.set(status.to_http());
         (self.form.part(trailers(&status.to_trailers())), false)
-    }
-}
-
-impl Form {
-    /// Part of an answer as the client gets it: in base64 each has its own padding, which clients must bear.
-    fn part(self, bytes: Bytes) -> Bytes {
-        if self.is_text { STANDARD.encode(&bytes).into() } else { bytes }
-    }
-
-    /// The frame of a request, which has one.
-    fn message(self, body: Bytes) -> Result<Bytes, Status> {
-        let bytes = if self.is_text { decoded(&body)? } else { body };
-        let mut decoder = Decoder::new(MESSAGE_BYTES);
-        decoder.push(bytes.clone());
-        let mut messages = 0;
-        while decoder.message().map_err(|error| Status::from(&error))?.is_some() {
-            messages += 1;
-        }
-        decoder.end().map_err(|error| Status::from(&error))?;
-        match messages {
-            1 => Ok(bytes),
-            several => {
-                let why = format!("a call by gRPC-Web has one message, this one has {several}");
-                Err(Status::new(Code::InvalidArgument, why))
-            }
-        }
-    }
-}
-
-/// Base64 in pieces, each of which may end with padding.
-fn decoded(text: &[u8]) -> Result<Bytes, Status> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let mut rest = text.trim_ascii();
-    while !rest.is_empty() {
-        let padding = rest.iter().position(|&byte| byte == b'=');
-        let end = padding.map_or(rest.len(), |at| (at / 4 + 1) * 4).min(rest.len());
-        let (piece, after) = rest.split_at(end);
-        let decoded = STANDARD.decode_vec(piece, &mut out);
-        decoded.map_err(|error| Status::new(Code::InvalidArgument, format!("the body is no base64: {error}")))?;
-        rest = after;
-    }
-    Ok(out.into())
-}
-
-/// The frame of trailers.
-fn trailers(fields: &HeaderMap) -> Bytes {
-    let mut out = BytesMut::with_capacity(128);
-    out.put_u8(TRAILERS);
-    out.put_u32(0);
-    for (name, value) in fields {
-        out.put_slice(name.as_str().as_bytes());
-        out.put_slice(b": ");
-        out.put_slice(value.as_bytes());
-        out.put_slice(b"\r\n");
-    }
-    let length = u32::try_from(out.len() - 5).unwrap_or(u32::MAX);
-    out[1..5].copy_from_slice(&length.to_be_bytes());
-    out.freeze()
-}
-
-/// The head of an answer, with what of the node's is for clients; its status stands in the last frame.
-fn head(form: Form, answered: &HeaderMap) -> HttpResponse {
-    let mut kept = answered.clone();
-    keep_up(&mut kept);
-    let mut head = HttpResponse::new(StatusCode::OK);
-    for (name, value) in &kept {
-        let is_status =
-            ["grpc-status", "grpc-message", "grpc-status-details-bin", "content-type"].contains(&name.as_str());
-        if !is_status
-            && let Ok(name) = HeaderName::from_bytes(name.as_str().as_bytes())
-            && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
-        {
-            head.headers_mut().append(name, value);
-        }
-    }
-    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(form.content_type));
-    head
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rpc::frame::framed;
-
-    const TEXT: Form = Form { content_type: "", is_text: true, grpc: "" };
-    const PLAIN: Form = Form { content_type: "", is_text: false, grpc: "" };
-
-    #[test]
-    fn base64_comes_in_pieces() {
-        let frame = framed(b"abcd");
-        let pieces = [STANDARD.encode(&frame[..1]), STANDARD.encode(&frame[1..6]), STANDARD.encode(&frame[6..])];
-        assert_eq!(TEXT.message(pieces.concat().into()).unwrap(), frame);
-        assert_eq!(TEXT.message(STANDARD.encode(&frame).into()).unwrap(), frame);
-        assert_eq!(PLAIN.message(frame.clone()).unwrap(), frame);
-    }
-
-    #[test]
-    fn what_is_no_call_is_told() {
-        let two = [framed(b"a"), framed(b"b")].concat();
-        let cut = framed(b"abc").slice(..6);
-        for (form, body, code) in [
-            (TEXT, Bytes::from_static(b"AAA"), Code::InvalidArgument),
-            (TEXT, Bytes::from_static(b"A=AA"), Code::InvalidArgument),
-            (TEXT, Bytes::from_static(b"!!!!"), Code::InvalidArgument),
-            (PLAIN, Bytes::new(), Code::InvalidArgument),
-            (PLAIN, two.into(), Code::InvalidArgument),
-            (PLAIN, cut, Code::Internal),
-            (PLAIN, Bytes::from_static(&[0, 0xff, 0, 0, 0]), Code::ResourceExhausted),
-            (PLAIN, Bytes::from_static(&[1, 0, 0, 0, 0]), Code::Unimplemented),
-            (PLAIN, Bytes::from_static(&[0x80, 0, 0, 0, 0]), Code::Internal),
-        ] {
-            assert_eq!(form.message(body.clone()).unwrap_err().code, code, "{body:?}");
-        }
-    }
-
-    #[test]
-    fn trailers_are_a_frame() {
-        let frame = trailers(&Status::new(Code::NotFound, "no ä").to_trailers());
-        let text = "grpc-status: 5\r\ngrpc-message: no %C3%A4\r\n";
-        assert_eq!((frame[0], &frame[1..5]), (0x80, &(text.len() as u32).to_be_bytes()[..]));
-        assert_eq!(&frame[5..], text.as_bytes());
     }
 }

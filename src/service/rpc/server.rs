@@ -13,7 +13,7 @@ use h2_v4::server::SendResponse;
 use http_v1::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http_v1::{Method as HttpMethod, StatusCode};
 
-use super::method::{Found, Generated, Method, Unary};
+use super::methods::{Found, Generated, Method, Unary};
 use super::stream::{self, Streaming};
 use crate::drain::{Running, Traffic};
 use crate::listener::Tls;

@@ -1,11 +1,11 @@
 //! Where the messages of a service are known from that takes protobuf only, for callers with JSON.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::RpcError;
+use super::descriptor_file::DescriptorFile;
 use super::head::RpcHead;
 use super::pool::{Place, Pool};
 use super::reflection::{self, ReflectionError};
@@ -21,9 +21,6 @@ const MOST: usize = 512;
 const AGAIN: Duration = Duration::from_secs(1);
 /// So long nobody is asked again for a method that was not among those that it told.
 const AGAIN_UNKNOWN: Duration = Duration::from_secs(5);
-/// Bytes of a descriptor file.
-const FILE_BYTES: u64 = 16 << 20;
-
 /// How callers with JSON call a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Descriptors {
@@ -37,76 +34,6 @@ pub enum Descriptors {
     Reflection,
     /// With protobuf, with the messages of this file.
     File(Arc<DescriptorFile>),
-}
-
-/// A descriptor set, as protoc writes it.
-#[derive(Clone, Debug)]
-pub struct DescriptorFile {
-    /// Where it is.
-    pub path: PathBuf,
-    stamp: Option<Stamp>,
-    schema: Arc<Schema>,
-}
-
-/// What tells one state of a file from another: when it was changed last, and its bytes.
-pub type Stamp = (SystemTime, u64);
-
-/// Why a file of descriptors cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DescriptorFileError {
-    /// It cannot be read.
-    #[error("cannot read `{0}`")]
-    Read(PathBuf, #[source] std::io::Error),
-    /// It has too many bytes.
-    #[error("`{0}` has more than {FILE_BYTES} bytes, which is no descriptor set")]
-    Size(PathBuf),
-    /// It holds something else.
-    #[error("cannot use `{0}`")]
-    Content(PathBuf, #[source] SchemaError),
-}
-
-/// Equal as it was read; so a file that changed is another.
-impl PartialEq for DescriptorFile {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.path, self.stamp) == (&other.path, other.stamp)
-    }
-}
-
-impl Eq for DescriptorFile {}
-
-impl DescriptorFile {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// [`DescriptorFileError`].
-    pub fn load(path: PathBuf) -> Result<Self, DescriptorFileError> {
-        let stamp = stamp(&path);
-        if stamp.is_some_and(|(_, bytes)| bytes > FILE_BYTES) {
-            return Err(DescriptorFileError::Size(path));
-        }
-        let bytes = std::fs::read(&path).map_err(|error| DescriptorFileError::Read(path.clone(), error))?;
-        let schema = Schema::decode(&bytes).map_err(|error| DescriptorFileError::Content(path.clone(), error))?;
-        Ok(Self { path, stamp, schema: Arc::new(schema) })
-    }
-
-    /// What it was when it was read.
-    #[must_use]
-    pub fn stamp(&self) -> Option<Stamp> {
-        self.stamp
-    }
-
-    /// What it tells.
-    #[must_use]
-    pub fn schema(&self) -> Arc<Schema> {
-        self.schema.clone()
-    }
-}
-
-/// What a file is now; `None`: it is not there.
-#[must_use]
-pub fn stamp(file: &Path) -> Option<Stamp> {
-    let known = std::fs::metadata(file).ok()?;
-    Some((known.modified().ok()?, known.len()))
 }
 
 /// Why the messages of a method are not known. The call was not sent.
@@ -313,8 +240,8 @@ pub(super) async fn form(
         Descriptors::Auto if takes_json(node, &name) => return Ok(None),
         Descriptors::Auto | Descriptors::Reflection => {}
         Descriptors::File(file) => {
-            let found = file.schema.method(&name).map(Some);
-            return found.ok_or_else(|| failed(Arc::new(unknown(&file.schema, &name))));
+            let found = file.schema().method(&name).map(Some);
+            return found.ok_or_else(|| failed(Arc::new(unknown(&file.schema(), &name))));
         }
     }
     schemas.of_node(&name, (node, place), (pool, head, policy)).await.map(Some).map_err(failed)

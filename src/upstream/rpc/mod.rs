@@ -6,6 +6,7 @@
 //! messages, which `reflection` reads from a node.
 
 mod call;
+mod descriptor_file;
 mod descriptors;
 mod error;
 mod head;
@@ -13,7 +14,8 @@ mod open;
 mod pool;
 mod reflection;
 
-pub use descriptors::{DescriptorFile, DescriptorFileError, Descriptors, Schemas, Stamp, UnknownMessages, stamp};
+pub use descriptor_file::{DescriptorFile, DescriptorFileError, Stamp, stamp};
+pub use descriptors::{Descriptors, Schemas, UnknownMessages};
 pub use error::RpcError;
 pub use head::RpcHead;
 pub use open::{Opened, RpcReceiver, RpcSender, RpcStream};

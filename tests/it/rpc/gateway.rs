@@ -1,7 +1,6 @@
 //! Calls through a gateway's RPC port.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,12 +23,10 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::raw::{Raw, ended, framed, rest};
+use super::raw::{Raw, framed, rest};
 use super::{Request, Response, node, start};
 use crate::gateway::trace_settings;
 use crate::service::{RUNTIME, listener, next, parts};
-use crate::support::tls::{self, Identity, TlsFront};
-use crate::support::wait_for;
 
 /// A gateway's RPC port before the nodes of `publisher`.
 pub struct Front {
@@ -82,7 +79,7 @@ impl Front {
     }
 }
 
-async fn hello(ctx: Context, message: Request) -> Result<Response, ServiceError> {
+pub(super) async fn hello(ctx: Context, message: Request) -> Result<Response, ServiceError> {
     if message.name.is_empty() {
         return Err(ServiceError::new(422, "`name` is empty"));
     }
@@ -99,14 +96,14 @@ async fn count(_ctx: Context, to: u64) -> Result<impl Stream<Item = Result<u64, 
     Ok(stream::iter((1..=to).map(Ok).chain(last)))
 }
 
-async fn twice(
+pub(super) async fn twice(
     _: Context,
     numbers: Requests<u64>,
 ) -> Result<impl Stream<Item = Result<u64, ServiceError>>, ServiceError> {
     Ok(numbers.map(|number| number.map(|number| number * 2)))
 }
 
-async fn never(_ctx: Context, _message: Request) -> Result<Response, ServiceError> {
+pub(super) async fn never(_ctx: Context, _message: Request) -> Result<Response, ServiceError> {
     std::future::pending().await
 }
 
@@ -266,174 +263,6 @@ async fn services_of_tonic_pass_with_a_client_of_tonic() {
 }
 
 #[tokio::test]
-async fn what_breaks_off_is_told_on_the_other_side() {
-    let (greeter, mut events) = greeter();
-    let front = Front::open(vec![serving("greeter", &greeter, &["greeter.Say"])], "");
-    let raw = Raw::connect(front.running.address()).await;
-    // the caller goes: the node's call ends
-    let (_response, mut sender) = raw.begin("/greeter.Say/Never", &[]).await;
-    sender.send_data(framed(JOHN), true).expect("sent");
-    assert_eq!(next(&mut events).await.status, None);
-    sender.send_reset(h2_v4::Reason::CANCEL);
-    assert_eq!(next(&mut events).await.status, Some(499));
-    // the deadline passes
-    let late = raw.call("/greeter.Say/Never", &[("grpc-timeout", "50m")], framed(JOHN)).await;
-    assert_eq!(late.code, Some(4));
-    // the node goes in the middle of a stream
-    let (response, mut sender) = raw.begin("/greeter.Say/Twice", &[]).await;
-    sender.send_data(framed("1"), false).expect("sent");
-    let mut body = response.await.expect("an answer").into_body();
-    assert_eq!(body.data().await.expect("a part").expect("a part"), framed("2"));
-    assert!(!greeter.stop(Duration::from_millis(100)).await, "cut off");
-    let (_, trailers) = rest(&mut body).await;
-    assert_eq!(trailers["grpc-status"], "14");
-    // nobody listens there any more
-    let (response, mut sender) = raw.begin("/greeter.Say/Hello", &[]).await;
-    sender.send_data(framed(JOHN), true).expect("sent");
-    let gone = ended(response).await;
-    assert_eq!((gone.code, gone.message.as_str()), (Some(14), "no node of service `greeter` can be reached by rpc"));
-    front.publisher.publish(Vec::new());
-    let empty = Raw::connect(front.running.address()).await;
-    let mut last = None;
-    for _ in 0..200 {
-        last = empty.call("/greeter.Say/Hello", &[], framed(JOHN)).await.code;
-        if last == Some(12) {
-            break;
-        }
-    }
-    assert_eq!(last, Some(12));
-    wait_for("the calls to end", || front.events.len() >= 8).await;
-    front.end().await;
-}
-
-#[tokio::test]
-async fn a_reader_that_stops_holds_the_node_back() {
-    static MADE: AtomicUsize = AtomicUsize::new(0);
-    async fn endless(_: Context, _: u64) -> Result<impl Stream<Item = Result<String, ServiceError>>, ServiceError> {
-        Ok(stream::repeat_with(|| {
-            MADE.fetch_add(10_000, Ordering::Relaxed);
-            Ok("x".repeat(10_000))
-        }))
-    }
-    let (mut parts, mut events) = parts("greeter");
-    parts.call_keys = vec!["the key".to_owned()].into();
-    let greeter = start(Service::new("greeter").rpc_server_stream("Say.Endless", endless), parts);
-    let front = Front::open(vec![serving("greeter", &greeter, &["greeter.Say"])], "");
-    let raw = Raw::connect(front.running.address()).await;
-    let (response, mut sender) = raw.begin("/greeter.Say/Endless", &[]).await;
-    sender.send_data(framed("1"), true).expect("sent");
-    let mut body = response.await.expect("an answer").into_body();
-    // what is made stands still once every window and buffer on the way is full
-    let (mut before, mut still) = (0, 0);
-    while still < 20 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        let now = MADE.load(Ordering::Relaxed);
-        still = if now == before && now > 65_535 { still + 1 } else { 0 };
-        before = now;
-        assert!(now < 4 << 20, "{now} bytes wait for one reader");
-    }
-    // and goes on when the reader does
-    let mut got = 0;
-    while got < 1 << 20 {
-        let part = body.data().await.expect("a part").expect("a part");
-        body.flow_control().release_capacity(part.len()).expect("a window");
-        got += part.len();
-    }
-    assert!(MADE.load(Ordering::Relaxed) > before);
-    drop((body, sender, raw));
-    assert_eq!(next(&mut events).await.status, None);
-    assert_eq!(next(&mut events).await.status, Some(499));
-    front.end().await;
-    assert!(greeter.stop(Duration::from_secs(2)).await);
-}
-
-#[tokio::test]
-async fn an_upstream_by_tls_is_called_by_tls_only() {
-    let (greeter, _events) = greeter();
-    let (identity, folder) = (Identity::new(), tempfile::tempdir().expect("a folder"));
-    let files = identity.files(folder.path());
-    let secure = TlsFront::asking(&identity, greeter.address()).await; // mutual
-    let tls = |more: &str| {
-        let ca = files.ca.display();
-        format!("services: {{ greeter: {{ a: /a }} }}\nupstreams: {{ greeter: {{ tls: {{ ca: {ca}{more} }} }} }}")
-    };
-    let own = format!(", cert: {}, key: {}", files.certificate.display(), files.key.display());
-    for (config, code) in [
-        (tls(&own), 0),
-        (tls(&format!("{own}, serverName: other.example")), 14),
-        (tls(""), 14), // shows no certificate of its own
-        (String::new(), 14),
-    ] {
-        let front = Front::open(vec![node("greeter", secure.address)], &config);
-        let raw = Raw::connect(front.running.address()).await;
-        let answer = raw.call("/greeter.Say/Hello", &[], framed(JOHN)).await;
-        assert_eq!(answer.code, Some(code), "{config}: {}", answer.message);
-        front.end().await;
-    }
-    assert!(greeter.stop(Duration::from_secs(2)).await);
-}
-
-/// A service's own port by TLS, which asks for a certificate of the gateway's.
-#[tokio::test]
-async fn a_service_takes_tls_on_its_own_port() {
-    let (identity, folder) = (Identity::new(), tempfile::tempdir().expect("a folder"));
-    let files = identity.files(folder.path());
-    let (cert, key, ca) = (files.certificate.display(), files.key.display(), files.ca.display());
-    let text = format!(
-        "serviceTls: {{ certificates: [{{ cert: {cert}, key: {key} }}], clientCa: {ca}, clientAuth: required }}"
-    );
-    let cli = Cli::parse_from(["goms", "service", "greeter"]);
-    let config = Config::parse("config.yml", &text, &cli.common, &cli.node()).expect("a good config");
-    config.check_certificates().expect("good certificates");
-    let settings = config.service_tls.expect("settings");
-    let (mut parts, _events) = parts("greeter");
-    parts.call_keys = vec!["the key".to_owned()].into();
-    let tls = Tls::open(settings, &Metrics::new()).expect("TLS");
-    let greeter = super::start_by(Service::new("greeter").rpc("Say.Hello", hello), parts, Some(tls));
-    let own = format!("cert: {cert}, key: {key}");
-    for (tls, code) in [(format!("{{ ca: {ca}, {own} }}"), 0), (format!("{{ ca: {ca} }}"), 14), ("none".to_owned(), 14)]
-    {
-        let config = format!("services: {{ greeter: {{ a: /a }} }}\nupstreams: {{ greeter: {{ tls: {tls} }} }}");
-        let front = Front::open(vec![serving("greeter", &greeter, &["greeter.Say"])], &config);
-        let raw = Raw::connect(front.running.address()).await;
-        let answer = raw.call("/greeter.Say/Hello", &[], framed(JOHN)).await;
-        assert_eq!(answer.code, Some(code), "{config}: {}", answer.message);
-        front.end().await;
-    }
-    assert!(greeter.stop(Duration::from_secs(2)).await);
-}
-
-#[tokio::test]
-async fn the_port_takes_tls_where_the_config_says_so() {
-    async fn shown(ctx: Context, _: Request) -> Result<(String, bool), ServiceError> {
-        let certificate = ctx.header("client-cert").is_some_and(|shown| shown.starts_with(':'));
-        Ok((ctx.header("x-forwarded-proto").unwrap_or_default().to_owned(), certificate))
-    }
-    let node_of = start(Service::new("greeter").rpc("Say.Shown", shown), parts("greeter").0);
-    let (identity, folder) = (Identity::new(), tempfile::tempdir().expect("a folder"));
-    let files = identity.files(folder.path());
-    let (cert, key, ca) = (files.certificate.display(), files.key.display(), files.ca.display());
-    let config = format!(
-        "tls: {{ certificates: [{{ cert: {cert}, key: {key} }}], clientCa: {ca}, clientAuth: optional, rpc: true }}"
-    );
-    let front = Front::open(vec![node("greeter", node_of.address())], &config);
-    for (own, shown) in [(Some(&identity), r#"["https",true]"#), (None, r#"["https",false]"#)] {
-        let client = tls::client(&identity.ca, &["h2"], own);
-        let socket = tls::connect(&client, front.running.address(), "127.0.0.1").await.expect("TLS");
-        let raw = Raw::on(socket).await;
-        let answer = raw.call("/greeter.Say/Shown", &[], framed(JOHN)).await;
-        assert_eq!((answer.code, answer.body), (Some(0), framed(shown)));
-    }
-    // plain HTTP/2 is not taken
-    let plain = tokio::net::TcpStream::connect(front.running.address()).await.expect("a connection");
-    let (mut sender, driver) = h2_v4::client::handshake(plain).await.expect("begun");
-    let ended = tokio::time::timeout(Duration::from_secs(5), driver).await.expect("an end in time");
-    assert!(ended.is_err() || sender.send_request(http_v1::Request::new(()), true).is_err());
-    front.end().await;
-    assert!(node_of.stop(Duration::from_secs(2)).await);
-}
-
-#[tokio::test]
 async fn a_trusted_proxy_tells_who_calls() {
     async fn caller(ctx: Context, _: Request) -> Result<String, ServiceError> {
         Ok(ctx.header("x-forwarded-for").unwrap_or_default().to_owned())
@@ -512,77 +341,5 @@ async fn a_routes_terms_hold_however_its_method_is_named() {
         assert_eq!(raw.call(path, fields, framed(JOHN)).await.code, Some(code), "{path} {fields:?}");
     }
     front.end().await;
-    assert!(greeter.stop(Duration::from_secs(2)).await);
-}
-
-/// A caller may give up faster than a node can be connected to: what it began must not pile up.
-#[tokio::test]
-async fn a_call_that_is_given_up_ends_before_its_node_was_reached() {
-    // a place for one connection, which is taken: no other gets an answer
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().expect("an address").into()).expect("a port");
-    socket.listen(0).expect("it listens");
-    let address = socket.local_addr().expect("an address").as_socket().expect("an address");
-    let _taken = std::net::TcpStream::connect(address).expect("the one place");
-    let mut full = node("greeter", address);
-    full.meta.tell_methods(Vec::new(), vec!["greeter.Say".to_owned()]);
-    let mut front = Front::open(vec![full], "");
-    let raw = Raw::connect(front.running.address()).await;
-    let (_response, mut sender) = raw.begin("/greeter.Say/Hello", &[]).await;
-    assert_eq!(next(&mut front.events).await.status, None);
-    sender.send_reset(h2_v4::Reason::CANCEL);
-    assert_eq!(next(&mut front.events).await.status, Some(499));
-    front.end().await;
-}
-
-/// What tonic generated, of an author who did not think of everything.
-#[derive(Clone)]
-struct Panics;
-
-impl tonic::server::NamedService for Panics {
-    const NAME: &'static str = "bad.Panics";
-}
-
-impl tower_service::Service<http_v1::Request<tonic::body::Body>> for Panics {
-    type Response = http_v1::Response<tonic::body::Body>;
-    type Error = std::convert::Infallible;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _task: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _request: http_v1::Request<tonic::body::Body>) -> Self::Future {
-        Box::pin(async { panic!("not thought of") })
-    }
-}
-
-fn hasty(_ctx: Context, _numbers: Requests<u64>) -> impl Future<Output = Result<u64, ServiceError>> {
-    assert!(std::hint::black_box(false), "not thought of");
-    async { Ok(1) }
-}
-
-#[tokio::test]
-async fn a_panic_ends_no_other_call_of_its_connection() {
-    let (mut parts, _events) = parts("greeter");
-    parts.call_keys = vec!["the key".to_owned()].into();
-    let service = Service::new("greeter")
-        .rpc("Say.Hello", hello)
-        .rpc("Say.Never", never)
-        .rpc_stream("Say.Twice", twice)
-        .rpc_client_stream("Say.Hasty", hasty)
-        .grpc(Panics);
-    let greeter = start(service, parts);
-    let raw = Raw::connect(greeter.address()).await;
-    let key = ("call-service-key", "the key");
-    let (response, mut sender) = raw.begin("/greeter.Say/Twice", &[key]).await;
-    sender.send_data(framed("1"), false).expect("sent");
-    let mut body = response.await.expect("an answer").into_body();
-    assert_eq!(body.data().await.expect("a part").expect("a part"), framed("2"));
-    let fields = [key, ("content-type", "application/grpc")];
-    assert_eq!(raw.call("/bad.Panics/Call", &fields, framed("")).await.code, Some(13));
-    assert_eq!(raw.call("/greeter.Say/Hasty", &[key], framed("1")).await.code, Some(13));
-    sender.send_data(framed("2"), true).expect("sent");
-    assert_eq!(body.data().await.expect("a part").expect("a part"), framed("4"));
     assert!(greeter.stop(Duration::from_secs(2)).await);
 }

@@ -2,6 +2,8 @@
 
 mod calls;
 mod gateway;
+mod gateway_breaks;
+mod gateway_tls;
 mod hostile;
 pub mod interop;
 mod keepalive;

@@ -4,6 +4,7 @@ mod conformance;
 mod counting;
 mod elasticsearch;
 mod elasticsearch_access;
+mod elasticsearch_days;
 mod elasticsearch_nodes;
 mod elasticsearch_reads;
 mod embedded;

@@ -4,6 +4,7 @@
 //! Streams of mucp are several answers to one request, which is no HTTP: where a port serves them (`stream`), they have
 //! connections of their own; elsewhere they are refused.
 
+mod asked;
 pub(in crate::service) mod stream;
 
 use std::panic::AssertUnwindSafe;
@@ -15,7 +16,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::method::{Found, Method};
+use super::methods::{Found, Method};
 use crate::rpc::{Code, Codec, MethodName, Status, timeout};
 use crate::service::server::panic_text;
 use crate::service::{Context, Service};
