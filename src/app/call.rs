@@ -71,7 +71,8 @@ impl Caller<'_> {
             answer_bytes: MESSAGE_BYTES.max(self.config.gateway.limits.body_bytes),
             tries: None,
         };
-        let policy = self.config.gateway.services.get(service).map(|known| known.policy.clone()).unwrap_or_default();
+        let gateway = &self.config.gateway;
+        let policy = gateway.services.get(service).map_or(&gateway.usual, |known| &known.policy).clone();
         let failed = |error: crate::upstream::RpcError| {
             AppError::Unavailable(format!("cannot call `{method}` of `{service}`: {}", chain(&error)))
         };

@@ -215,8 +215,8 @@ impl Asking<'_> {
         };
         let wanted = names.iter().filter(|full| !full.starts_with(REFLECTION) && (tells || !is_named(full)));
         let known = self.settings.service(service);
-        let policy = known.map(|known| known.policy.clone()).unwrap_or_default();
-        let (policy, call_key) = (&policy, self.settings.call_keys.first().map(String::as_str));
+        let policy = known.map_or(&self.settings.usual, |known| &known.policy);
+        let (policy, call_key) = (policy, self.settings.call_keys.first().map(String::as_str));
         let asked = wanted.map(|full| async move {
             let context = TraceContext::from_headers(None, None);
             match self.upstream.rpc_schema(service, full, (&context, call_key), policy).await {

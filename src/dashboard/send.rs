@@ -99,7 +99,7 @@ pub async fn send(dashboard: &Dashboard, service: &str, address: &str, sent: &Se
 /// # Errors
 /// Why it is not here.
 pub async fn fetch(dashboard: &Dashboard, node: &Node, path: &str, patience: Duration) -> Result<Vec<u8>, String> {
-    if dashboard.is_secure(&node.id.service) {
+    if dashboard.is_secure(&node.id.service) || node.takes_tls(NodePort::Http) {
         return Err("the service is called by TLS, which this page does not speak".to_owned());
     }
     let Some(address) = node.id.http.socket() else { return Err("its node has no HTTP port".to_owned()) };

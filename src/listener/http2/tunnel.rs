@@ -15,8 +15,8 @@ const WEBSOCKET: &str = "websocket";
 
 /// Whether a stream asks for WebSocket.
 pub(super) fn is_asked<B>(request: &http::Request<B>) -> bool {
-    let named = request.extensions().get::<Protocol>().map(Protocol::as_str);
-    request.method() == Method::CONNECT && named.is_some_and(|named| named.eq_ignore_ascii_case(WEBSOCKET))
+    let named = || request.extensions().get::<Protocol>().map(Protocol::as_str);
+    request.method() == Method::CONNECT && named().is_some_and(|named| named.eq_ignore_ascii_case(WEBSOCKET))
 }
 
 /// Makes it what it would be by HTTP/1.1.

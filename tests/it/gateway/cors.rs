@@ -166,3 +166,30 @@ async fn a_page_reads_what_the_gateway_itself_refuses() {
         assert_eq!(got.header("www-authenticate").is_some(), status == 401);
     }
 }
+
+#[tokio::test]
+async fn a_path_of_go_micro_is_on_the_terms_of_its_service() {
+    let text = r#"
+auth: { keys: { apiKeys: { keys: { acme: "the key of acme, long" } } } }
+micro: { handler: http }
+defaults: { cors: "https://a.test" }
+upstreams: { go.micro.api.greeter: { cors: "https://b.test", auth: keys } }
+"#;
+    let door = door(text, &[]);
+    for (method, target, origin, status, readable) in [
+        ("OPTIONS", "/greeter/say/hello", "https://b.test", 204, true),
+        ("OPTIONS", "/greeter/say/hello", "https://a.test", 403, false),
+        ("GET", "/greeter/say/hello", "https://b.test", 401, true),
+        ("GET", "/greeter/say/hello", "https://a.test", 401, false),
+        ("OPTIONS", "/other/say/hello", "https://a.test", 204, true),
+    ] {
+        let got = door.ask(method, target, &preflight(origin, "GET", ""), "").await;
+        let told = got.header("access-control-allow-origin");
+        assert_eq!(
+            (got.status, told),
+            (status, readable.then_some(origin)),
+            "{method} {target} {origin} {}",
+            got.text()
+        );
+    }
+}
