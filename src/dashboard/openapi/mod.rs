@@ -20,13 +20,14 @@ mod page;
 pub(super) mod schema;
 mod served;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::http::header::{CONTENT_DISPOSITION, ContentType};
 use actix_web::{HttpResponse, web};
 use futures_util::{StreamExt, future, stream};
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use self::configured::Anchor;
@@ -39,15 +40,48 @@ use crate::reading::Shown;
 
 /// How long a document is shown again before it is made anew.
 const KEPT: Duration = Duration::from_secs(3);
+/// Who takes longer than this is not asked again for a while, so that a page waits for slow services only now and then.
+const SLOW: Duration = Duration::from_millis(700);
+const SLOW_KEPT: Duration = Duration::from_secs(30);
 /// Services that are asked at once, and how long all of them may take.
 const AT_ONCE: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(6);
 /// Bytes of all documents of services.
 const MOST_BYTES: usize = 16 << 20;
 
-/// The document that was made last.
+/// The document that was made last, and what slow services told.
 #[derive(Default)]
-pub(super) struct Kept(Mutex<Option<(Instant, Arc<Document>)>>);
+pub(super) struct Kept {
+    last: Mutex<Option<(Instant, Arc<Document>)>>,
+    documents: Slow<Result<Value, String>>,
+    methods: Slow<Vec<Method>>,
+}
+
+/// What services told that took their time, by name.
+struct Slow<T>(std::sync::Mutex<HashMap<String, (Instant, T)>>);
+
+impl<T> Default for Slow<T> {
+    fn default() -> Self {
+        Self(std::sync::Mutex::default())
+    }
+}
+
+impl<T: Clone> Slow<T> {
+    /// What a service told not long ago; or else what it tells now.
+    async fn or_ask(&self, service: &str, asked: impl Future<Output = T>) -> T {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known().retain(|_, (told, _)| told.elapsed() < SLOW_KEPT);
+        if let Some((_, told)) = known().get(service) {
+            return told.clone();
+        }
+        let began = Instant::now();
+        let told = asked.await;
+        if began.elapsed() > SLOW {
+            known().insert(service.to_owned(), (Instant::now(), told.clone()));
+        }
+        told
+    }
+}
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
@@ -82,12 +116,12 @@ fn gateways(dashboard: &Dashboard) -> Vec<String> {
 
 /// The document as it is now, or was some seconds ago. Who comes while it is made waits for it.
 pub(super) async fn current(dashboard: &Dashboard) -> Arc<Document> {
-    let mut kept = dashboard.inner.openapi.0.lock().await;
-    if let Some((_, document)) = kept.as_ref().filter(|(made, _)| made.elapsed() < KEPT) {
+    let mut last = dashboard.inner.openapi.last.lock().await;
+    if let Some((_, document)) = last.as_ref().filter(|(made, _)| made.elapsed() < KEPT) {
         return document.clone();
     }
     let document = Arc::new(make(dashboard).await);
-    *kept = Some((Instant::now(), document.clone()));
+    *last = Some((Instant::now(), document.clone()));
     document
 }
 
@@ -137,10 +171,14 @@ fn place<'a>(anchors: &'a [Anchor], service: &str, method: &str, own: &str) -> (
 async fn told(dashboard: &Dashboard, tellers: Vec<served::Teller>) -> Vec<served::Told> {
     let asked = stream::iter(tellers).map(|teller| async {
         let service = teller.0.clone();
-        match tokio::time::timeout(PATIENCE, served::ask(dashboard, teller)).await {
-            Ok(told) => told,
-            Err(_) => served::Told { service, document: Err(format!("did not answer within {PATIENCE:?}")) },
-        }
+        let asked = async {
+            match tokio::time::timeout(PATIENCE, served::ask(dashboard, teller)).await {
+                Ok(document) => document,
+                Err(_) => Err(format!("did not answer within {PATIENCE:?}")),
+            }
+        };
+        let document = dashboard.inner.openapi.documents.or_ask(&service, asked).await;
+        served::Told { service, document }
     });
     asked.buffered(AT_ONCE).collect().await
 }
@@ -156,8 +194,10 @@ async fn asked(dashboard: &Dashboard) -> Vec<(String, Vec<Method>)> {
     let services: Vec<String> =
         services.filter(|(_, nodes)| takes_rpc(nodes)).map(|(name, _)| name.to_owned()).collect();
     let asked = stream::iter(services).map(|service| async move {
-        let methods = tokio::time::timeout(PATIENCE, (gateway.rpc.methods)(service.clone())).await;
-        (service, methods.unwrap_or_default())
+        let asked = tokio::time::timeout(PATIENCE, (gateway.rpc.methods)(service.clone()));
+        let asked = async { asked.await.unwrap_or_default() };
+        let methods = dashboard.inner.openapi.methods.or_ask(&service, asked).await;
+        (service, methods)
     });
     asked.buffered(AT_ONCE).collect().await
 }
@@ -175,4 +215,23 @@ async fn seen(dashboard: &Dashboard) -> Result<Vec<Shown>, String> {
 /// Services of the document, in order.
 pub(super) fn services(document: &Document) -> BTreeSet<&str> {
     document.operations().map(|operation| operation.service.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_slow_is_not_asked_again_at_once() {
+        let slow = Slow::default();
+        let after = |wait, told| async move {
+            tokio::time::sleep(wait).await;
+            told
+        };
+        assert_eq!(slow.or_ask("quick", after(Duration::ZERO, 1)).await, 1);
+        assert_eq!(slow.or_ask("quick", after(Duration::ZERO, 2)).await, 2);
+        assert_eq!(slow.or_ask("mute", after(SLOW + Duration::from_millis(5), 1)).await, 1);
+        assert_eq!(slow.or_ask("mute", async { unreachable!("it was asked again") }).await, 1);
+        assert_eq!(slow.or_ask("quick", after(Duration::ZERO, 3)).await, 3);
+    }
 }

@@ -52,10 +52,12 @@ pub fn tellers(dashboard: &Dashboard) -> Vec<Teller> {
 }
 
 /// Asks one.
-pub async fn ask(dashboard: &Dashboard, (service, node, path): Teller) -> Told {
+///
+/// # Errors
+/// Why its document is not here.
+pub async fn ask(dashboard: &Dashboard, (_, node, path): Teller) -> Result<Value, String> {
     let read = fetch(dashboard, &node, &path, PATIENCE).await;
-    let document = read.and_then(|bytes| parse(&bytes)).map_err(|why| format!("its document `{path}`: {why}"));
-    Told { service, document }
+    read.and_then(|bytes| parse(&bytes)).map_err(|why| format!("its document `{path}`: {why}"))
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, String> {
@@ -243,10 +245,13 @@ mod tests {
         }}}));
         let get = document.operation("get /api/shop/a/{id}").expect("one");
         assert_eq!(get.detail["parameters"], json!([{"name": "id", "in": "path", "schema": {}, "required": true}]));
-        assert_eq!(get.detail["responses"], json!({"200": {"description": ""}}));
+        assert_eq!(get.detail["responses"], json!({"200": {"description": ""}, "2XX": {"description": ""}}));
         assert!(!get.detail.contains_key("requestBody") && !get.detail.contains_key("summary"));
         let post = document.operation("post /api/shop/a/{id}").expect("one");
-        assert_eq!(post.detail["requestBody"], json!({"content": {"text/plain": {}}}));
+        assert_eq!(
+            post.detail["requestBody"],
+            json!({"content": {"application/json": {"schema": {}}, "text/plain": {}}})
+        );
         assert_eq!(document.operations().count(), 2);
     }
 

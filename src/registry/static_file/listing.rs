@@ -5,6 +5,7 @@
 //!   user:
 //!     - 10.0.0.1:9080                                        # where it takes HTTP
 //!     - { http: "10.0.0.2:9080", rpc: "10.0.0.2:9180", weight: 2, version: 1.4.0, zone: a, draining: true }
+//!     - { http: "10.0.0.3:9080", openapi: /openapi.json }   # it serves a document of its API
 //! ```
 
 use std::collections::{BTreeMap, HashSet};

@@ -254,3 +254,35 @@ fn what_nobody_describes_is_learnt_from_traces() {
     assert_eq!(login["parameters"][0]["name"], "from");
     assert!(login["responses"]["200"]["description"].as_str().is_some_and(|told| told.contains("seen 1 times")));
 }
+
+#[test]
+fn a_program_says_where_its_document_is() {
+    let folder = Folder::new();
+    let config = folder
+        .write("config.yml", "callServiceKey: the key\nservices: {cart: {put-in: {path: /add, methods: [PUT]}}}\n");
+    let program = RUNTIME.block_on(Origin::start(|seen, _| match seen.target.as_str() {
+        "/docs/api.json" => Reply::Bytes(told(&cart().to_string())),
+        _ => Reply::Bytes(answer("404 Not Found", "", "")),
+    }));
+    let app = format!("http://{}", program.address);
+    let ports =
+        ["--bind", "127.0.0.1", "--http-port", "0", "--rpc-port", "0", "--admin-port", "0", "--config", &config];
+    let start = |args: &[&str]| {
+        let (goms, admin) = with_admin(&folder, &[args, &ports].concat());
+        wait_for_status(&admin, "/readyz", 200);
+        (goms, admin)
+    };
+    let _service = start(&["service", "cart", "--app", &app, "--openapi", "/docs/api.json"]);
+    let (_gateway, admin) = start(&["gateway"]);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let document = get(&admin, "/openapi.json").expect("an answer").json();
+        let put = &document["paths"]["/api/cart/put-in"]["put"];
+        if put["x-goms-source"] == json!(["config", "served"]) {
+            break assert_valid(&document);
+        }
+        assert!(Instant::now() < deadline, "{document}");
+    }
+    let wrong = crate::support::goms::run(folder.path(), &["service", "cart", "--app", &app, "--openapi", "api.json"]);
+    assert_eq!(wrong.status.code(), Some(64));
+}
