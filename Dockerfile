@@ -10,9 +10,10 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
  && useradd --system --uid 10001 goms && install -d -o goms /var/lib/goms /run/goms
 COPY --from=build /src/target/release/goms /usr/local/bin/goms
 USER goms
-ENV GOMS_DATA_DIR=/var/lib/goms GOMS_RUNTIME_DIR=/run/goms
+# one node a container, so each has the admin port where HEALTHCHECK looks; with the host's network name others
+ENV GOMS_DATA_DIR=/var/lib/goms GOMS_RUNTIME_DIR=/run/goms GOMS_ADMIN_PORT=8280
 VOLUME /var/lib/goms
-EXPOSE 8080 8443 8180
+EXPOSE 8080 8443 8180 8280
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["goms", "healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["goms"]

@@ -25,7 +25,7 @@
 //! }
 //! ```
 //!
-//! [`testing`] runs services within a test; `goms new NAME` makes a project with both.
+//! [`guide`] has a guide for each role. [`testing`] runs services within a test; `goms new NAME` makes a project with both.
 //!
 //! # The map
 //!
@@ -107,6 +107,7 @@ pub mod drain;
 pub mod figures;
 mod framing;
 pub mod gateway;
+pub mod guide;
 pub mod listener;
 pub mod metrics;
 mod reading;

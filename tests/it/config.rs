@@ -3,6 +3,7 @@
 mod auth;
 mod doors;
 mod go_micro;
+mod guide;
 mod rates;
 mod routes;
 mod schema;

@@ -50,3 +50,29 @@ fn the_units_of_systemd_start_what_there_is() {
         is_taken(&folder, &words);
     }
 }
+
+#[test]
+fn the_containers_of_compose_start_what_there_is() {
+    let folder = Folder::new();
+    let of = |file: &str| -> serde_json::Value { serde_yaml::from_str(&read(file)).expect(file) };
+    let (servers, system) = (of("scripts/compose.yml"), of("scripts/compose.goms.yml"));
+    let known = |name: &str| !servers["services"][name].is_null() || !system["services"][name].is_null();
+    let mut started = Vec::new();
+    for (name, service) in system["services"].as_object().expect("services") {
+        let common = &service["<<"];
+        let of_both = |key: &str| [&service[key], &common[key]].into_iter().find(|value| !value.is_null()).cloned();
+        let awaited = of_both("depends_on").expect("what it needs");
+        assert!(awaited.as_object().expect("names").keys().all(|name| known(name)), "{name}: {awaited}");
+        let image = of_both("image").expect("an image").as_str().expect("a name").to_owned();
+        if image == "goms" {
+            let command = service["command"].as_array().expect("a command");
+            is_taken(&folder, &command.iter().map(|word| word.as_str().expect("a word")).collect::<Vec<_>>());
+            started.push(name.as_str());
+        } else {
+            assert!(image.contains(':') && !image.ends_with(":latest"), "{image} is of no version");
+        }
+    }
+    assert_eq!(started, ["gateway", "trace-consumer", "user"]);
+    // what it sets, and where its health is asked for
+    assert!(read("Dockerfile").contains("GOMS_ADMIN_PORT=8280") && read("Dockerfile").contains("\nUSER goms\n"));
+}
