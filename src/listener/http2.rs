@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use actix_http::body::MessageBody;
 use actix_http::error::PayloadError;
 use actix_http::header::HeaderMap;
-use actix_http::{BoxedPayloadStream, Payload, Request, Response};
+use actix_http::{BoxedPayloadStream, Payload, Request};
 use actix_web::body::BodySize;
 use actix_web::http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, DATE, HOST, HeaderName, HeaderValue, HttpDate, TRANSFER_ENCODING,
@@ -29,7 +29,7 @@ use std::future::poll_fn;
 use super::connection::Connection;
 use super::incoming::Incoming;
 use super::peer::Peer;
-use super::{Answers, Shared};
+use super::{Answered, Answers, Shared};
 
 /// Requests at once on a connection; as nginx. Those that a client resets count until they are cleared away, of which
 /// the h2 crate keeps 20 at most before it ends the connection (the "rapid reset" of CVE-2023-44487).
@@ -229,15 +229,13 @@ const OF_A_CONNECTION: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-async fn send<B>(
-    response: Response<B>,
+async fn send(
+    answered: Answered,
     mut respond: SendResponse<Bytes>,
     is_head: bool,
     patience: Duration,
-) -> Result<(), h2::Error>
-where
-    B: MessageBody,
-{
+) -> Result<(), h2::Error> {
+    let Answered { response, passed, request_id } = answered;
     let size = response.body().size();
     let status = response.status();
     let mut head = http::Response::new(());
@@ -246,6 +244,13 @@ where
     for (name, value) in response.headers() {
         if !OF_A_CONNECTION.contains(name) && name != CONTENT_LENGTH {
             fields.append(name, value.clone());
+        }
+    }
+    let besides = request_id.as_ref().map(|id| (&b"x-request-id"[..], &id[..]));
+    for (name, value) in passed.iter().chain(besides) {
+        // what was parsed as a field of HTTP/1.1 is one here too
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            fields.append(name, value);
         }
     }
     if let BodySize::Sized(length) = size
