@@ -151,6 +151,19 @@ impl Decoder {
     }
 }
 
+/// The digits of a number, at the end of `room`: what `Display` writes, without its machinery.
+pub(crate) fn digits(mut number: u64, room: &mut [u8; 20]) -> &[u8] {
+    let mut begin = room.len();
+    loop {
+        begin -= 1;
+        room[begin] = b'0' + (number % 10) as u8; // one digit
+        number /= 10;
+        if number == 0 {
+            return &room[begin..];
+        }
+    }
+}
+
 /// The value of a `Content-Length`: digits and nothing else.
 pub(crate) fn whole_number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
@@ -162,6 +175,13 @@ pub(crate) fn whole_number(text: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_are_as_displayed() {
+        for number in [0, 7, 10, 99, 160, 65535, u64::from(u32::MAX), u64::MAX] {
+            assert_eq!(digits(number, &mut [0; 20]), number.to_string().as_bytes());
+        }
+    }
 
     const SHORT: &str = "short";
 

@@ -127,7 +127,7 @@ impl Caller<'_> {
             return caller.method(method, messages).await;
         }
         let context = TraceContext::from_headers(None, None);
-        let request = UpstreamRequest {
+        let mut request = UpstreamRequest {
             method: "POST",
             path: &action.path,
             query: "",
@@ -143,7 +143,7 @@ impl Caller<'_> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             AppError::Unavailable(format!("cannot call `{named}`: {}", chain(error)))
         };
-        let answer = self.upstream.call(service, None, request, &policy).await.map_err(|error| failed(&error))?;
+        let answer = self.upstream.call(service, None, &mut request, &policy).await.map_err(|error| failed(&error))?;
         let status = answer.status;
         let body = answer.body.collect(self.config.gateway.limits.body_bytes).await.map_err(|error| failed(&error))?;
         output::line(&String::from_utf8_lossy(&body));

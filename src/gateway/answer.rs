@@ -6,7 +6,7 @@
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -18,6 +18,7 @@ use super::respond::Failure;
 use super::rpc::MessageParts;
 use super::rule::{Redirect, Respond};
 use super::skim::{self, Members};
+use crate::raw_fields::{RawFields, Span};
 use crate::upgrade;
 use crate::upstream::{AnswerBody, AnswerHead, UpstreamResponse, headers};
 
@@ -44,55 +45,76 @@ pub(super) enum Body {
     Encoded(Box<Encoded>),
 }
 
-/// Takes the service's answer over: status, headers that may pass, and the body in the form that the route asks for.
+/// Takes the service's answer over: status, headers that may pass, and the body in the form that the route asks for. The
+/// headers stand beside the answer where nobody is going to look at them (`is_plain`), and else in it.
 ///
 /// # Errors
 /// When the answer breaks off, or is no complete JSON where nothing else tells that it is complete.
-pub(super) async fn make(upstream: UpstreamResponse, form: AnswerForm, is_head: bool) -> Result<Answer, Failure> {
+pub(super) async fn make(
+    upstream: UpstreamResponse,
+    form: AnswerForm,
+    is_head: bool,
+    is_plain: bool,
+) -> Result<(Answer, RawFields), Failure> {
     let status = StatusCode::from_u16(upstream.status).unwrap_or(StatusCode::BAD_GATEWAY); // never: it is 200 to 599
     let mut head = HttpResponse::new(status);
-    let connection = upstream.headers().values("connection");
-    let listed: Vec<&[u8]> = connection.filter(|value| headers::lists_more(value)).collect();
-    for field in upstream.headers().fields() {
-        // what the client parsed as a field is one here too
-        if headers::passes_up(field.name_bytes(), listed.iter().copied())
-            && let Ok(name) = HeaderName::from_bytes(field.name_bytes())
-            && let Ok(value) = HeaderValue::from_maybe_shared(field.shared_value())
-        {
-            head.headers_mut().append(name, value);
-        }
-    }
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        upgrade::grant(head.head_mut());
-        return Ok(Answer { head, body: Body::Passing(Box::new(upstream.body)) });
-    }
-    if is_head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
-        return Ok(Answer { head, body: Body::None });
-    }
-    let spliced = form != AnswerForm::Untouched
+    let is_changed = form != AnswerForm::Untouched
         && status != StatusCode::PARTIAL_CONTENT
         && is_json(upstream.headers())
         && upstream.body.length().unwrap_or(0) <= SPLICED_BYTES;
-    if !spliced {
-        let is_short = upstream.body.length().is_some_and(|length| length <= READ_FIRST_BYTES);
-        let body = match upstream.body {
-            body if is_short => Body::Whole(body.collect(READ_FIRST_BYTES as usize).await?),
-            body => Body::Passing(Box::new(body)),
-        };
-        return Ok(Answer { head, body });
+    let (mut fields, body) = upstream.into_parts();
+    let listed: Vec<Bytes> = listed(&fields).collect();
+    fields.retain(|name| headers::passes_up(name, listed.iter().map(|value| &value[..])));
+    let passed = if is_plain {
+        fields.retain(|name| !name.eq_ignore_ascii_case(b"x-request-id")); // the gateway has its own
+        fields
+    } else {
+        take(&fields, head.headers_mut());
+        RawFields::default()
+    };
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        upgrade::grant(head.head_mut());
+        return Ok((Answer { head, body: Body::Passing(Box::new(body)) }, passed));
     }
-    let is_delimited = upstream.body.is_delimited();
-    let body = upstream.body.collect(SPLICED_BYTES as usize).await?;
+    if is_head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
+        return Ok((Answer { head, body: Body::None }, passed));
+    }
+    let is_short = body.length().is_some_and(|length| length <= READ_FIRST_BYTES);
+    if !is_changed && !is_short {
+        return Ok((Answer { head, body: Body::Passing(Box::new(body)) }, passed));
+    }
+    let is_delimited = body.is_delimited();
+    let limit = if is_changed { SPLICED_BYTES } else { READ_FIRST_BYTES };
+    let body = body.collect(limit as usize).await?;
     // a body that ends with its connection may have been cut off
-    if !is_delimited && serde_json::from_slice::<IgnoredAny>(&body).is_err() {
+    if is_changed && !is_delimited && serde_json::from_slice::<IgnoredAny>(&body).is_err() {
         return Err(Failure::NotJson);
     }
     let body = match form {
-        AnswerForm::GoMs => go_ms(&body, status).unwrap_or(body),
-        AnswerForm::Goms => with_status(&body, status).unwrap_or(body),
-        AnswerForm::Untouched => body,
+        AnswerForm::GoMs if is_changed => go_ms(&body, status).unwrap_or(body),
+        AnswerForm::Goms if is_changed => with_status(&body, status).unwrap_or(body),
+        _ => body,
     };
-    Ok(Answer { head, body: Body::Whole(body) })
+    Ok((Answer { head, body: Body::Whole(body) }, passed))
+}
+
+/// What `Connection` lists besides what never passes.
+fn listed(fields: &RawFields) -> impl Iterator<Item = Bytes> {
+    let is_one = |span: &&Span| fields.bytes(span.name).eq_ignore_ascii_case(b"connection");
+    let connection = fields.spans().iter().filter(is_one).map(|span| span.value);
+    connection.filter(|&value| headers::lists_more(fields.bytes(value))).map(|value| fields.shared(value))
+}
+
+/// Takes fields over into a map.
+fn take(fields: &RawFields, into: &mut HeaderMap) {
+    for span in fields.spans() {
+        // what the client parsed as a field is one here too
+        if let Ok(name) = HeaderName::from_bytes(fields.bytes(span.name))
+            && let Ok(value) = HeaderValue::from_maybe_shared(fields.shared(span.value))
+        {
+            into.append(name, value);
+        }
+    }
 }
 
 /// The answer that sends a client elsewhere.

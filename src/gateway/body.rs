@@ -185,7 +185,7 @@ async fn to_json(request: &Incoming, raw: Bytes) -> Result<Bytes, Failure> {
     let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match kind.as_str() {
         FORM => form::urlencoded_to_json(&raw),
-        "multipart/form-data" => form::multipart_to_json(raw, &content_type).await,
+        "multipart/form-data" => Box::pin(form::multipart_to_json(raw, &content_type)).await,
         "" | JSON | "text/json" => check_json(raw),
         json if json.ends_with("+json") => check_json(raw),
         _ => Err(Failure::MediaType(kind)),

@@ -56,7 +56,7 @@ impl Journal {
             request: request.clone(),
             context: *context,
             arrived: Instant::now(),
-            arrived_ms: now_ms(),
+            arrived_ms: if decision == Decision::Off { 0 } else { now_ms() },
             is_logged: table.settings.access_log,
             route: None,
             decision,

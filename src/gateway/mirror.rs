@@ -333,7 +333,7 @@ impl Owned {
         form: AnswerForm,
         started: Instant,
     ) -> Result<Seen, String> {
-        let request = UpstreamRequest {
+        let mut request = UpstreamRequest {
             method: &self.method,
             path: &self.path,
             query: &self.query,
@@ -351,8 +351,9 @@ impl Owned {
             }),
             tries: None,
         };
-        let answer = upstream.call(group, None, request, policy).await.map_err(|error| error.to_string())?;
-        let answer = answer::make(answer, form, self.method == "HEAD").await.map_err(|error| error.to_string())?;
+        let answer = upstream.call(group, None, &mut request, policy).await.map_err(|error| error.to_string())?;
+        let (answer, _) =
+            answer::make(answer, form, self.method == "HEAD", true).await.map_err(|error| error.to_string())?;
         Ok(Seen::of(&answer, started))
     }
 }

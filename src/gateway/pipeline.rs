@@ -27,8 +27,9 @@ use super::{AnswerForm, body, cluster, cors, faults, limit, micro, pattern, rpc,
 use crate::balance::Balancer;
 use crate::broker::Broker;
 use crate::drain::Traffic;
-use crate::listener::Incoming;
+use crate::listener::{Answered, Incoming};
 use crate::metrics::LoadGuard;
+use crate::raw_fields::RawFields;
 use crate::registry::CatalogWatch;
 use crate::trace::{Origin, Recorder, TraceBody, TraceContext};
 use crate::upstream::{Broken, CallError, Upstream, UpstreamRequest};
@@ -51,11 +52,12 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Answers a request, whatever happens.
-pub(super) async fn run(worker: Rc<Worker>, request: Incoming, payload: Payload) -> HttpResponse<BoxBody> {
+pub(super) async fn run(worker: Rc<Worker>, request: Incoming, payload: Payload) -> Answered {
     let header = |name: HeaderName| request.headers().get(name).map(HeaderValue::as_bytes);
     let mut context = TraceContext::from_headers(header(X_REQUEST_ID), header(TRACEPARENT));
-    let mut id = uuid::Uuid::encode_buffer();
+    let mut id = [0; 36];
     let id = &*context.request_id.hyphenated().encode_lower(&mut id);
+    let mut passed = RawFields::default();
     let mut response = if request.path() == "/cluster" {
         Box::pin(page(&worker, &request, id)).await
     } else {
@@ -63,7 +65,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: Incoming, payload: Payload)
         let table = worker.view.table();
         client::settle(&request, &table.settings.trusted_proxies);
         let inside = Inside::asked(&request, &table.settings);
-        let mut asides = Asides { finish: Finish::default(), inside };
+        let mut asides = Asides { finish: Finish::default(), inside, passed: RawFields::default() };
         let mut journal = Journal::begin(&worker, &table, &request, &mut context);
         let steps = steps(&worker, &table, &request, payload, &context, &mut journal, &mut asides);
         let mut response = match steps.await {
@@ -82,19 +84,20 @@ pub(super) async fn run(worker: Rc<Worker>, request: Incoming, payload: Payload)
                 failure.answer(table.routes.form(&asked), wants_problem(&request), id)
             }
         };
+        passed = asides.passed;
         asides.finish.dress(response.headers_mut());
         match asides.inside {
             None => response,
             Some(inside) => inside.tell(&worker, &table, &request, &response),
         }
     };
-    if let Ok(id) = HeaderValue::from_str(id) {
-        response.headers_mut().insert(X_REQUEST_ID, id);
+    if !response.headers().is_empty() {
+        response.headers_mut().remove(X_REQUEST_ID);
     }
     if worker.traffic.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
-    response
+    Answered { response, passed, request_id: id.as_bytes().try_into().ok() }
 }
 
 /// The page `/cluster`, for those who may do what is open by default.
@@ -126,6 +129,8 @@ async fn page(worker: &Worker, request: &Incoming, id: &str) -> HttpResponse<Box
 struct Asides<'t> {
     finish: Finish<'t>,
     inside: Option<Box<Inside>>,
+    /// Its headers that pass as they came.
+    passed: RawFields,
 }
 
 async fn steps<'t>(
@@ -137,7 +142,7 @@ async fn steps<'t>(
     journal: &mut Journal,
     asides: &mut Asides<'t>,
 ) -> Result<Answer, Failure> {
-    let Asides { finish, inside } = asides;
+    let Asides { finish, inside, passed } = asides;
     let limits = &table.settings.limits;
 
     // where to
@@ -251,7 +256,7 @@ async fn steps<'t>(
     };
     let group = named.as_deref().unwrap_or_else(|| route.group(&call.services));
     let policy = named.as_deref().map_or(&call.policy, |service| table.policy(service));
-    let upstream = match worker.upstream.call(group, fallback, sent, policy).await {
+    let upstream = match worker.upstream.call(group, fallback, &mut sent, policy).await {
         Ok(upstream) => upstream,
         Err(error) => match &call.fallback {
             Some(Fallback::Respond(respond)) if error.was_not_sent() => return Ok(answer::fixed(respond)),
@@ -263,7 +268,10 @@ async fn steps<'t>(
     };
 
     // the answer
-    let answer = answer::make(upstream, call.answer, request.method() == Method::HEAD).await?;
+    // nobody looks at its headers on their way
+    let is_plain = route.keeper.is_none() && inside.is_none() && named.is_none();
+    let (answer, fields) = answer::make(upstream, call.answer, request.method() == Method::HEAD, is_plain).await?;
+    *passed = fields;
     if let Some(copy) = copy {
         copy.tell(&answer);
     }

@@ -93,7 +93,7 @@ impl<'t> Reader<'t> {
     fn key(&mut self) -> Option<&'t [u8]> {
         self.take(b'"')?;
         let (key, end) = self.characters()?;
-        (end == b'"' && std::str::from_utf8(key).is_ok()).then_some(key)
+        (end == b'"' && (key.is_ascii() || std::str::from_utf8(key).is_ok())).then_some(key)
     }
 
     /// The rest of a string behind its first quote.
@@ -124,6 +124,12 @@ impl<'t> Reader<'t> {
 
     /// Whether `end` follows a value, and not a comma with another.
     fn is_last(&mut self, end: u8) -> Option<bool> {
+        if let [b',', rest @ ..] = self.left
+            && rest.first().is_some_and(|next| *next > b' ')
+        {
+            self.left = rest; // so it mostly is
+            return Some(false);
+        }
         self.space();
         if self.take(end).is_some() {
             return Some(true);
@@ -190,6 +196,9 @@ impl<'t> Reader<'t> {
         let whole = self.digits();
         if whole == 0 || (starts_with_zero && whole > 1) {
             return None;
+        }
+        if !matches!(self.left.first(), Some(b'.' | b'e' | b'E')) {
+            return Some(());
         }
         if self.take(b'.').is_some() && self.digits() == 0 {
             return None;

@@ -9,8 +9,6 @@ use std::time::Duration;
 use actix_http::Payload;
 use actix_server::GracefulShutdownSignal;
 use actix_service::{ServiceFactory, fn_factory, fn_service};
-use actix_web::HttpResponse;
-use actix_web::body::BoxBody;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Buf;
@@ -20,7 +18,7 @@ use super::connection::{Connection, Socket, Stream, Wire};
 use super::incoming::Incoming;
 use super::peer::Peer;
 use super::proxy_protocol::{self, Header};
-use super::{Shared, http1, http2};
+use super::{Answered, Shared, http1, http2};
 use crate::causes::chain;
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4). No request of HTTP/1.1 does.
@@ -53,9 +51,9 @@ where
     W: Into<Wire> + 'static,
     F: Fn() -> A,
     A: Fn(Incoming, Payload) -> R + 'static,
-    R: Future<Output = HttpResponse<BoxBody>> + 'static,
+    R: Future<Output = Answered> + 'static,
 {
-    let (app, shared) = (Rc::new(app()), Rc::new(shared.clone()));
+    let (app, shared) = (Rc::new((app(), http1::Spare::default())), Rc::new(shared.clone()));
     fn_factory(move || {
         let (app, shared) = (app.clone(), shared.clone());
         ready(Ok::<_, ()>(fn_service::<_, _, _, _, _, ()>(move |socket: W| {
@@ -66,9 +64,9 @@ where
                 };
                 let peer = connection.peer().clone();
                 if is_http2 {
-                    Box::pin(http2::serve(connection, &peer, &*app, &shared)).await;
+                    Box::pin(http2::serve(connection, &peer, &app.0, &shared)).await;
                 } else {
-                    Box::pin(http1::serve(connection, &peer, &*app, &shared)).await;
+                    Box::pin(http1::serve(connection, &peer, (&app.0, &app.1), &shared)).await;
                 }
                 Ok::<(), ()>(())
             }

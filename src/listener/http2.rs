@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use actix_http::body::MessageBody;
 use actix_http::error::PayloadError;
 use actix_http::header::HeaderMap;
-use actix_http::{BoxedPayloadStream, Payload, Request, Response};
+use actix_http::{BoxedPayloadStream, Payload, Request};
 use actix_web::body::BodySize;
 use actix_web::http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, DATE, HOST, HeaderName, HeaderValue, HttpDate, TRANSFER_ENCODING,
@@ -34,7 +34,7 @@ use std::future::poll_fn;
 use super::connection::Connection;
 use super::incoming::Incoming;
 use super::peer::Peer;
-use super::{Answers, Shared};
+use super::{Answered, Answers, Shared};
 
 /// Requests at once on a connection; as nginx. Those that a client resets count until they are cleared away, of which
 /// the h2 crate keeps 20 at most before it ends the connection (the "rapid reset" of CVE-2023-44487).
@@ -247,15 +247,13 @@ struct Form {
     is_tunnel: bool,
 }
 
-async fn send<B>(
-    response: Response<B>,
+async fn send(
+    answered: Answered,
     mut respond: SendResponse<Bytes>,
     form: Form,
     patience: Duration,
-) -> Result<(), h2::Error>
-where
-    B: MessageBody,
-{
+) -> Result<(), h2::Error> {
+    let Answered { response, passed, request_id } = answered;
     let size = response.body().size();
     let status = if form.is_tunnel { tunnel::status(response.status()) } else { response.status() };
     let mut head = http::Response::new(());
@@ -264,6 +262,15 @@ where
     for (name, value) in response.headers() {
         if !OF_A_CONNECTION.contains(name) && name != CONTENT_LENGTH && !(form.is_tunnel && name == tunnel::ACCEPT) {
             fields.append(name, value.clone());
+        }
+    }
+    let besides = request_id.as_ref().map(|id| (&b"x-request-id"[..], &id[..]));
+    for (name, value) in passed.iter().chain(besides) {
+        // what was parsed as a field of HTTP/1.1 is one here too
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+            && !(form.is_tunnel && name == tunnel::ACCEPT)
+        {
+            fields.append(name, value);
         }
     }
     if let BodySize::Sized(length) = size

@@ -1,6 +1,6 @@
 //! THE DOORSTEP: from an accepted socket to requests.
 //!
-//! May import: `metrics`, `shutdown`, `trust`, `drain`, `causes`, `timer`, `framing`.
+//! May import: `metrics`, `shutdown`, `trust`, `drain`, `causes`, `timer`, `framing`, `raw_fields`.
 //!
 //! [`serve`] listens. A connection's way: `accept` (PROXY header → TLS → which HTTP) → `http1` or `http2`. Both read and write
 //! through a `connection`, which ends what a client does not take, and both hand each request, as [`Incoming`], to the same
@@ -8,6 +8,7 @@
 //! `networks` says whom to believe.
 
 mod accept;
+mod answered;
 mod certificate;
 mod connection;
 mod http1;
@@ -20,6 +21,7 @@ mod proxy_protocol;
 mod socket_file;
 mod tls;
 
+pub use answered::Answered;
 pub use incoming::Incoming;
 pub use networks::{Network, Networks};
 pub use peer::Peer;
@@ -32,10 +34,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::{Payload, Response};
+use actix_http::Payload;
 use actix_server::GracefulShutdownSignal;
-use actix_web::HttpResponse;
-use actix_web::body::BoxBody;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -96,18 +96,22 @@ struct Shared {
 
 /// What answers requests.
 trait Answers: 'static {
-    /// Answers one. Dropped when its client is gone.
-    fn answer(&self, request: Incoming, payload: Payload) -> impl Future<Output = Response<BoxBody>> + 'static;
+    /// What makes an answer. Dropped when its client is gone.
+    type Answering: Future<Output = Answered> + 'static;
+
+    /// Answers one.
+    fn answer(&self, request: Incoming, payload: Payload) -> Self::Answering;
 }
 
 impl<A, R> Answers for A
 where
     A: Fn(Incoming, Payload) -> R + 'static,
-    R: Future<Output = HttpResponse<BoxBody>> + 'static,
+    R: Future<Output = Answered> + 'static,
 {
-    fn answer(&self, request: Incoming, payload: Payload) -> impl Future<Output = Response<BoxBody>> + 'static {
-        let answering = self(request, payload);
-        async move { answering.await.into() }
+    type Answering = R;
+
+    fn answer(&self, request: Incoming, payload: Payload) -> R {
+        self(request, payload)
     }
 }
 
@@ -127,7 +131,7 @@ pub fn serve<F, A, R>(
 where
     F: Fn() -> A + Clone + Send + 'static,
     A: Fn(Incoming, Payload) -> R + 'static,
-    R: Future<Output = HttpResponse<BoxBody>> + 'static,
+    R: Future<Output = Answered> + 'static,
 {
     let Doors { http, https, file, proxies } = doors;
     for listener in [Some(&http), https.as_ref().map(|(listener, _)| listener)].into_iter().flatten() {

@@ -200,7 +200,7 @@ impl Calls {
         let (service, target) =
             self.find(action).map_err(|reason| CallError::UnknownAction { action: named(), reason })?;
         let body = serde_json::to_vec(body).map_err(|source| CallError::Body { action: named(), source })?;
-        let request = UpstreamRequest {
+        let mut request = UpstreamRequest {
             method: "POST",
             path: &target.path,
             query: "",
@@ -214,7 +214,7 @@ impl Calls {
         };
         let answer = self
             .upstream
-            .call(service, target.fallback.as_deref(), request, &target.policy)
+            .call(service, target.fallback.as_deref(), &mut request, &target.policy)
             .await
             .map_err(|source| CallError::Failed { action: named(), source })?;
         let status = answer.status;

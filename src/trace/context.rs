@@ -52,12 +52,23 @@ impl TraceContext {
     }
 }
 
+/// The two digits of each byte.
+static DIGITS: [[u8; 2]; 256] = {
+    const DIGIT: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        digits[byte] = [DIGIT[byte >> 4], DIGIT[byte & 15]];
+        byte += 1;
+    }
+    digits
+};
+
 /// Writes two digits a byte. The lengths are known when it is built, so that it has neither loop nor checks.
 fn put_hex<const N: usize>(text: &mut [u8; 55], at: usize, bytes: &[u8; N]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (place, byte) in bytes.iter().enumerate() {
-        text[at + 2 * place] = DIGITS[usize::from(byte >> 4)];
-        text[at + 2 * place + 1] = DIGITS[usize::from(byte & 15)];
+        let from = at + 2 * place;
+        text[from..from + 2].copy_from_slice(&DIGITS[usize::from(*byte)]);
     }
 }
 

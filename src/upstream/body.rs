@@ -54,7 +54,7 @@ pub enum Broken {
 
 /// An answer's body; the node counts as busy until it is dropped.
 pub struct AnswerBody {
-    parts: http1::Body,
+    parts: Box<http1::Body>,
     /// How long it may stand still.
     stall: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
@@ -71,7 +71,7 @@ pub(super) struct Deadline {
 }
 
 impl AnswerBody {
-    pub(super) fn new(parts: http1::Body, permit: Permit, stall: Duration, end: Option<Deadline>) -> Self {
+    pub(super) fn new(parts: Box<http1::Body>, permit: Permit, stall: Duration, end: Option<Deadline>) -> Self {
         Self { parts, stall, stalled: None, end, permit }
     }
 

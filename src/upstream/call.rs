@@ -21,6 +21,7 @@ use crate::backoff::Backoff;
 use crate::balance::{Balancer, Kind, LocalBalancer, Permit};
 use crate::causes;
 use crate::metrics::Metrics;
+use crate::raw_fields::RawFields;
 use crate::registry::{Node, NodePort};
 use crate::trace::context::TraceContext;
 use crate::trace::tracestate;
@@ -136,6 +137,12 @@ impl UpstreamResponse {
     pub fn headers(&self) -> &AnswerHead {
         &self.head
     }
+
+    /// Its headers and its body.
+    #[must_use]
+    pub fn into_parts(self) -> (RawFields, AnswerBody) {
+        (self.head.into_fields(), self.body)
+    }
 }
 
 impl Upstream {
@@ -172,7 +179,7 @@ impl Upstream {
         Self { schemas, ..self }
     }
 
-    /// Sends `request` to a node of `service` and gives its answer, as soon as that answer's head is complete. Where it
+    /// Sends `request`, whose body it takes, to a node of `service` and gives its answer, as soon as that answer's head is complete. Where it
     /// reached none, `fallback` is called in its place.
     ///
     /// # Errors
@@ -184,14 +191,14 @@ impl Upstream {
         &self,
         service: &str,
         fallback: Option<&str>,
-        mut request: UpstreamRequest<'_>,
+        request: &mut UpstreamRequest<'_>,
         policy: &Policy,
     ) -> Result<UpstreamResponse, CallError> {
         let body = outgoing(std::mem::replace(&mut request.body, RequestBody::Empty), policy);
         let end = policy.deadline.map(|after| Deadline { at: Instant::now() + after, after });
         let (mut service, mut next) = (service, fallback);
         loop {
-            let error = match self.call_one(service, &request, &body, policy, end).await {
+            let error = match self.call_one(service, request, &body, policy, end).await {
                 Err(error) if error.was_not_sent() && body.is_replayable() => error,
                 done => return done,
             };

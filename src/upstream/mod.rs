@@ -1,7 +1,7 @@
 //! CALL IT: one function that calls a service: picks a node, sends, retries on the next one where that is safe.
 //!
 //! May import: `balance`, `registry`, `rpc`, `trace` (context, `tracestate` and the call key's name), `backoff`, `metrics`,
-//! `causes`, `trust`, `timer`, `framing`, `shutdown`.
+//! `causes`, `trust`, `timer`, `framing`, `raw_fields`, `shutdown`.
 //!
 //! [`Upstream::call`] is that function; one [`Upstream`] a worker, since it is bound to its thread. [`headers`] says
 //! which headers may pass, `http1` is the client that carries it (a service's front uses it for the program behind it).

@@ -9,6 +9,9 @@ use actix_web::body::BodySize;
 use actix_web::http::header::{CONNECTION, CONTENT_LENGTH, DATE, HttpDate, TRANSFER_ENCODING, UPGRADE};
 use actix_web::http::{StatusCode, Version};
 
+use crate::framing;
+use crate::raw_fields::RawFields;
+
 /// How an answer's body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transfer {
@@ -31,8 +34,22 @@ pub(super) struct To {
     pub keeps: bool,
 }
 
+/// Fields beside those of an answer's head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Besides<'a> {
+    /// As they were read.
+    pub passed: &'a RawFields,
+    pub request_id: Option<[u8; 36]>,
+}
+
 /// Writes an answer's head behind what is in `out`. Returns how its body follows, and whether the connection goes on.
-pub(super) fn begin(out: &mut Vec<u8>, head: &ResponseHead, size: BodySize, to: To) -> (Transfer, bool) {
+pub(super) fn begin(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    besides: Besides<'_>,
+    size: BodySize,
+    to: To,
+) -> (Transfer, bool) {
     let status = head.status;
     let is_switching = status == StatusCode::SWITCHING_PROTOCOLS;
     let is_bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational();
@@ -53,8 +70,7 @@ pub(super) fn begin(out: &mut Vec<u8>, head: &ResponseHead, size: BodySize, to: 
     match size {
         _ if is_bare => {}
         BodySize::Sized(bytes) => {
-            // writing into a vector never fails
-            drop(write!(out, "content-length: {bytes}\r\n"));
+            field(out, b"content-length", framing::digits(bytes, &mut [0; 20]));
         }
         BodySize::Stream if transfer == Transfer::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         BodySize::Stream | BodySize::None => {}
@@ -69,6 +85,15 @@ pub(super) fn begin(out: &mut Vec<u8>, head: &ResponseHead, size: BodySize, to: 
         _ => {}
     }
     let mut has_date = false;
+    for (name, value) in besides.passed.iter() {
+        has_date |= name.eq_ignore_ascii_case(b"date");
+        let begin = out.len();
+        field(out, name, value);
+        out[begin..begin + name.len()].make_ascii_lowercase(); // as all others are
+    }
+    if let Some(id) = &besides.request_id {
+        field(out, b"x-request-id", id);
+    }
     for (name, value) in head.headers() {
         match *name {
             CONNECTION | TRANSFER_ENCODING => continue,
@@ -76,16 +101,20 @@ pub(super) fn begin(out: &mut Vec<u8>, head: &ResponseHead, size: BodySize, to: 
             DATE => has_date = true,
             _ => {}
         }
-        out.reserve(name.as_str().len() + value.len() + 4);
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            out.extend_from_slice(part);
-        }
+        field(out, name.as_str().as_bytes(), value.as_bytes());
     }
     if !has_date {
         date(out);
     }
     out.extend_from_slice(b"\r\n");
     (transfer, keeps)
+}
+
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
 }
 
 fn line(out: &mut Vec<u8>, parts: &[&str]) {

@@ -7,6 +7,7 @@
 
 mod answer;
 mod head;
+mod spare;
 mod wire;
 
 use std::cell::RefCell;
@@ -17,20 +18,22 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use actix_http::{BoxedPayloadStream, Payload, Response};
+use actix_http::{BoxedPayloadStream, Payload};
+use actix_web::HttpResponse;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::http::{Method, StatusCode};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use self::answer::{To, Transfer};
+use self::answer::{Besides, To, Transfer};
 use self::head::{Head, Places};
+pub(super) use self::spare::Spare;
 use self::wire::{Upload, Wire};
 use super::accept::end_of_silence;
 use super::connection::Connection;
 use super::incoming::Incoming;
 use super::peer::Peer;
-use super::{Answers, LINGER, Limits, Shared};
+use super::{Answered, Answers, LINGER, Limits, Shared};
 use crate::timer::Timer;
 
 /// A part of an answer up to this is copied behind what is to be written already; a longer one is written from where it is.
@@ -53,18 +56,24 @@ enum Next {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve<A: Answers>(connection: Connection, peer: &Rc<Peer>, app: &A, shared: &Shared) {
+pub(super) async fn serve<A: Answers>(
+    connection: Connection,
+    peer: &Rc<Peer>,
+    (app, spare): (&A, &Spare<A::Answering>),
+    shared: &Shared,
+) {
     let wire = Rc::new(RefCell::new(Wire::new(connection)));
     let mut waiting = Waiting::new(&shared.limits);
     let mut stopping = pin!(end_of_silence(shared.stopping.clone()));
     let mut out = Vec::new();
     loop {
         let ended = match poll_fn(|task| waiting.poll(&mut wire.borrow_mut(), stopping.as_mut(), task)).await {
-            Next::Head(head) => exchange(head, &wire, peer, app, &mut out).await,
+            Next::Head(head) => exchange(head, &wire, peer, (app, spare), &mut out).await,
             Next::Refused(status) => {
                 log::debug!("a request was refused client={} status={status}", peer.ip());
                 let to = To { version: actix_web::http::Version::HTTP_11, is_head: false, keeps: false };
-                send(Response::new(status).set_body(BoxBody::new(Bytes::new())), to, &wire, &mut out).await
+                let refused = HttpResponse::new(status).set_body(BoxBody::new(Bytes::new()));
+                send(refused.into(), to, &wire, &mut out).await
             }
             Next::Over => Ok(false),
         };
@@ -84,7 +93,7 @@ async fn exchange<A: Answers>(
     head: Head,
     wire: &Rc<RefCell<Wire>>,
     peer: &Rc<Peer>,
-    app: &A,
+    (app, spare): (&A, &Spare<A::Answering>),
     out: &mut Vec<u8>,
 ) -> io::Result<bool> {
     let Head { request, framing, is_upgrade, waits, keeps } = head;
@@ -97,23 +106,24 @@ async fn exchange<A: Answers>(
     let mut request = request;
     request.head_mut().peer_addr = peer.address;
     let to = To { version: request.version(), is_head: request.method() == Method::HEAD, keeps };
-    // what is running is some kilobytes long, which a connection that is idle does not need
-    let mut answering = Box::pin(app.answer(Incoming::new(request, Some(peer.clone())), payload));
-    let response = poll_fn(|task| match answering.as_mut().poll(task) {
-        Poll::Ready(response) => Poll::Ready(Ok(response)),
-        Poll::Pending => wire.borrow_mut().poll_gone(task).map(Err),
+    let mut room = spare.take(app.answer(Incoming::new(request, Some(peer.clone())), payload));
+    let answered = poll_fn(|task| match room.as_mut().as_pin_mut().map(|answering| answering.poll(task)) {
+        Some(Poll::Ready(answered)) => Poll::Ready(Ok(answered)),
+        Some(Poll::Pending) | None => wire.borrow_mut().poll_gone(task).map(Err), // never `None`: it was put there
     });
-    let response = response.await?;
-    drop(answering);
-    send(response, to, wire, out).await
+    let answered = answered.await?;
+    spare.give(room);
+    send(answered, to, wire, out).await
 }
 
 /// Sends an answer. Returns whether a request may follow.
-async fn send(response: Response<BoxBody>, to: To, wire: &Rc<RefCell<Wire>>, out: &mut Vec<u8>) -> io::Result<bool> {
+async fn send(answered: Answered, to: To, wire: &Rc<RefCell<Wire>>, out: &mut Vec<u8>) -> io::Result<bool> {
     let is_read = wire.borrow_mut().answered();
     let to = To { keeps: to.keeps && is_read, ..to };
+    let Answered { response, passed, request_id } = answered;
     let size = response.body().size();
-    let (mut transfer, keeps) = answer::begin(out, response.head(), size, to);
+    let besides = Besides { passed: &passed, request_id };
+    let (mut transfer, keeps) = answer::begin(out, response.head(), besides, size, to);
     let mut body = pin!(response.into_body());
     let mut is_over = matches!(transfer, Transfer::Nothing | Transfer::Length(0));
     loop {

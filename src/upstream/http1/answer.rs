@@ -13,6 +13,7 @@ use super::outgoing::Sending;
 use super::tunnel::{Tunnel, Upgrade};
 use super::{HttpError, Pool};
 use crate::framing::{Decoder, Framing, Step, whole_number};
+use crate::raw_fields::{RawFields, Span};
 
 /// Fields of a head; nginx has no limit of its own here, actix-http 96.
 const MAX_FIELDS: usize = 128;
@@ -21,15 +22,7 @@ const MAX_FIELDS: usize = 128;
 #[derive(Clone, Debug)]
 pub struct AnswerHead {
     status: u16,
-    raw: Bytes,
-    fields: Vec<Span>,
-}
-
-/// Where a field stands in the head.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    name: (u32, u32),
-    value: (u32, u32),
+    fields: RawFields,
 }
 
 /// One field.
@@ -50,19 +43,19 @@ impl<'a> Field<'a> {
     /// The same as bytes, which costs nothing.
     #[must_use]
     pub fn name_bytes(&self) -> &'a [u8] {
-        self.head.bytes(self.span.name)
+        self.head.fields.bytes(self.span.name)
     }
 
     /// Its value, without white space around it.
     #[must_use]
     pub fn value(&self) -> &'a [u8] {
-        self.head.bytes(self.span.value)
+        self.head.fields.bytes(self.span.value)
     }
 
     /// The value as a buffer that shares the head's memory.
     #[must_use]
     pub fn shared_value(&self) -> Bytes {
-        self.head.raw.slice(self.span.value.0 as usize..self.span.value.1 as usize)
+        self.head.fields.shared(self.span.value)
     }
 }
 
@@ -83,7 +76,7 @@ impl AnswerHead {
 
     /// All fields in their order.
     pub fn fields(&self) -> impl Iterator<Item = Field<'_>> {
-        self.fields.iter().map(|&span| Field { head: self, span })
+        self.fields.spans().iter().map(|&span| Field { head: self, span })
     }
 
     /// The values of all fields of this name (lower case).
@@ -101,11 +94,13 @@ impl AnswerHead {
 
     /// Bytes of the whole head.
     pub(super) fn len(&self) -> usize {
-        self.raw.len()
+        self.fields.raw().len()
     }
 
-    fn bytes(&self, (start, end): (u32, u32)) -> &[u8] {
-        &self.raw[start as usize..end as usize]
+    /// The fields without what else is known of the head.
+    #[must_use]
+    pub fn into_fields(self) -> RawFields {
+        self.fields
     }
 
     /// Takes a head from the front of `input`; `None` while it is not complete.
@@ -134,7 +129,8 @@ impl AnswerHead {
             parsed.headers.iter().map(|field| Span { name: span(field.name.as_bytes()), value: span(field.value) });
         let spans = spans.collect();
         let manner = manner(parsed.headers, status, version, is_head).map_err(HttpError::Malformed)?;
-        Ok(Some((Self { status, raw: input.split_to(length).freeze(), fields: spans }, manner)))
+        let fields = RawFields::new(input.split_to(length).freeze(), spans);
+        Ok(Some((Self { status, fields }, manner)))
     }
 }
 

@@ -24,8 +24,8 @@ const MAX_INTERIM: u32 = 16;
 pub struct Answer {
     /// Status and fields.
     pub head: AnswerHead,
-    /// The body.
-    pub body: Body,
+    /// The body; in a box, since an answer goes through many hands.
+    pub body: Box<Body>,
 }
 
 const TOO_LONG: HttpError = HttpError::Malformed("its head is too long");
@@ -125,12 +125,12 @@ impl Future for Exchange {
         if head.status() == 101
             && let Some(upgrade) = this.upgrade.take()
         {
-            let body = Body::tunnel(connection, upgrade, this.pool.clone());
+            let body = Box::new(Body::tunnel(connection, upgrade, this.pool.clone()));
             return Poll::Ready(Ok(Answer { head, body }));
         }
         let is_kept = manner.is_kept && this.unsent.is_none();
         let manner = Manner { is_kept, ..manner };
-        let body = Body::new(manner, connection, this.sending.take(), this.pool.clone());
+        let body = Box::new(Body::new(manner, connection, this.sending.take(), this.pool.clone()));
         Poll::Ready(Ok(Answer { head, body }))
     }
 }

@@ -136,7 +136,8 @@ impl Pool {
         let started = tokio::time::Instant::now();
         let is_connecting = Cell::new(false);
         let mut timer = self.timers.borrow_mut().pop().unwrap_or_else(|| Timer::new(started + timeout));
-        let mut sending = std::pin::pin!(self.send_any_time(target, head, body, times.connect, &is_connecting));
+        let begun = (started.into_std(), times.connect);
+        let mut sending = std::pin::pin!(self.send_any_time(target, head, body, begun, &is_connecting));
         loop {
             let since = parts.map_or(started, |parts| parts.last().max(started));
             let sent = std::future::poll_fn(|task| match sending.as_mut().poll(task) {
@@ -162,11 +163,11 @@ impl Pool {
         target: &Target,
         head: &RequestHead,
         body: &Outgoing,
-        connect_timeout: Duration,
+        (started, connect_timeout): (Instant, Duration),
         is_connecting: &Cell<bool>,
     ) -> Result<Answer, HttpError> {
         // asking the kernel costs a system call, which a request that may be sent again can save
-        if let Some(connection) = self.take(target, !head.is_repeatable() || !body.is_replayable()) {
+        if let Some(connection) = self.take(target, started, !head.is_repeatable() || !body.is_replayable()) {
             match self.exchange(connection, head, body).await {
                 Err(HttpError::Stale) if body.is_replayable() => {}
                 Err(error) if error.had_no_answer() && head.is_repeatable() && body.is_replayable() => {}
@@ -174,7 +175,8 @@ impl Pool {
             }
         }
         is_connecting.set(true);
-        let connection = self.connect(target, connect_timeout).await?;
+        // in a box: a request is as long as its longest way, and most find a connection that was kept
+        let connection = Box::pin(self.connect(target, connect_timeout)).await?;
         is_connecting.set(false);
         self.exchange(connection, head, body).await
     }
@@ -218,11 +220,14 @@ impl Pool {
     }
 
     /// The connection that was used last: the others may go idle and be closed.
-    fn take(&self, target: &Target, must_be_sure: bool) -> Option<Connection> {
+    fn take(&self, target: &Target, now: Instant, must_be_sure: bool) -> Option<Connection> {
         let mut all = self.kept.borrow_mut();
         let kept = all.get_mut(target)?;
         while let Some(Kept { socket, since }) = kept.pop() {
-            if since.elapsed() < self.idle && stands(&socket) && (!must_be_sure || surely_stands(&socket)) {
+            if now.saturating_duration_since(since) < self.idle
+                && stands(&socket)
+                && (!must_be_sure || surely_stands(&socket))
+            {
                 return Some(Connection::new(socket, target.clone(), self.input(), true));
             }
         }

@@ -1,9 +1,9 @@
 //! The head of a request, written into one buffer.
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use super::HttpError;
+use crate::framing;
 use crate::registry::Node;
 
 /// A request's line and fields; how its body is framed is added when it is sent.
@@ -31,7 +31,8 @@ impl RequestHead {
         if method == "CONNECT" {
             return Err(HttpError::Request("CONNECT asks for a tunnel, which is opened to no service"));
         }
-        let breaks = |part: &str| part.bytes().any(|byte| byte <= b' ' || byte == 0x7f);
+        // without a way out, so that many bytes are looked at at once
+        let breaks = |part: &str| part.bytes().fold(false, |is_bad, byte| is_bad | (byte <= b' ') | (byte == 0x7f));
         if !path.starts_with('/') || breaks(path) || breaks(query) {
             return Err(HttpError::Request("its path or query holds what must be percent-encoded"));
         }
@@ -85,24 +86,24 @@ impl RequestHead {
                 None => self.display(name, &ip),
             };
         };
-        // from its end, where the next digit is known
         let mut text = [0; "255.255.255.255:65535".len()];
-        let mut begin = text.len();
-        let mut put = |byte: u8| {
-            begin -= 1;
-            text[begin] = byte;
-        };
+        let mut end = 0;
+        for octet in v4.octets() {
+            // three digits and a dot, of which the next octet covers what is too much
+            let (digits, count) = OCTETS[usize::from(octet)];
+            text[end..end + 4].copy_from_slice(&digits);
+            end += count;
+        }
+        end -= 1; // the last dot
         if let Some(port) = port {
-            digits(port, &mut put);
-            put(b':');
+            text[end] = b':';
+            end += 1;
+            let mut digits = [0; 20];
+            let digits = framing::digits(port.into(), &mut digits);
+            text[end..end + digits.len()].copy_from_slice(digits);
+            end += digits.len();
         }
-        for (place, octet) in v4.octets().into_iter().enumerate().rev() {
-            digits(octet.into(), &mut put);
-            if place > 0 {
-                put(b'.');
-            }
-        }
-        self.plain(name, &text[begin..]);
+        self.plain(name, &text[..end]);
         Ok(())
     }
 
@@ -151,8 +152,9 @@ impl RequestHead {
         match length {
             Length::NoBody => {}
             Length::Known(bytes) => {
-                // writing into a vector never fails
-                drop(write!(buffer, "content-length: {bytes}\r\n"));
+                buffer.extend_from_slice(b"content-length: ");
+                buffer.extend_from_slice(framing::digits(bytes, &mut [0; 20]));
+                buffer.extend_from_slice(b"\r\n");
             }
             Length::Unknown => buffer.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         }
@@ -167,16 +169,29 @@ impl RequestHead {
     }
 }
 
-/// From the last one. Divides by a constant only, which is a multiplication.
-fn digits(mut number: u16, put: &mut impl FnMut(u8)) {
-    loop {
-        put(b'0' + (number % 10) as u8); // one digit
-        number /= 10;
-        if number == 0 {
-            return;
+/// The digits of each octet and a dot, with how many bytes those are.
+static OCTETS: [([u8; 4], usize); 256] = {
+    let mut octets = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let digits = if octet < 10 {
+            1
+        } else if octet < 100 {
+            2
+        } else {
+            3
+        };
+        let (mut rest, mut place) = (octet, digits);
+        while place > 0 {
+            place -= 1;
+            octets[octet].0[place] = b'0' + (rest % 10) as u8; // one digit
+            rest /= 10;
         }
+        octets[octet].1 = digits + 1;
+        octet += 1;
     }
-}
+    octets
+};
 
 /// Whether sending a request twice does what sending it once does (RFC 9110 section 9.2.2).
 #[must_use]

@@ -92,7 +92,7 @@ impl Upstream {
             return Err(RpcError::NotRpc { node: node.clone(), http });
         }
         let metadata = metadata(&answer.head);
-        let message = collect(answer.body, call.limit).await.map_err(failed)?;
+        let message = collect(*answer.body, call.limit).await.map_err(failed)?;
         Ok((message, metadata, HeaderMap::new()))
     }
 
