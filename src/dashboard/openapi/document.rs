@@ -160,6 +160,24 @@ impl Document {
         for value in self.operations.values_mut().flat_map(|operation| operation.detail.values_mut()) {
             forget_unknown(value, &known);
         }
+        // what was nothing but such a reference is nothing now
+        let has = |value: &Value, key: &str| value.get("$ref").is_some() || value.get(key).is_some();
+        for (kind, needed) in [("parameters", "name"), ("requestBodies", "content"), ("responses", "description")] {
+            if let Some(of) = self.components.get_mut(kind) {
+                of.retain(|_, value| has(value, needed));
+            }
+        }
+        for operation in self.operations.values_mut() {
+            if operation.detail.get("requestBody").is_some_and(|body| !has(body, "content")) {
+                operation.detail.remove("requestBody");
+            }
+            if let Some(Value::Object(responses)) = operation.detail.get_mut("responses") {
+                responses.retain(|_, response| has(response, "description"));
+            }
+            if let Some(Value::Array(parameters)) = operation.detail.get_mut("parameters") {
+                parameters.retain(|parameter| has(parameter, "name"));
+            }
+        }
     }
 
     /// What a schema says, where it names one of the components.
