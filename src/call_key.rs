@@ -8,7 +8,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
@@ -19,12 +19,35 @@ const FINGERPRINT_BYTES: usize = 6;
 /// How exactly a use is kept: threads that write the same place all the time slow each other down.
 const EXACT_MS: i64 = 1000;
 
-/// The call keys of a process; none: no guard. Clones share what they know of uses.
-#[derive(Clone, Debug, Default)]
+/// The call keys of a process; none: no guard. Clones share what they know of uses, and all follow when others are put in force:
+/// a look at them costs no lock. `Debug` shows no key.
+#[derive(Clone, Default)]
 pub struct CallKeys {
-    keys: Arc<[String]>,
+    first: Arc<Set>,
+}
+
+/// Keys that are in force, or were. Those that took their place hang behind them; there are as many as config files with other keys.
+#[derive(Default)]
+struct Set {
+    keys: Vec<String>,
     /// Milliseconds of Unix time; 0: never.
-    used: Arc<[AtomicI64]>,
+    used: Vec<AtomicI64>,
+    next: OnceLock<Arc<Set>>,
+}
+
+impl Set {
+    /// An empty key is none.
+    fn new(keys: Vec<String>) -> Self {
+        let keys: Vec<String> = keys.into_iter().filter(|key| !key.is_empty()).collect();
+        let used = keys.iter().map(|_| AtomicI64::new(0)).collect();
+        Self { keys, used, next: OnceLock::new() }
+    }
+}
+
+impl fmt::Debug for CallKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallKeys").field("count", &self.len()).finish_non_exhaustive()
+    }
 }
 
 /// What a process signs its own calls with; clones follow when a reload of the config names another. `Debug` shows no key.
@@ -76,11 +99,40 @@ pub fn fingerprint(key: &str) -> String {
 }
 
 impl CallKeys {
+    /// Puts these in force in place of the others, for all clones. What is known of the use of one that stays is kept.
+    pub fn replace(&self, keys: Vec<String>) {
+        let new = Set::new(keys);
+        let mut set = self.set();
+        if set.keys == new.keys {
+            return;
+        }
+        for (key, used) in new.keys.iter().zip(&new.used) {
+            if let Some(place) = set.keys.iter().position(|known| known == key) {
+                used.store(set.used[place].load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        let new = Arc::new(new);
+        // whoever was faster goes before
+        while set.next.set(new.clone()).is_err() {
+            set = self.set();
+        }
+    }
+
+    /// Those in force.
+    fn set(&self) -> &Set {
+        let mut set = &*self.first;
+        while let Some(next) = set.next.get() {
+            set = next;
+        }
+        set
+    }
+
     /// Whether this is one of the keys, and if so notes its use. Every key is compared whole, whatever matched before.
     #[must_use]
     pub fn knows(&self, brought: &[u8]) -> bool {
         let mut found = Choice::from(0);
-        for (key, used) in self.keys.iter().zip(&*self.used) {
+        let set = self.set();
+        for (key, used) in set.keys.iter().zip(&set.used) {
             let is_it = key.as_bytes().ct_eq(brought);
             found |= is_it;
             if is_it.into() {
@@ -94,7 +146,8 @@ impl CallKeys {
     #[must_use]
     pub fn uses(&self) -> Vec<KeyUse> {
         let last_ms = |used: &AtomicI64| Some(used.load(Ordering::Relaxed)).filter(|ms| *ms > 0);
-        let keys = self.keys.iter().zip(&*self.used);
+        let set = self.set();
+        let keys = set.keys.iter().zip(&set.used);
         keys.map(|(key, used)| KeyUse { fingerprint: fingerprint(key), last_ms: last_ms(used) }).collect()
     }
 }
@@ -113,9 +166,7 @@ fn now_ms() -> i64 {
 impl From<Vec<String>> for CallKeys {
     /// An empty key is none.
     fn from(keys: Vec<String>) -> Self {
-        let keys: Vec<String> = keys.into_iter().filter(|key| !key.is_empty()).collect();
-        let used = keys.iter().map(|_| AtomicI64::new(0)).collect();
-        Self { keys: keys.into(), used }
+        Self { first: Arc::new(Set::new(keys)) }
     }
 }
 
@@ -123,14 +174,14 @@ impl Deref for CallKeys {
     type Target = [String];
 
     fn deref(&self) -> &[String] {
-        &self.keys
+        &self.set().keys
     }
 }
 
 /// The same keys, whatever is known of their uses.
 impl PartialEq for CallKeys {
     fn eq(&self, other: &Self) -> bool {
-        self.keys == other.keys
+        self.set().keys == other.set().keys
     }
 }
 
@@ -150,6 +201,26 @@ mod tests {
         assert_eq!((uses[0].last_ms, uses[0].fingerprint.as_str()), (None, "11507a0e2f5e"));
         assert!(uses[1].last_ms.is_some_and(|ms| ms >= before), "{uses:?}");
         assert!(!CallKeys::default().knows(b""));
+    }
+
+    #[test]
+    fn others_take_their_place_in_all_clones() {
+        let keys = CallKeys::from(vec!["old".to_owned()]);
+        let guard = keys.clone();
+        assert!(guard.knows(b"old"));
+        let used = keys.uses()[0].last_ms;
+        for (now, first) in [(vec!["new", "old"], "new"), (vec!["new", "old"], "new"), (vec!["newer", "new"], "newer")]
+        {
+            keys.replace(now.into_iter().map(str::to_owned).collect());
+            assert_eq!((guard.first().map(String::as_str), guard.len()), (Some(first), 2));
+            if first == "new" {
+                assert_eq!(guard.uses()[1].last_ms, used, "its use is not forgotten");
+            }
+        }
+        assert!(!guard.knows(b"old") && guard.knows(b"new") && guard.knows(b"newer"));
+        guard.replace(Vec::new());
+        assert!(keys.is_empty() && keys == CallKeys::default());
+        assert!(!format!("{:?}", CallKeys::from(vec!["secret".to_owned()])).contains("secret"));
     }
 
     #[test]

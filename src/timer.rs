@@ -37,6 +37,11 @@ impl Timer {
             self.sleep.as_mut().reset(end);
         }
     }
+
+    /// Ready once it is what it was made for.
+    pub fn poll_set(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        self.sleep.as_mut().poll(task)
+    }
 }
 
 #[cfg(test)]

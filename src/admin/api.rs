@@ -88,7 +88,10 @@ pub fn api(config: &mut web::ServiceConfig) {
 
 /// What the admin port has, as text.
 pub async fn index() -> HttpResponse {
-    text("goms admin port: /healthz /readyz /metrics /api/nodes /api/cluster /api/keys /api/routes\n".to_owned())
+    text(
+        "goms admin port: /healthz /readyz /metrics /api/nodes /api/cluster /api/keys /api/routes /api/balance\n"
+            .to_owned(),
+    )
 }
 
 async fn healthz() -> HttpResponse {

@@ -1,5 +1,6 @@
 //! The gateway role.
 
+use super::desk::Desk;
 use super::ports::{Ports, port_of};
 use super::process::Process;
 use super::rpc::Rpc;
@@ -56,8 +57,7 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     if let Some(tls) = &tls {
         tls.follow(&process.background);
     }
-    if process.reload.as_ref().is_some_and(|reload| reload.with_keys) {
-        // other keys may come into force, and nobody calls this process with one
+    if process.reload.as_ref().is_some_and(|reload| reload.only_signs) {
         let shown = live.clone();
         process.admin.tell_signing_keys(move || shown.settings().call_keys);
     }
@@ -67,13 +67,20 @@ pub async fn listen(process: &Process, ports: Ports) -> Result<(RunningNode, cra
     let shown = live.clone();
     let (nodes, asked) = (balancer.clone(), live.clone());
     let file = process.config.file.as_ref();
+    let desk = Desk {
+        live: live.clone(),
+        balancer: balancer.clone(),
+        catalog: process.registry.catalog(),
+        metrics: process.metrics.clone(),
+    };
+    process.dashboard.follow_settings(move || asked.settings());
     process.dashboard.set_gateway(dashboard::Gateway {
         balance: Box::new(move || nodes.view()),
-        settings: Box::new(move || asked.settings()),
+        rpc: desk.rpc(),
         config: file.map_or_else(|| "the built-in config".to_owned(), |file| file.display().to_string()),
     });
     process.admin.set_routes(move || serde_json::to_value(shown_routes(&shown.settings())).unwrap_or_default());
-    reload::follow(process, live, balancer, checks, tls)?;
+    reload::follow(process, Some(reload::Front { live, balancer, checks, tls }))?;
     let rpc = Rpc::serve_gateway(ports.rpc, SERVICE, (rpc_parts, rpc_tls)).await?;
     log::info!("[{SERVICE}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     for line in told {

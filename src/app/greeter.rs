@@ -21,6 +21,10 @@ pub const API: &str = "greeter-api";
 struct Name {
     #[prost(string, tag = "1")]
     name: String,
+    /// How often `Say.Stream` greets; not said: [`GREETINGS`] times.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
 }
 
 /// The greeting.
@@ -53,10 +57,12 @@ pub fn tier(name: &str, label: Option<&str>) -> Option<Service> {
     }
 }
 
-/// How often `Say.Stream` greets.
+/// How often `Say.Stream` greets who does not say how often.
 const GREETINGS: u32 = 3;
+/// And at most, so that one call does not keep a node busy for long: some seconds' worth.
+const MOST_GREETINGS: u32 = 10_000_000;
 
-/// `Say.Hello` greets once, `Say.Stream` several times, `Say.Chat` everybody who is named.
+/// `Say.Hello` greets once, `Say.Stream` `count` times, `Say.Chat` everybody who is named.
 fn srv(label: String) -> Service {
     let label: Arc<str> = label.into();
     let greeter = move || {
@@ -74,7 +80,8 @@ fn srv(label: String) -> Service {
         })
         .rpc_message_server_stream("Say.Stream", move |_: Context, asked: Name| {
             let greeting = several(&asked.name);
-            let each = (1..=GREETINGS).map(move |nth| Ok(Greeting { msg: format!("{greeting} {nth}") }));
+            let count = asked.count.unwrap_or(GREETINGS).min(MOST_GREETINGS);
+            let each = (1..=count).map(move |nth| Ok(Greeting { msg: format!("{greeting} {nth}") }));
             async move { Ok(stream::iter(each)) }
         })
         .rpc_message_stream("Say.Chat", move |_: Context, asked: Requests<Name>| {
@@ -86,7 +93,7 @@ fn srv(label: String) -> Service {
 async fn hello(ctx: Context, asked: Request, api: String) -> Result<Response, ServiceError> {
     let name = asked.get.get("name").filter(|pair| !pair.values.is_empty());
     let name = name.ok_or_else(|| ServiceError::new(400, "name is missing"))?.values.join(" ");
-    let greeting: Greeting = ctx.rpc(SERVICE, "Say.Hello", &Name { name }).await?;
+    let greeting: Greeting = ctx.rpc(SERVICE, "Say.Hello", &Name { name, count: None }).await?;
     let answer = Answer { api, message: greeting.msg };
     // two strings always become JSON
     let body = serde_json::to_string(&answer).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Log lines: the originals' form (`2021/08/10 11:08:01 [gateway] Http Listen on port: 8080`) or JSON, on stderr.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter, Record};
@@ -8,18 +9,44 @@ use log::{Level, LevelFilter, Record};
 use super::console::Console;
 use crate::config::{LogFormat, LogSettings};
 
-/// Starts logging, on a console of several speakers or straight on stderr. `RUST_LOG` wins over the verbosity of the command
-/// line. A second call changes nothing.
-pub fn start(settings: &LogSettings, console: Option<&Console>) {
-    let level = match settings.verbosity {
+/// What of goms itself is shown, as a number of [`LevelFilter`]; it may change while the process runs.
+static SHOWN: AtomicUsize = AtomicUsize::new(LevelFilter::Info as usize);
+
+fn level(verbosity: i8) -> LevelFilter {
+    match verbosity {
         ..=-2 => LevelFilter::Error,
         -1 => LevelFilter::Warn,
         0 => LevelFilter::Info,
         1 => LevelFilter::Debug,
         2.. => LevelFilter::Trace,
-    };
+    }
+}
+
+/// Shows as much of goms as these settings say, from now on; where `RUST_LOG` says it, that stays.
+pub fn follow(settings: &LogSettings) {
+    if std::env::var_os("RUST_LOG").is_none() {
+        show(settings);
+    }
+}
+
+fn show(settings: &LogSettings) {
+    let level = level(settings.verbosity);
+    SHOWN.store(level as usize, Ordering::Relaxed);
+    // other modules' warnings are shown whatever goms's own level is; and with `-vvv` more of them
+    let others = if settings.verbosity > 2 { LevelFilter::Debug } else { LevelFilter::Warn };
+    log::set_max_level(level.max(others));
+}
+
+fn is_shown(record: &Record<'_>) -> bool {
+    let of_goms = record.target() == "goms" || record.target().starts_with("goms::");
+    !of_goms || record.level() as usize <= SHOWN.load(Ordering::Relaxed)
+}
+
+/// Starts logging, on a console of several speakers or straight on stderr. `RUST_LOG` wins over the verbosity of the command
+/// line. A second call changes nothing.
+pub fn start(settings: &LogSettings, console: Option<&Console>) {
     let mut builder = Builder::new();
-    builder.target(Target::Stderr).filter_level(LevelFilter::Warn).filter_module("goms", level);
+    builder.target(Target::Stderr).filter_level(LevelFilter::Warn).filter_module("goms", LevelFilter::Trace);
     // a drain closes the listening socket under actix's accept loop on purpose
     builder.filter_module("actix_server::accept", LevelFilter::Off);
     // what a client sends wrong is no trouble of ours: else anybody could fill the disk (`listener` tells it at debug)
@@ -29,8 +56,10 @@ pub fn start(settings: &LogSettings, console: Option<&Console>) {
     if settings.verbosity > 2 {
         builder.filter_level(LevelFilter::Debug);
     }
-    if let Ok(filter) = std::env::var("RUST_LOG") {
-        builder.parse_filters(&filter);
+    let filter = std::env::var("RUST_LOG").ok();
+    if let Some(filter) = &filter {
+        builder.parse_filters(filter);
+        SHOWN.store(LevelFilter::Trace as usize, Ordering::Relaxed);
     }
     let line = match settings.format {
         LogFormat::Text => text_line,
@@ -38,13 +67,20 @@ pub fn start(settings: &LogSettings, console: Option<&Console>) {
     };
     match console.cloned() {
         Some(console) => builder.format(move |_, record| {
-            console.own(&line(record), &record.args().to_string(), record.target() == "goms::access");
+            if is_shown(record) {
+                console.own(&line(record), &record.args().to_string(), record.target() == "goms::access");
+            }
             Ok(())
         }),
-        None => builder.format(move |out, record| writeln!(out, "{}", line(record))),
+        None => builder.format(move |out, record| match is_shown(record) {
+            true => writeln!(out, "{}", line(record)),
+            false => Ok(()),
+        }),
     };
-    if builder.try_init().is_err() {
-        log::debug!("logging was started already");
+    match builder.try_init() {
+        Ok(()) if filter.is_none() => show(settings),
+        Ok(()) => {}
+        Err(_) => log::debug!("logging was started already"),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::balance::Balancer;
 use crate::causes;
 use crate::cli::RpcCommand;
 use crate::config::Config;
+use crate::gateway::Settings;
 use crate::metrics::Metrics;
 use crate::registry::{Catalog, Node};
 use crate::rpc::method::ends_with;
@@ -37,13 +38,18 @@ struct Told {
 
 /// A method, and where it is.
 #[derive(Serialize)]
-struct Described {
-    method: String,
-    path: String,
+pub struct Described {
+    /// `Say.Hello`.
+    pub method: String,
+    /// `/greeter.Say/Hello`.
+    pub path: String,
     nodes: Vec<String>,
     /// Its messages, where they are protobuf; otherwise JSON that its author knows.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     messages: Option<Messages>,
+    /// What these were read from.
+    #[serde(skip)]
+    pub told: Option<SchemaMethod>,
 }
 
 /// What a method takes and gives.
@@ -78,7 +84,8 @@ pub async fn run(config: &Config, command: RpcCommand) -> Result<(), AppError> {
     let catalog = process::known_catalog(&*registry, config, config.read_wait).await?;
     let (background, metrics) = (Shutdown::new(), Metrics::new());
     let balancer = Balancer::start(registry.catalog(), config.gateway.balance(), &metrics, &background);
-    let asking = Asking { config, catalog: &catalog, upstream: Upstream::new(balancer, "goms", &metrics) };
+    let upstream = Upstream::new(balancer, "goms", &metrics);
+    let asking = Asking { settings: &config.gateway, catalog: &catalog, upstream };
     match command {
         RpcCommand::List(args) => {
             let told = asking.list().await;
@@ -120,10 +127,14 @@ fn takes_rpc(node: &Node) -> bool {
 /// The name of a service of gRPC, and what it is made of.
 type Learned = (String, Arc<Schema>);
 
-struct Asking<'a> {
-    config: &'a Config,
-    catalog: &'a Catalog,
-    upstream: Upstream,
+/// Who asks nodes for their methods.
+pub struct Asking<'a> {
+    /// How services are called.
+    pub settings: &'a Settings,
+    /// Who is there.
+    pub catalog: &'a Catalog,
+    /// The client.
+    pub upstream: Upstream,
 }
 
 impl Asking<'_> {
@@ -152,8 +163,7 @@ impl Asking<'_> {
     }
 
     async fn describe(&self, service: &str) -> Result<Vec<Described>, AppError> {
-        let nodes = self.nodes(service);
-        if nodes.is_empty() {
+        if self.nodes(service).is_empty() {
             let known: Vec<&str> =
                 self.catalog.services().map(|(name, _)| name).filter(|name| !self.nodes(name).is_empty()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -161,8 +171,14 @@ impl Asking<'_> {
                 "no node of service `{service}` takes rpc; of those that do there is {known}"
             )));
         }
+        Ok(self.described(service, log::Level::Warn).await)
+    }
+
+    /// The methods of a service; a part that nobody tells is logged at `level`.
+    pub async fn described(&self, service: &str, level: log::Level) -> Vec<Described> {
+        let nodes = self.nodes(service);
         let mut all: BTreeMap<String, Described> = BTreeMap::new();
-        for (full, schema) in self.learn(service, &nodes, log::Level::Warn).await {
+        for (full, schema) in self.learn(service, &nodes, level).await {
             for method in schema.methods(&full) {
                 let serving = nodes.iter().filter(|node| node.meta.rpc_services.contains(&full));
                 let described = Described {
@@ -170,6 +186,7 @@ impl Asking<'_> {
                     path: method.path().to_string(),
                     nodes: serving.map(|node| node.id.rpc.to_string()).collect(),
                     messages: Some(Messages::of(&method)),
+                    told: Some(method),
                 };
                 all.insert(described.path.clone(), described);
             }
@@ -182,10 +199,10 @@ impl Asking<'_> {
             let full = full.cloned().unwrap_or_else(|| format!("{service}.{of}"));
             let (path, nodes) =
                 (format!("/{full}/{name}"), serving.iter().map(|node| node.id.rpc.to_string()).collect());
-            let described = Described { method: method.clone(), path: path.clone(), nodes, messages: None };
+            let described = Described { method: method.clone(), path: path.clone(), nodes, messages: None, told: None };
             all.entry(path).or_insert(described);
         }
-        Ok(all.into_values().collect())
+        all.into_values().collect()
     }
 
     /// What the services of gRPC are made of whose methods the nodes' records do not name, and all that nodes with reflection serve.
@@ -197,9 +214,9 @@ impl Asking<'_> {
             endpoints().any(|endpoint| endpoint.rsplit_once('.').is_some_and(|(of, _)| ends_with(full, of)))
         };
         let wanted = names.iter().filter(|full| !full.starts_with(REFLECTION) && (tells || !is_named(full)));
-        let known = self.config.gateway.services.get(service);
+        let known = self.settings.service(service);
         let policy = known.map(|known| known.policy.clone()).unwrap_or_default();
-        let (policy, call_key) = (&policy, self.config.gateway.call_keys.first().map(String::as_str));
+        let (policy, call_key) = (&policy, self.settings.call_keys.first().map(String::as_str));
         let asked = wanted.map(|full| async move {
             let context = TraceContext::from_headers(None, None);
             match self.upstream.rpc_schema(service, full, (&context, call_key), policy).await {

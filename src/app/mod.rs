@@ -7,6 +7,7 @@ mod check;
 mod cluster;
 mod console;
 mod descriptors;
+mod desk;
 mod doctor;
 mod error;
 mod explain;
@@ -16,6 +17,7 @@ mod logging;
 mod methods;
 mod new;
 mod output;
+mod own;
 mod ports;
 mod process;
 mod reload;
@@ -63,11 +65,11 @@ impl Service {
             Ok(args) => args,
             Err(error) => return said(&error),
         };
-        finish(
-            Config::load(&args.common, &args.node)
-                .map_err(AppError::from)
-                .and_then(|config| start(config, vec![Role::Service(Box::new(Served::Handlers(self)))], None)),
-        )
+        let load = move || Config::load(&args.common, &args.node);
+        finish(load().map_err(AppError::from).and_then(|config| {
+            let reload = Reload { load: Arc::new(load), on_hangup: !reload::has_terminal(), only_signs: false };
+            start(config, vec![Role::Service(Box::new(Served::Handlers(self)))], Some(reload))
+        }))
     }
 }
 
@@ -101,8 +103,8 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
             config.for_gateway()?;
             let common = cli.common.clone();
             let load = move || Config::load(&common, &args.node)?.with_intake(&args.intake).with_gateway(&args.gateway);
-            // the terminal's end is the end, and its services keep their keys
-            let reload = Reload { load: Arc::new(load), on_hangup: false, with_keys: false };
+            // the terminal's end is the end
+            let reload = Reload { load: Arc::new(load), on_hangup: false, only_signs: false };
             let console = Console::start(config.log.format, follow).map_err(AppError::Start)?;
             let roles = up::roles(&config, &console)?;
             let outcome = start_on(Some(&console), config, roles, Some(reload));
@@ -114,17 +116,28 @@ fn dispatch(cli: Cli) -> Result<(), AppError> {
             config.for_gateway()?;
             let common = cli.common.clone();
             let load = move || Config::load(&common, &args.node)?.with_gateway(&args.gateway);
-            let reload = Reload { load: Arc::new(load), on_hangup: true, with_keys: true };
+            let reload = Reload { load: Arc::new(load), on_hangup: true, only_signs: true };
             start(config, vec![Role::Gateway], Some(reload))
         }
         Command::TraceConsumer(args) => {
-            start(load(&args.node)?.with_intake(&args.intake), vec![Role::TraceConsumer], None)
+            let config = load(&args.node)?.with_intake(&args.intake);
+            let common = cli.common.clone();
+            let load = move || Config::load(&common, &args.node).map(|config| config.with_intake(&args.intake));
+            let reload = Reload { load: Arc::new(load), on_hangup: !reload::has_terminal(), only_signs: false };
+            start(config, vec![Role::TraceConsumer], Some(reload))
         }
         Command::Service(args) => {
             let mut config = load(&args.node)?;
             config.node.service_name.clone_from(&args.registered_name);
+            let (common, node, name) = (cli.common.clone(), args.node.clone(), args.registered_name.clone());
+            let load = move || {
+                let mut config = Config::load(&common, &node)?;
+                config.node.service_name.clone_from(&name);
+                Ok(config)
+            };
+            let reload = Reload { load: Arc::new(load), on_hangup: !reload::has_terminal(), only_signs: false };
             let served = served(&config, args)?;
-            start(config, vec![Role::Service(Box::new(served))], None)
+            start(config, vec![Role::Service(Box::new(served))], Some(reload))
         }
         Command::Cluster { command } => {
             let config = load(&NodeFlags::default())?;
@@ -213,7 +226,7 @@ fn served(config: &Config, args: ServiceCommand) -> Result<Served, AppError> {
     if !config.gateway.services.contains_key(&args.name) {
         eprintln!("goms: note: the config has no service `{}`, so a gateway with it has no route there", args.name);
     }
-    Ok(Served::Program { name: args.name, settings, watched: args.watch })
+    Ok(Served::Program { name: args.name, settings, watched: args.watch, openapi: args.openapi })
 }
 
 fn start(config: Config, roles: Vec<Role>, reload: Option<Reload>) -> Result<(), AppError> {

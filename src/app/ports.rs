@@ -8,7 +8,7 @@ use url::{Host, Url};
 
 use super::AppError;
 use crate::config::{Config, Listen, SpanSettings};
-use crate::listener::SocketFile;
+use crate::listener::{HTTPS_PORT, SocketFile};
 use crate::registry;
 use crate::trace::OtlpSettings;
 
@@ -36,9 +36,6 @@ pub struct Ports {
 const OTLP_PORT: u16 = 4318;
 /// The same of Zipkin's.
 const ZIPKIN_PORT: u16 = 9411;
-
-/// Where a gateway takes HTTPS by default.
-const HTTPS_PORT: u16 = 8443;
 
 impl Ports {
     /// Binds a gateway's other doors.

@@ -81,7 +81,8 @@ impl Process {
         let admin = Admin::new(metrics.clone(), registry.catalog());
         admin.tell_keys(config.call_keys.clone());
         let dashboard = Dashboard::new(admin.clone(), registry.catalog(), signing.clone(), background.clone());
-        dashboard.set_settings(config.gateway.clone());
+        let settings = config.gateway.clone();
+        dashboard.follow_settings(move || settings.clone());
         let broker = OnceCell::new();
         Ok(Self { config, reload, metrics, registry, recorder, admin, dashboard, signing, background, spool, broker })
     }
@@ -175,6 +176,7 @@ impl Process {
                 idle_timeout: limits.idle_timeout,
                 connections: limits.connections,
             },
+            tls: None,
         }
     }
 
@@ -187,6 +189,7 @@ impl Process {
             weight: node.weight,
             started_ms: jiff::Timestamp::now().as_millisecond(),
             admin: Some(admin),
+            instance: trace::instance().to_owned(),
             ..NodeMeta::default()
         }
     }

@@ -1,4 +1,5 @@
-//! Takes over a changed config file while a gateway runs; a bad one is told and changes nothing.
+//! Takes over a changed config file while a process runs; a bad one is told and changes nothing. A gateway follows most of it; every
+//! process follows the call keys, how much it logs, and which share of requests it traces.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,13 +12,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::process::Process;
-use super::{AppError, service_manager};
+use super::{AppError, logging, service_manager};
 use crate::balance::Balancer;
 use crate::call_key::SigningKey;
 use crate::config::{Config, ConfigErrors};
 use crate::dashboard::Dashboard;
 use crate::gateway::Live;
 use crate::listener::Tls;
+use crate::trace::Recorder;
 use crate::upstream::{HealthChecks, Stamp, stamp};
 
 /// Reads the config again, with the flags and variables of the start.
@@ -39,17 +41,27 @@ pub struct Reload {
     pub load: Load,
     /// Whether SIGHUP asks for it. Not where a terminal that is closed shall end the process.
     pub on_hangup: bool,
-    /// Whether other call keys may be taken over: not where services of the same process keep theirs.
-    pub with_keys: bool,
+    /// Nobody calls this process with a call key, which it only signs with.
+    pub only_signs: bool,
+}
+
+/// What of a gateway follows the config.
+pub struct Front {
+    /// Its routes and what belongs to them.
+    pub live: Live,
+    /// How nodes are chosen.
+    pub balancer: Arc<Balancer>,
+    /// How nodes are asked whether they are well.
+    pub checks: HealthChecks,
+    /// Its certificates.
+    pub tls: Option<Tls>,
 }
 
 struct Follower {
     how: Reload,
     file: PathBuf,
-    live: Live,
-    balancer: Arc<Balancer>,
-    checks: HealthChecks,
-    tls: Option<Tls>,
+    /// `None`: it is no gateway.
+    front: Option<Front>,
     /// In force, but for what needs a restart.
     config: Config,
     /// The text that was read last.
@@ -62,6 +74,7 @@ struct Follower {
     is_good: IntGauge,
     dashboard: Dashboard,
     signing: SigningKey,
+    recorder: Recorder,
 }
 
 /// A text that was refused.
@@ -73,17 +86,17 @@ struct Refused {
     wait: Duration,
 }
 
-/// Follows the file of a process's config for its gateway, until the process ends.
+/// Whether a terminal controls this process, whose end then is the process's too: SIGHUP tells of it.
+#[must_use]
+pub fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Follows the file of a process's config, until the process ends; `front` is its gateway.
 ///
 /// # Errors
 /// When the process cannot listen to SIGHUP.
-pub fn follow(
-    process: &Process,
-    live: Live,
-    balancer: Arc<Balancer>,
-    checks: HealthChecks,
-    tls: Option<Tls>,
-) -> Result<(), AppError> {
+pub fn follow(process: &Process, front: Option<Front>) -> Result<(), AppError> {
     let (Some(how), Some(file)) = (process.reload.clone(), process.config.file.clone()) else { return Ok(()) };
     let mut hangup = match how.on_hangup {
         true => Some(signal(SignalKind::hangup()).map_err(AppError::Start)?),
@@ -101,10 +114,7 @@ pub fn follow(
     let mut follower = Follower {
         how,
         file,
-        live,
-        balancer,
-        checks,
-        tls,
+        front,
         config,
         text,
         stamps,
@@ -113,6 +123,7 @@ pub fn follow(
         is_good,
         dashboard,
         signing,
+        recorder: process.recorder.clone(),
     };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&follower.file, &changed);
@@ -183,7 +194,9 @@ impl Follower {
             return;
         }
         (self.text, self.stamps) = (text, stamps);
-        let loaded = (self.how.load)().and_then(|config| config.for_gateway().map(|()| config));
+        let is_gateway = self.front.is_some();
+        let checked = |config: &Config| if is_gateway { config.for_gateway() } else { config.check_certificates() };
+        let loaded = (self.how.load)().and_then(|config| checked(&config).map(|()| config));
         let before = self.refused.take();
         self.refused = loaded.as_ref().err().map(|errors| {
             let wait = before.as_ref().filter(|_| is_same).map_or(AGAIN, |before| (before.wait * 2).min(AGAIN_MOST));
@@ -212,20 +225,24 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, mut config: Config) {
-        let mut restart = self.config.differences_that_need_a_restart(&config);
-        if !self.how.with_keys && config.gateway.call_keys != self.config.gateway.call_keys {
-            config.gateway.call_keys.clone_from(&self.config.gateway.call_keys);
-            restart.push("callServiceKey".to_owned());
-        }
-        // first how nodes are chosen: a new route may lead to a service that is new too
-        self.balancer.configure(config.gateway.balance());
-        self.checks.configure(config.gateway.health(), config.gateway.call_keys.first().cloned());
-        self.live.replace(config.gateway.clone());
+    fn take(&mut self, config: Config) {
+        let restart = match &self.front {
+            Some(_) => self.config.differences_that_need_a_restart(&config),
+            None => self.config.differences_that_need_a_restart_of_a_service(&config),
+        };
+        self.config.call_keys.replace(config.gateway.call_keys.clone());
         self.signing.set(config.gateway.call_keys.first());
-        if let (Some(tls), Some(settings)) = (&self.tls, &config.gateway.tls) {
-            tls.replace(settings.clone());
+        if let Some(Front { live, balancer, checks, tls }) = &self.front {
+            // first how nodes are chosen: a new route may lead to a service that is new too
+            balancer.configure(config.gateway.balance());
+            checks.configure(config.gateway.health(), config.gateway.call_keys.first().cloned());
+            live.replace(config.gateway.clone());
+            if let (Some(tls), Some(settings)) = (tls, &config.gateway.tls) {
+                tls.replace(settings.clone());
+            }
         }
+        logging::follow(&config.log);
+        self.recorder.set_sample(config.trace.sample);
         self.dashboard.set_login(config.login.clone(), config.node.admin_bind.is_loopback());
         self.is_good.set(1);
         self.reloads.with_label_values(&["taken"]).inc();
@@ -241,8 +258,11 @@ impl Follower {
             log::warn!("a restart is needed for {}", restart.join(", "));
         }
         // what needs a restart is compared with what the process runs with, each time
-        self.config.gateway = config.gateway;
+        self.config.log = config.log;
         self.config.login = config.login;
+        if self.front.is_some() {
+            self.config.gateway = config.gateway;
+        }
         self.stamps = self.config.gateway.descriptor_files().into_values().collect();
     }
 }

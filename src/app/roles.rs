@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::console::Console;
 use super::ports::{self, Ports};
 use super::process::{LOOPBACK, Process, known_catalog, termination};
-use super::reload::Reload;
+use super::reload::{self, Reload};
 use super::running::{RunningNode, Server};
 use super::service::{Listening, Served};
 use super::supervise::{Supervised, supervise};
@@ -101,6 +101,9 @@ pub async fn run(
         }
     }
     let process = Process::open(config, reload)?;
+    if !bound.iter().any(|(role, _)| matches!(role, Role::Gateway)) {
+        reload::follow(&process, None)?;
+    }
     let (mut spans, mut https) = (Vec::new(), None);
     for ports in bound.iter().filter_map(|(_, ports)| ports.as_ref()) {
         https = https.or(ports.https.as_ref().and_then(|listener| listener.local_addr().ok()));
@@ -266,7 +269,8 @@ async fn listen(process: &Process, role: Role, ports: Option<Ports>, admin: Sock
         }
         Role::UpUser(number) => {
             let served = Served::demo(&process.config, up::SERVICE)?;
-            let Listening { node, load, .. } = service::listen(process, ports, served, 1).await?;
+            let Listening { node, load, tls, .. } = service::listen(process, ports, served, 1).await?;
+            meta.tls = tls;
             Ok(one(node, meta, Some(load), Some(format!("{}#{number}", up::SERVICE))))
         }
         Role::UpNode(beside) => start_beside(*beside).await,
@@ -286,8 +290,11 @@ async fn listen_service(
         Served::Handlers(_) => Vec::new(),
     };
     let listening = service::listen(process, ports, served, workers).await?;
-    let Listening { node, load, version, endpoints, streams, rpc_services, program } = listening;
-    meta.streams = streams;
+    let Listening { node, load, version, endpoints, streams, rpc_services, tls, openapi, program } = listening;
+    (meta.streams, meta.tls) = (streams, tls);
+    if let Some(path) = &openapi {
+        meta.tell_openapi(path);
+    }
     meta.tell_methods(endpoints, rpc_services);
     if meta.version.is_empty() {
         meta.version = version;

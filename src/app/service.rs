@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::gateway::Fallback;
 use crate::listener::Tls;
 use crate::metrics::Load;
-use crate::registry;
+use crate::registry::{self, NodePort};
 use crate::service::{self, CallTable, CalledAction, Program, ProgramSettings, ProgramUrl, Service, Subscribers};
 
 /// Bytes of another service's answer that a handler may ask for; as many as a request may have.
@@ -33,6 +33,8 @@ pub enum Served {
         settings: ProgramSettings,
         /// Files whose change restarts it.
         watched: Vec<PathBuf>,
+        /// The path of its OpenAPI document.
+        openapi: Option<String>,
     },
 }
 
@@ -78,6 +80,10 @@ pub struct Listening {
     pub streams: Vec<String>,
     /// Its services by RPC.
     pub rpc_services: Vec<String>,
+    /// Its ports that take nothing but TLS, as [`registry::NodeMeta::tls`] has them.
+    pub tls: Vec<String>,
+    /// The path of its OpenAPI document.
+    pub openapi: Option<String>,
     /// The program behind it.
     pub program: Option<Program>,
 }
@@ -92,37 +98,44 @@ pub async fn listen(process: &Process, ports: Ports, served: Served, workers: us
     let id = process.identity(&name, &ports)?;
     let load = Load::default();
     let broker = process.broker().await?;
-    let parts = process.service_parts(&id, &load, workers, Some(call_table(process, broker.clone())));
-    let mut methods = Service::new(&name);
-    let rpc_parts = parts.clone();
-    let (running, program, version) = match served {
-        Served::Handlers(service) => {
-            let version = service.version_text().to_owned();
-            methods = service.clone();
-            let serve = if process.speaks_mucp() { service::serve_mucp } else { service::serve };
-            let running = serve(ports.http, service, parts).map_err(part)?;
-            (running, None, version)
-        }
-        Served::Program { name, settings, .. } => {
-            log::info!("[{name}] waiting for the program at {}", settings.url);
-            let program = Program::start(settings).await.map_err(part)?;
-            let running = service::serve_program(ports.http, &name, program.door(), service::PROGRAM_TIMEOUT, parts)
-                .map_err(part)?;
-            (running, Some(program), String::new())
-        }
-    };
-    let (endpoints, rpc_services) = (methods.endpoints(), methods.rpc_services());
-    let streams = methods.streams();
-    let subscribers = subscribe(process, &methods, rpc_parts.clone(), broker)?;
+    let mut parts = process.service_parts(&id, &load, workers, Some(call_table(process, broker.clone())));
     let tls = process.config.service_tls.clone().map(|settings| Tls::open(settings, &process.metrics));
     let tls = tls.transpose().map_err(part)?;
     if let Some(tls) = &tls {
         tls.follow(&process.background);
     }
+    let mut methods = Service::new(&name);
+    let rpc_parts = parts.clone();
+    // Go Micro's nodes tell their streams by the first bytes of a connection
+    let is_plain = process.config.service_tls.as_ref().is_none_or(|tls| tls.plain_http) || process.speaks_mucp();
+    parts.tls = tls.clone().filter(|_| !is_plain);
+    let secure = [(NodePort::Http, !is_plain), (NodePort::Rpc, tls.is_some())];
+    let secure =
+        secure.into_iter().filter(|(_, is_secure)| *is_secure).map(|(port, _)| port.word().to_owned()).collect();
+    let (running, program, version, openapi) = match served {
+        Served::Handlers(service) => {
+            let version = service.version_text().to_owned();
+            methods = service.clone();
+            let serve = if process.speaks_mucp() { service::serve_mucp } else { service::serve };
+            let running = serve(ports.http, service, parts).map_err(part)?;
+            let openapi = methods.openapi_path().map(str::to_owned);
+            (running, None, version, openapi)
+        }
+        Served::Program { name, settings, openapi, .. } => {
+            log::info!("[{name}] waiting for the program at {}", settings.url);
+            let program = Program::start(settings).await.map_err(part)?;
+            let running = service::serve_program(ports.http, &name, program.door(), service::PROGRAM_TIMEOUT, parts)
+                .map_err(part)?;
+            (running, Some(program), String::new(), openapi)
+        }
+    };
+    let (endpoints, rpc_services) = (methods.endpoints(), methods.rpc_services());
+    let streams = methods.streams();
+    let subscribers = subscribe(process, &methods, rpc_parts.clone(), broker)?;
     let rpc = Rpc::serve(ports.rpc, methods, (rpc_parts, tls)).await?;
     log::info!("[{name}] Http Listen on port: {}", id.http.port.unwrap_or(0));
     let node = RunningNode { id, rpc, server: Server::Service(running, subscribers) };
-    Ok(Listening { node, load, version, endpoints, streams, rpc_services, program })
+    Ok(Listening { node, load, version, endpoints, streams, rpc_services, tls: secure, openapi, program })
 }
 
 /// Starts the handlers of topics.
@@ -179,6 +192,7 @@ fn call_table(process: &Process, broker: Arc<dyn Broker>) -> CallTable {
         actions: Arc::new(actions),
         answer_bytes: CALLED_ANSWER_BYTES,
         broker: Some(broker),
+        usual: process.config.gateway.usual.clone(),
     }
 }
 

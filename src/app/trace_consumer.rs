@@ -1,10 +1,10 @@
 //! The trace consumer role.
 
-use super::AppError;
 use super::ports::Ports;
 use super::process::Process;
 use super::rpc::Rpc;
 use super::running::{RunningNode, Server};
+use super::{AppError, own};
 use crate::consumer;
 use crate::registry::{Catalog, NodeState};
 use crate::service::Service;
@@ -28,7 +28,8 @@ pub fn readable(catalog: &Catalog) -> Vec<String> {
 pub async fn listen(process: &Process, ports: Ports) -> Result<RunningNode, AppError> {
     let id = process.identity(SERVICE, &ports)?;
     let spans = ports.spans(process.advertised_ip())?;
-    let listeners = consumer::Listeners { events: Some(ports.http), otlp: ports.otlp, zipkin: ports.zipkin };
+    let own = own::follow(process.registry.catalog(), &process.background);
+    let listeners = consumer::Listeners { events: Some(ports.http), otlp: ports.otlp, zipkin: ports.zipkin, own };
     let store = store::open(&process.config.store, &process.background, &process.metrics)
         .map_err(|error| AppError::Part(Box::new(error)))?;
     process.dashboard.set_store(store.clone());

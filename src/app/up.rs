@@ -83,7 +83,7 @@ fn instance(
         UpApp::Node => Role::UpNode(Box::new(Beside { service, name, settings: program, watched, port: held })),
         UpApp::Url(_) => Role::UpProgram {
             name,
-            served: Box::new(Served::Program { name: service, settings: program, watched }),
+            served: Box::new(Served::Program { name: service, settings: program, watched, openapi: None }),
             port: settings.app.takes_port().then_some(held),
         },
     })

@@ -73,6 +73,10 @@ pub struct ServiceCommand {
     #[arg(long, env = "GOMS_APP", value_name = "URL", value_parser = crate::config::app_url)]
     pub app: Option<url::Url>,
 
+    /// The path at which the program serves its OpenAPI document, for the dashboard's: `/openapi.json`
+    #[arg(long, env = "GOMS_OPENAPI", value_name = "PATH", requires = "app", value_parser = crate::config::own_path)]
+    pub openapi: Option<String>,
+
     /// When to start the program again that ended: `never`, `on-failure` or `always`
     #[arg(long, env = "GOMS_RESTART", value_name = "WHEN", default_value = "on-failure", hide_possible_values = true)]
     pub restart: Restart,

@@ -179,6 +179,15 @@ pub fn app_url(text: &str) -> Result<Url, String> {
     }
 }
 
+/// A path of a program's own.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn own_path(text: &str) -> Result<String, String> {
+    let is_path = text.starts_with('/') && text.chars().all(|letter| letter.is_ascii_graphic());
+    if is_path { Ok(text.to_owned()) } else { Err(format!("`{text}` is no path; write for example `/openapi.json`")) }
+}
+
 /// The address with its password replaced, for messages and `config print`.
 pub(super) fn redacted(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };

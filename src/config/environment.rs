@@ -39,6 +39,32 @@ impl Folders {
     }
 }
 
+/// What a pod of Kubernetes knows of its cluster
+/// (<https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pod {
+    /// `https://host:port` of the API server.
+    pub(super) server: Option<String>,
+    pub(super) namespace: Option<String>,
+}
+
+impl Pod {
+    /// Reads this process's environment.
+    pub(super) fn of_this_process() -> Self {
+        let namespace = std::fs::read_to_string("/var/run/secrets/kubernetes.io/serviceaccount/namespace").ok();
+        Self::read(|name| std::env::var(name).ok(), namespace)
+    }
+
+    fn read(variable: impl Fn(&str) -> Option<String>, namespace: Option<String>) -> Self {
+        let variable = |name| variable(name).filter(|value| !value.is_empty());
+        let host = variable("KUBERNETES_SERVICE_HOST");
+        let host = host.map(|host| if host.contains(':') { format!("[{host}]") } else { host });
+        let port = variable("KUBERNETES_SERVICE_PORT").unwrap_or_else(|| "443".to_owned());
+        let namespace = namespace.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        Self { server: host.map(|host| format!("https://{host}:{port}")), namespace }
+    }
+}
+
 /// The flags with what Go Micro's variables say where neither flag nor `GOMS_…` variable does.
 pub(super) fn go_micro(decoder: &mut Decoder, flags: &CommonFlags) -> CommonFlags {
     fill(decoder, flags.clone(), |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
@@ -177,6 +203,21 @@ fn user() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_knows_its_api_server() {
+        let pod = |host: &'static str, port: &'static str, namespace: &str| {
+            let variable = move |name: &str| {
+                let value = if name.ends_with("HOST") { host } else { port };
+                (!value.is_empty()).then(|| value.to_owned())
+            };
+            Pod::read(variable, (!namespace.is_empty()).then(|| namespace.to_owned()))
+        };
+        let all = Pod { server: Some("https://10.96.0.1:6443".into()), namespace: Some("shop".into()) };
+        assert_eq!(pod("10.96.0.1", "6443", "shop\n"), all);
+        assert_eq!(pod("fd00::1", "", "").server.as_deref(), Some("https://[fd00::1]:443"));
+        assert_eq!(pod("", "443", ""), Pod::default());
+    }
 
     #[test]
     fn variables_of_go_micro_fill_what_no_flag_says() {

@@ -246,11 +246,15 @@ pub enum RegistryWord {
     Memory,
     /// A Consul agent.
     Consul,
+    /// Kubernetes' EndpointSlices.
+    Kubernetes,
     /// Multicast DNS.
     Mdns,
     /// A file that someone else writes.
     Static,
 }
+
+const REGISTRIES: &[&str] = &["local", "etcd", "consul", "kubernetes", "mdns", "static", "memory"];
 
 /// Reads the word of a registry.
 ///
@@ -262,9 +266,10 @@ pub fn registry_word(text: &str) -> Result<RegistryWord, String> {
         "etcd" | "etcdv3" => Ok(RegistryWord::Etcd), // as Go Micro's v1 calls it
         "memory" => Ok(RegistryWord::Memory),
         "consul" => Ok(RegistryWord::Consul),
+        "kubernetes" | "k8s" => Ok(RegistryWord::Kubernetes),
         "static" => Ok(RegistryWord::Static),
         "mdns" => Ok(RegistryWord::Mdns),
-        _ => Err(super::names::unknown("registry", text, &["local", "etcd", "consul", "mdns", "static", "memory"])),
+        _ => Err(super::names::unknown("registry", text, REGISTRIES)),
     }
 }
 

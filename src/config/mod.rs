@@ -9,6 +9,7 @@ mod address;
 mod admin;
 mod auth;
 mod broker;
+mod callers;
 mod compress;
 mod cors;
 mod decode;
@@ -43,7 +44,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use address::{Listen, app_url, host_port};
+pub use address::{Listen, app_url, host_port, own_path};
 pub use broker::BrokerWord;
 pub use diff::Change;
 pub use fault::{ConfigErrors, Fault};
@@ -56,7 +57,7 @@ pub use up::{UpApp, UpService, UpSettings};
 use crate::balance::Selector;
 use crate::call_key::CallKeys;
 use crate::gateway::micro::Micro;
-use crate::listener::TlsSettings;
+use crate::listener::{TlsSettings, ToHttps};
 use crate::units;
 use crate::{consumer, gateway, store, trace};
 
@@ -247,6 +248,15 @@ impl Config {
             let of_file = self.gateway.micro.take().map(|micro| micro.namespace);
             let namespace = flags.micro_namespace.clone().or(of_file).unwrap_or_else(|| MICRO_NAMESPACE.to_owned());
             self.gateway.micro = Some(Micro::new(handler, &namespace));
+        }
+        if let (Some(tls), Some(port)) = (&mut self.gateway.tls, flags.https_port)
+            && tls.redirect == Some(ToHttps::Own)
+        {
+            if port == 0 {
+                let message = "is any free one, which `tls.redirectToHttps: true` cannot know; write the port that clients see there";
+                return Err(ConfigErrors::flag("--https-port", message));
+            }
+            tls.redirect = Some(ToHttps::Port(port));
         }
         self.node.https_port = flags.https_port;
         self.node.https_bind = flags.https_bind;

@@ -84,8 +84,8 @@ pub(super) fn load(decoder: &mut Decoder, field: &Field<'_>, files: ClientTlsFil
 }
 
 /// As it could stand in a file.
-pub(super) fn put_tls(mapping: &mut Mapping, tls: Option<&ClientTls>) {
-    let Some(ClientTls { files, .. }) = tls else { return put(mapping, "tls", "none") };
+pub(super) fn put_tls(mapping: &mut Mapping, key: &str, tls: Option<&ClientTls>) {
+    let Some(ClientTls { files, .. }) = tls else { return put(mapping, key, "none") };
     let mut shown = Mapping::new();
     let path = |path: &PathBuf| Value::from(path.display().to_string());
     if let Some(ca) = &files.ca {
@@ -98,5 +98,5 @@ pub(super) fn put_tls(mapping: &mut Mapping, tls: Option<&ClientTls>) {
     if let Some(name) = &files.server_name {
         put(&mut shown, "serverName", name.as_str());
     }
-    put(mapping, "tls", shown);
+    put(mapping, key, shown);
 }

@@ -325,6 +325,7 @@ impl Overrides {
             retry_non_idempotent: non_idempotent.unwrap_or(default.retry_non_idempotent),
             retry_status: retry_status.cloned().unwrap_or(default.retry_status),
             tls: self.tls.clone().or_else(|| upstream.tls.clone()).flatten(),
+            told_tls: default.told_tls, // the same for all, put in force at the end
             backoff: self.backoff.or(upstream.backoff).unwrap_or(default.backoff),
             keepalive: self.keepalive.or(upstream.keepalive).unwrap_or(default.keepalive),
             descriptors: self

@@ -1,6 +1,7 @@
 //! The config as YAML that could be loaded again, without secrets.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
@@ -20,6 +21,36 @@ use crate::trace::Message;
 /// What stands for a secret.
 pub(super) const REDACTED: &str = "redacted";
 
+/// What a running gateway follows.
+const FOLLOWED: &[&str] = &[
+    "services",
+    "upstreams",
+    "routes",
+    "auth",
+    "callServiceKey",
+    "limits",
+    "tls",
+    "trustedProxies",
+    "proxyProtocol",
+    "grpcWeb",
+    "defaults",
+    "admin",
+];
+/// What a running service follows, or has no use for.
+const NOT_OF_A_SERVICE: &[&str] = &[
+    "routes",
+    "auth",
+    "callServiceKey",
+    "tls",
+    "trustedProxies",
+    "proxyProtocol",
+    "grpcWeb",
+    "micro",
+    "defaults",
+    "admin",
+    "up",
+];
+
 impl Config {
     /// The resulting config as YAML, every key with its value, secrets as `redacted`. What only flags set stands in
     /// comments.
@@ -33,26 +64,27 @@ impl Config {
     /// What another config says otherwise that a running gateway does not follow: the keys. Secrets are not compared.
     #[must_use]
     pub fn differences_that_need_a_restart(&self, other: &Self) -> Vec<String> {
-        let followed = [
-            "services",
-            "upstreams",
-            "routes",
-            "auth",
-            "callServiceKey",
-            "limits",
-            "tls",
-            "trustedProxies",
-            "proxyProtocol",
-            "grpcWeb",
-            "defaults",
-            "admin",
-        ];
-        let (one, two) = (self.mapping(), other.mapping());
+        let limits = self.gateway.needs_restart(&other.gateway);
+        self.differences(other, FOLLOWED).into_iter().chain(limits.into_iter().map(str::to_owned)).collect()
+    }
+
+    /// The same of a process without a gateway, to which what is a gateway's alone means nothing.
+    #[must_use]
+    pub fn differences_that_need_a_restart_of_a_service(&self, other: &Self) -> Vec<String> {
+        self.differences(other, NOT_OF_A_SERVICE)
+    }
+
+    fn differences(&self, other: &Self, but_for: &[&str]) -> Vec<String> {
+        let (mut one, mut two) = (self.mapping(), other.mapping());
+        // a trace pipeline is there from the start or never
+        if (self.trace.sample <= 0.0) == (other.trace.sample <= 0.0) {
+            leave_out(&mut one, &mut two, "traces", "sample");
+        }
+        leave_out(&mut one, &mut two, "log", "level");
         let differs = |key: &&Value| one.get(*key) != two.get(*key);
         let keys = one.keys().chain(two.keys().filter(|key| !one.contains_key(*key)));
-        let keys = keys.filter(differs).filter_map(Value::as_str).filter(|key| !followed.contains(key));
-        let limits = self.gateway.needs_restart(&other.gateway);
-        keys.chain(limits).map(str::to_owned).collect()
+        let keys = keys.filter(differs).filter_map(Value::as_str).filter(|key| !but_for.contains(key));
+        keys.map(str::to_owned).collect()
     }
 
     pub(super) fn mapping(&self) -> Mapping {
@@ -236,8 +268,9 @@ impl Config {
         if let Some(settings) = &self.gateway.tls {
             put(root, "tls", tls::shown(settings, tls::KEYS));
         }
-        if let Some(settings) = &self.service_tls {
-            put(root, "serviceTls", tls::shown(settings, tls::SERVICE_KEYS));
+        let call = self.gateway.usual.told_tls.as_deref();
+        if let Some(shown) = tls::shown_service(self.service_tls.as_ref(), call) {
+            put(root, "serviceTls", shown);
         }
         put(root, "trustedProxies", texts(self.gateway.trusted_proxies.0.iter()));
         put(root, "proxyProtocol", if self.gateway.proxy_protocol { "on" } else { "off" });
@@ -251,13 +284,13 @@ impl Config {
         match &settings.backend {
             Backend::Static { file } => put(&mut registry, "address", file.display().to_string()),
             Backend::Consul(consul) => {
-                put(&mut registry, "address", consul.address.as_str());
-                if consul.token.is_some() {
-                    put(&mut registry, "token", REDACTED);
-                }
-                if let Some(ca) = &consul.ca_file {
-                    put(&mut registry, "caFile", ca.display().to_string());
-                }
+                put_server(&mut registry, &consul.address, consul.token.is_some(), consul.ca_file.as_deref());
+            }
+            Backend::Kubernetes(kubernetes) => {
+                let has_token = kubernetes.token.is_some();
+                put_server(&mut registry, &kubernetes.address, has_token, kubernetes.ca_file.as_deref());
+                put(&mut registry, "pods", kubernetes.pods.as_str());
+                put(&mut registry, "selector", kubernetes.selector.as_str());
             }
             _ => {}
         }
@@ -285,6 +318,17 @@ impl Config {
     }
 }
 
+/// A registry's server, without what lets us in.
+fn put_server(registry: &mut Mapping, address: &str, has_token: bool, ca_file: Option<&Path>) {
+    put(registry, "address", address);
+    if has_token {
+        put(registry, "token", REDACTED);
+    }
+    if let Some(ca) = ca_file {
+        put(registry, "caFile", ca.display().to_string());
+    }
+}
+
 pub(super) fn put(mapping: &mut Mapping, key: &str, value: impl Into<Value>) {
     mapping.insert(Value::from(key), value.into());
 }
@@ -299,6 +343,14 @@ pub(super) fn texts(list: impl Iterator<Item = impl Display>) -> Vec<Value> {
 
 pub(super) fn duration(duration: Duration) -> String {
     format_duration(duration)
+}
+
+fn leave_out(one: &mut Mapping, two: &mut Mapping, section: &str, key: &str) {
+    for mapping in [one, two] {
+        if let Some(Value::Mapping(section)) = mapping.get_mut(section) {
+            section.remove(key);
+        }
+    }
 }
 
 pub(super) fn name_of<T: PartialEq>(words: &'static [(&'static str, T)], value: T) -> &'static str {

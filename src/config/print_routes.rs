@@ -39,7 +39,7 @@ fn put_policy(mapping: &mut Mapping, policy: &Policy) {
     put(mapping, "connectTimeout", duration(policy.connect_timeout));
     put(mapping, "stallTimeout", duration(policy.stall_timeout));
     put(mapping, "tunnelTimeout", duration(policy.tunnel_timeout));
-    put_tls(mapping, policy.tls.as_deref());
+    put_tls(mapping, "tls", policy.tls.as_deref());
     put(mapping, "descriptors", descriptors(&policy.descriptors));
     put(mapping, "keepalive", keepalive(policy.keepalive));
     put(mapping, "deadline", policy.deadline.map_or_else(|| "none".to_owned(), duration));

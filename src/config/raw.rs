@@ -125,6 +125,8 @@ pub(super) struct RawRegistry {
     pub(super) address: Option<At<String>>,
     pub(super) token: Option<At<String>>,
     pub(super) ca_file: Option<At<String>>,
+    pub(super) pods: Option<At<String>>,
+    pub(super) selector: Option<At<String>>,
     pub(super) namespace: Option<String>,
     pub(super) ttl: Option<At<Duration>>,
     pub(super) interval: Option<At<Duration>>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::decode::Decoder;
-use super::environment::Folders;
+use super::environment::{self, Folders};
 use super::flags::{CommonFlags, RegistryWord};
 use super::raw::{RawEtcd, RawRegistry};
 use super::resolve::credentials;
@@ -32,7 +32,11 @@ pub(super) fn resolve(
 ) -> registry::Settings {
     let flag_addresses = common.registry_address.as_deref().map(<[String]>::to_vec);
     let word = common.registry.unwrap_or(match (&flag_addresses, &raw.kind) {
-        (Some(_), Some(kind)) if matches!(kind.value, RegistryWord::Consul | RegistryWord::Static) => kind.value,
+        (Some(_), Some(kind))
+            if matches!(kind.value, RegistryWord::Consul | RegistryWord::Kubernetes | RegistryWord::Static) =>
+        {
+            kind.value
+        }
         (Some(_), _) => RegistryWord::Etcd,
         (None, Some(kind)) => kind.value,
         (None, None) if !file_addresses.is_empty() => RegistryWord::Etcd,
@@ -60,6 +64,10 @@ pub(super) fn resolve(
             RegistryWord::Memory => registry::Backend::Memory,
             RegistryWord::Etcd => registry::Backend::Etcd(etcd),
             RegistryWord::Consul => registry_backend::consul(decoder, one, raw.token, raw.ca_file),
+            RegistryWord::Kubernetes => {
+                let pod = environment::Pod::of_this_process();
+                registry_backend::kubernetes(decoder, one, pod, &raw)
+            }
             RegistryWord::Mdns => registry::Backend::Mdns,
             RegistryWord::Static => registry::Backend::Static { file: one.into() },
         },

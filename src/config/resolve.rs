@@ -14,6 +14,7 @@ use super::{broker, registry};
 use crate::call_key::{CallKeys, SigningKey};
 use crate::listener::{Network, Networks};
 use crate::trace::{AmqpSettings, Message, REDACTED_HEADERS, Redact, Transport};
+use crate::upstream::Policy;
 use crate::{consumer, gateway, store, trace};
 
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -85,9 +86,11 @@ pub(super) fn resolve(
         grpc_web: raw.grpc_web.unwrap_or(false),
         trusted_proxies: Networks(raw.trusted_proxies),
         tls: raw.tls.and_then(|tls| tls::resolve(decoder, tls)),
+        usual: Policy::default(),
     };
     gateway.routes = routes::resolve(decoder, raw.routes, policies, gateway.rules());
     gateway.micro = raw.micro; // whose route is the last, whatever the others are
+    gateway.trust_nodes(raw.service_tls.as_ref().and_then(|tls| tls.value.call.as_ref()));
     let retain = raw.traces.retain.unwrap_or(Some(DEFAULT_RETAIN));
     let store = if raw.es_addr.is_empty() {
         let retain_bytes = raw.traces.retain_bytes.unwrap_or(Some(DEFAULT_RETAIN_BYTES));

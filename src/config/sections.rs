@@ -182,6 +182,8 @@ impl Decoder {
             "address",
             "token",
             "caFile",
+            "pods",
+            "selector",
             "namespace",
             "ttl",
             "interval",
@@ -196,7 +198,10 @@ impl Decoder {
             self.some_text(&field).map(|value| At { value, place: field.place.clone() })
         };
         let (address, token, ca_file) = (text("address"), text("token"), text("caFile"));
+        let (pods, selector) = (text("pods"), text("selector"));
         RawRegistry {
+            pods,
+            selector,
             address,
             token,
             ca_file,

@@ -8,7 +8,7 @@ use super::decode::{At, Decoder, Field, Place, Table};
 use super::names::{shown, unknown};
 use super::rate;
 use super::units::parse_size;
-use super::{compress, cors, faults};
+use super::{callers, compress, cors, faults};
 use crate::gateway::Terms;
 use crate::gateway::access::{Access, Ways, Who};
 use crate::gateway::compress::Compression;
@@ -89,15 +89,22 @@ impl RawTerms {
     /// What applies: this over what the upstream says over the default.
     pub(super) fn resolve(&self, decoder: &mut Decoder, upstream: &Self, defaults: &Defaults) -> Terms {
         let layers = [self, upstream, &defaults.terms];
-        let ways = layers.iter().find_map(|layer| layer.auth.as_ref());
-        let allow = layers.iter().find_map(|layer| layer.allow.as_ref()).and_then(Option::as_ref);
-        let deny = layers.iter().find_map(|layer| layer.deny.as_ref()).and_then(Option::as_ref);
+        let ways = layers.iter().enumerate().find_map(|(depth, layer)| Some((depth, layer.auth.as_ref()?)));
+        let allow = layers.iter().enumerate().find_map(|(depth, layer)| Some((depth, layer.allow.as_ref()?)));
+        let deny = layers.iter().enumerate().find_map(|(depth, layer)| Some((depth, layer.deny.as_ref()?)));
+        let (ways_depth, ways) = ways.unzip();
         let ways: Vec<String> = ways.into_iter().flatten().map(|way| way.value.clone()).collect();
-        for who in [allow, deny].into_iter().flatten() {
+        for (depth, who) in [allow, deny].into_iter().flatten() {
+            let Some(who) = who else { continue };
             if ways.is_empty() && who.value.names_callers() {
                 once(decoder, &who.place, "names callers, and nobody is asked who it is; set `auth` too");
             }
+            let is_own = ways_depth.is_none_or(|ways_depth| depth <= ways_depth);
+            for message in callers::faults(&who.value, &ways, &defaults.ways, is_own) {
+                once(decoder, &who.place, &message);
+            }
         }
+        let (allow, deny) = (allow.and_then(|(_, who)| who.as_ref()), deny.and_then(|(_, who)| who.as_ref()));
         let rates = layers.iter().find_map(|layer| layer.rates.as_ref()).map(Vec::as_slice).unwrap_or_default();
         for rate in rates.iter().filter(|rate| ways.is_empty() && rate.value.by == By::Caller) {
             once(decoder, &rate.place, "counts by caller, and nobody is asked who it is; set `auth` too");

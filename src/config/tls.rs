@@ -1,12 +1,15 @@
-//! `tls`: who a gateway is on its HTTPS port.
+//! `tls`: who a gateway is on its HTTPS port; `serviceTls`: who services are on theirs, and how nodes are called that say so.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_yaml::{Mapping, Value};
 
 use super::decode::{At, Decoder, Field, boolean, word};
+use super::origins;
 use super::print::{name_of, put};
-use crate::listener::{CertificateFiles, ClientAuth, TlsSettings};
+use crate::listener::{CertificateFiles, ClientAuth, TlsSettings, ToHttps};
+use crate::upstream::ClientTls;
 
 const CLIENT_AUTH: [(&str, ClientAuth); 3] =
     [("off", ClientAuth::Off), ("optional", ClientAuth::Optional), ("required", ClientAuth::Required)];
@@ -18,12 +21,16 @@ pub(super) struct RawTls {
     client_ca: Option<At<PathBuf>>,
     client_auth: Option<At<ClientAuth>>,
     rpc: Option<bool>,
+    redirect: Option<ToHttps>,
+    http: Option<bool>,
+    /// How nodes are called that say that they take TLS.
+    pub(super) call: Option<Arc<ClientTls>>,
 }
 
 /// The keys of a gateway's.
-pub(super) const KEYS: &[&str] = &["certificates", "clientCa", "clientAuth", "rpc"];
-/// Those of services', whose RPC ports alone it is for.
-pub(super) const SERVICE_KEYS: &[&str] = &["certificates", "clientCa", "clientAuth"];
+pub(super) const KEYS: &[&str] = &["certificates", "clientCa", "clientAuth", "rpc", "redirectToHttps"];
+/// Those of services'.
+pub(super) const SERVICE_KEYS: &[&str] = &["certificates", "clientCa", "clientAuth", "http", "call"];
 
 /// Reads the section.
 pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>, keys: &[&str]) -> At<RawTls> {
@@ -36,7 +43,21 @@ pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>, keys: &[&str]) -> A
     });
     let client_auth = table.get("clientAuth").and_then(|field| decoder.read_at(&field, word("word", &CLIENT_AUTH)));
     let rpc = table.get("rpc").and_then(|field| decoder.read(&field, boolean));
-    At { value: RawTls { certificates, client_ca, client_auth, rpc }, place: field.place.clone() }
+    let redirect = table.get("redirectToHttps").and_then(|field| decoder.read(&field, to_https)).flatten();
+    let http = table.get("http").and_then(|field| decoder.read(&field, boolean));
+    let call = table.get("call").and_then(|field| origins::tls(decoder, &field)).flatten();
+    let value = RawTls { certificates, client_ca, client_auth, rpc, redirect, http, call };
+    At { value, place: field.place.clone() }
+}
+
+fn to_https(text: &str) -> Result<Option<ToHttps>, String> {
+    if let Ok(asked) = boolean(text) {
+        return Ok(asked.then_some(ToHttps::Own));
+    }
+    match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(Some(ToHttps::Port(port))),
+        _ => Err(format!("must be `true`, `false` or the port that clients see, got `{}`", super::names::shown(text))),
+    }
 }
 
 fn certificate(decoder: &mut Decoder, field: &Field<'_>) -> Option<CertificateFiles> {
@@ -58,7 +79,7 @@ fn certificate(decoder: &mut Decoder, field: &Field<'_>) -> Option<CertificateFi
 /// Makes the settings; what does not fit together goes to the decoder.
 pub(super) fn resolve(decoder: &mut Decoder, At { value: raw, place }: At<RawTls>) -> Option<TlsSettings> {
     // a fault of one of them was told
-    if raw.certificates.is_empty() && decoder.faults.is_empty() {
+    if raw.certificates.is_empty() && raw.call.is_none() && decoder.faults.is_empty() {
         decoder.fault(
             &place,
             "needs `certificates`; write for example `certificates: [{ cert: site.pem, key: site-key.pem }]`",
@@ -79,7 +100,21 @@ pub(super) fn resolve(decoder: &mut Decoder, At { value: raw, place }: At<RawTls
         client_ca: raw.client_ca.map(|at| at.value),
         client_auth: auth.unwrap_or_default(),
         rpc: raw.rpc.unwrap_or(false),
+        redirect: raw.redirect,
+        plain_http: raw.http == Some(false),
     })
+}
+
+/// `serviceTls` as it could stand in a file; `None`: there is nothing of it.
+pub(super) fn shown_service(settings: Option<&TlsSettings>, call: Option<&ClientTls>) -> Option<Mapping> {
+    if settings.is_none() && call.is_none() {
+        return None;
+    }
+    let mut tls = settings.map(|settings| shown(settings, SERVICE_KEYS)).unwrap_or_default();
+    if let Some(call) = call {
+        origins::put_tls(&mut tls, "call", Some(call));
+    }
+    Some(tls)
 }
 
 /// As it could stand in a file.
@@ -98,6 +133,15 @@ pub(super) fn shown(settings: &TlsSettings, keys: &[&str]) -> Mapping {
     put(&mut tls, "clientAuth", name_of(&CLIENT_AUTH, settings.client_auth));
     if keys.contains(&"rpc") {
         put(&mut tls, "rpc", settings.rpc);
+    }
+    if keys.contains(&"http") {
+        put(&mut tls, "http", !settings.plain_http);
+    }
+    if keys.contains(&"redirectToHttps") {
+        match settings.redirect {
+            Some(ToHttps::Port(port)) => put(&mut tls, "redirectToHttps", port),
+            other => put(&mut tls, "redirectToHttps", other.is_some()),
+        }
     }
     tls
 }

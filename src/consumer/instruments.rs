@@ -20,7 +20,7 @@ pub(super) struct Instruments {
     pub unacknowledged_messages: IntGauge,
     pub unacknowledged_bytes: IntGauge,
     pub given_up: IntCounter,
-    /// Of other programs, by `protocol` (`otlp`, `zipkin`) and `outcome` (`taken`, `refused`).
+    /// Of other programs, by `protocol` (`otlp`, `zipkin`) and `outcome` (`taken`, `refused`, `own`: those of this cluster, which it has already).
     pub spans: IntCounterVec,
 }
 
@@ -57,7 +57,7 @@ impl Instruments {
             ),
             spans: metrics.counter(
                 "consumer_spans_total",
-                "spans of other programs, stored or refused",
+                "spans of other programs: stored, refused, or this cluster's own, which it has already",
                 &["protocol", "outcome"],
             ),
         }

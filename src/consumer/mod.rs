@@ -90,6 +90,32 @@ pub struct Listeners {
     pub otlp: Option<TcpListener>,
     /// For those in Zipkin's JSON.
     pub zipkin: Option<TcpListener>,
+    /// Whose spans in OTLP are taken and not stored.
+    pub own: OwnProcesses,
+}
+
+/// The processes of this cluster, whose events come by themselves, so that their spans would be the same once more.
+#[derive(Clone, Default)]
+pub struct OwnProcesses(Option<Arc<IsOne>>);
+
+type IsOne = dyn Fn(&str) -> bool + Send + Sync;
+
+impl OwnProcesses {
+    /// Those whose [`trace::INSTANCE`](crate::trace::INSTANCE) is one.
+    #[must_use]
+    pub fn new(is_one: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(is_one)))
+    }
+
+    fn have(&self, instance: &str) -> bool {
+        self.0.as_ref().is_some_and(|is_one| is_one(instance))
+    }
+}
+
+impl std::fmt::Debug for OwnProcesses {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_tuple("OwnProcesses").finish_non_exhaustive()
+    }
 }
 
 impl From<Option<TcpListener>> for Listeners {
@@ -141,7 +167,7 @@ pub fn start(
     let (health, instruments) = (Health::default(), Instruments::new(metrics));
     let pipeline = pipeline::start(settings, store.clone(), &instruments, &health, &shutdown);
     let dead_letters = Arc::new(DeadLetters::new(settings.dead_letters.clone()));
-    let shared = spans::Shared::new(dead_letters.clone());
+    let shared = spans::Shared::new(dead_letters.clone(), listeners.own);
     for (protocol, listener) in [(Protocol::Otlp, listeners.otlp), (Protocol::Zipkin, listeners.zipkin)] {
         let Some(listener) = listener else { continue };
         spans::serve(protocol, listener, settings, &pipeline, &instruments, &shared, &shutdown)?;

@@ -1,7 +1,7 @@
 //! THE WINDOW: the pages that people read, on the admin port of every role.
 //!
 //! May import: `admin`, `registry`, `balance`, `gateway` (`explain`), `store`, `reading`, `units`, `trace::event`,
-//! `metrics`, `shutdown`, `causes`, `figures`, `call_key`.
+//! `metrics`, `shutdown`, `causes`, `figures`, `call_key`, `rpc` (names of methods and their messages).
 //!
 //! Pages are made here, as HTML without scripts in it, and every value in them is escaped: what requests brought is
 //! hostile. [`page`] is the frame of each; `assets` are the files that it names, served from the binary; `guard` stands
@@ -22,19 +22,23 @@ mod jaeger;
 pub mod live;
 mod login;
 mod nodes;
+mod openapi;
 mod overview;
 pub mod page;
+mod peers;
 mod playground;
 mod range;
 mod routes;
+mod rpc;
 mod send;
 mod spark;
 mod traces;
 
 pub use guard::Visitor;
 pub use login::{Login, SHORTEST_TOKEN, Stay, User};
+pub use rpc::{Asked, Local, Method, Rpc, Told};
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix_web::web;
@@ -67,16 +71,21 @@ struct Inner {
     feed: Feed,
     store: OnceLock<Arc<dyn TraceStore>>,
     call_key: SigningKey,
-    settings: OnceLock<gateway::Settings>,
+    settings: RwLock<Arc<Settled>>,
     gateway: OnceLock<Gateway>,
+    openapi: openapi::Kept,
+    peers: peers::Kept,
 }
+
+/// How services are called, as it is now.
+type Settled = dyn Fn() -> gateway::Settings + Send + Sync;
 
 /// What a gateway of this process tells.
 pub struct Gateway {
     /// What it knows of the nodes that it calls.
     pub balance: Box<dyn Fn() -> Vec<ServiceView> + Send + Sync>,
-    /// What it has in force.
-    pub settings: Box<dyn Fn() -> gateway::Settings + Send + Sync>,
+    /// What it knows of methods by RPC, and how it calls them.
+    pub rpc: Rpc,
     /// Where these settings stand: the config's file, or words for the built-in one.
     pub config: String,
 }
@@ -94,8 +103,10 @@ impl Dashboard {
             feed: Feed::default(),
             store: OnceLock::new(),
             call_key,
-            settings: OnceLock::new(),
+            settings: RwLock::new(Arc::new(gateway::Settings::default)),
             gateway: OnceLock::new(),
+            openapi: openapi::Kept::default(),
+            peers: peers::Kept::default(),
         };
         let dashboard = Self { inner: Arc::new(inner) };
         let of = dashboard.clone();
@@ -128,20 +139,20 @@ impl Dashboard {
         self.inner.call_key.get()
     }
 
-    /// How services are called, as the config has it that the process started with.
-    pub fn set_settings(&self, settings: gateway::Settings) {
-        if self.inner.settings.set(settings).is_err() {
-            log::debug!("a process has two configs, the first counts");
-        }
+    /// From now on asks this how services are called: a config that nobody reads again, or what a gateway has in force.
+    pub fn follow_settings(&self, settings: impl Fn() -> gateway::Settings + Send + Sync + 'static) {
+        *self.inner.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
-    /// Whether the HTTP ports of a service's nodes are called by TLS: as the gateway of this process has it in force, or else
-    /// as the process started.
+    /// How services are called.
+    fn settings(&self) -> gateway::Settings {
+        let settings = self.inner.settings.read().unwrap_or_else(PoisonError::into_inner).clone();
+        settings()
+    }
+
+    /// Whether the HTTP ports of a service's nodes are called by TLS.
     fn is_secure(&self, service: &str) -> bool {
-        match self.inner.gateway.get() {
-            Some(gateway) => (gateway.settings)().is_secure(service),
-            None => self.inner.settings.get().is_some_and(|settings| settings.is_secure(service)),
-        }
+        self.settings().is_secure(service)
     }
 
     /// Has the pages show what a gateway of this process does: the first one.
@@ -173,8 +184,10 @@ impl Dashboard {
                 .configure(login::routes)
                 .configure(overview::routes)
                 .configure(nodes::routes)
+                .configure(peers::routes)
                 .configure(graph::routes)
                 .configure(routes::routes)
+                .configure(openapi::routes)
                 .configure(playground::routes)
                 .configure(traces::routes)
                 .configure(jaeger::routes)

@@ -1,6 +1,7 @@
 //! The page of one service: its numbers over time, and its nodes with a filter.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use super::cluster::{self, NodeRow, STATES, ServiceRow, State};
 use super::live::Fragment;
 use super::page::{Section, encoded, page, problem, told};
+use super::peers::{self, Peer};
 use super::range::Range;
 use super::{Dashboard, Visitor, counted, spark};
 use crate::figures::{age, duration, grouped, pace, share};
@@ -102,6 +104,7 @@ async fn service(
             }
             div id="nodes" { (part("nodes")) }
         }
+        div id="peers" { (part("peers")) }
     };
     page(&visitor, Section::Overview, &name, &main)
 }
@@ -134,23 +137,31 @@ struct Look {
     since_ms: i64,
     row: Option<ServiceRow>,
     stats: Result<Stats, String>,
+    peers: Arc<Vec<Peer>>,
 }
 
 async fn look(dashboard: &Dashboard, name: &str, asked: &Asked) -> Look {
     let now_ms = jiff::Timestamp::now().as_millisecond();
     let filter = Query { service: Some(name.to_owned()), ..Query::default() };
+    let (stats, peers) =
+        futures_util::future::join(counted(dashboard, asked.range, now_ms, filter), peers::others(dashboard)).await;
     Look {
         name: name.to_owned(),
         asked: asked.clone(),
         now_ms,
         since_ms: asked.range.at(now_ms).0,
         row: cluster::services(dashboard).and_then(|mut services| services.remove(name)),
-        stats: counted(dashboard, asked.range, now_ms, filter).await,
+        stats,
+        peers,
     }
 }
 
 fn fragments(look: &Look) -> Vec<Fragment> {
-    vec![("numbers", numbers(look).into_string()), ("nodes", nodes(look).into_string())]
+    vec![
+        ("numbers", numbers(look).into_string()),
+        ("nodes", nodes(look).into_string()),
+        ("peers", peers::part(&look.peers, &look.name).into_string()),
+    ]
 }
 
 fn numbers(look: &Look) -> Markup {
@@ -285,6 +296,7 @@ mod tests {
             since_ms: 0,
             row: Some(ServiceRow { nodes, ..ServiceRow::default() }),
             stats: Ok(Stats::default()),
+            peers: Arc::default(),
         };
         let shown = super::nodes(&look).into_string();
         assert_eq!(shown.matches("<tr>").count(), 51);

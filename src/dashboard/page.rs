@@ -21,15 +21,18 @@ pub enum Section {
     Traces,
     /// What a gateway has in force.
     Routes,
+    /// What clients can ask for.
+    Api,
     /// A request of one's own.
     Playground,
 }
 
-const SECTIONS: [(Section, &str, &str); 5] = [
+const SECTIONS: [(Section, &str, &str); 6] = [
     (Section::Overview, "Overview", "/"),
     (Section::Graph, "Graph", "/graph"),
     (Section::Traces, "Traces", "/traces"),
     (Section::Routes, "Routes", "/routes"),
+    (Section::Api, "API", "/openapi"),
     (Section::Playground, "Playground", "/playground"),
 ];
 

@@ -7,7 +7,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 
 use super::Dashboard;
-use crate::registry::{Node, NodeState};
+use crate::registry::{Node, NodePort, NodeState};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -85,13 +85,31 @@ pub async fn send(dashboard: &Dashboard, service: &str, address: &str, sent: &Se
     let Some(node) = nodes.iter().find(of_address) else {
         return Err(format!("`{address}` is no node of {service} now; choose one of the list"));
     };
-    if service != GATEWAY && dashboard.is_secure(service) {
+    if service != GATEWAY && (dashboard.is_secure(service) || node.takes_tls(NodePort::Http)) {
         return Err(format!(
             "the config has {service} called by TLS, which this page does not speak; send the request through the gateway"
         ));
     }
     let key = dashboard.call_key().filter(|_| gets_key(node));
     exchange(address, key.as_deref(), sent, TIMEOUT).await
+}
+
+/// What a node answers a GET of `path` with, within `patience` and a megabyte; anything but 200 is told as a fault.
+///
+/// # Errors
+/// Why it is not here.
+pub async fn fetch(dashboard: &Dashboard, node: &Node, path: &str, patience: Duration) -> Result<Vec<u8>, String> {
+    if dashboard.is_secure(&node.id.service) {
+        return Err("the service is called by TLS, which this page does not speak".to_owned());
+    }
+    let Some(address) = node.id.http.socket() else { return Err("its node has no HTTP port".to_owned()) };
+    let key = dashboard.call_key().filter(|_| gets_key(node));
+    let sent = Sent { method: "GET".to_owned(), target: path.to_owned(), ..Sent::default() };
+    let answer = exchange(&address.to_string(), key.as_deref(), &sent, patience).await?;
+    match answer.status {
+        200 => answer.body,
+        status => Err(format!("it answers {status}")),
+    }
 }
 
 /// Whether a node is one of those that share the call key: neither a front door nor another system's.

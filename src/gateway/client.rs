@@ -46,6 +46,12 @@ pub(super) fn settle(request: &Incoming, trusted: &Networks) {
     }
 }
 
+/// Whether the client came by TLS: to this gateway, or as a trusted proxy tells ([`settle`]).
+pub(super) fn is_secure(request: &Incoming) -> bool {
+    let told = request.extensions().get::<Rc<Told>>().and_then(|told| told.proto);
+    told.map_or_else(|| request.peer().is_some_and(|peer| peer.is_tls), |proto| proto == "https")
+}
+
 /// What the service is told.
 pub(super) struct Teller<'r> {
     told: Option<Rc<Told>>,

@@ -1,13 +1,14 @@
 //! `X-Goms-Explain`: in place of its answer, who runs the cluster is told what became of a request and why.
 //!
 //! The request is carried out. Who may ask holds the call key, and sends it as `Call-Service-Key`; in a cluster without one
-//! it must come from this machine, and through no proxy.
+//! it must come from this machine, and through no proxy: with no field that proxies add, and not from one of `trustedProxies`.
 
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
+use super::Settings;
 use super::asked::{self, Asked};
 use super::explain::Explanation;
 use super::live::Table;
@@ -20,8 +21,8 @@ use crate::upstream::{Tries, Try};
 
 /// What asks for it, with any value but `0`.
 const ASKS: HeaderName = HeaderName::from_static("x-goms-explain");
-/// What a proxy in front of a gateway sends.
-const FROM_PROXY: [&str; 3] = ["x-forwarded-for", "forwarded", "via"];
+/// What a proxy in front of a gateway sends, besides `X-Forwarded-…`.
+const FROM_PROXY: [&str; 6] = ["forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip"];
 
 /// What is noted of a request whose client wants to know.
 #[derive(Default)]
@@ -31,9 +32,9 @@ pub(super) struct Inside {
 
 impl Inside {
     /// `None`: nobody asked, or nobody who may know.
-    pub fn asked(request: &Incoming, keys: &[String]) -> Option<Box<Self>> {
+    pub fn asked(request: &Incoming, settings: &Settings) -> Option<Box<Self>> {
         let value = request.headers().get(ASKS)?;
-        (value != "0" && may_know(request, keys)).then(Box::default)
+        (value != "0" && may_know(request, settings)).then(Box::default)
     }
 
     /// Tells it all. `answer` is what an ordinary client would have got; its body is left out.
@@ -65,10 +66,13 @@ impl Inside {
     }
 }
 
-fn may_know(request: &Incoming, keys: &[String]) -> bool {
+fn may_know(request: &Incoming, settings: &Settings) -> bool {
+    let keys = &settings.call_keys;
     if keys.is_empty() {
-        let is_local = request.head().peer_addr.is_some_and(|peer| peer.ip().is_loopback());
-        return is_local && FROM_PROXY.iter().all(|name| !request.headers().contains_key(*name));
+        let ip = request.head().peer_addr.map(|peer| peer.ip().to_canonical());
+        let is_here = ip.is_some_and(|ip| ip.is_loopback() && !settings.trusted_proxies.hold(ip));
+        let of_proxy = |name: &str| name.starts_with("x-forwarded-") || FROM_PROXY.contains(&name);
+        return is_here && !request.headers().keys().any(|name| of_proxy(name.as_str()));
     }
     let mut brought = request.headers().get_all(CALL_KEY_HEADER);
     let (Some(value), None) = (brought.next(), brought.next()) else { return false };

@@ -64,6 +64,7 @@ pub(super) struct Passage<'r> {
 pub(super) struct Finish<'t> {
     fields: Vec<(HeaderName, HeaderValue)>,
     keeper: Option<&'t Keeper>,
+    cors: Option<&'t Cors>,
     /// Of the page that asks.
     origin: Option<HeaderValue>,
     /// Which the client likes best.
@@ -74,10 +75,20 @@ impl<'t> Finish<'t> {
     /// The answer will be one of this route.
     pub fn begin(&mut self, keeper: &'t Keeper, request: &Incoming) {
         self.keeper = Some(keeper);
-        if keeper.cors.is_some() {
-            self.origin = request.headers().get(ORIGIN).cloned();
-        }
+        self.tell_pages(keeper, request);
         self.coding = keeper.compression.as_ref().and_then(|settings| settings.negotiate(request.headers()));
+    }
+
+    /// No route answers, and pages of other origins may read so where this one lets them read.
+    pub fn stray(&mut self, nearest: &'t Keeper, request: &Incoming) {
+        if self.keeper.is_none() {
+            self.tell_pages(nearest, request);
+        }
+    }
+
+    fn tell_pages(&mut self, keeper: &'t Keeper, request: &Incoming) {
+        self.cors = keeper.cors.as_ref();
+        self.origin = self.cors.and_then(|_| request.headers().get(ORIGIN).cloned());
     }
 
     /// Compresses an answer where the route says so.
@@ -101,11 +112,10 @@ impl<'t> Finish<'t> {
         for (name, value) in self.fields {
             headers.insert(name, value);
         }
-        let Some(keeper) = self.keeper else { return };
-        if let Some(cors) = &keeper.cors {
+        if let Some(cors) = self.cors {
             cors.dress(self.origin.as_ref(), headers);
         }
-        if let Some(rules) = &keeper.answer_fields {
+        if let Some(rules) = self.keeper.and_then(|keeper| keeper.answer_fields.as_ref()) {
             rules.answer(headers);
         }
     }
@@ -154,6 +164,11 @@ impl Keeper {
     /// Whether it keeps somebody out.
     pub fn is_guard(&self) -> bool {
         self.gate.is_some()
+    }
+
+    /// Whether it says what pages of other origins may do.
+    pub fn has_cors(&self) -> bool {
+        self.cors.is_some()
     }
 
     /// Answers a browser that asks whether a page may ask; `None`: the service does.

@@ -17,14 +17,12 @@ use crate::upstream::{Policy, Schemas};
 pub(super) struct Table {
     pub settings: Settings,
     pub routes: Routes,
-    /// How services are called by RPC that the settings do not name.
-    pub usual: Policy,
 }
 
 impl Table {
     /// How a service is called where no route says it.
     pub fn policy(&self, service: &str) -> &Policy {
-        self.settings.service(service).map_or(&self.usual, |known| &known.policy)
+        self.settings.service(service).map_or(&self.settings.usual, |known| &known.policy)
     }
 }
 
@@ -42,7 +40,7 @@ impl Live {
     #[must_use]
     pub fn new(settings: Settings, metrics: &Metrics) -> Self {
         let kept = Kept::default();
-        let table = Table { routes: Routes::new(&settings, metrics, &kept), settings, usual: Policy::default() };
+        let table = Table { routes: Routes::new(&settings, metrics, &kept), settings };
         Self { table: watch::Sender::new(Arc::new(table)), metrics: metrics.clone(), kept, schemas: Arc::default() }
     }
 
@@ -50,7 +48,7 @@ impl Live {
     /// [`Settings::needs_restart`].
     pub fn replace(&self, settings: Settings) {
         let routes = Routes::new(&settings, &self.metrics, &self.kept);
-        let table = Table { routes, settings, usual: Policy::default() };
+        let table = Table { routes, settings };
         self.table.send_replace(Arc::new(table));
     }
 

@@ -4,8 +4,10 @@
 //! request ─┬─ the call ──────────────────► the client's answer ─┐ told, without waiting
 //!          └─ a task: the same call of the mirror ──────────────┴─► alike? counted, timed, logged
 //! ```
-//! The client waits for none of it. A body that is passed on as it comes is not kept, so its request is not copied, and of
-//! a long answer only the status is compared.
+//! The client waits for none of it. A body that is passed on as it comes is kept as it passes ([`tee`]), and the copy made once all
+//! of it has; one that is too long, or no body but another protocol, is not copied. Of a long answer only the status is compared.
+
+mod tee;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +18,7 @@ use bytes::Bytes;
 use prometheus::{Histogram, IntCounter};
 use tokio::sync::oneshot;
 
+use self::tee::NotKept;
 use super::AnswerForm;
 use super::answer::{self, Answer, Body};
 use super::rule::{Call, Compare, Mirror};
@@ -42,6 +45,7 @@ struct Shared {
     compare: Compare,
     under_way: AtomicUsize,
     results: [IntCounter; Found::ALL.len()],
+    skipped: [IntCounter; Why::ALL.len()],
     seconds: [Histogram; 2],
     told: Mutex<Told>,
 }
@@ -65,8 +69,26 @@ enum Found {
     MirrorFailed,
     /// The client got no answer of the service.
     CallFailed,
-    /// It was not made: its body is passed on as it comes, or too many are under way.
+    /// It was not made: see [`Why`].
     Skipped,
+}
+
+/// Why a copy was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Too many are under way.
+    Busy,
+    /// Its body is too long to be kept.
+    Long,
+    /// Its body did not come to its end.
+    Unfinished,
+    /// It asks for another protocol.
+    Upgrade,
+}
+
+impl Why {
+    const ALL: [(Self, &'static str); 4] =
+        [(Self::Busy, "busy"), (Self::Long, "long"), (Self::Unfinished, "unfinished"), (Self::Upgrade, "upgrade")];
 }
 
 impl Found {
@@ -98,6 +120,11 @@ impl Reflector {
     pub fn new(mirror: &Mirror, route: &Arc<str>, metrics: &Metrics) -> Self {
         let counter =
             metrics.counter("mirrored_total", "requests copied to another service, by result", &["route", "result"]);
+        let skipped = metrics.counter(
+            "mirror_skipped_total",
+            "requests that were to be copied to another service and were not",
+            &["route", "reason"],
+        );
         let seconds =
             metrics.seconds("mirror_seconds", "how long both answers to a copied request took", &["route", "side"]);
         let shared = Shared {
@@ -105,6 +132,7 @@ impl Reflector {
             compare: mirror.compare,
             under_way: AtomicUsize::new(0),
             results: Found::ALL.map(|(_, name)| counter.with_label_values(&[route, name])),
+            skipped: Why::ALL.map(|(_, name)| skipped.with_label_values(&[route, name])),
             seconds: ["service", "mirror"].map(|side| seconds.with_label_values(&[route, side])),
             told: Mutex::default(),
         };
@@ -113,23 +141,34 @@ impl Reflector {
 
     /// Starts a copy of this request, where it is its turn. Must be called within a `LocalSet`.
     #[expect(clippy::disallowed_methods, reason = "no end of a process has to wait for a copy")]
-    pub fn reflect(&self, upstream: &Upstream, request: &UpstreamRequest<'_>, call: &Call) -> Option<Copy> {
+    pub fn reflect(&self, upstream: &Upstream, request: &mut UpstreamRequest<'_>, call: &Call) -> Option<Copy> {
         let share = i64::from(self.mirror.permille);
         let is_its_turn = self.turns.take_weighted(2, |place| Some(if place == 0 { share } else { 1000 - share }));
         if is_its_turn != Some(0) {
             return None;
         }
         let under_way = UnderWay::enter(&self.shared)?;
-        let Some(owned) = Owned::of(request) else {
-            self.shared.count(Found::Skipped);
-            return None;
+        let coming = match &mut request.body {
+            RequestBody::Stream { length: Some(length), .. } if *length > tee::KEPT_BYTES as u64 => Err(Why::Long),
+            RequestBody::Stream { parts, .. } => Ok(Some(tee::keep(parts))),
+            RequestBody::Upgrade(_) => Err(Why::Upgrade),
+            RequestBody::Empty | RequestBody::Whole(_) => Ok(None),
         };
+        let coming = coming.map_err(|why| self.shared.skip(why)).ok()?;
+        let mut owned = Owned::of(request);
         let (teller, told) = oneshot::channel();
         let started = Instant::now();
         let (upstream, group, form) = (upstream.clone(), self.mirror.to.group().to_owned(), call.answer);
         let policy = Policy { attempts: 1, ..call.policy.clone() }; // a copy is not worth a second try
         tokio::task::spawn_local(async move {
-            let mirrored = owned.send(&upstream, &group, &policy, form, started).await;
+            if let Some(coming) = coming {
+                match coming.await.unwrap_or(Err(NotKept::Unfinished)) {
+                    Ok(body) => owned.body = Some(body),
+                    Err(NotKept::Long) => return under_way.0.skip(Why::Long),
+                    Err(NotKept::Unfinished) => return under_way.0.skip(Why::Unfinished),
+                }
+            }
+            let mirrored = owned.send(&upstream, &group, &policy, form, Instant::now()).await;
             let client = told.await.ok();
             under_way.0.compare(client, mirrored, &owned);
         });
@@ -165,7 +204,7 @@ impl UnderWay {
         if shared.under_way.fetch_add(1, Ordering::Relaxed) < MOST_COPIES {
             return Some(guard);
         }
-        shared.count(Found::Skipped);
+        shared.skip(Why::Busy);
         None
     }
 }
@@ -180,6 +219,13 @@ impl Shared {
     fn count(&self, found: Found) {
         if let Some(place) = Found::ALL.iter().position(|(known, _)| *known == found) {
             self.results[place].inc();
+        }
+    }
+
+    fn skip(&self, why: Why) {
+        self.count(Found::Skipped);
+        if let Some(place) = Why::ALL.iter().position(|(known, _)| *known == why) {
+            self.skipped[place].inc();
         }
     }
 
@@ -252,12 +298,11 @@ struct OwnedForwarded {
 }
 
 impl Owned {
-    /// `None`: its body is not in memory.
-    fn of(request: &UpstreamRequest<'_>) -> Option<Self> {
+    /// Without a body that is still to come.
+    fn of(request: &UpstreamRequest<'_>) -> Self {
         let body = match &request.body {
-            RequestBody::Empty => None,
             RequestBody::Whole(bytes) => Some(bytes.clone()),
-            RequestBody::Stream { .. } | RequestBody::Upgrade(_) => return None,
+            RequestBody::Empty | RequestBody::Stream { .. } | RequestBody::Upgrade(_) => None,
         };
         let headers = request.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec()));
         let forwarded = request.forwarded.map(|forwarded| OwnedForwarded {
@@ -267,7 +312,7 @@ impl Owned {
             host: forwarded.host.to_owned(),
             certificate: forwarded.certificate.map(str::to_owned),
         });
-        Some(Self {
+        Self {
             method: request.method.to_owned(),
             path: request.path.to_owned(),
             query: request.query.to_owned(),
@@ -277,7 +322,7 @@ impl Owned {
             context: *request.context,
             call_key: request.call_key.map(str::to_owned),
             forwarded,
-        })
+        }
     }
 
     async fn send(

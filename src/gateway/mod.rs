@@ -38,6 +38,7 @@ mod respond;
 mod route;
 mod rpc;
 mod rule;
+mod secure;
 mod server;
 mod skim;
 mod spelling;
@@ -58,13 +59,14 @@ pub use crate::drain::Running;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance;
 use crate::listener::{Networks, TlsSettings};
 use crate::registry::go_micro;
 use crate::rpc::Keepalive;
-use crate::upstream::{Descriptors, HealthCheck, Policy, Stamp};
+use crate::upstream::{ClientTls, Descriptors, HealthCheck, Policy, Stamp};
 
 /// What a gateway serves and how.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +95,8 @@ pub struct Settings {
     pub grpc_web: bool,
     /// Who it is on its HTTPS port; `None`: there is none.
     pub tls: Option<TlsSettings>,
+    /// How services are called that the settings do not name.
+    pub usual: Policy,
 }
 
 impl Settings {
@@ -107,6 +111,23 @@ impl Settings {
     pub fn health(&self) -> HashMap<String, HealthCheck> {
         let services = self.services.iter();
         services.filter_map(|(name, service)| Some((name.clone(), service.health.clone()?))).collect()
+    }
+
+    /// Has nodes that say that they take TLS called by this, where no upstream says otherwise.
+    pub fn trust_nodes(&mut self, tls: Option<&Arc<ClientTls>>) {
+        self.usual.told_tls = tls.cloned();
+        for service in self.services.values_mut() {
+            let actions = service.actions.values_mut().map(|action| &mut action.policy);
+            actions.chain([&mut service.policy]).for_each(|policy| policy.told_tls = tls.cloned());
+            if let Some(health) = &mut service.health {
+                health.told_tls = tls.cloned();
+            }
+        }
+        for rule in &mut self.routes {
+            if let Outcome::Call(call) = &mut rule.then {
+                call.policy.told_tls = tls.cloned();
+            }
+        }
     }
 
     /// Whether the HTTP ports of a service's nodes are called by TLS: by one of its actions or of the routes to it, or, where

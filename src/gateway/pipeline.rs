@@ -23,7 +23,7 @@ use super::keeper::{Finish, Passage};
 use super::live::{Table, View};
 use super::respond::Failure;
 use super::rule::{Fallback, Outcome};
-use super::{AnswerForm, body, cluster, cors, faults, limit, micro, pattern, rpc};
+use super::{AnswerForm, body, cluster, cors, faults, limit, micro, pattern, rpc, secure};
 use crate::balance::Balancer;
 use crate::broker::Broker;
 use crate::drain::Traffic;
@@ -62,7 +62,7 @@ pub(super) async fn run(worker: Rc<Worker>, request: Incoming, payload: Payload)
         let in_flight = worker.traffic.load.enter();
         let table = worker.view.table();
         client::settle(&request, &table.settings.trusted_proxies);
-        let inside = Inside::asked(&request, &table.settings.call_keys);
+        let inside = Inside::asked(&request, &table.settings);
         let mut asides = Asides { finish: Finish::default(), inside };
         let mut journal = Journal::begin(&worker, &table, &request, &mut context);
         let steps = steps(&worker, &table, &request, payload, &context, &mut journal, &mut asides);
@@ -75,7 +75,11 @@ pub(super) async fn run(worker: Rc<Worker>, request: Incoming, payload: Payload)
                 note(&failure, &request, id);
                 journal.answered(failure.status().as_u16());
                 let path = pattern::normal(request.path()).unwrap_or_default();
-                failure.answer(table.routes.form(&Asked::new(&request, &path)), wants_problem(&request), id)
+                let asked = Asked::new(&request, &path);
+                if let Some(nearest) = table.routes.nearest_keeper(&asked) {
+                    asides.finish.stray(nearest, &request);
+                }
+                failure.answer(table.routes.form(&asked), wants_problem(&request), id)
             }
         };
         asides.finish.dress(response.headers_mut());
@@ -97,10 +101,12 @@ pub(super) async fn run(worker: Rc<Worker>, request: Incoming, payload: Payload)
 async fn page(worker: &Worker, request: &Incoming, id: &str) -> HttpResponse<BoxBody> {
     let table = worker.view.table();
     let mut finish = Finish::default();
-    let admitted = match &table.routes.page {
-        None => Ok(()),
-        Some(keeper) => {
-            client::settle(request, &table.settings.trusted_proxies);
+    client::settle(request, &table.settings.trusted_proxies);
+    let admitted = match (secure::elsewhere(request, &table.settings), &table.routes.page) {
+        (Some(Ok(redirect)), _) => return redirect.head.set_body(BoxBody::new(())),
+        (Some(Err(failure)), _) => Err(failure),
+        (None, None) => Ok(()),
+        (None, Some(keeper)) => {
             finish.begin(keeper, request);
             keeper.admit(request, client::client_ip(request), &mut finish).await.map(drop)
         }
@@ -139,6 +145,9 @@ async fn steps<'t>(
         // RFC 9110 section 9.3.6: what follows would be no HTTP, for some services and not for others
         return Err(Failure::Ambiguous("CONNECT asks for a tunnel, and this gateway opens none".to_owned()));
     }
+    if let Some(redirect) = secure::elsewhere(request, &table.settings) {
+        return redirect;
+    }
     let host = asked::host_of(request);
     let path = asked::unambiguous(request.path(), host)?;
     if table.settings.grpc_web && rpc::web::is_asked(request) {
@@ -159,14 +168,18 @@ async fn steps<'t>(
     if let Some(method) = cors::asked_method(request) {
         // a browser asks whether a page may ask
         let meant = Asked { method, ..Asked::of_host(request, host, &path) };
-        if let Ok((route, _)) = table.routes.find(&meant)
-            && let Some(answer) = route.keeper.as_ref().and_then(|keeper| keeper.preflight(request))
-        {
-            journal.routed(route);
-            return answer;
+        if let Ok((route, _)) = table.routes.find(&meant) {
+            let keeper = table.routes.inner_keeper(route, &path).or(route.keeper.as_deref());
+            if let Some(answer) = keeper.and_then(|keeper| keeper.preflight(request)) {
+                journal.routed(route);
+                return answer;
+            }
         }
     }
-    let (route, found) = table.routes.find(&asked)?;
+    let (route, found) = match table.routes.find(&asked) {
+        Ok(found) => found,
+        Err(failure) => return stray(table, request, &asked, failure),
+    };
     table.routes.check_spelling(&asked, route)?;
     journal.routed(route);
     if let Some(keeper) = &route.keeper {
@@ -182,9 +195,8 @@ async fn steps<'t>(
         None => Passage::free(request),
     };
 
-    if let Outcome::Micro(micro) = &route.then
-        && let Some(keeper) = micro.service(&path).and_then(|service| table.routes.rpc_keeper(&service))
-    {
+    if let Some(keeper) = table.routes.inner_keeper(route, &path) {
+        finish.begin(keeper, request);
         // whoever names a service by its path is asked what its own routes ask
         passage = Box::pin(faults::let_in(keeper, request, finish, journal)).await?;
     }
@@ -220,7 +232,7 @@ async fn steps<'t>(
     // the call
     let teller = Teller::new(request);
     let target = call.rewrite.as_ref().map_or(Cow::Borrowed(&*path), |rewrite| rewrite.fill(&found));
-    let sent = UpstreamRequest {
+    let mut sent = UpstreamRequest {
         method: request.method().as_str(),
         path: if target.is_empty() { "/" } else { &target },
         query: &passage.query,
@@ -232,7 +244,7 @@ async fn steps<'t>(
         forwarded: Some(teller.forwarded()),
         tries: inside.as_ref().map(|inside| &inside.tries),
     };
-    let copy = route.mirror.as_ref().and_then(|mirror| mirror.reflect(&worker.upstream, &sent, call));
+    let copy = route.mirror.as_ref().and_then(|mirror| mirror.reflect(&worker.upstream, &mut sent, call));
     let fallback = match &call.fallback {
         Some(Fallback::Service(service)) => Some(service.as_str()),
         _ => None,
@@ -256,6 +268,15 @@ async fn steps<'t>(
         copy.tell(&answer);
     }
     Ok(answer)
+}
+
+/// What no route takes. Browsers hear that a page may ask, so that it reads then what is wrong.
+fn stray(table: &Table, request: &Incoming, asked: &Asked<'_>, failure: Failure) -> Result<Answer, Failure> {
+    let nearest = match failure {
+        Failure::NotFound(_) if cors::asked_method(request).is_some() => table.routes.nearest_keeper(asked),
+        _ => None,
+    };
+    nearest.and_then(|keeper| keeper.preflight(request)).unwrap_or(Err(failure))
 }
 
 /// A whole body ends the journal now, a passing one with its last part.

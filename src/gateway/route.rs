@@ -38,6 +38,8 @@ pub(super) struct Routes {
     pub page: Option<Keeper>,
     /// Some route keeps somebody out.
     pub is_guarded: bool,
+    /// Some terms say what pages of other origins may do.
+    has_cors: bool,
     /// The places of those that were written for a path of gRPC.
     pub rpc: Vec<usize>,
     /// What is asked of clients of the RPC port, by service; `None`: nothing.
@@ -122,8 +124,11 @@ impl Routes {
             let terms = &service.terms;
             (name.clone(), Keeper::new((name, &[], terms), [name, "rpc"], &known, kept, metrics))
         };
-        let rpc_keepers = settings.services.iter().map(keeper).collect();
-        Self { routes, exact, open, services, stray, known, page, is_guarded, rpc, rpc_keepers }
+        let rpc_keepers: BTreeMap<_, _> = settings.services.iter().map(keeper).collect();
+        let keepers = routes.iter().filter_map(|route| route.keeper.as_deref());
+        let has_cors =
+            keepers.chain(rpc_keepers.values().flatten()).chain(page.as_ref()).any(|keeper| keeper.has_cors());
+        Self { routes, exact, open, services, stray, known, page, is_guarded, has_cors, rpc, rpc_keepers }
     }
 
     /// What a service asks of a caller who comes by no route of its own.
@@ -162,6 +167,31 @@ impl Routes {
             return Err(Failure::Method { allow: allowed.join(", ") });
         }
         Err(Failure::NotFound(self.nothing(asked)))
+    }
+
+    /// Who keeps the service that a path names behind a route of Go Micro's gateway.
+    pub fn inner_keeper(&self, route: &Route, path: &str) -> Option<&Keeper> {
+        let Outcome::Micro(micro) = &route.then else { return None };
+        micro.service(path).and_then(|service| self.rpc_keeper(&service))
+    }
+
+    /// Whose word on pages of other origins holds where a request did not come to a route's terms: its route's; where no route
+    /// takes its method that of the first that takes its path; else that of the service that it names, or what applies by default.
+    pub fn nearest_keeper(&self, asked: &Asked<'_>) -> Option<&Keeper> {
+        if !self.has_cors {
+            return None;
+        }
+        match self.find(asked) {
+            Ok((route, _)) => self.inner_keeper(route, asked.path).or(route.keeper.as_deref()),
+            Err(Failure::Method { .. }) => {
+                let is_near = |route: &&Route| matches!(route.when.check(asked), Err(Mismatch::Method(_)));
+                self.routes.iter().find(is_near).and_then(|route| route.keeper.as_deref())
+            }
+            Err(_) => match asked.path.strip_prefix("/api/").and_then(|rest| rest.split('/').next()) {
+                Some(service) if self.services.contains_key(service) => self.rpc_keeper(service),
+                _ => self.page.as_ref(),
+            },
+        }
     }
 
     /// All of them, in the order in which they are tried.

@@ -2,6 +2,11 @@
 //! has no limit of streams, of heads, or of idle time.
 //!
 //! A connection and its streams are one task: when the connection is gone, so are its requests.
+//!
+//! A client that waits with `Expect: 100-continue` hears the final status only (RFC 9110 section 10.1.1 bids it not to wait without
+//! end): the h2 crate's 0.3, which actix-http's types ask for, sends no interim answers.
+
+mod tunnel;
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -105,7 +110,8 @@ fn builder() -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(HEAD);
+        .max_header_list_size(HEAD)
+        .enable_connect_protocol();
     builder
 }
 
@@ -119,7 +125,7 @@ async fn answer<A>(
 ) where
     A: Answers,
 {
-    let is_head = request.method() == Method::HEAD;
+    let form = Form { is_head: request.method() == Method::HEAD, is_tunnel: tunnel::is_asked(&request) };
     let (request, payload) = match request_of(request, peer) {
         Ok(both) => both,
         Err(why) => {
@@ -135,7 +141,7 @@ async fn answer<A>(
         _ = poll_fn(|task| respond.poll_reset(task)) => return, // dropping the call ends it
         answered = app.answer(request, payload) => answered,
     };
-    let sent = send(answered, respond, is_head, patience).await;
+    let sent = send(answered, respond, form, patience).await;
     if let Err(error) = sent {
         log::debug!("an answer of http/2 was not sent client={} error=\"{error}\"", peer.ip());
     }
@@ -146,6 +152,7 @@ async fn answer<A>(
 /// # Errors
 /// Why it could be understood in two ways.
 fn request_of(request: http::Request<RecvStream>, peer: &Rc<Peer>) -> Result<(Incoming, Payload), &'static str> {
+    let is_tunnel = tunnel::is_asked(&request);
     let (parts, body) = request.into_parts();
     let payload =
         if body.is_end_stream() { Payload::None } else { Payload::from(Box::pin(Upload(body)) as BoxedPayloadStream) };
@@ -163,6 +170,9 @@ fn request_of(request: http::Request<RecvStream>, peer: &Rc<Peer>) -> Result<(In
     };
     head.method = parts.method;
     head.version = Version::HTTP_2;
+    if is_tunnel {
+        tunnel::as_upgrade(head)?;
+    }
     head.peer_addr = peer.address;
     Ok((Incoming::new(request, Some(peer.clone())), payload))
 }
@@ -229,22 +239,30 @@ const OF_A_CONNECTION: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// What of a request its answer depends on.
+#[derive(Clone, Copy)]
+struct Form {
+    is_head: bool,
+    /// It asks for WebSocket.
+    is_tunnel: bool,
+}
+
 async fn send<B>(
     response: Response<B>,
     mut respond: SendResponse<Bytes>,
-    is_head: bool,
+    form: Form,
     patience: Duration,
 ) -> Result<(), h2::Error>
 where
     B: MessageBody,
 {
     let size = response.body().size();
-    let status = response.status();
+    let status = if form.is_tunnel { tunnel::status(response.status()) } else { response.status() };
     let mut head = http::Response::new(());
     *head.status_mut() = status;
     let fields = head.headers_mut();
     for (name, value) in response.headers() {
-        if !OF_A_CONNECTION.contains(name) && name != CONTENT_LENGTH {
+        if !OF_A_CONNECTION.contains(name) && name != CONTENT_LENGTH && !(form.is_tunnel && name == tunnel::ACCEPT) {
             fields.append(name, value.clone());
         }
     }
@@ -258,7 +276,7 @@ where
     {
         fields.insert(DATE, now);
     }
-    let is_over = is_head || size.is_eof() || status == StatusCode::NO_CONTENT;
+    let is_over = form.is_head || size.is_eof() || status == StatusCode::NO_CONTENT;
     let mut stream = respond.send_response(head, is_over)?;
     if is_over {
         return Ok(());
@@ -288,7 +306,15 @@ where
                 stream.send_reset(Reason::INTERNAL_ERROR); // the answer broke off: so that it never looks complete
                 return Ok(());
             }
-            None => return stream.send_data(Bytes::new(), true),
+            None => {
+                stream.send_data(Bytes::new(), true)?;
+                if form.is_tunnel {
+                    // its client ends its side when it reads of this end, which a reset just behind it would take away
+                    let ended = poll_fn(|task| stream.poll_reset(task));
+                    drop(tokio::time::timeout(FAREWELL, ended).await);
+                }
+                return Ok(());
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ pub use incoming::Incoming;
 pub use networks::{Network, Networks};
 pub use peer::Peer;
 pub use socket_file::{SocketFile, SocketFileError};
-pub use tls::{CertificateFiles, ClientAuth, Tls, TlsError, TlsSettings};
+pub use tls::{CertificateFiles, ClientAuth, HTTPS_PORT, Tls, TlsError, TlsSettings, ToHttps};
 
 use std::future::Future;
 use std::io;
@@ -36,11 +36,17 @@ use actix_http::{Payload, Response};
 use actix_server::GracefulShutdownSignal;
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 
 use self::instruments::Instruments;
 use crate::drain::{self, Running, Traffic};
 use crate::metrics::Metrics;
+
+/// A client that was silent for so long is asked whether it is there, by TCP; as nginx's `so_keepalive=60s:10s:3` would.
+const PROBED_AFTER: Duration = Duration::from_secs(60);
+const PROBED_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 
 /// How long a client may take to read what it was refused while it still sends.
 const LINGER: Duration = Duration::from_secs(5);
@@ -124,6 +130,9 @@ where
     R: Future<Output = HttpResponse<BoxBody>> + 'static,
 {
     let Doors { http, https, file, proxies } = doors;
+    for listener in [Some(&http), https.as_ref().map(|(listener, _)| listener)].into_iter().flatten() {
+        notice_absence(listener);
+    }
     let (traffic, instruments) = (counts.0, Instruments::new(counts.1));
     let address = http.local_addr()?;
     let mut builder = drain::builder(workers, limits.connections);
@@ -149,5 +158,30 @@ where
     Ok(Running::on(name, address, sockets, builder.run(), traffic).keeping(kept))
 }
 
+/// Has a client noticed whose machine is gone while its answer stands still: connections have this of their listener.
+fn notice_absence(listener: &TcpListener) {
+    let probes = TcpKeepalive::new().with_time(PROBED_AFTER).with_interval(PROBED_EVERY).with_retries(PROBES);
+    if let Err(error) = SockRef::from(listener).set_tcp_keepalive(&probes) {
+        log::debug!("cannot have clients noticed that are silently gone: {error}");
+    }
+}
+
 /// The address that stands for one of this machine's own: a client on a Unix socket has none.
 pub const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_probed_as_its_listener_was_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        notice_absence(&listener);
+        let client = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (accepted, _) = listener.accept().expect("accepted");
+        let socket = SockRef::from(&accepted);
+        assert!(socket.keepalive().expect("told"));
+        assert_eq!(socket.tcp_keepalive_time().expect("told"), PROBED_AFTER);
+        drop(client);
+    }
+}

@@ -28,7 +28,7 @@ const TELL_EVERY: Duration = Duration::from_secs(86_400);
 /// Certificates are usually renewed a month before they end; so late something is wrong.
 const SOON: i64 = 14 * 86_400;
 
-/// Who a gateway is on its TLS port.
+/// Who a gateway is on its TLS port, or a service on its ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// At least one; the first is for clients that name no server, or one that no certificate is for.
@@ -39,6 +39,33 @@ pub struct TlsSettings {
     pub client_auth: ClientAuth,
     /// The RPC port takes nothing but TLS, too.
     pub rpc: bool,
+    /// Of a service: its HTTP port stays plain.
+    pub plain_http: bool,
+    /// Where plain requests are sent on to; `None`: they are served.
+    pub redirect: Option<ToHttps>,
+}
+
+/// Where a gateway takes HTTPS by default.
+pub const HTTPS_PORT: u16 = 8443;
+
+/// The port that clients are sent on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToHttps {
+    /// The gateway's own.
+    Own,
+    /// As clients see it.
+    Port(u16),
+}
+
+impl ToHttps {
+    /// Its number; [`HTTPS_PORT`] where nothing else was said.
+    #[must_use]
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Own => HTTPS_PORT,
+            Self::Port(port) => port,
+        }
+    }
 }
 
 /// A certificate with those that vouch for it, and its key; both PEM.

@@ -19,7 +19,7 @@ pub use event::Shown;
 #[cfg(test)]
 pub use event::ShownRequest;
 pub use filter::{EVENTS, StatusRange, parse_status, parse_trace_id};
-pub use find::{Found, Most, find, oldest};
+pub use find::{Most, find, oldest};
 pub use follow::{Follow, INTERVAL};
 #[cfg(test)]
 pub use memory::Memory;

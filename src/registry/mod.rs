@@ -3,19 +3,24 @@
 //! May import: `shutdown`, `backoff`, `metrics`, `causes`.
 //!
 //! A backend publishes a [`Catalog`] on a watch channel: a slow reader sees the newest state, never a lost change, and
-//! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local`, `etcd`, `consul`, `mdns`
-//! and `static_file` are its backends; `remembered` is the catalog on disk; `key` is the codec of the originals' keys, `go_micro` that of Go Micro's records.
+//! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local`, `etcd`, `consul`,
+//! `kubernetes`, `mdns` and `static_file` are its backends; `own` keeps the nodes of this process for those two that others
+//! write; `remembered` is the catalog on disk; `http` makes the clients of two of them; `key` is the codec of the originals' keys,
+//! `go_micro` that of Go Micro's records.
 
 mod catalog;
 mod consul;
 mod etcd;
 pub mod go_micro;
+mod http;
 mod key;
+mod kubernetes;
 mod local;
 mod malformed;
 mod mdns;
 pub mod memory;
 mod node;
+mod own;
 mod remembered;
 mod static_file;
 
@@ -23,7 +28,8 @@ pub use catalog::{Catalog, Publisher};
 pub use consul::ConsulSettings;
 pub use go_micro::hearer::Hearer;
 pub use key::KeyError;
-pub use node::{HostPort, Node, NodeId, NodeMeta, NodeState, Origin, RpcProtocol};
+pub use kubernetes::KubernetesSettings;
+pub use node::{HostPort, Node, NodeId, NodeMeta, NodePort, NodeState, Origin, RpcProtocol};
 pub use remembered::Remember;
 
 use std::net::IpAddr;
@@ -196,6 +202,8 @@ pub enum Backend {
     Etcd(EtcdSettings),
     /// A Consul agent.
     Consul(ConsulSettings),
+    /// Kubernetes' EndpointSlices.
+    Kubernetes(KubernetesSettings),
     /// Multicast DNS, for one network.
     Mdns,
     /// A file that someone else writes.
@@ -214,6 +222,7 @@ impl Backend {
             Self::Local { .. } => "local",
             Self::Etcd(_) => "etcd",
             Self::Consul(_) => "consul",
+            Self::Kubernetes(_) => "kubernetes",
             Self::Mdns => "mdns",
             Self::Static { .. } => "static",
         }
@@ -227,6 +236,7 @@ impl Backend {
             Self::Local { dir } => dir.display().to_string(),
             Self::Etcd(etcd) => etcd.endpoints.join(","),
             Self::Consul(consul) => consul.address.clone(),
+            Self::Kubernetes(kubernetes) => kubernetes.address.clone(),
             Self::Static { file } => file.display().to_string(),
         }
     }
@@ -259,6 +269,7 @@ pub fn open(settings: &Settings, shutdown: &Shutdown, metrics: &Metrics) -> Resu
         Backend::Local { dir } => local::Local::open(dir, &settings.namespace, shutdown, metrics)?,
         Backend::Etcd(etcd) => etcd::Etcd::open(settings, etcd, shutdown, metrics)?,
         Backend::Consul(consul) => consul::Consul::open(settings, consul, shutdown, metrics)?,
+        Backend::Kubernetes(kubernetes) => kubernetes::Kubernetes::open(settings, kubernetes, shutdown, metrics)?,
         Backend::Mdns => mdns::Mdns::open(settings, shutdown, metrics)?,
         Backend::Static { file } => static_file::StaticFile::open(file, shutdown)?,
     })

@@ -91,6 +91,12 @@ pub struct NodeMeta {
     pub record: Option<String>,
     /// A trace consumer that takes events over HTTP.
     pub takes_events: bool,
+    /// Which process it is of, by a number of that run of it: its spans name it too.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub instance: String,
+    /// Which of its ports take nothing but TLS: `http`, `rpc`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<String>,
 }
 
 impl Default for NodeMeta {
@@ -109,11 +115,27 @@ impl Default for NodeMeta {
             record: None,
             rpc_services: Vec::new(),
             takes_events: false,
+            tls: Vec::new(),
+            instance: String::new(),
         }
     }
 }
 
+/// The label under which a node names the path of its OpenAPI document.
+const OPENAPI: &str = "openapi";
+
 impl NodeMeta {
+    /// The path at which it serves a document of its API (OpenAPI), if it says so: the label `openapi`.
+    #[must_use]
+    pub fn openapi(&self) -> Option<&str> {
+        self.labels.get(OPENAPI).map(String::as_str).filter(|path| path.starts_with('/'))
+    }
+
+    /// Says where that document is.
+    pub fn tell_openapi(&mut self, path: &str) {
+        self.labels.insert(OPENAPI.to_owned(), path.to_owned());
+    }
+
     /// Tells what it answers by RPC: its methods (`Say.Hello`) and the full names of its services (`greeter.Say`).
     pub fn tell_methods(&mut self, endpoints: Vec<String>, rpc_services: Vec<String>) {
         if !rpc_services.is_empty() {
@@ -176,6 +198,26 @@ impl Origin {
     }
 }
 
+/// One of the ports of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodePort {
+    /// That of HTTP.
+    Http,
+    /// That of gRPC.
+    Rpc,
+}
+
+impl NodePort {
+    /// What [`NodeMeta::tls`] calls it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Rpc => "rpc",
+        }
+    }
+}
+
 /// How a node takes RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RpcProtocol {
@@ -199,6 +241,12 @@ impl Node {
             return Some(RpcProtocol::Grpc);
         }
         (self.id.http.port.is_some() && self.speaks("mucp")).then_some(RpcProtocol::Mucp)
+    }
+
+    /// Whether it says that this port of it takes nothing but TLS.
+    #[must_use]
+    pub fn takes_tls(&self, port: NodePort) -> bool {
+        self.meta.tls.iter().any(|known| known == port.word())
     }
 
     /// Whether it is one of those that share the call key: what another system wrote down never asks for it, nor does a server

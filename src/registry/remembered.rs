@@ -129,6 +129,7 @@ impl Remembered {
         let mut addresses: Vec<&str> = match &settings.backend {
             Backend::Etcd(etcd) => etcd.endpoints.iter().map(String::as_str).collect(),
             Backend::Consul(consul) => vec![&consul.address],
+            Backend::Kubernetes(kubernetes) => vec![&kubernetes.address, &kubernetes.pods, &kubernetes.selector],
             Backend::Memory | Backend::Local { .. } | Backend::Mdns | Backend::Static { .. } => return None,
         };
         addresses.sort_unstable();

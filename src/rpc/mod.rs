@@ -4,15 +4,15 @@
 //!
 //! The parts that only read and write (`status`, `frame`, `codec`, `timeout`, `metadata`, `method`) know no socket. [`port`]
 //! serves a listening socket (HTTP/2 only) and hands each call to a [`port::Answers`], of which each worker thread has its
-//! own; `lengths` lets requests pass whose `content-length` is not theirs; [`wire`] sends and reads the parts of a call,
+//! own; `foreign` lets requests pass that carry fields of another connection; [`wire`] sends and reads the parts of a call,
 //! [`generated`] hands it to a service that tonic generated; [`schema`] reads and writes messages whose types are known at
 //! run time only.
 
 mod codec;
+mod foreign;
 pub mod frame;
 pub mod generated;
 pub mod keepalive;
-mod lengths;
 pub mod metadata;
 pub mod method;
 pub mod port;

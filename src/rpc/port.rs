@@ -29,8 +29,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::foreign::{self, WithoutForeign};
 use super::keepalive::{self, Keepalive};
-use super::lengths::AnyLength;
 use crate::drain::{self, Running, Traffic};
 use crate::listener::Tls;
 
@@ -167,7 +167,7 @@ where
     A: Answers,
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let handshake = builder(&shared.limits).handshake::<_, Bytes>(AnyLength::new(socket));
+    let handshake = builder(&shared.limits).handshake::<_, Bytes>(WithoutForeign::new(socket));
     let opened = {
         let _opening = shared.traffic.opening();
         tokio::select! {
@@ -214,7 +214,8 @@ where
             biased;
             Some(()) = calls.next(), if !calls.is_empty() => {}
             accepted = http2.accept() => match accepted {
-                Some(Ok((request, respond))) => {
+                Some(Ok((mut request, respond))) => {
+                    foreign::remove(request.headers_mut());
                     let (peer, certificate) = peer.clone();
                     calls.push(answer(Call { request, respond, peer, certificate }, answers));
                     is_busy.set(true);

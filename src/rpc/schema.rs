@@ -4,6 +4,10 @@
 //! read too), integers of 64 bits as text, bytes in base64, and fields that have their default left out. A field that a message does not have is
 //! refused.
 
+mod json_schema;
+
+pub use json_schema::{MessageSchemas, REFERENCE};
+
 use std::collections::HashSet;
 
 use bytes::Bytes;

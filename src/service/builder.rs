@@ -48,6 +48,7 @@ pub struct Service {
     version: String,
     routes: BTreeMap<String, Arc<dyn Handler>>,
     fallback: Option<Arc<dyn Handler>>,
+    openapi: Option<String>,
     pub(super) methods: Methods,
     pub(super) subscriptions: Vec<Subscribed>,
 }
@@ -61,6 +62,7 @@ impl Service {
             version: String::new(),
             routes: BTreeMap::new(),
             fallback: None,
+            openapi: None,
             methods: Methods::default(),
             subscriptions: Vec::new(),
         }
@@ -102,6 +104,35 @@ impl Service {
     {
         self.fallback = Some(erase(handler));
         self
+    }
+
+    /// Serves a document of its API (OpenAPI 3.0 or 3.1) at `/openapi.json`, and says so in the registry: the dashboards of
+    /// gateways show it in one document with those of other services, each path at the route that leads there.
+    ///
+    /// ```
+    /// let document = serde_json::json!({
+    ///     "openapi": "3.1.0",
+    ///     "info": {"title": "shop", "version": "1.0"},
+    ///     "paths": {"/items": {"get": {"summary": "All items", "responses": {"200": {"description": "them"}}}}},
+    /// });
+    /// let service = goms::Service::new("shop").openapi(document);
+    /// assert_eq!(service.paths().collect::<Vec<_>>(), ["/openapi.json"]);
+    /// ```
+    #[must_use]
+    pub fn openapi(mut self, document: serde_json::Value) -> Self {
+        const PATH: &str = "/openapi.json";
+        self.openapi = Some(PATH.to_owned());
+        let document = Arc::new(document);
+        self.route(PATH, move |_ctx, _body: serde::de::IgnoredAny| {
+            let document = document.clone();
+            async move { Ok(serde_json::Value::clone(&document)) }
+        })
+    }
+
+    /// The path of its document, if it has one.
+    #[must_use]
+    pub fn openapi_path(&self) -> Option<&str> {
+        self.openapi.as_deref()
     }
 
     /// Hears a topic: every node of this service handles each message that is published to it while the node is there.

@@ -12,6 +12,7 @@ use super::ServiceError;
 use super::publish::{self, PublishError};
 use crate::balance::Balancer;
 use crate::broker::Broker;
+use crate::call_key::CallKeys;
 use crate::metrics::Metrics;
 use crate::rpc::Codec;
 use crate::trace::{TraceContext, tracestate};
@@ -31,6 +32,8 @@ pub struct CallTable {
     pub answer_bytes: usize,
     /// Where messages are published; `None`: nowhere.
     pub broker: Option<Arc<dyn Broker>>,
+    /// How services are called that have no action.
+    pub usual: Policy,
 }
 
 /// An action of another service.
@@ -153,7 +156,7 @@ pub(super) struct Calls {
     upstream: Upstream,
     table: CallTable,
     /// What signs the calls.
-    call_key: Option<String>,
+    call_keys: CallKeys,
     /// Who calls, as `tracestate` tells.
     own: Option<String>,
     /// How services are called that the table does not name.
@@ -174,14 +177,14 @@ struct Message {
 
 impl Calls {
     /// `service` is who calls.
-    pub(super) fn new(table: CallTable, service: &str, call_key: Option<&str>, metrics: &Metrics) -> Self {
+    pub(super) fn new(table: CallTable, service: &str, call_keys: &CallKeys, metrics: &Metrics) -> Self {
         let upstream = Upstream::new(table.balancer.clone(), service, metrics);
         Self {
+            usual: table.usual.clone(),
             upstream,
             table,
             own: tracestate::member(service),
-            call_key: call_key.map(str::to_owned),
-            usual: Policy::default(),
+            call_keys: call_keys.clone(),
         }
     }
 
@@ -205,7 +208,7 @@ impl Calls {
             content_type: Some("application/json"),
             body: RequestBody::Whole(Bytes::from(body)),
             context: trace,
-            call_key: self.call_key.as_deref(),
+            call_key: self.call_keys.first().map(String::as_str),
             forwarded: None,
             tries: None,
         };
@@ -268,7 +271,7 @@ impl Calls {
             codec: Codec::Json,
             metadata: tracestate.iter().map(|line| ("tracestate", *line)).collect(),
             context: trace,
-            call_key: self.call_key.as_deref(),
+            call_key: self.call_keys.first().map(String::as_str),
             forwarded: None,
             timeout,
             answer_bytes: self.table.answer_bytes,

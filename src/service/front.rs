@@ -18,7 +18,7 @@ use crate::drain::{self, Running, Traffic};
 use crate::rpc::MESSAGE_BYTES;
 
 /// Serves a service's handlers and its methods by mucp on a bound listener until [`Running::stop`]. Must be called within a
-/// tokio runtime; the node answers once this returns.
+/// tokio runtime; the node answers once this returns. It is plain: what nodes of Go Micro call is told by its first bytes.
 ///
 /// # Errors
 /// [`ServeError`] when the listener cannot be used.

@@ -16,6 +16,7 @@ mod observe;
 mod program;
 mod publish;
 mod rpc;
+mod secure;
 mod server;
 mod subscribe;
 

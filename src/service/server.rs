@@ -22,9 +22,10 @@ use super::guard::Guard;
 use super::observe::{Observed, Observer};
 use super::program::Door;
 use super::rpc::mucp;
-use super::{Context, ServeError, Service, ServiceError, body};
+use super::{Context, ServeError, Service, ServiceError, body, secure};
 use crate::call_key::CallKeys;
 use crate::drain::{NO_LIMIT_SECS, Running, Traffic};
+use crate::listener::Tls;
 use crate::metrics::{Load, Metrics};
 use crate::rpc::{Keepalive, Status};
 use crate::trace::{CALL_KEY_HEADER, Origin, Recorder, TraceBody, TraceContext};
@@ -50,6 +51,8 @@ pub struct Parts {
     pub access_log: bool,
     /// What one request may use.
     pub limits: Limits,
+    /// The HTTP port takes nothing but TLS, by this; `None`: it is plain.
+    pub tls: Option<Tls>,
 }
 
 /// What a request to a service may use. Over a limit: the status beside it.
@@ -103,6 +106,9 @@ pub(super) enum Target {
 
 pub(super) fn start(listener: TcpListener, name: &str, target: Target, parts: Parts) -> Result<Running, ServeError> {
     let bad = |source| ServeError { service: name.to_owned(), source };
+    if let Some(tls) = parts.tls.clone() {
+        return secure::start(listener, name, target, (parts, tls)).map_err(bad);
+    }
     let kept = listener.try_clone().map_err(bad)?;
     let (limits, workers, traffic) = (parts.limits.clone(), parts.workers.max(1), Traffic::new(parts.load.clone()));
     let counted = traffic.clone();
@@ -184,8 +190,7 @@ impl Worker {
             guard: Guard::new(&parts.call_keys),
             observer: Rc::new(observer),
             calls: parts.calls.as_ref().map(|table| {
-                let key = parts.call_keys.first().map(String::as_str);
-                Rc::new(Calls::new(table.clone(), &parts.origin.service_name, key, &parts.metrics))
+                Rc::new(Calls::new(table.clone(), &parts.origin.service_name, &parts.call_keys, &parts.metrics))
             }),
             traffic: shared.traffic.clone(),
             limits: parts.limits.clone(),

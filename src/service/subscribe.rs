@@ -187,10 +187,10 @@ fn open(shared: &Arc<Shared>, heard: &Heard) {
 async fn work(shared: Arc<Shared>) {
     let parts = &shared.parts;
     let observer = Observer::new(parts.recorder.clone(), parts.origin.clone(), parts.access_log, &parts.metrics);
-    let calls = parts.calls.as_ref().map(|table| {
-        let key = parts.call_keys.first().map(String::as_str);
-        Rc::new(Calls::new(table.clone(), &parts.origin.service_name, key, &parts.metrics))
-    });
+    let calls = parts
+        .calls
+        .as_ref()
+        .map(|table| Rc::new(Calls::new(table.clone(), &parts.origin.service_name, &parts.call_keys, &parts.metrics)));
     let worker = Worker { shared: &shared, observer: Rc::new(observer), calls, load: parts.load.clone() };
     futures_util::future::join_all(shared.subscriptions.iter().map(|heard| worker.hear(heard))).await;
 }

@@ -33,12 +33,24 @@ pub use redact::{BodyPath, REDACTED, Redact};
 pub use sample::Decision;
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::call_key::SigningKey;
 use crate::metrics::Metrics;
 use crate::registry::CatalogWatch;
 use crate::shutdown::Shutdown;
+
+/// What names this run of the process among all others: its nodes have it in the registry, and its spans as the attribute
+/// [`INSTANCE`] of their resource.
+#[must_use]
+pub fn instance() -> &'static str {
+    static OF_PROCESS: OnceLock<String> = OnceLock::new();
+    OF_PROCESS.get_or_init(|| uuid::Uuid::new_v4().simple().to_string())
+}
+
+/// The attribute by which a cluster knows spans of its own processes.
+pub const INSTANCE: &str = "goms.instance";
 
 /// What is recorded and how it travels.
 #[derive(Clone, Debug)]

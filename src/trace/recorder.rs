@@ -60,12 +60,19 @@ impl Recorder {
         let (queue, events) = mpsc::channel(QUEUE_EVENTS);
         let shared = Shared {
             queue,
-            sampling: Sampling { share: settings.sample, slow: settings.slow },
+            sampling: Sampling::new(settings.sample, settings.slow),
             body_bytes: settings.body_bytes,
             redact: settings.redact.clone(),
             backlog: Arc::new(Backlog::new(metrics)),
         };
         (Self { shared: Some(Arc::new(shared)) }, events)
+    }
+
+    /// Keeps another share of all requests from now on; a recorder that is off stays off.
+    pub fn set_sample(&self, share: f64) {
+        if let Some(shared) = &self.shared {
+            shared.sampling.set_share(share);
+        }
     }
 
     /// What becomes of this request's events. Sets the context's flag to what callees shall do; off, it stays as it came.

@@ -1,5 +1,6 @@
 //! Which requests are recorded: a share of all by their trace id, and of the rest those that went wrong here.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::context::TraceContext;
@@ -24,19 +25,29 @@ impl Decision {
 }
 
 /// `traces.sample` and `traces.slow`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Sampling {
-    pub(super) share: f64,
-    pub(super) slow: Duration,
+    /// The bits of a double.
+    share: AtomicU64,
+    slow: Duration,
 }
 
 impl Sampling {
+    pub(super) fn new(share: f64, slow: Duration) -> Self {
+        Self { share: AtomicU64::new(share.to_bits()), slow }
+    }
+
+    /// Another share, for requests that begin from now on.
+    pub(super) fn set_share(&self, share: f64) {
+        self.share.store(share.to_bits(), Ordering::Relaxed);
+    }
+
     /// Follows from the trace id, so every node with the same share decides the same; where the caller's flag says that
     /// it does not record, this node holds too. Tells callees by the context's flag.
     pub(super) fn decide(&self, context: &mut TraceContext) -> Decision {
         // the low 53 bits as a fraction of 1: a double holds them exactly
         let fraction = (context.trace_id & ((1 << 53) - 1)) as f64 / (1u64 << 53) as f64;
-        context.sampled = context.sampled && fraction < self.share;
+        context.sampled = context.sampled && fraction < f64::from_bits(self.share.load(Ordering::Relaxed));
         if context.sampled { Decision::Kept } else { Decision::Held }
     }
 
@@ -52,7 +63,7 @@ mod tests {
 
     fn decide(share: f64, traceparent: &str) -> (Decision, String) {
         let mut context = TraceContext::from_headers(None, Some(traceparent.as_bytes()));
-        let decision = Sampling { share, slow: Duration::from_secs(1) }.decide(&mut context);
+        let decision = Sampling::new(share, Duration::from_secs(1)).decide(&mut context);
         (decision, context.traceparent()[53..].to_owned())
     }
 
@@ -74,11 +85,15 @@ mod tests {
             assert_eq!(&decide(share, traceparent), expected, "{share} {traceparent}");
         }
         assert_eq!(decide(1.0, &quarter.replace("-01", "-00")), held);
+        let sampling = Sampling::new(0.0, Duration::from_secs(1));
+        sampling.set_share(1.0);
+        let mut context = TraceContext::from_headers(None, Some(quarter.as_bytes()));
+        assert_eq!(sampling.decide(&mut context), Decision::Kept, "it follows");
     }
 
     #[test]
     fn failed_and_slow_ones_tell_something() {
-        let sampling = Sampling { share: 0.5, slow: Duration::from_secs(1) };
+        let sampling = Sampling::new(0.5, Duration::from_secs(1));
         for (status, millis, expected) in
             [(200, 999, false), (499, 0, false), (500, 0, true), (504, 0, true), (200, 1000, true), (404, 5000, true)]
         {

@@ -16,12 +16,12 @@ use super::body::{AnswerBody, Deadline, RequestBody};
 use super::http1::{
     Answer, AnswerHead, HttpError, Outgoing, Pool, RequestHead, Secure, Shared, Target, Times, Upgrade, is_idempotent,
 };
-use super::{CallError, ClientTls, Policy, Schemas, headers, rpc};
+use super::{CallError, ClientTls, Policy, Schemas, headers, rpc, tls_of};
 use crate::backoff::Backoff;
 use crate::balance::{Balancer, Kind, LocalBalancer, Permit};
 use crate::causes;
 use crate::metrics::Metrics;
-use crate::registry::Node;
+use crate::registry::{Node, NodePort};
 use crate::trace::context::TraceContext;
 use crate::trace::tracestate;
 
@@ -307,7 +307,8 @@ impl Upstream {
         node: &Arc<Node>,
         policy: &Policy,
     ) -> Result<Answer, CallError> {
-        let target = target(node, policy.tls.as_deref()).map_err(CallError::Request)?;
+        let target = target(node, (policy.tls.as_deref(), policy.told_tls.as_deref()));
+        let target = target.map_err(|error| CallError::from_try(node.clone(), error))?;
         let mut head = self.head(request, node).map_err(CallError::Request)?;
         if matches!(body, Outgoing::Upgrade(_)) {
             head.upgrade().map_err(CallError::Request)?;
@@ -374,16 +375,15 @@ impl Upstream {
     }
 }
 
-pub(super) fn target(node: &Node, tls: Option<&ClientTls>) -> Result<Target, HttpError> {
+pub(super) fn target(node: &Node, tls: (Option<&ClientTls>, Option<&ClientTls>)) -> Result<Target, HttpError> {
     let address = SocketAddr::new(node.id.http.ip, node.id.http.port.unwrap_or(HTTP_PORT));
-    let is_plain = node.origin.as_ref().is_some_and(|origin| !origin.tls);
-    match tls {
-        Some(tls) if !is_plain => {
+    match tls_of(node, NodePort::Http, tls).map_err(HttpError::Connect)? {
+        Some(tls) => {
             let name =
                 tls.name_of(node).ok_or(HttpError::Request("a host is no name that a certificate could have"))?;
             Ok(Target::Secure(Arc::new(Secure { address, name, config: tls.config.clone() })))
         }
-        _ => Ok(Target::Socket(address)),
+        None => Ok(Target::Socket(address)),
     }
 }
 

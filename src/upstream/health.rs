@@ -42,6 +42,8 @@ pub struct HealthCheck {
     pub passes: u32,
     /// How the service is called by TLS, if it is.
     pub tls: Option<Arc<ClientTls>>,
+    /// How nodes are called that say that they take TLS, where `tls` says nothing.
+    pub told_tls: Option<Arc<ClientTls>>,
 }
 
 impl HealthCheck {
@@ -50,7 +52,7 @@ impl HealthCheck {
     pub fn new(path: &str) -> Self {
         let (every, timeout) = (Duration::from_secs(5), Duration::from_secs(1));
         // two: one lost answer is no failure, and a node that is back should work at once
-        Self { path: path.to_owned(), every, timeout, failures: 2, passes: 1, tls: None }
+        Self { path: path.to_owned(), every, timeout, failures: 2, passes: 1, tls: None, told_tls: None }
     }
 }
 
@@ -188,6 +190,8 @@ async fn status(pool: &Rc<Pool>, node: &Node, check: &HealthCheck, call_key: Opt
         head.field(CALL_KEY_HEADER, key.as_bytes())?;
     }
     let times = Times { connect: check.timeout, head: check.timeout };
-    let answer = pool.send(&target(node, check.tls.as_deref())?, &head, &Outgoing::NoBody, times).await?;
+    let answer = pool
+        .send(&target(node, (check.tls.as_deref(), check.told_tls.as_deref()))?, &head, &Outgoing::NoBody, times)
+        .await?;
     Ok(answer.head.status()) // its body is not read: the connection is closed
 }

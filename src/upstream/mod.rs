@@ -25,6 +25,7 @@ pub use rpc::{
     ConnectError, DescriptorFile, DescriptorFileError, Descriptors, Lease, Opened, ReflectionError, RpcAnswer,
     RpcError, RpcHead, RpcReceiver, RpcRequest, RpcSender, RpcStream, Schemas, Stamp, UnknownMessages, stamp,
 };
+use tls::tls_of;
 pub use tls::{ClientTls, ClientTlsFiles};
 
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub struct Policy {
     pub retry_status: Vec<u16>,
     /// How it is called by TLS; `None`: it is not. An [`Origin`](crate::registry::Origin) of `https` must have it.
     pub tls: Option<Arc<ClientTls>>,
+    /// How nodes are called that say that they take TLS, where `tls` says nothing; other nodes are called plainly then.
+    pub told_tls: Option<Arc<ClientTls>>,
     /// The first wait before a further try; doubled each time, with jitter.
     pub backoff: Duration,
     /// Where the messages are known from of a service that takes protobuf only, for callers by RPC with JSON.
@@ -75,6 +78,7 @@ impl Default for Policy {
             retry_non_idempotent: false,
             retry_status: Vec::new(),
             tls: None,
+            told_tls: None,
             backoff: Duration::from_millis(25),
             descriptors: Descriptors::Auto,
             keepalive: Some(Keepalive::CLIENT),

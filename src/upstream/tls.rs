@@ -1,12 +1,13 @@
 //! How a service is called by TLS.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use crate::registry::Node;
+use crate::registry::{Node, NodePort};
 use crate::trust::{self, Roots, TrustError};
 
 /// Files and names, as the config gives them.
@@ -18,6 +19,29 @@ pub struct ClientTlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// For whom the service's certificate must be; `None`: the host that is called, of a node its address.
     pub server_name: Option<String>,
+}
+
+/// How a port of a node is called: by TLS with `own`, which is its service's, or else with `told` where the node says that it takes
+/// TLS. `None`: plainly.
+///
+/// # Errors
+/// It takes TLS, and nobody said whom to trust.
+pub(super) fn tls_of<'t>(
+    node: &Node,
+    port: NodePort,
+    (own, told): (Option<&'t ClientTls>, Option<&'t ClientTls>),
+) -> io::Result<Option<&'t ClientTls>> {
+    let is_told = || node.takes_tls(port);
+    match (&node.origin, own, told) {
+        (Some(origin), own, _) => Ok(own.filter(|_| origin.tls)),
+        (None, Some(own), _) => Ok(Some(own)),
+        (None, None, Some(told)) => Ok(is_told().then_some(told)),
+        (None, None, None) if is_told() => {
+            let why = "it takes TLS, and neither `tls` of its upstream nor `serviceTls.call` says who vouches for it";
+            Err(io::Error::new(io::ErrorKind::Unsupported, why))
+        }
+        (None, None, None) => Ok(None),
+    }
 }
 
 /// The same, read.

@@ -292,7 +292,7 @@ log: { level: trace, format: json }
         "{esAddr: [a, b, a], es: {apiKey: 'id:secret'}}",
         "traces: { retain: forever, slow: 3s, redact: { query: [t], body: ['$.a[*].b'] } }",
         "registry: { kind: memory }",
-        "{tls: {certificates: [{cert: a.pem, key: b.pem}, {cert: c, key: d}], clientCa: ca, clientAuth: optional}}",
+        "{tls: {certificates: [{cert: a.pem, key: b.pem}, {cert: c, key: d}], clientCa: ca, clientAuth: optional, redirectToHttps: 443}}",
         "{trustedProxies: [10.0.0.0/8, '::1', unix], proxyProtocol: on, limits: {sendTimeout: 5s}}",
     ] {
         let printed = yaml(&load(text, &[]).expect("good"));

@@ -36,6 +36,9 @@ pub(super) async fn registry(config: &Config) -> (Finding, Option<Arc<Catalog>>)
                 "is etcd running there, and does a firewall let you through? `etcdctl endpoint health` tells"
             }
             Backend::Consul(_) => "is a Consul agent running there? `consul members` tells",
+            Backend::Kubernetes(_) => {
+                "may its service account list endpointslices? `kubectl auth can-i list endpointslices --as …` tells"
+            }
             _ => "name another with `--registry` and `--registry-address`",
         };
         Finding::broken("registry", chain(error), advice)

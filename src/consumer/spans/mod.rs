@@ -34,7 +34,7 @@ use tokio::time::{Instant, timeout_at};
 use super::instruments::Instruments;
 use super::intake::{self, AWAY_TIMEOUT, MAX_BODY_BYTES, STORE_TIMEOUT};
 use super::pipeline::{Pipeline, Reply, Verdict, document, weight};
-use super::{ConsumerError, Settings};
+use super::{ConsumerError, OwnProcesses, Settings};
 use crate::call_key::CallKeys;
 use crate::causes::chain;
 use crate::shutdown::Shutdown;
@@ -71,11 +71,12 @@ impl Protocol {
 pub(super) struct Shared {
     dead_letters: Arc<DeadLetters>,
     callers: Arc<Callers>,
+    own: OwnProcesses,
 }
 
 impl Shared {
-    pub fn new(dead_letters: Arc<DeadLetters>) -> Self {
-        Self { dead_letters, callers: Arc::default() }
+    pub fn new(dead_letters: Arc<DeadLetters>, own: OwnProcesses) -> Self {
+        Self { dead_letters, callers: Arc::default(), own }
     }
 }
 
@@ -86,8 +87,11 @@ pub(super) struct Door {
     call_keys: CallKeys,
     dead_letters: Arc<DeadLetters>,
     callers: Arc<Callers>,
+    own: OwnProcesses,
     taken: IntCounter,
     refused: IntCounter,
+    /// Left out, since they are this cluster's own.
+    known: IntCounter,
     /// Bytes that all requests together may hold.
     room: Arc<Semaphore>,
     room_bytes: usize,
@@ -110,8 +114,10 @@ pub(super) fn serve(
         call_keys: settings.call_keys.clone(),
         dead_letters: shared.dead_letters.clone(),
         callers: shared.callers.clone(),
+        own: shared.own.clone(),
         taken: spans("taken"),
         refused: spans("refused"),
+        known: spans("own"),
         room: Arc::new(Semaphore::new(room_bytes)),
         room_bytes,
     };

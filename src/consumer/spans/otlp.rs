@@ -26,7 +26,7 @@ use crate::trace::otlp::{
     self, AnyValue, ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse, KeyValue,
     SpanKind, StatusCode as SpanStatus, json_weight, protobuf_weight,
 };
-use crate::trace::tracestate;
+use crate::trace::{INSTANCE, tracestate};
 
 const PATH: &str = "/v1/traces";
 
@@ -75,6 +75,7 @@ async fn export(
     let export = decode(&body.bytes, encoding)?;
     body.bytes = Bytes::new();
     note(&export, &door.callers);
+    let export = without_own(export, door);
     door.keep(spans(export).map(|span| span.map_err(Refusal::of))).await
 }
 
@@ -102,6 +103,26 @@ fn note(export: &ExportTraceServiceRequest, callers: &Callers) {
             }
         }
     }
+}
+
+/// Leaves out what this cluster's own processes send besides their events.
+fn without_own(mut export: ExportTraceServiceRequest, door: &Door) -> ExportTraceServiceRequest {
+    let is_own = |part: &otlp::ResourceSpans| {
+        let attributes = part.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
+        let instance = attributes.iter().rev().find(|attribute| attribute.key == INSTANCE);
+        matches!(
+            instance.and_then(|named| named.value.as_ref()?.value.as_ref()),
+            Some(otlp::Value::String(instance)) if door.own.have(instance)
+        )
+    };
+    export.resource_spans.retain(|part| {
+        let leave_out = is_own(part);
+        if leave_out {
+            door.known.inc_by(part.scope_spans.iter().map(|scope| scope.spans.len() as u64).sum());
+        }
+        !leave_out
+    });
+    export
 }
 
 /// Every span with its process, or why it is none.

@@ -62,3 +62,11 @@
   window.addEventListener("pageshow", () => document.hidden || open());
   open();
 })();
+
+// A form that only chooses needs no button where there are scripts.
+(() => {
+  for (const form of document.querySelectorAll("form[data-submit=change]")) {
+    form.addEventListener("change", () => form.requestSubmit());
+    for (const button of form.querySelectorAll("button")) button.hidden = true;
+  }
+})();

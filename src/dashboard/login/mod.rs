@@ -177,6 +177,11 @@ impl Doorkeeper {
         *rules = Arc::new(Rules::new(login, is_loopback));
     }
 
+    /// What other processes of the cluster are asked with, if they have the same config.
+    pub fn reader_token(&self) -> Option<String> {
+        self.rules().login.reader_token().map(str::to_owned)
+    }
+
     fn rules(&self) -> Arc<Rules> {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

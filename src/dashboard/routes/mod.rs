@@ -39,15 +39,14 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 
 async fn table(dashboard: web::Data<Dashboard>, visitor: Visitor, asked: web::Query<Asked>) -> HttpResponse {
     let main = match dashboard.inner.gateway.get() {
-        Some(gateway) => shown(gateway, &asked, &dashboard.inner.admin.metrics().read()),
+        Some(gateway) => shown(gateway, &dashboard.settings(), &asked, &dashboard.inner.admin.metrics().read()),
         None => elsewhere(&dashboard),
     };
     page(&visitor, Section::Routes, "Routes", &main)
 }
 
-fn shown(gateway: &Gateway, asked: &Asked, reading: &Reading) -> Markup {
-    let settings = (gateway.settings)();
-    let all: Vec<Line> = settings.rules().into_iter().map(|rule| Line::new(rule, &settings)).collect();
+fn shown(gateway: &Gateway, settings: &Settings, asked: &Asked, reading: &Reading) -> Markup {
+    let all: Vec<Line> = settings.rules().into_iter().map(|rule| Line::new(rule, settings)).collect();
     let found: Vec<&Line> = all.iter().filter(|line| line.has(asked.q.trim())).collect();
     let pages = found.len().div_ceil(PAGE).max(1);
     let number = asked.page.clamp(1, pages);
@@ -57,7 +56,7 @@ fn shown(gateway: &Gateway, asked: &Asked, reading: &Reading) -> Markup {
             h1 { "Routes" }
             span.soft { (grouped(all.len() as u64)) " in force, of " code { (gateway.config) } }
         }
-        (explain::part(&settings, &asked.method, &asked.url, &asked.headers))
+        (explain::part(settings, &asked.method, &asked.url, &asked.headers))
         section.card aria-label="Routes in force" {
             header {
                 h2 { "In force" }

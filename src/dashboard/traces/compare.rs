@@ -41,9 +41,10 @@ pub async fn show(request: HttpRequest, dashboard: web::Data<Dashboard>, visitor
         Ok(found) => found,
         Err(trouble) => return trouble.page(&visitor),
     };
-    let shown = |found: crate::reading::Found| found.events.into_iter().map(|(shown, _)| shown).collect::<Vec<Shown>>();
+    let shown = |events: Vec<(Shown, _)>| events.into_iter().map(|(shown, _)| shown).collect::<Vec<Shown>>();
     let is_cut = found_a.is_cut || found_b.is_cut;
-    let (events_a, events_b) = (shown(found_a), shown(found_b));
+    let _room = (found_a.room, found_b.room);
+    let (events_a, events_b) = (shown(found_a.events), shown(found_b.events));
     let (drawn_a, drawn_b) = (Waterfall::of(&events_a), Waterfall::of(&events_b));
     let pairs = align(&drawn_a, &drawn_b);
     let main = html! {

@@ -23,16 +23,20 @@ mod span;
 mod tail;
 mod waterfall;
 
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
+use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::page::problem;
 use super::{Dashboard, Visitor};
 use crate::causes::chain;
-use crate::reading::{Found, Most, find};
+use crate::reading::{Most, Shown, find};
 use crate::store::StoreError;
 
 /// Of a request's events a page reads so many; more take memory that nobody looks at. An event with short bodies has one or
@@ -62,6 +66,8 @@ enum Trouble {
     Starting,
     /// The store does not answer, or refuses the question.
     Store(StoreError),
+    /// Others read as much as there is room for.
+    Busy,
     /// Nothing is known of this id.
     Unknown(String),
 }
@@ -75,7 +81,7 @@ impl From<StoreError> for Trouble {
 impl Trouble {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Starting | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Starting | Self::Busy | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unknown(_) => StatusCode::NOT_FOUND,
         }
     }
@@ -83,6 +89,7 @@ impl Trouble {
     fn title(&self) -> &'static str {
         match self {
             Self::Starting => "Traces are not ready yet",
+            Self::Busy => "Too much is read at once",
             Self::Store(StoreError::Query(_)) => "This cannot be searched",
             Self::Store(_) => "The trace store is away",
             Self::Unknown(_) => "Nothing is known of this request",
@@ -92,6 +99,9 @@ impl Trouble {
     fn advice(&self) -> Markup {
         match self {
             Self::Starting => html! { "This process has just started. Load the page again in a moment." },
+            Self::Busy => html! {
+                "Other pages of traces take all the memory that this process gives them. Load the page again in a moment."
+            },
             Self::Store(StoreError::Query(reason)) => html! { (reason) },
             Self::Store(error) => html! {
                 "Nodes keep their events on disk meanwhile. Load the page again when the store is back."
@@ -111,11 +121,37 @@ impl Trouble {
     }
 }
 
+/// What events take that a page reads at once, all pages together, in KiB: their JSON and what is read of it.
+static ROOM: Semaphore = Semaphore::const_new(128 << 10);
+/// Of one page: [`MOST`] twice.
+const PAGE_KIB: u32 = 32 << 10;
+/// How long a page waits until others have been sent.
+const ROOM_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Events, and their part of the room that all pages have.
+struct Held {
+    events: Vec<(Shown, Box<RawValue>)>,
+    is_cut: bool,
+    room: SemaphorePermit<'static>,
+}
+
 /// The events of a request or trace.
-async fn events_of(dashboard: &Dashboard, id: &str) -> Result<Found, Trouble> {
+async fn events_of(dashboard: &Dashboard, id: &str) -> Result<Held, Trouble> {
     let store = dashboard.store().ok_or(Trouble::Starting)?;
+    let room = room(&ROOM, ROOM_PATIENCE).await?;
     let found = find(&**store, id, MOST).await?;
-    if found.events.is_empty() { Err(Trouble::Unknown(id.to_owned())) } else { Ok(found) }
+    match found.events.is_empty() {
+        true => Err(Trouble::Unknown(id.to_owned())),
+        false => Ok(Held { events: found.events, is_cut: found.is_cut, room }),
+    }
+}
+
+/// A page's part of the room; waits for it a little.
+async fn room(of: &'static Semaphore, patience: Duration) -> Result<SemaphorePermit<'static>, Trouble> {
+    match tokio::time::timeout(patience, of.acquire_many(PAGE_KIB)).await {
+        Ok(Ok(room)) => Ok(room),
+        Ok(Err(_)) | Err(_) => Err(Trouble::Busy), // it is never closed
+    }
 }
 
 /// Names of the services that the registry knows, for a form to propose: at most 200.
@@ -189,6 +225,20 @@ mod tests {
     fn a_part_of_a_path_holds_anything() {
         assert_eq!(segment("a-1_.~"), "a-1_.~");
         assert_eq!(segment("../é\"<"), "..%2F%C3%A9%22%3C");
+    }
+
+    #[tokio::test]
+    async fn pages_share_the_room_and_one_too_many_is_told_so() {
+        static SMALL: Semaphore = Semaphore::const_new(2 * PAGE_KIB as usize);
+        let one = room(&SMALL, Duration::from_millis(5)).await.ok().expect("room");
+        let two = room(&SMALL, Duration::from_millis(5)).await.ok().expect("room");
+        let three = room(&SMALL, Duration::from_millis(5)).await.expect_err("none");
+        assert!(matches!(three, Trouble::Busy));
+        let page = three.page(&Visitor::default());
+        assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(one);
+        assert!(room(&SMALL, Duration::from_millis(5)).await.is_ok(), "what was sent gives its room back");
+        drop(two);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jiff::Zoned;
 use maud::{Markup, html};
 
 use super::form::Form;
-use super::{Trouble, badge, moment, scatter, segment, service_names, tick};
+use super::{ROOM, ROOM_PATIENCE, Trouble, badge, moment, room, scatter, segment, service_names, tick};
 use crate::dashboard::page::{Section, page, told};
 use crate::dashboard::{Dashboard, Visitor};
 use crate::figures::{duration, grouped};
@@ -18,9 +18,13 @@ use crate::store::{FIRST_ERROR, Order, Page, Query, StatsQuery, StoreError, Trac
 pub async fn show(request: HttpRequest, dashboard: web::Data<Dashboard>, visitor: Visitor) -> HttpResponse {
     let now = Zoned::now();
     let form = Form::read(request.query_string(), &now);
-    let answer = match dashboard.store() {
-        Some(store) => read(&**store, &form.query, now.timestamp().as_millisecond()).await.map_err(Trouble::from),
-        None => Err(Trouble::Starting),
+    let room = room(&ROOM, ROOM_PATIENCE).await;
+    let answer = match (dashboard.store(), &room) {
+        (None, _) => Err(Trouble::Starting),
+        (_, Err(_)) => Err(Trouble::Busy),
+        (Some(store), Ok(_)) => {
+            read(&**store, &form.query, now.timestamp().as_millisecond()).await.map_err(Trouble::from)
+        }
     };
     let main = html! {
         div.head {

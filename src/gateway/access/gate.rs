@@ -14,6 +14,9 @@ use super::{Access, ApiKeys, Caller, KeyPlace, Proof, Sources, Way, Ways, Who, r
 use crate::gateway::respond::{Denied, Failure};
 use crate::trace::Redact;
 
+/// The scheme of tokens (RFC 6750 section 3).
+const BEARER: &str = "Bearer";
+
 /// Every way of the config, ready to be asked.
 #[derive(Default)]
 pub(in crate::gateway) struct Known {
@@ -37,8 +40,8 @@ enum InForce {
     ApiKeys(ApiKeys),
     Basic(Passwords, String),
     Jwt(Tokens),
-    /// It could not be made; nobody gets in by it.
-    Unusable,
+    /// It could not be made; nobody gets in by it. With what it would ask for.
+    Unusable(String),
 }
 
 /// What became of asking one way.
@@ -72,15 +75,15 @@ impl Asked {
             Proof::ApiKeys(keys) => Ok(InForce::ApiKeys(keys.clone())),
             Proof::Basic(basic) => Passwords::new(basic.clone())
                 .map(|passwords| InForce::Basic(passwords, basic.challenge()))
-                .map_err(|error| error.to_string()),
+                .map_err(|error| (error.to_string(), basic.challenge())),
             Proof::Jwt(jwt) => {
                 claims.clone_from(&jwt.headers);
-                Tokens::new((**jwt).clone(), sources).map(InForce::Jwt)
+                Tokens::new((**jwt).clone(), sources).map(InForce::Jwt).map_err(|error| (error, BEARER.to_owned()))
             }
         };
-        let proof = made.unwrap_or_else(|error| {
+        let proof = made.unwrap_or_else(|(error, challenge)| {
             log::error!("the way `auth.{name}` cannot be used, nobody gets in by it: {error}");
-            InForce::Unusable
+            InForce::Unusable(challenge)
         });
         Self { name: name.to_owned(), proof, caller_header, claims }
     }
@@ -110,20 +113,19 @@ impl Asked {
                     Err(jwt::Refused::KeysAway) => Told::Later(Denied::KeysAway),
                 },
             },
-            InForce::Unusable => Told::Wrong("the gateway cannot check it, see its log"),
+            InForce::Unusable(_) => Told::Wrong("the gateway cannot check it, see its log"),
         }
     }
 
-    /// RFC 9110 section 11.6.1; of tokens RFC 6750 section 3.
-    fn challenge(&self, wrong: Option<&str>) -> Option<String> {
+    /// RFC 9110 section 11.6.1, which wants one beside each 401; of tokens RFC 6750 section 3.
+    fn challenge(&self, wrong: Option<&str>) -> String {
         match (&self.proof, wrong) {
-            (InForce::ApiKeys(keys), _) => Some(keys.challenge()),
-            (InForce::Basic(_, challenge), _) => Some(challenge.clone()),
-            (InForce::Jwt(_), None) => Some("Bearer".to_owned()),
+            (InForce::ApiKeys(keys), _) => keys.challenge(),
+            (InForce::Basic(_, challenge) | InForce::Unusable(challenge), _) => challenge.clone(),
+            (InForce::Jwt(_), None) => BEARER.to_owned(),
             (InForce::Jwt(_), Some(why)) => {
-                Some(format!("Bearer error=\"invalid_token\", error_description=\"{}\"", why.replace('"', "'")))
+                format!("{BEARER} error=\"invalid_token\", error_description=\"{}\"", why.replace('"', "'"))
             }
-            (InForce::Unusable, _) => None,
         }
     }
 
@@ -133,7 +135,7 @@ impl Asked {
             InForce::ApiKeys(ApiKeys { place: KeyPlace::Query(name), .. }) => format!("the parameter `{name}`").into(),
             InForce::Basic(..) => "`Authorization: Basic …`".into(),
             InForce::Jwt(_) => "`Authorization: Bearer …`".into(),
-            InForce::Unusable => "nothing".into(),
+            InForce::Unusable(_) => "nothing".into(),
         }
     }
 }
@@ -190,8 +192,10 @@ impl Gate {
         };
         for name in &access.ways {
             // the config knows all of them; one that is not there lets nobody in
-            let unusable =
-                || Asked { name: name.clone(), proof: InForce::Unusable, caller_header: None, claims: BTreeMap::new() };
+            let unusable = || {
+                let proof = InForce::Unusable(BEARER.to_owned());
+                Asked { name: name.clone(), proof, caller_header: None, claims: BTreeMap::new() }
+            };
             let way = known.ways.get(name).cloned().unwrap_or_else(|| Arc::new(unusable()));
             match &way.proof {
                 InForce::ApiKeys(ApiKeys { place: KeyPlace::Header(name), .. }) => {
@@ -199,7 +203,7 @@ impl Gate {
                 }
                 InForce::ApiKeys(ApiKeys { place: KeyPlace::Query(name), .. }) => gate.hidden_query.push(name.clone()),
                 InForce::Basic(..) => gate.hides_basic = true,
-                InForce::Jwt(_) | InForce::Unusable => {}
+                InForce::Jwt(_) | InForce::Unusable(_) => {}
             }
             gate.ways.push(way);
         }
@@ -234,7 +238,7 @@ impl Gate {
         if let Some(why) = later {
             return Err(why.into());
         }
-        let challenges = self.ways.iter().zip(&wrong).filter_map(|(way, wrong)| way.challenge(*wrong)).collect();
+        let challenges = self.ways.iter().zip(&wrong).map(|(way, wrong)| way.challenge(*wrong)).collect();
         let message = match wrong.iter().flatten().next() {
             Some(why) => (*why).to_owned(),
             None => {
@@ -281,5 +285,47 @@ impl Gate {
             return Cow::Borrowed(query);
         }
         Cow::Owned(query.split('&').filter(|part| !hides(part)).collect::<Vec<_>>().join("&"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::super::{Algorithm, Basic, Jwt, JwtKey};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_way_that_cannot_be_used_is_asked_for_all_the_same() {
+        let key = JwtKey::Pem("no key".into(), PathBuf::from("no-key.pem"));
+        let jwt = Jwt {
+            key,
+            algorithms: vec![Algorithm::RS256],
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            leeway: Duration::ZERO,
+            caller: "sub".into(),
+            headers: BTreeMap::new(),
+        };
+        let basic = Basic { realm: "shop".into(), users: BTreeMap::new() };
+        let way = |proof| Way { proof, caller_header: None };
+        let ways =
+            [("people".to_owned(), way(Proof::Jwt(Box::new(jwt)))), ("staff".to_owned(), way(Proof::Basic(basic)))];
+        let known = Known::new(&ways.into(), &Sources::default());
+        for (asked, wanted) in [
+            (&["people"][..], &["Bearer"][..]),
+            (&["unheard-of"], &["Bearer"]),
+            (&["people", "staff"], &["Bearer", "Basic realm=\"shop\", charset=\"UTF-8\""]),
+        ] {
+            let access = Access { ways: asked.iter().map(ToString::to_string).collect(), ..Access::default() };
+            let gate = Gate::new(&access, &known).expect("it asks");
+            let Err(Failure::Denied(Denied::Unproven { challenges, .. })) =
+                gate.check_caller(&HeaderMap::new(), "").await
+            else {
+                panic!("{asked:?}: 401 wanted")
+            };
+            assert_eq!(challenges, wanted, "{asked:?}");
+        }
     }
 }

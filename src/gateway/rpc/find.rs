@@ -240,7 +240,7 @@ fn of_service<'t>(table: &'t Table, service: Arc<str>) -> Found<'t> {
             let keeper = table.routes.rpc_keeper(&service);
             Found { policy: &known.policy, keeper, group: service }
         }
-        None => Found { policy: &table.usual, keeper: table.routes.page.as_ref(), group: service },
+        None => Found { policy: &table.settings.usual, keeper: table.routes.page.as_ref(), group: service },
     }
 }
 
@@ -255,7 +255,7 @@ fn of_route<'t>(table: &'t Table, path: &str, host: &str, brought: &impl Fields)
     let route = routes.find(|route| route.when.check(&asked).is_ok())?;
     match &route.then {
         Outcome::Call(call) => Some((route, &call.policy)),
-        _ => Some((route, &table.usual)),
+        _ => Some((route, &table.settings.usual)),
     }
 }
 

@@ -214,11 +214,9 @@ fn passing(brought: &HeaderMap) -> HeaderMap {
     fields
 }
 
-/// Whether a field goes on: HTTP/2 has none that others would list in `Connection`. A foreign `content-length` has become
-/// `accept-charset`, or `content-lengti`.
+/// Whether a field goes on: HTTP/2 has none that others would list in `Connection`.
 pub(super) fn is_passed(name: &str) -> bool {
-    !matches!(name, GOMS_SERVICE | "grpc-timeout" | "accept-charset" | "content-lengti")
-        && headers::passes_down(name, std::iter::empty())
+    !matches!(name, GOMS_SERVICE | "grpc-timeout") && headers::passes_down(name, std::iter::empty())
 }
 
 pub(super) fn status_of(failure: &Failure) -> Status {

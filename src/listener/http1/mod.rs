@@ -15,6 +15,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use actix_http::{BoxedPayloadStream, Payload, Response};
 use actix_web::body::{BoxBody, MessageBody};
@@ -38,6 +39,9 @@ const COPIED_BYTES: usize = 4 << 10;
 const GATHERED_BYTES: usize = 16 << 10;
 /// What was to be written is kept for the next answer up to this, and between requests of a client that is not busy nothing.
 const SPARE_BYTES: usize = 32 << 10;
+
+/// How long an answer's body may stand still once its client has ended its side of the connection.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
 
 /// What comes of waiting for a request.
 enum Next {
@@ -123,9 +127,10 @@ async fn send(response: Response<BoxBody>, to: To, wire: &Rc<RefCell<Wire>>, out
         if is_over {
             break;
         }
+        let mut silence = None;
         let part = poll_fn(|task| match body.as_mut().poll_next(task) {
             Poll::Ready(part) => Poll::Ready(Ok(part)),
-            Poll::Pending => wire.borrow_mut().poll_gone(task).map(Err),
+            Poll::Pending => poll_left(&mut wire.borrow_mut(), &mut silence, task).map(Err),
         });
         is_over = put(part.await?, &mut transfer, wire, out).await?;
     }
@@ -136,6 +141,23 @@ async fn send(response: Response<BoxBody>, to: To, wire: &Rc<RefCell<Wire>>, out
     }
     out.shrink_to(SPARE_BYTES);
     Ok(keeps && wire.borrow().is_read())
+}
+
+/// Looks whether the client is still there while its answer stands still since `silence` began.
+///
+/// A client that has ended its side may still read, or be gone: both look alike until something is sent, which a stream without
+/// events never is. RFC 9112 section 9.5 asks to watch for the other's end and leaves open what it means; nginx takes it for gone at once.
+fn poll_left(wire: &mut Wire, silence: &mut Option<Timer>, task: &mut Context<'_>) -> Poll<io::Error> {
+    if let Poll::Ready(error) = wire.poll_gone(task) {
+        return Poll::Ready(error);
+    }
+    if wire.is_half_closed() {
+        let timer = silence.get_or_insert_with(|| Timer::new(Instant::now() + HALF_CLOSED));
+        ready!(timer.poll_set(task));
+        let why = "the client ended its side, and its answer stands still";
+        return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, why));
+    }
+    Poll::Pending
 }
 
 /// Puts a part of a body behind what is to be written, or its end. Returns whether it was that.

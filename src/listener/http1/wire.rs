@@ -127,6 +127,11 @@ impl Wire {
         Poll::Pending
     }
 
+    /// The client has ended its side, after its request. Not for another protocol, whose sides end one by one.
+    pub fn is_half_closed(&self) -> bool {
+        self.has_ended && !self.body.is_tunnel
+    }
+
     /// Writes once.
     pub fn poll_write(&mut self, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match ready!(Pin::new(&mut self.connection).poll_write(task, bytes))? {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::super::RegistryError;
+use super::super::{RegistryError, http};
 use super::ConsulSettings;
 
 /// How long a request may take that waits for nothing: an agent that needs longer is frozen or has lost its servers.
@@ -136,17 +136,7 @@ impl Api {
         let text = settings.address.trim_end_matches('/');
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let base = Url::parse(&full).map_err(|error| bad("address", format!("`{text}`: {error}")))?;
-        let mut builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-        if let Some(path) = &settings.ca_file {
-            let pem = std::fs::read(path)
-                .map_err(|error| bad("ca_file", format!("cannot read `{}`: {error}", path.display())))?;
-            let roots = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|error| bad("ca_file", format!("`{}`: {error}", path.display())))?;
-            builder = roots
-                .into_iter()
-                .fold(builder.tls_built_in_root_certs(false), reqwest::ClientBuilder::add_root_certificate);
-        }
-        let http = builder.build().map_err(|error| bad("address", error.to_string()))?;
+        let http = http::client(settings.ca_file.as_deref())?;
         Ok(Self { http, base, token: settings.token.clone() })
     }
 

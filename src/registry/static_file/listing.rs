@@ -65,6 +65,8 @@ struct Listed {
     /// Full names of services of gRPC.
     #[serde(default)]
     rpc_services: Vec<String>,
+    /// The path at which it serves its OpenAPI document.
+    openapi: Option<String>,
 }
 
 /// `ip:port`.
@@ -120,6 +122,7 @@ impl Listed {
             protocols: None,
             endpoints: Vec::new(),
             rpc_services: Vec::new(),
+            openapi: None,
         }
     }
 
@@ -128,7 +131,7 @@ impl Listed {
         let http = port(self.http);
         let rpc = self.rpc.map_or(HostPort { ip: http.ip, port: None }, port);
         let default = NodeMeta::default();
-        let meta = NodeMeta {
+        let mut meta = NodeMeta {
             version: self.version,
             zone: self.zone,
             weight: self.weight.map_or(default.weight, std::num::NonZeroU32::get),
@@ -139,6 +142,9 @@ impl Listed {
             rpc_services: self.rpc_services,
             ..default
         };
+        if let Some(path) = &self.openapi {
+            meta.tell_openapi(path);
+        }
         let mut node = Node::new(NodeId { service: service.to_owned(), rpc, http }, meta);
         if node.meta.draining {
             node.state = NodeState::Draining;

@@ -8,7 +8,6 @@
 
 mod listing;
 
-use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +21,8 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{CatalogWatch, Node, NodeId, NodeState, Publisher, Registry, RegistryError, check_service};
+use super::own::OwnNodes;
+use super::{CatalogWatch, Node, NodeId, Publisher, Registry, RegistryError, check_service};
 use crate::causes::chain;
 use crate::shutdown::Shutdown;
 use listing::{ListingError, MOST_BYTES};
@@ -48,12 +48,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     listed: Vec<Node>,
-    /// Nodes of this process, in the order they joined.
-    own: Vec<Node>,
-    /// Those of them that were taken out of rotation.
-    drained: HashSet<NodeId>,
-    /// What this process took out.
-    left: HashSet<NodeId>,
+    own: OwnNodes,
     /// The file that was read last, good or bad.
     stamp: Option<Stamp>,
     trouble: Option<String>,
@@ -104,25 +99,18 @@ impl Registry for StaticFile {
     async fn register(&self, node: Node) -> Result<(), RegistryError> {
         check_service(&node.id)?;
         let mut state = self.shared.state();
-        if state.own.iter().any(|known| known.id == node.id) {
-            return Err(RegistryError::Taken(node.id));
-        }
-        self.shared.publisher.add_own(node.id.clone());
-        state.left.remove(&node.id);
-        state.own.push(node);
+        let id = node.id.clone();
+        state.own.add(node)?;
+        self.shared.publisher.add_own(id);
         self.shared.publish(&state);
         Ok(())
     }
 
     async fn deregister(&self, id: &NodeId) -> Result<(), RegistryError> {
         let mut state = self.shared.state();
-        let place = state.own.iter().position(|node| node.id == *id);
-        let place = place.ok_or_else(|| RegistryError::Unknown(id.clone()))?;
-        state.own[place].meta.draining = true;
+        state.own.leave(id)?;
         self.shared.publish(&state);
-        state.own.remove(place);
-        state.drained.remove(id);
-        state.left.insert(id.clone());
+        state.own.remove(id);
         self.shared.publisher.retire_own(id);
         self.shared.publish(&state);
         Ok(())
@@ -130,12 +118,7 @@ impl Registry for StaticFile {
 
     async fn set_draining(&self, id: &NodeId, draining: bool) -> Result<(), RegistryError> {
         let mut state = self.shared.state();
-        if state.own.iter().any(|node| node.id == *id) {
-            if draining {
-                state.drained.insert(id.clone())
-            } else {
-                state.drained.remove(id)
-            };
+        if state.own.drain(id, draining) {
             self.shared.publish(&state);
             return Ok(());
         }
@@ -159,14 +142,7 @@ impl Shared {
 
     /// Called with the state locked, so that catalogs come in order.
     fn publish(&self, state: &State) {
-        let own: HashSet<&NodeId> = state.own.iter().map(|node| &node.id).collect();
-        let others = state.listed.iter().filter(|node| !own.contains(&node.id) && !state.left.contains(&node.id));
-        let mine = state.own.iter().cloned().map(|mut node| {
-            let drained = node.meta.draining || state.drained.contains(&node.id);
-            node.state = if drained { NodeState::Draining } else { NodeState::Ready };
-            node
-        });
-        self.publisher.publish(others.cloned().chain(mine).collect());
+        self.publisher.publish(state.own.among(&state.listed));
     }
 
     /// Reads the file where it is another than the last time. `now`: also where it may still be being written.

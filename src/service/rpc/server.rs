@@ -100,8 +100,7 @@ impl Worker {
             guard: Guard::new(&parts.call_keys),
             observer: Rc::new(observer),
             calls: parts.calls.as_ref().map(|table| {
-                let key = parts.call_keys.first().map(String::as_str);
-                Rc::new(Calls::new(table.clone(), &parts.origin.service_name, key, &parts.metrics))
+                Rc::new(Calls::new(table.clone(), &parts.origin.service_name, &parts.call_keys, &parts.metrics))
             }),
             traffic: traffic.clone(),
             message_bytes: MESSAGE_BYTES.max(parts.limits.body_bytes),

@@ -10,7 +10,7 @@ use crate::trace::otlp::{
     ExportTraceServiceRequest, InstrumentationScope, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, SpanKind,
     Status, StatusCode,
 };
-use crate::trace::tracestate;
+use crate::trace::{INSTANCE, instance, tracestate};
 
 /// W3C's flag `sampled`.
 const SAMPLED: u32 = 0x01;
@@ -101,6 +101,7 @@ pub(super) fn request(told: &[Told]) -> ExportTraceServiceRequest {
                     KeyValue::text("service.name", origin.service_name.as_str()),
                     KeyValue::text("service.namespace", origin.project_name.as_str()),
                     KeyValue::text("service.instance.id", origin.node.as_str()),
+                    KeyValue::text(INSTANCE, instance()),
                 ],
             }),
             scope_spans: vec![ScopeSpans {

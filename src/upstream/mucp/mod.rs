@@ -77,7 +77,7 @@ impl Upstream {
             HttpError::Deadline(after) => RpcError::Deadline { node: node.clone(), after },
             source => RpcError::Mucp { node: node.clone(), source },
         };
-        let to = target(node, None).map_err(failed)?;
+        let to = target(node, (None, None)).map_err(failed)?;
         let head = self.mucp_head(&call, node).map_err(failed)?;
         let times = Times { connect: call.policy.connect_timeout, head: call.time };
         let sent = self.pool.send(&to, &head, &Outgoing::Whole(call.message.clone()), times).await;

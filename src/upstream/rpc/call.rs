@@ -19,7 +19,7 @@ use super::{RpcAnswer, RpcRequest, descriptors, protocol_of, reflection};
 use crate::backoff::Backoff;
 use crate::balance::{Kind, Permit};
 use crate::causes;
-use crate::registry::{Node, RpcProtocol};
+use crate::registry::{Node, NodePort, RpcProtocol};
 use crate::rpc::schema::{Schema, SchemaMethod};
 use crate::rpc::timeout::End;
 use crate::rpc::wire::{Messages, ReadError};
@@ -27,7 +27,7 @@ use crate::rpc::{Code, MethodName, Status, frame};
 use crate::trace::context::TraceContext;
 use crate::upstream::call::{BACKOFF_CAP, Try};
 use crate::upstream::mucp::MucpCall;
-use crate::upstream::{ClientTls, Policy, Upstream};
+use crate::upstream::{Policy, Upstream, tls_of};
 
 /// A node that was picked.
 struct Picked {
@@ -62,11 +62,10 @@ impl Upstream {
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         let mut waits = Backoff::seeded(policy.backoff, BACKOFF_CAP);
         loop {
-            let Picked { permit, node, place } =
-                match self.pick_rpc(service, (client, policy.tls.as_deref()), &mut tried).await {
-                    Ok(picked) => picked,
-                    Err(error) => return Err(before.unwrap_or(error)),
-                };
+            let Picked { permit, node, place } = match self.pick_rpc(service, (client, policy), &mut tried).await {
+                Ok(picked) => picked,
+                Err(error) => return Err(before.unwrap_or(error)),
+            };
             let began = Instant::now();
             let time = end.map_or(policy.timeout, |end| end.left().min(policy.timeout));
             let sent = async {
@@ -135,7 +134,7 @@ impl Upstream {
         }
         let path = format!("/{full}/-"); // which is asked for no method
         let head = RpcHead::of_own(&path, context, call_key)?;
-        let Picked { node, place, .. } = self.pick_rpc(service, (None, policy.tls.as_deref()), &mut Vec::new()).await?;
+        let Picked { node, place, .. } = self.pick_rpc(service, (None, policy), &mut Vec::new()).await?;
         let name = MethodName::parse(&path)?;
         let told = reflection::ask(&self.rpc_pool, (&node, &place), &head, &name, policy).await;
         told.map(Arc::new).map_err(|error| RpcError::Messages { node, source: Arc::new(error) })
@@ -152,8 +151,7 @@ impl Upstream {
     ) -> Result<Opened, RpcError> {
         let (mut tried, mut attempt, mut before) = (Vec::new(), 1, None);
         loop {
-            let tls = policy.tls.as_deref();
-            let Picked { permit, node, place } = match self.pick_rpc(service, (client, tls), &mut tried).await {
+            let Picked { permit, node, place } = match self.pick_rpc(service, (client, policy), &mut tried).await {
                 Ok(picked) => picked,
                 Err(error) => return Err(before.unwrap_or(error)),
             };
@@ -210,17 +208,21 @@ impl Upstream {
     async fn pick_rpc(
         &self,
         service: &str,
-        (client, tls): (Option<IpAddr>, Option<&ClientTls>),
+        (client, policy): (Option<IpAddr>, &Policy),
         tried: &mut Vec<Arc<Node>>,
     ) -> Result<Picked, RpcError> {
         loop {
             let permit = self.balancer.acquire(service, Kind::Rpc, client, tried).await?;
             let node = permit.node().clone();
-            let port = if protocol_of(&node) == RpcProtocol::Mucp { node.id.http } else { node.id.rpc };
+            let (port, which) = match protocol_of(&node) {
+                RpcProtocol::Mucp => (node.id.http, NodePort::Http),
+                RpcProtocol::Grpc => (node.id.rpc, NodePort::Rpc),
+            };
             match port.socket() {
                 Some(address) => {
-                    let tls = tls.filter(|_| node.origin.as_ref().is_none_or(|origin| origin.tls));
-                    return match Place::of(&node, address, tls) {
+                    let tls = tls_of(&node, which, (policy.tls.as_deref(), policy.told_tls.as_deref()));
+                    let tls = tls.map_err(|why| Arc::new(ConnectError::Connect(why)));
+                    return match tls.and_then(|tls| Place::of(&node, address, tls)) {
                         Ok(place) => Ok(Picked { permit, node, place }),
                         Err(source) => Err(RpcError::Unreachable { node, source }),
                     };

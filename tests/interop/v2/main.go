@@ -2,6 +2,7 @@
 //
 //	greeter -mode server   a node of the service: Say.Hello, Say.Stream, Say.Chat over gRPC
 //	greeter -mode api      a node of the API tier: Say.Hello takes go.api.Request and calls the service
+//	greeter -mode gateway  a gateway as `micro api --handler=api` is, on -address, which it prints
 //	greeter -mode web      a node that serves HTTP
 //	greeter -mode hearer   a node that prints what is published to -topic
 //	greeter -mode publish  publishes to -topic, -calls times
@@ -20,7 +21,7 @@ import (
 )
 
 var (
-	mode     = flag.String("mode", "server", "server, api, web, hearer, publish or client")
+	mode     = flag.String("mode", "server", "server, api, gateway, web, hearer, publish or client")
 	name     = flag.String("name", "go.micro.srv.greeter", "the service to be or, as a client, to call")
 	target   = flag.String("target", "go.micro.srv.greeter", "the service that the API tier calls")
 	label    = flag.String("label", "", "what answers are marked with, as `srv one`")
@@ -57,6 +58,9 @@ func main() {
 		check(service.Server().Handle(service.Server().NewHandler(&Say{})))
 	case "api":
 		check(service.Server().Handle(service.Server().NewHandler(apiTier(service.Client()))))
+	case "gateway":
+		serveGateway(etcd, service.Client())
+		return
 	case "hearer":
 		check(hear(service))
 	case "publish":

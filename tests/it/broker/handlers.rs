@@ -40,7 +40,13 @@ fn with_broker(parts: &mut Parts, broker: &Arc<dyn Broker>) -> Shutdown {
     let shutdown = Shutdown::new();
     let balancer = Balancer::start(Publisher::new().subscribe(), HashMap::new(), &Metrics::new(), &shutdown);
     let actions = Arc::new(BTreeMap::new());
-    parts.calls = Some(CallTable { balancer, actions, answer_bytes: 1 << 20, broker: Some(broker.clone()) });
+    parts.calls = Some(CallTable {
+        balancer,
+        actions,
+        answer_bytes: 1 << 20,
+        broker: Some(broker.clone()),
+        usual: goms::upstream::Policy::default(),
+    });
     shutdown
 }
 

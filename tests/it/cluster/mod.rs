@@ -19,6 +19,7 @@ mod rolling;
 mod rpc;
 mod servers;
 mod service_manager;
+mod service_tls;
 mod spans;
 mod streams;
 mod terms;

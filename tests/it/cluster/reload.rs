@@ -136,3 +136,36 @@ fn a_call_key_is_rotated_without_a_failed_request() {
     gateway.wait_for_count("config reloaded", 2, crate::support::goms::PATIENCE);
     wait_for_status(&address, "/api/user/login", 403);
 }
+
+/// The key that a service asks for, how much it logs and which share it traces follow the config; the rest is named.
+#[test]
+fn a_service_follows_its_config() {
+    let folder = Folder::new();
+    let config = folder.write("config.yml", &format!("callServiceKey: old\nlog: {{ level: warn }}\n{CONFIG}"));
+    let own = folder.write("gateway.yml", &format!("callServiceKey: new\n{CONFIG}"));
+    let args = ["service", "user", "--bind", "127.0.0.1", "--config", config.as_str()];
+    let user = Goms::start_in(folder.path(), &args);
+    super::wait_for_nodes(&folder, "user", 1, &[]);
+    let (_gateway, address) = gateway(&folder, &["--config", &own]);
+    wait_for_status(&address, "/api/user/login", 403);
+    let load = Load::start(&address, "GET", "/api/user/login", 2);
+    load.wait_for(20);
+    assert!(!user.log().contains("Http Listen"), "it logs warnings only");
+    let followed = "callServiceKey: [new, old]\nlog: { level: debug }\ntraces: { sample: 0.5 }\n";
+    folder.write("config.yml", &format!("{followed}{CONFIG}routes: [{{ match: {{ path: /x }}, respond: {{}} }}]\n"));
+    user.wait_for("config reloaded");
+    wait_for_status(&address, "/api/user/login", 200);
+    assert!(!user.log().contains("a restart is needed"), "{}", user.log());
+    // a bad one changes nothing, and what it cannot follow is named
+    folder.write("config.yml", "callServiceKey: third\nlog: { level: loud }\n");
+    user.wait_for("config not reloaded, the one before stays in force");
+    folder.write("config.yml", &format!("{followed}{CONFIG}limits: {{ bodyBytes: 4 }}\n"));
+    let warning = user.wait_for("a restart is needed for");
+    assert!(warning.ends_with("a restart is needed for limits"), "{warning}");
+    user.signal("HUP");
+    user.wait_for_count("config reloaded", 3, crate::support::goms::PATIENCE);
+    let outcomes = load.stop();
+    let statuses: std::collections::BTreeSet<&str> = outcomes.keys().filter_map(|told| told.get(..3)).collect();
+    assert_eq!(statuses.into_iter().collect::<Vec<_>>(), ["200", "403"], "nothing else came of any request");
+    assert_eq!(user.terminate(), 0);
+}

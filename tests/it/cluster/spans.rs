@@ -217,6 +217,41 @@ fn one_goms_takes_the_spans_of_another() {
     assert_eq!(consumer.terminate(), 0);
 }
 
+/// Nodes that send their spans to where their events go anyway.
+#[test]
+fn the_clusters_own_spans_count_once() {
+    let folder = Folder::new();
+    let consumer = consumer(&folder, &["--otlp", "127.0.0.1:0", "-v"]);
+    let endpoint = format!("http://{}", intake(&consumer, "otlp"));
+    let start = |args: &[&str]| {
+        let mut goms = command(folder.path(), args);
+        goms.env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint);
+        Goms::spawn(goms)
+    };
+    let user = start(&["service", "user", "--bind", "127.0.0.1"]);
+    let gateway = start(&["gateway", "--http-port", "0", "--rpc-port", "0", "--bind", "127.0.0.1"]);
+    let address = super::listening(&gateway, "gateway");
+    super::wait_for_nodes(&folder, "user", 1, &[]);
+    super::listening(&user, "user");
+    crate::support::http::wait_for_status(&address, "/api/user/login", 200);
+    let answer = request("GET", &address, "/api/user/login", &[], None).expect("an answer");
+    let id = answer.header("x-request-id").expect("an id").to_owned();
+    four_events(&folder, &id, &[]);
+    let admin = consumer.wait_for("admin port address=").rsplit('=').next().expect("an address").to_owned();
+    let spans = |outcome: &str| {
+        let metrics = crate::support::http::get(&admin, "/metrics").expect("metrics").text();
+        let name = format!("goms_consumer_spans_total{{outcome=\"{outcome}\",protocol=\"otlp\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    // of both nodes, of at least one request each
+    until("its spans came", || (spans("own") >= 2).then_some(()));
+    assert_eq!(spans("taken"), 0);
+    assert_eq!(events(&folder, &id, 4, &[]).len(), 4);
+    for goms in [gateway, user, consumer] {
+        assert_eq!(goms.terminate(), 0);
+    }
+}
+
 #[test]
 fn a_trace_through_goms_and_others_is_one() {
     let folder = Folder::new();

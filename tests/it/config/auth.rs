@@ -17,7 +17,7 @@ auth:
   issued: {{ jwt: {{ jwks: "https://i.example.com/keys?x=1", algorithms: [ES256, PS384, EdDSA], leeway: 0s, refresh: 1m }} }}
 defaults: {{ auth: [people, issued], deny: {{ addresses: [10.1.0.0/16, "::1"] }} }}
 services: {{ user: {{ login: {{ path: /login, auth: none, deny: none }}, own: {{ path: /own, auth: staff }}, by: /by }} }}
-upstreams: {{ user: {{ auth: partners, allow: {{ callers: [acme, 007] }} }}, shop: {{ deny: {{ claims: {{ role: [x, y], n: 1 }} }} }} }}
+upstreams: {{ user: {{ auth: partners, allow: {{ callers: [acme, globex] }} }}, shop: {{ deny: {{ claims: {{ role: [x, y], n: 1 }} }} }} }}
 routes:
   - {{ match: {{ path: /shop }}, service: shop }}
   - {{ match: {{ path: /fixed }}, respond: {{}}, auth: [links, partners] }}
@@ -51,7 +51,7 @@ fn ways_are_read_and_each_key_is_looked_up() {
     assert_eq!(action("own").deny.unwrap().addresses.len(), 2);
     assert_eq!(
         (action("by").ways, action("by").allow.unwrap().callers),
-        (vec!["partners".into()], vec!["acme".into(), "007".into()])
+        (vec!["partners".into()], vec!["acme".into(), "globex".into()])
     );
     let route = |place: usize| -> &Rule { &config.gateway.routes[place] };
     assert_eq!(route(0).terms.access.ways, ["people", "issued"]);
@@ -83,7 +83,7 @@ fn what_is_printed_shows_no_secret_and_says_the_same_again() {
 fn a_change_needs_no_restart() {
     let (one, two) = (
         load(&text(), &[]).expect("good"),
-        load(&text().replace("callers: [acme, 007]", "callers: [acme]").replace("leeway: 0s", "leeway: 1s"), &[])
+        load(&text().replace("callers: [acme, globex]", "callers: [acme]").replace("leeway: 0s", "leeway: 1s"), &[])
             .expect("good"),
     );
     assert_ne!(yaml(&one), yaml(&two));
@@ -165,4 +165,62 @@ fn one_fault_each() {
         let found = faults(&text);
         assert!(found.contains(fault) && found.lines().count() == 1, "{terms}\n{found}\nnot: {fault}");
     }
+}
+
+#[test]
+fn who_is_meant_must_be_somebody() {
+    let auth = "auth: { people: { jwt: { jwks: 'https://x' } }, partners: { apiKeys: { keys: { acme: 'the key of acme, long', globex: 'and the one of globex' } } }, staff: { basic: { users: { ann: '$2b$10$YBkFuGsxowL.N2AC8MrqtufbxR1I9K7zGIsszSHK3NgAxH4qdq6be' } } } }\n";
+    let one = |terms: &str| format!("{auth}services: {{ user: {{ login: {{ path: /login, {terms} }} }} }}");
+    for (terms, fault) in [
+        (
+            "auth: partners, allow: { callers: [acmee] }",
+            "services.user.login.allow: names `acmee`, but there is no such caller; did you mean `acme`?",
+        ),
+        (
+            "auth: partners, deny: { callers: [bob] }",
+            "services.user.login.deny: names `bob`, but there is no such caller; known: `acme`, `globex`",
+        ),
+        (
+            "auth: [partners, people], allow: { callers: [partners/acmee] }",
+            "names `partners/acmee`, but there is no such caller; did you mean `partners/acme`?",
+        ),
+        (
+            "auth: [partners, people], allow: { callers: [staff/ann] }",
+            "names `staff/ann`, but `auth` here does not ask for `staff`",
+        ),
+        (
+            "auth: [partners, people], allow: { callers: [parners/acme] }",
+            "names `parners/acme`, and `parners` is no way of `auth`; did you mean `partners/acme`?",
+        ),
+        (
+            "auth: [partners, staff], allow: { callers: [staf/ann] }",
+            "names `staf/ann`, and no way of `auth` has this name; did you mean `staff/ann`?",
+        ),
+        (
+            "auth: partners, allow: { callers: [ann] }",
+            "names `ann`, but there is no such caller; known: `acme`, `globex`",
+        ),
+        (
+            "auth: partners, allow: { callers: [acme], claims: { role: [x] } }",
+            "allow: asks for claims, which only tokens have",
+        ),
+    ] {
+        let found = faults(&one(terms));
+        assert!(found.contains(fault) && found.lines().count() == 1, "{terms}\n{found}\nnot: {fault}");
+    }
+    // tokens name whom they will; and what is inherited may be for others
+    for good in [
+        one(
+            "auth: [partners, people], allow: { callers: [anybody, people/auth0/bob, google-oauth2/7, partners/acme] }",
+        ),
+        one("auth: [partners, staff], allow: { callers: [acme, ann, staff/ann] }"),
+        one("auth: partners") + "\ndefaults: { auth: [people, staff], allow: { callers: [ann, people/bob, bob] } }",
+        one("auth: partners") + "\ndefaults: { auth: staff, deny: { callers: [ann, staff/ann] } }",
+    ] {
+        if let Err(found) = load(&good, &[]) {
+            panic!("{good}\n{found}");
+        }
+    }
+    let found = faults(&(one("auth: partners") + "\ndefaults: { auth: staff, deny: { callers: [anna] } }"));
+    assert!(found.contains("defaults.deny: names `anna`") && found.lines().count() == 1, "{found}");
 }

@@ -1,4 +1,4 @@
-use goms::listener::ClientAuth;
+use goms::listener::{ClientAuth, ToHttps};
 
 use super::*;
 
@@ -26,6 +26,11 @@ fn doors_that_cannot_be_are_told() {
         (&format!("tls: {{ certificates: [{PAIR}], clientCa: ca.pem }}"), "tls.clientCa: needs `clientAuth` beside it"),
         (&format!("tls: {{ certificates: [{PAIR}], clientAuth: required }}"), "tls.clientAuth: needs `clientCa`"),
         (&format!("tls: {{ certificates: [{PAIR}], clientAuth: requird }}"), "did you mean `required`?"),
+        (
+            &format!("tls: {{ certificates: [{PAIR}], redirectToHttps: 70000 }}"),
+            "tls.redirectToHttps: must be `true`, `false` or the port that clients see, got `70000`",
+        ),
+        (&format!("serviceTls: {{ certificates: [{PAIR}], redirectToHttps: true }}"), "`redirectToHttps`"),
         (&format!("tls: {{ certificate: [{PAIR}] }}"), "did you mean `certificates`?"),
         ("trustedProxies: [10.0.0.0/33]", "trustedProxies[0]: must be an address or a range like `10.0.0.0/8`"),
         ("proxyProtocol: on", "proxyProtocol: anybody could claim to be any client; name those who may send it"),
@@ -50,6 +55,16 @@ fn an_https_port_needs_a_certificate() {
     let tls = format!("tls: {{ certificates: [{PAIR}] }}");
     let config = with(&tls, &["--https-port", "0", "--http-socket", "goms.sock"]).expect("good");
     assert_eq!((config.node.https_port, config.node.http_socket.clone()), (Some(0), Some("goms.sock".into())));
+    let sent_on = format!("tls: {{ certificates: [{PAIR}], redirectToHttps: true }}");
+    for (args, port) in [(&[][..], 8443), (&["--https-port", "9443"], 9443)] {
+        let redirect = with(&sent_on, args).expect("good").gateway.tls.and_then(|tls| tls.redirect);
+        assert_eq!(redirect.map(ToHttps::port), Some(port), "{args:?}");
+    }
+    let error = with(&sent_on, &["--https-port", "0"]).expect_err("refused").to_string();
+    assert!(
+        error.starts_with("--https-port: is any free one, which `tls.redirectToHttps: true` cannot know"),
+        "{error}"
+    );
     let head = yaml(&config);
     assert!(head.contains("http default, https 0, http socket goms.sock, rpc default"), "{head}");
     let error = config.for_gateway().expect_err("a missing file").to_string();

@@ -132,7 +132,7 @@ fn consul_and_a_static_file_are_named_by_kind_and_address() {
     for (text, args, wanted) in [
         ("registry: {kind: static}", &[][..], "config.yml:1: registry.kind: the registry `static` needs a file"),
         ("", &["--registry=static"], "--registry: the registry `static` needs a file"),
-        ("registry: {address: 'a:1'}", &[], "registry.address: is for `kind: consul` and `kind: static`"),
+        ("registry: {address: 'a:1'}", &[], "registry.address: is for `kind: consul`, `kubernetes` and `static`"),
         ("registry: {kind: consul, address: 'a'}", &[], "write for example `127.0.0.1:8500`"),
         ("registry: {kind: consul, token: 'a b'}", &[], "registry.token: must be printable ASCII"),
         ("", &["--registry-address=nodes.yml"], "--registry-address: is a file, which only `--registry static` reads"),

@@ -48,7 +48,8 @@ impl Taking {
         let address = |listener: &TcpListener| listener.local_addr().expect("an address");
         let (otlp_at, zipkin_at) = (address(&otlp), address(&zipkin));
         let (store, metrics) = (MoodyStore::new(mood), Metrics::new());
-        let listeners = Listeners { events: Some(events), otlp: Some(otlp), zipkin: Some(zipkin) };
+        let listeners =
+            Listeners { events: Some(events), otlp: Some(otlp), zipkin: Some(zipkin), ..Listeners::default() };
         let running = consumer::start(settings, store.clone(), listeners, &metrics, &Shutdown::new());
         Self { store, otlp: otlp_at, zipkin: zipkin_at, metrics, running: running.expect("a consumer") }
     }

@@ -1,9 +1,11 @@
 //! Two thousand nodes, and the page of one service.
 
 use super::Up;
+use crate::service::RUNTIME;
 use crate::support::browser::Browser;
 use crate::support::goms::{Folder, Goms};
 use crate::support::http::{get, request};
+use crate::support::origin::{Origin, Reply};
 
 /// A gateway whose registry is a file with these nodes of service `user`; gives the address of its admin port.
 fn gateway(folder: &Folder, nodes: usize) -> (Goms, String) {
@@ -81,4 +83,47 @@ fn a_service_shows_its_traffic() {
     assert!(page.take_problems().join("").contains("404"));
     assert_eq!(page.text("h1"), "No such service");
     page.finish();
+}
+
+#[test]
+fn a_service_is_shown_as_other_gateways_see_it() {
+    let folder = Folder::new();
+    let slow = RUNTIME.block_on(Origin::start(|_, _| Reply::Never));
+    let config = folder.write("config.yml", "services: {shop: {stock: /stock}}\n");
+    let with = |args: &[&str]| -> Vec<String> {
+        let more =
+            ["--bind", "127.0.0.1", "--http-port", "0", "--rpc-port", "0", "--admin-port", "0", "--config", &config];
+        args.iter().chain(&more).map(|arg| (*arg).to_owned()).collect()
+    };
+    let start = |args: &[&str]| {
+        let args = with(args);
+        super::with_admin(&folder, &args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let app = format!("http://{}", slow.address);
+    let (_shop, shop) = start(&["service", "shop", "--app", &app]);
+    crate::support::http::wait_for_status(&shop, "/readyz", 200);
+    let (_one, one) = start(&["gateway"]);
+    let (other, two) = start(&["gateway"]);
+    for admin in [&one, &two] {
+        crate::support::http::wait_for_status(admin, "/readyz", 200);
+    }
+    let line = other.wait_for("Http Listen on port: ");
+    let door = format!("127.0.0.1:{}", line.trim_end().rsplit(' ').next().expect("a port"));
+    let waiting = std::thread::spawn(move || get(&door, "/api/shop/stock"));
+    let html = [("Accept", "text/html")];
+    let deadline = std::time::Instant::now() + crate::support::goms::PATIENCE;
+    let seen = loop {
+        let page = request("GET", &one, "/services/shop", &html, None).expect("an answer").text();
+        let seen = page.split("As seen by gateway").nth(1).map(str::to_owned);
+        match seen.filter(|seen| seen.contains(&two)) {
+            Some(seen) => break seen,
+            None => assert!(std::time::Instant::now() < deadline, "{page}"),
+        }
+    };
+    assert!(seen.contains("<td class=\"num\">1</td>"), "{seen}");
+    let own = get(&one, "/api/balance").expect("an answer").json();
+    assert_eq!(own["nodes"], serde_json::json!([]), "the first gateway sends nothing there");
+    assert_eq!(get(&two, "/api/balance").expect("an answer").json()["nodes"][0]["inFlight"], 1);
+    drop(slow);
+    waiting.join().expect("no panic").expect("an answer");
 }

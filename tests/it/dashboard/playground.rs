@@ -13,7 +13,7 @@ fn a_request_is_sent_and_leads_to_its_trace() {
     page.fill("#target", "/api/user/login?a=<b>");
     page.fill("#headers", "content-type: application/json");
     page.fill("#body", "{\"username\": \"<script>window.ran=1</script>\"}");
-    page.follow("form.playground button");
+    page.follow("#send");
     page.wait_for_text("#answer", "200");
     page.wait_for_text("#answer pre", "<script>window.ran=1</script>");
     page.wait_for_text("#answer pre", "\"status\": true");
@@ -26,7 +26,7 @@ fn a_request_is_sent_and_leads_to_its_trace() {
     page.wait_for_text("main", "user");
     page.go(&up.url("/playground"));
     page.fill("#target", "no-path");
-    page.follow("form.playground button");
+    page.follow("#send");
     page.wait_for_text("#fault", "begins with `/`");
     assert!(page.take_problems().iter().all(|problem| problem.contains("422")));
     page.finish();

@@ -69,7 +69,8 @@ async fn the_gateway_answers_preflights_before_any_proof() {
     ] {
         let got = ask(target, headers).await;
         assert_eq!(got.status, status, "{target} {}", got.text());
-        assert_eq!(got.header("access-control-allow-origin").is_some(), status == 204);
+        // of a method that the route does not take, too: the browser says then what is wrong
+        assert_eq!(got.header("access-control-allow-origin").is_some(), [204, 405].contains(&status));
     }
     assert!(origin.seen().is_empty());
     // what is no preflight, and a route without rules, are the service's
@@ -116,4 +117,52 @@ async fn answers_tell_the_browser_whatever_they_are() {
         (got.text().as_str(), told(&got)),
         ("hello", vec![("allow-origin", "https://a.test"), ("vary", "origin")])
     );
+}
+
+const STRAYS: &str = r#"
+auth: { keys: { apiKeys: { keys: { acme: "the key of acme, long" } } } }
+defaults: { cors: "https://a.test" }
+upstreams: { b: { cors: "https://b.test" }, none: { cors: none } }
+services:
+  b: { get: { path: /get, methods: [GET], auth: keys, allow: { addresses: [127.0.0.1] } }, closed: { path: /x, deny: { addresses: [127.0.0.1] } } }
+  none: { get: { path: /get, methods: [GET] } }
+  away: { get: { path: /get, rateLimit: 1/h } }
+routes:
+  - { match: { path: /shop, methods: [GET] }, service: s, cors: "https://shop.test", auth: keys }
+"#;
+
+#[tokio::test]
+async fn a_page_reads_what_the_gateway_itself_refuses() {
+    let door = door(STRAYS, &[]);
+    for (method, target, origin, status, readable) in [
+        ("GET", "/nowhere", "https://a.test", 404, true),
+        ("GET", "/nowhere", "https://b.test", 404, false),
+        ("GET", "/a/../b", "https://a.test", 400, true),
+        ("GET", "/api/b/nothing", "https://b.test", 404, true),
+        ("GET", "/api/b/nothing", "https://a.test", 404, false),
+        ("GET", "/api/none/nothing", "https://a.test", 404, false),
+        ("POST", "/api/b/get", "https://b.test", 405, true),
+        ("POST", "/api/none/get", "https://a.test", 405, false),
+        ("POST", "/shop", "https://shop.test", 405, true),
+        ("GET", "/shop", "https://shop.test", 401, true),
+        ("GET", "/shop", "https://a.test", 401, false),
+        ("GET", "/api/b/closed", "https://b.test", 403, true),
+        ("GET", "/api/away/get", "https://a.test", 503, true),
+        ("GET", "/api/away/get", "https://a.test", 429, true),
+        // so that what is more than a simple request comes to read its 404
+        ("OPTIONS", "/nowhere", "https://a.test", 204, true),
+        ("OPTIONS", "/nowhere", "https://b.test", 403, false),
+        ("OPTIONS", "/api/b/nothing", "https://b.test", 204, true),
+        ("OPTIONS", "/api/none/nothing", "https://a.test", 404, false),
+    ] {
+        let got = door.ask(method, target, &preflight(origin, "PUT", ""), "").await;
+        let told = got.header("access-control-allow-origin");
+        assert_eq!(
+            (got.status, told),
+            (status, readable.then_some(origin)),
+            "{method} {target} {origin} {}",
+            got.text()
+        );
+        assert_eq!(got.header("www-authenticate").is_some(), status == 401);
+    }
 }

@@ -60,8 +60,15 @@ async fn nobody_else_may_know() {
     let without = door(&ROUTES.replace("callServiceKey: [new, old]", ""), &[("user", origin.address)]);
     let told = without.ask("GET", "/api/user/login", "X-Goms-Explain: 1\r\n", "").await.json();
     assert_eq!(told["answer"]["status"], 200, "from this machine");
-    let through = "X-Goms-Explain: 1\r\nX-Forwarded-For: 192.0.2.7\r\n";
-    assert_eq!(without.ask("GET", "/api/user/login", through, "").await.text(), r#"{"status":true}"#);
+    for field in ["X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "Via", "X-Real-IP"] {
+        let through = format!("X-Goms-Explain: 1\r\n{field}: 192.0.2.7\r\n");
+        let got = without.ask("GET", "/api/user/login", &through, "").await.text();
+        assert_eq!(got, r#"{"status":true}"#, "{field}");
+    }
+    let text = ROUTES.replace("callServiceKey: [new, old]", "trustedProxies: [127.0.0.1]");
+    let behind = door(&text, &[("user", origin.address)]);
+    let got = behind.ask("GET", "/api/user/login", "X-Goms-Explain: 1\r\n", "").await.text();
+    assert_eq!(got, r#"{"status":true}"#, "a proxy that adds no field");
 }
 
 #[tokio::test]

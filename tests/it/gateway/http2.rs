@@ -318,3 +318,89 @@ async fn no_request_fails_when_a_gateway_ends_under_load() {
     tokio::join!(load, end);
     assert_eq!(origin.seen().len(), count());
 }
+
+/// RFC 8441.
+fn websocket(target: &str) -> Request<()> {
+    let mut request = request(Method::CONNECT, target);
+    request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    request
+}
+
+#[tokio::test]
+async fn a_websocket_is_a_stream() {
+    let grants = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\nX-Mine: 1\r\n\r\nfirst";
+    let (address, taken) = taking(grants).await;
+    let door = Door::open(&[address]).await;
+    let mut client = Client::plain(&door).await;
+    // the setting comes with the first answer at the latest
+    assert_eq!(client.get("/nowhere").await.unwrap().0.status(), 404);
+    assert!(client.send.is_extended_connect_protocol_enabled());
+    let (answer, mut up) = client.send.send_request(websocket("/api/user/login?room=1"), false).unwrap();
+    let (head, mut down) = answer.await.unwrap().into_parts();
+    assert_eq!(
+        (head.status, head.headers.get("x-mine").map(|value| value.as_bytes())),
+        (StatusCode::OK, Some(&b"1"[..]))
+    );
+    for name in ["connection", "upgrade", "sec-websocket-accept", "content-length"] {
+        assert!(!head.headers.contains_key(name), "{name}");
+    }
+    let (seen, mut service) = taken.await.unwrap();
+    assert_eq!((seen.method.as_str(), seen.target.as_str()), ("GET", "/login?room=1"));
+    for (name, value) in [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")] {
+        assert_eq!(seen.header(name), Some(value), "{name}");
+    }
+    assert_eq!(seen.header("sec-websocket-key").map(str::len), Some(24));
+    assert_eq!(seen.header("x-forwarded-host"), Some("shop.test"));
+    assert_eq!(down.data().await.unwrap().unwrap(), "first");
+    for round in 0..3u8 {
+        up.send_data(Bytes::copy_from_slice(&[round; 5]), false).unwrap();
+        let mut heard = [0; 5];
+        tokio::time::timeout(Duration::from_secs(20), tokio::io::AsyncReadExt::read_exact(&mut service, &mut heard))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(heard, [round; 5]);
+        service.write_all(&heard).await.unwrap();
+        assert_eq!(down.data().await.unwrap().unwrap(), &[round; 5][..]);
+    }
+    assert_eq!(door.balancer.view()[0].nodes[0].in_flight, 1);
+    drop(service);
+    let mut rest = Vec::new();
+    while let Some(part) = down.data().await {
+        rest.extend_from_slice(&part.expect("an end, and no reset"));
+    }
+    assert!(rest.is_empty(), "its end is the stream's");
+    wait_for("the node to be free", || door.balancer.view()[0].nodes[0].in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn what_grants_no_websocket_is_no_success() {
+    let origin = Origin::start(|_, number| match number {
+        0 => Reply::Bytes(answer("200 OK", "", "hello")),
+        _ => Reply::Bytes(answer("403 Forbidden", "", "")),
+    })
+    .await;
+    let door = Door::open(&[origin.address]).await;
+    let mut client = Client::plain(&door).await;
+    assert_eq!(client.get("/nowhere").await.unwrap().0.status(), 404);
+    for status in [502, 403] {
+        assert_eq!(client.ask(websocket("/api/user/login"), None).await.unwrap().0.status(), status);
+    }
+    // a reset frees the service
+    let (address, taken) =
+        taking("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    door.set_nodes(&[address]).await;
+    let (answer, mut up) = client.send.send_request(websocket("/api/user/login"), false).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    let (_, mut service) = taken.await.unwrap();
+    up.send_reset(Reason::CANCEL);
+    let mut byte = [0; 1];
+    let read = tokio::io::AsyncReadExt::read(&mut service, &mut byte);
+    let read = tokio::time::timeout(Duration::from_secs(20), read).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    // other tunnels are refused as ever
+    let mut other = websocket("/api/user/login");
+    other.extensions_mut().insert(h2::ext::Protocol::from_static("connect-udp"));
+    assert_eq!(client.ask(other, None).await.unwrap().0.status(), 400);
+}

@@ -80,16 +80,52 @@ async fn a_client_waits_for_no_mirror() {
 }
 
 #[tokio::test]
-async fn a_share_is_exact_and_what_streams_is_not_copied() {
+async fn a_share_is_exact() {
     let (user, next) = (Origin::echo().await, Origin::echo().await);
     let door = door(ROUTES, &[("user", user.address), ("next", next.address)]);
     for _ in 0..10 {
         assert_eq!(door.ask("GET", "/half", "", "").await.status, 200);
     }
     results(&door, "half", "same", 5).await;
-    assert_eq!(door.ask("PUT", "/stream", "", "a body").await.status, 200);
-    results(&door, "stream", "skipped", 1).await;
     assert_eq!(next.seen().len(), 5);
+}
+
+#[tokio::test]
+async fn what_streams_is_copied_once_it_has_passed() {
+    let (user, next) = (Origin::echo().await, Origin::echo().await);
+    let door = door(ROUTES, &[("user", user.address), ("next", next.address)]);
+    let chunked = "PUT /stream HTTP/1.1\r\nHost: example.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let begin = async |body: String| {
+        let mut client = door.connect().await;
+        client.send(format!("{chunked}{body}")).await;
+        client
+    };
+    let long = |bytes: usize| format!("{bytes:x}\r\n{}\r\n", "a".repeat(bytes));
+    assert_eq!(door.ask("PUT", "/stream", "", "a body").await.status, 200);
+    results(&door, "stream", "same", 1).await;
+    let mut client = begin("3\r\none\r\n4\r\ntwo!\r\n".into()).await;
+    wait_for("the first parts", || user.seen().len() == 1).await; // the second request has no end yet
+    assert_eq!(next.seen().len(), 1, "not before its end");
+    client.send("0\r\n\r\n").await;
+    assert_eq!(client.answer(false).await.unwrap().status, 200);
+    results(&door, "stream", "same", 2).await;
+    let seen = next.seen();
+    assert_eq!((seen[0].text(), seen[1].text()), ("a body".into(), "onetwo!".into()));
+    assert_eq!(user.seen().iter().map(Seen::text).collect::<Vec<_>>(), ["a body", "onetwo!"]);
+    // what is too long, by its announcement or once it is, and what does not end
+    let skipped = async |reason: &str, count: usize| {
+        let line = format!("goms_mirror_skipped_total{{reason=\"{reason}\",route=\"stream\"}} {count}\n");
+        wait_for(&line, || door.metrics.render().contains(&line)).await;
+    };
+    assert_eq!(door.ask("PUT", "/stream", "", "a".repeat(300_000)).await.status, 200);
+    skipped("long", 1).await;
+    let mut client = begin(long(200_000) + &long(100_000) + "0\r\n\r\n").await;
+    assert_eq!(client.answer(false).await.unwrap().status, 200);
+    skipped("long", 2).await;
+    drop(begin("3\r\none\r\n".into()).await);
+    skipped("unfinished", 1).await;
+    results(&door, "stream", "skipped", 3).await;
+    assert_eq!((next.seen().len(), user.seen().len()), (2, 4));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use goms::listener::{CertificateFiles, ClientAuth, TlsError, TlsSettings};
+use goms::listener::{CertificateFiles, ClientAuth, Network, Networks, TlsError, TlsSettings, ToHttps};
 
 use tokio_rustls::TlsConnector;
 
@@ -339,4 +339,65 @@ fn what_cannot_be_used_is_named() {
     (with_ca.client_ca, with_ca.client_auth) = (Some(text), ClientAuth::Required);
     assert!(matches!(said(with_ca).0, TlsError::NoCertificate(_)));
     assert!(settings(vec![good, other]).check().is_ok());
+}
+
+#[tokio::test]
+async fn plain_requests_are_sent_on_to_https() {
+    let (origin, folder, identity) = (Origin::echo().await, tempfile::tempdir().unwrap(), Identity::new());
+    let pair = files(folder.path(), "site", &identity);
+    let tls = |redirect| Some(TlsSettings { redirect, ..settings(vec![pair.clone()]) });
+    let door = Door::with(&[origin.address], |all| {
+        all.tls = tls(Some(ToHttps::Port(443)));
+        all.trusted_proxies = Networks(vec![Network::parse("127.0.0.0/8").unwrap()]);
+    })
+    .await;
+    let ask = async |head: &str| {
+        let mut reader = door.connect().await;
+        reader.send(format!("{head}\r\n\r\n").into_bytes()).await;
+        reader.answer(false).await.unwrap()
+    };
+    for (head, location) in [
+        ("GET /api/user/login?a=%20b&c HTTP/1.1\r\nHost: shop.test:8080", "https://shop.test/api/user/login?a=%20b&c"),
+        ("POST /nowhere HTTP/1.1\r\nContent-Length: 0\r\nHost: [::1]:80", "https://[::1]/nowhere"),
+        ("GET //evil.test/ HTTP/1.1\r\nHost: shop.test", "https://shop.test//evil.test/"),
+        ("GET /cluster HTTP/1.1\r\nHost: shop.test", "https://shop.test/cluster"),
+        ("GET /x HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-Proto: http", "https://shop.test/x"),
+    ] {
+        let got = ask(head).await;
+        assert_eq!((got.status, got.header("location"), got.body.len()), (308, Some(location), 0), "{head}");
+        assert!(got.header("x-request-id").is_some());
+    }
+    for (head, status) in [
+        ("GET /.well-known/acme-challenge/token HTTP/1.1\r\nHost: shop.test", 404), // nobody answers it here
+        ("GET /.well-known/acme-challenge/../x HTTP/1.1\r\nHost: shop.test", 400),
+        ("GET /x HTTP/1.0", 400),
+        ("GET /x HTTP/1.1\r\nHost: sh op", 400),
+        ("GET /api/user/login HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-Proto: https", 200), // at the proxy
+    ] {
+        let got = ask(head).await;
+        assert_eq!((got.status, got.header("location")), (status, None), "{head}: {}", got.text());
+    }
+    let secure = connect(&client(&identity.ca, HTTP1, None), door.https(), "127.0.0.1").await.unwrap();
+    assert_eq!(Reader::new(secure).ask("GET", "/api/user/login", "", "").await.status, 200);
+    let mut now = door.live.settings();
+    now.tls = tls(None);
+    door.live.replace(now);
+    assert_eq!(door.get().await.status, 200, "the config is followed");
+}
+
+#[tokio::test]
+async fn a_node_that_takes_tls_is_not_called_without_trust() {
+    let origin = Origin::echo().await;
+    let mut secure = node("user", origin.address);
+    secure.meta.tls = vec!["http".into()];
+    let publisher = Publisher::new();
+    publisher.publish(vec![secure]);
+    let mut settings = Settings::default();
+    settings.services.entry("user".into()).or_default().actions.insert("login".into(), action("/login"));
+    let door = Door::with_publisher(publisher, settings);
+    let told = door.ask("GET", "/api/user/login", "X-Goms-Explain: 1\r\n", "").await.json();
+    assert_eq!(told["answer"]["status"], 502);
+    let result = told["tries"][0]["result"].as_str().unwrap();
+    assert!(result.contains("nor `serviceTls.call` says who vouches for it"), "{result}");
+    assert!(origin.seen().is_empty());
 }

@@ -43,15 +43,16 @@ fn two_tiers(api: Tier, srv: Tier) {
     let _nodes = [("greeter", srv), ("greeter-api", api)]
         .map(|(name, tier)| ["one", "two"].map(|label| node(&cluster, tier, name, label)));
     let (_gateway, address) = cluster.gateway(&API, 4);
+    greets_in_all_ways(&address, &format!("{api:?} {srv:?}"));
+}
+
+/// Until each node of a tier has met each of the other.
+fn greets_in_all_ways(address: &str, of: &str) {
     let mut seen = BTreeSet::new();
     for _ in 0..200 {
-        let answer = get(&address, "/greeter/say/hello?name=John").expect("an answer");
-        assert_eq!(
-            (answer.status, answer.header("content-type")),
-            (200, Some("application/json")),
-            "{}",
-            answer.text()
-        );
+        let answer = get(address, "/greeter/say/hello?name=John").expect("an answer");
+        let kind = answer.header("content-type");
+        assert_eq!((answer.status, kind), (200, Some("application/json")), "{of}: {}", answer.text());
         seen.insert(answer.text());
         if seen.len() == 4 {
             break;
@@ -59,7 +60,7 @@ fn two_tiers(api: Tier, srv: Tier) {
     }
     let expected = ["one", "two"]
         .map(|api| ["one", "two"].map(|srv| format!(r#"{{"api":"api {api}","message":"Hello John srv {srv}"}}"#)));
-    assert_eq!(seen, expected.concat().into_iter().collect(), "{api:?} {srv:?}");
+    assert_eq!(seen, expected.concat().into_iter().collect(), "{of}");
 }
 
 #[test]
@@ -85,6 +86,16 @@ fn the_service_tier_is_in_go() {
 #[test]
 fn both_tiers_are_in_go() {
     two_tiers(Tier::Go, Tier::Go);
+}
+
+#[test]
+fn a_gateway_in_go_calls_our_tiers() {
+    let Some(cluster) = Cluster::start(&[Version::V2]) else { return };
+    let _nodes = ["greeter", "greeter-api"]
+        .map(|name| ["one", "two"].map(|label| node(&cluster, Tier::OursInGoForm, name, label)));
+    let gateway = cluster.go_gateway();
+    let address = gateway.wait_for("gateway on ").rsplit(' ').next().expect("an address").to_owned();
+    greets_in_all_ways(&address, "Go's gateway");
 }
 
 #[test]

@@ -70,6 +70,11 @@ impl Cluster {
         node
     }
 
+    /// A gateway of Go Micro v2. It reads the registry when it is asked.
+    pub fn go_gateway(&self) -> Goms {
+        Goms::spawn(self.go_command(Version::V2, &["-mode", "gateway"]))
+    }
+
     fn go_command(&self, version: Version, args: &[&str]) -> Command {
         let mut command = Command::new(version.program().expect("asked for before"));
         command.args(["-registry", &self.etcd.address()]).args(args);

@@ -4,6 +4,7 @@ mod conformance;
 mod consul;
 mod etcd;
 mod etcd_faults;
+mod kubernetes;
 mod local;
 mod mdns;
 mod static_file;

@@ -12,7 +12,10 @@ use super::raw::{Bare, Raw, ended, framed};
 use super::{Request, Response, start};
 use crate::service::{next, parts};
 
-async fn hello(_ctx: Context, message: Request) -> Result<Response, ServiceError> {
+async fn hello(ctx: Context, message: Request) -> Result<Response, ServiceError> {
+    let foreign = ["conn", "content-le", "keep-al", "proxy-", "upgra", "transfer-", "accept-charset", "if-modified"];
+    let fields = ctx.headers();
+    assert!(!fields.keys().any(|name| foreign.iter().any(|start| name.starts_with(start))), "{fields:?}");
     Ok(Response { msg: format!("Hello {}", message.name) })
 }
 
@@ -94,6 +97,44 @@ async fn a_foreign_content_length_does_no_harm() {
         bare.frame(9, 0x4, stream, &block[cut..]).await;
         bare.frame(0, 1, stream, &data).await;
         assert_eq!(bare.answer(stream).await.1, framed(r#"{"msg":"Hello John"}"#), "cut at {cut}");
+    }
+    assert!(greeter.stop(Duration::from_secs(2)).await);
+}
+
+/// The code of RFC 7541, appendix B, as another program wrote it.
+const CODED: [(&str, &[u8]); 5] = [
+    ("connection", b"\x21\xea\xa8\xa4\x49\x8f\x57"),
+    ("keep-alive", b"\xea\x52\xd6\xb0\xe8\x37\x72\xff"),
+    ("proxy-connection", b"\xae\xc3\xf9\xf4\xb1\x0f\x55\x45\x22\x4c\x7a\xbf"),
+    ("upgrade", b"\xb6\xb9\xac\x1c\x85"),
+    ("transfer-encoding", b"\x4d\x83\xa9\x12\x96\xc5\x8b\x51\x0f\x21\xaa\x9b"),
+];
+
+#[tokio::test]
+async fn fields_of_another_connection_do_no_harm() {
+    let greeter = greeter();
+    let mut bare = Bare::connect(greeter.address()).await;
+    let mut blocks = vec![
+        ("transfer-encoding by its number, to be indexed".to_owned(), vec![0x79, 1, b'x']),
+        ("the same, not to be indexed".to_owned(), vec![0x0f, 42, 1, b'x']),
+        ("the static table's entry".to_owned(), vec![0xb9]),
+    ];
+    for (name, coded) in CODED {
+        let spelt = [&[0, name.len() as u8], name.as_bytes(), &[1, b'x']].concat();
+        let coded = [&[0, 0x80 | coded.len() as u8], coded, &[1, b'x']].concat();
+        blocks.extend([(format!("{name} spelt"), spelt), (format!("{name} coded"), coded)]);
+    }
+    for (nth, (what, field)) in blocks.into_iter().enumerate() {
+        let stream = 1 + 2 * nth as u32;
+        let mut block = vec![0x83, 0x86, 0x41, 1, b'n', 0x04, 18];
+        block.extend_from_slice(b"/greeter.Say/Hello");
+        block.extend_from_slice(&[0x0f, 0x10, 21]);
+        block.extend_from_slice(b"application/grpc+json");
+        block.extend_from_slice(&field);
+        bare.frame(1, 0x4, stream, &block).await;
+        bare.frame(0, 1, stream, &framed(JOHN)).await;
+        let (seen, body) = bare.answer(stream).await;
+        assert_eq!(body, framed(r#"{"msg":"Hello John"}"#), "{what}: {seen:?}");
     }
     assert!(greeter.stop(Duration::from_secs(2)).await);
 }

@@ -61,5 +61,14 @@ pub fn table(nodes: Vec<Node>) -> (CallTable, Shutdown) {
     registry.publish(nodes);
     let shutdown = Shutdown::new();
     let balancer = Balancer::start(registry.subscribe(), HashMap::new(), &Metrics::new(), &shutdown);
-    (CallTable { balancer, actions: Arc::new(BTreeMap::new()), answer_bytes: 1 << 20, broker: None }, shutdown)
+    (
+        CallTable {
+            balancer,
+            actions: Arc::new(BTreeMap::new()),
+            answer_bytes: 1 << 20,
+            broker: None,
+            usual: goms::upstream::Policy::default(),
+        },
+        shutdown,
+    )
 }

@@ -69,7 +69,13 @@ fn pair() -> Pair {
     let actions = BTreeMap::from([("math".to_owned(), math_actions), ("empty".to_owned(), empty)]);
     let (mut front_parts, front_events) = parts("front");
     front_parts.call_keys = vec!["new".to_owned()].into();
-    front_parts.calls = Some(CallTable { balancer, actions: Arc::new(actions), answer_bytes: 1 << 20, broker: None });
+    front_parts.calls = Some(CallTable {
+        balancer,
+        actions: Arc::new(actions),
+        answer_bytes: 1 << 20,
+        broker: None,
+        usual: Policy::default(),
+    });
     let front = start(Service::new("front").route("/twice", twice), front_parts);
     Pair { math, front, math_events, front_events, shutdown }
 }

@@ -59,6 +59,7 @@ pub(crate) fn parts_with(service: &str, change: impl FnOnce(&mut trace::Settings
         workers: 1,
         access_log: false,
         limits: Limits::default(),
+        tls: None,
     };
     (parts, events)
 }

@@ -46,6 +46,11 @@ pub fn consul_binary() -> Option<String> {
     address("GOMS_TEST_CONSUL_BIN", "Consul")
 }
 
+/// The path of a built API server of Kubernetes.
+pub fn kube_apiserver() -> Option<String> {
+    address("GOMS_TEST_KUBE_APISERVER", "API server of Kubernetes")
+}
+
 /// The path of a Chromium.
 pub fn chromium() -> Option<String> {
     address("GOMS_TEST_CHROMIUM", "Chromium")

@@ -1,10 +1,11 @@
-//! Lets calls pass whose `content-length` is not theirs.
+//! Lets calls pass that carry fields of another connection.
 //!
-//! Go Micro's nodes send on the header fields of what they were asked, `content-length` too, and HTTP/2 takes a request at its
-//! word: h2 resets a stream whose data have another length (RFC 9113 section 8.1.1). gRPC tells lengths in its own frames and
-//! needs no such field. So between the socket and h2 the field's *name* is changed in the compressed heads (RFC 7541), in
-//! place: its number in the static table, 28, into 15 (`accept-charset`, which has the same length, so the dynamic tables
-//! of both ends stay alike), and where the name is spelt out its first letter into another that has as many bits.
+//! Go Micro's nodes and its gateway send on the header fields of what they were asked. Its `content-length` is another's: h2
+//! resets a stream whose data have another length (RFC 9113 section 8.1.1). Its `connection` and the like have no place in
+//! HTTP/2 at all (section 8.2.2), so h2 refuses the request. gRPC tells lengths in its own frames and needs none of them. So
+//! between the socket and h2 the fields' *names* are changed in the compressed heads (RFC 7541), in place: numbers of the
+//! static table into that of a name of the same length, so that the dynamic tables of both ends stay alike, and where the
+//! name is spelt out its last letter into another that has as many bits. What is called so is nobody's: see [`remove`].
 //!
 //! ```text
 //! frame:  length 3 | type 1 | flags 1 | stream 4 | payload      HEADERS (1) begin a block, CONTINUATION (9) go on with it
@@ -16,23 +17,24 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use http_v1::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A connection whose requests have no `content-length`.
+/// A connection whose requests have no fields of another one.
 #[derive(Debug)]
-pub struct AnyLength<T> {
+pub struct WithoutForeign<T> {
     inner: T,
     frames: Frames,
 }
 
-impl<T> AnyLength<T> {
+impl<T> WithoutForeign<T> {
     /// A server's side, from the client's preface on.
     pub fn new(inner: T) -> Self {
         Self { inner, frames: Frames::default() }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for AnyLength<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WithoutForeign<T> {
     fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(task, into))?;
@@ -41,7 +43,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for AnyLength<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for AnyLength<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WithoutForeign<T> {
     fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(task, bytes)
     }
@@ -171,62 +173,129 @@ impl Frames {
     }
 }
 
-/// `content-length` in the static table of RFC 7541, and what it becomes.
-const CONTENT_LENGTH: u8 = 28;
-const ACCEPT_CHARSET: u8 = 15;
-/// `content-length` spelt out, as it is and in the code of RFC 7541, appendix B.
-const SPELT: &[u8] = b"content-length";
-const CODED: [u8; 10] = coded();
+/// What the numbers of `content-length` and `transfer-encoding` in the static table of RFC 7541 become: `accept-charset`,
+/// `if-modified-since`.
+const NUMBERS: [(u8, u8); 2] = [(28, 15), (57, 40)];
 
-/// The code of `content-length`: the bits of each letter, filled up with ones.
-const fn coded() -> [u8; 10] {
-    // c o n t e n t - l e n g t h, each with its number of bits
-    const LETTERS: [(u32, u32); 14] = [
-        (0x4, 5),
-        (0x7, 5),
-        (0x2a, 6),
-        (0x9, 5),
-        (0x5, 5),
-        (0x2a, 6),
-        (0x9, 5),
-        (0x16, 6),
-        (0x28, 6),
-        (0x5, 5),
-        (0x2a, 6),
-        (0x26, 6),
-        (0x9, 5),
-        (0x27, 6),
-    ];
-    let (mut bits, mut at) = (0_u128, 0);
-    let mut count = 0;
-    while at < LETTERS.len() {
-        bits = bits << LETTERS[at].1 | LETTERS[at].0 as u128;
-        count += LETTERS[at].1;
-        at += 1;
+/// The names that h2 refuses, and what they become where they are spelt out.
+static NAMES: [Name; 6] = [
+    Name::new("content-length", "content-lengtd"),
+    Name::new("connection", "connectiom"),
+    Name::new("keep-alive", "keep-alivc"),
+    Name::new("proxy-connection", "proxy-connectiom"),
+    Name::new("transfer-encoding", "transfer-encodinf"),
+    Name::new("upgrade", "upgrada"),
+];
+
+/// Takes out of a call's fields what came as a name of [`NAMES`], and the two that stand for those with a number.
+pub fn remove(fields: &mut HeaderMap) {
+    let is_foreign = |name: &str| {
+        matches!(name, "accept-charset" | "if-modified-since") || NAMES.iter().any(|known| known.changed == name)
+    };
+    while let Some(name) = fields.keys().find(|name| is_foreign(name.as_str())).cloned() {
+        fields.remove(name);
     }
-    let fill = 80 - count;
-    bits = bits << fill | ((1 << fill) - 1);
-    let bytes = bits.to_be_bytes();
-    let mut out = [0; 10];
-    let mut at = 0;
-    while at < 10 {
-        out[at] = bytes[6 + at];
-        at += 1;
-    }
-    out
 }
 
-/// Follows a block of fields byte by byte, and changes the one name.
+/// A name in both of its forms.
+#[derive(Debug)]
+struct Name {
+    spelt: &'static str,
+    coded: Coded,
+    changed: &'static str,
+    /// The last bytes of `changed`; all others are those of the name.
+    last: u8,
+    last_coded: u8,
+}
+
+/// A name in the code of RFC 7541, appendix B.
+#[derive(Debug)]
+struct Coded {
+    bytes: [u8; Self::MOST],
+    length: usize,
+}
+
+impl Name {
+    const fn new(spelt: &'static str, changed: &'static str) -> Self {
+        let (coded, other) = (Coded::of(spelt), Coded::of(changed));
+        let last = coded.length - 1;
+        assert!(coded.length == other.length && spelt.len() == changed.len(), "a changed name has its length");
+        let mut at = 0;
+        while at < last {
+            assert!(coded.bytes[at] == other.bytes[at], "only the last byte may differ: those before it are gone");
+            at += 1;
+        }
+        Self { spelt, coded, changed, last: changed.as_bytes()[spelt.len() - 1], last_coded: other.bytes[last] }
+    }
+
+    fn form(&self, is_coded: bool) -> (&[u8], u8) {
+        if is_coded {
+            (&self.coded.bytes[..self.coded.length], self.last_coded)
+        } else {
+            (self.spelt.as_bytes(), self.last)
+        }
+    }
+}
+
+impl Coded {
+    const MOST: usize = 16;
+
+    /// The bits of each letter, filled up with ones.
+    const fn of(name: &str) -> Self {
+        let (mut bits, mut count, mut at) = (0_u128, 0, 0);
+        while at < name.len() {
+            let (code, length) = letter(name.as_bytes()[at]);
+            bits = bits << length | code as u128;
+            count += length;
+            at += 1;
+        }
+        let length = count.div_ceil(8) as usize;
+        bits = ((bits + 1) << (128 - count)).wrapping_sub(1);
+        Self { bytes: bits.to_be_bytes(), length }
+    }
+}
+
+/// The code of a letter of these names, and how many bits it has.
+const fn letter(letter: u8) -> (u32, u32) {
+    match letter {
+        b'a' => (0x3, 5),
+        b'c' => (0x4, 5),
+        b'd' => (0x24, 6),
+        b'e' => (0x5, 5),
+        b'f' => (0x25, 6),
+        b'g' => (0x26, 6),
+        b'h' => (0x27, 6),
+        b'i' => (0x6, 5),
+        b'k' => (0x75, 7),
+        b'l' => (0x28, 6),
+        b'm' => (0x29, 6),
+        b'n' => (0x2a, 6),
+        b'o' => (0x7, 5),
+        b'p' => (0x2b, 6),
+        b'r' => (0x2c, 6),
+        b's' => (0x8, 5),
+        b't' => (0x9, 5),
+        b'u' => (0x2d, 6),
+        b'v' => (0x77, 7),
+        b'x' => (0x79, 7),
+        b'y' => (0x7a, 7),
+        b'-' => (0x16, 6),
+        _ => panic!("a letter without a code"),
+    }
+}
+
+/// Follows a block of fields byte by byte, and changes names.
 #[derive(Debug, Default)]
 struct Block {
     state: State,
     /// The number that is being read, and its next bits' place.
     number: usize,
     shift: u32,
-    /// A name that is spelt out, as far as it is the one.
+    /// A name that is spelt out, as far as it is one of them.
     is_coded: bool,
     length: usize,
     matched: usize,
+    name: Option<&'static Name>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -251,8 +320,8 @@ impl Block {
         self.state = match self.state {
             State::Field => self.field(byte),
             State::LongIndex => {
-                if *byte == CONTENT_LENGTH - 15 {
-                    *byte = ACCEPT_CHARSET - 15;
+                if let Some((_, other)) = NUMBERS.iter().find(|(number, _)| number - 15 == *byte) {
+                    *byte = other - 15;
                 }
                 if *byte & 0x80 == 0 { State::Length { strings: 1 } } else { State::Index { strings: 1 } }
             }
@@ -291,8 +360,10 @@ impl Block {
         };
         let most = (1_u8 << bits) - 1;
         let index = first & most;
-        if index == CONTENT_LENGTH && bits > 5 {
-            *byte = first & !most | ACCEPT_CHARSET;
+        if bits > 5
+            && let Some((_, other)) = NUMBERS.iter().find(|(number, _)| *number == index)
+        {
+            *byte = first & !most | other;
         }
         match (index, bits) {
             (index, 4) if index == most => State::LongIndex,
@@ -310,24 +381,28 @@ impl Block {
         if self.number == 0 { after_text(strings) } else { State::Text { left: self.number, strings } }
     }
 
-    /// A byte of a string: of two the first is a name. The letter to change is its first, which is gone when the last is
-    /// known; so the last is changed, which is as good: `h` to `i` (both 6 bits), or the same in the coded form.
+    /// A byte of a string: of two the first is a name. Only when its last byte comes is the name known, so that is changed.
     fn spell(&mut self, byte: &mut u8, left: usize, strings: u8) {
-        let whole: &[u8] = if self.is_coded { &CODED } else { SPELT };
-        if strings != 2 || self.length != whole.len() || self.matched != self.length - left {
+        if strings != 2 {
             return;
         }
-        if *byte == whole[self.matched] {
+        if left == self.length {
+            // no two of them have the same length and the same first byte
+            let is_it = |name: &&Name| {
+                let (whole, _) = name.form(self.is_coded);
+                whole.len() == self.length && whole[0] == *byte
+            };
+            self.name = NAMES.iter().find(is_it);
+        }
+        let Some((whole, last)) = self.name.map(|name| name.form(self.is_coded)) else { return };
+        if self.matched == self.length - left && *byte == whole[self.matched] {
             self.matched += 1;
             if left == 1 {
-                *byte = if self.is_coded { *byte ^ CODED_CHANGE } else { b'i' };
+                *byte = last;
             }
         }
     }
 }
-
-/// In the code `h` is 0x27 and `d` 0x24, of 6 bits both; three bits fill the last byte up.
-const CODED_CHANGE: u8 = (0x27 ^ 0x24) << 3;
 
 /// What follows the end of a string.
 fn after_text(strings: u8) -> State {
