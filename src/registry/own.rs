@@ -72,8 +72,13 @@ impl OwnNodes {
 
 /// Whether both are the same program: what others write may name only one of its ports.
 fn is_same(one: &NodeId, other: &NodeId) -> bool {
+    let agree = |one: HostPort, other: HostPort| one == other || one.port.is_none() || other.port.is_none();
     let same = |one: HostPort, other: HostPort| one.port.is_some() && one == other;
-    one.service == other.service && (one == other || same(one.http, other.http) || same(one.rpc, other.rpc))
+    one == other
+        || one.service == other.service
+            && agree(one.http, other.http)
+            && agree(one.rpc, other.rpc)
+            && (same(one.http, other.http) || same(one.rpc, other.rpc))
 }
 
 #[cfg(test)]
@@ -88,7 +93,7 @@ mod tests {
     #[test]
     fn an_own_node_stands_in_the_place_of_what_is_written_of_it() {
         let mut own = OwnNodes::default();
-        let (mine, written, other) = (node(Some(1), Some(2)), node(None, Some(2)), node(Some(3), Some(4)));
+        let (mine, written, other) = (node(Some(1), Some(2)), node(None, Some(2)), node(Some(3), Some(2)));
         let all = [written, other.clone()];
         own.add(mine.clone()).expect("added");
         assert!(matches!(own.add(mine.clone()), Err(RegistryError::Taken(_))));

@@ -130,7 +130,7 @@ impl Kubernetes {
             manifest("registry.yaml").iter().filter(|object| rights.iter().any(|kind| object["kind"] == *kind))
         {
             let mut object = object.clone();
-            for subject in object["subjects"].as_array_mut().into_iter().flatten() {
+            for subject in object.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
                 subject["namespace"] = json!("default"); // `kubectl apply` does so
             }
             self.create(&collection(&object), &object, false);
