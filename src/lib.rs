@@ -34,7 +34,7 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`cli`], [`config`] | what the user said: arguments, file and environment → one checked `Config` |
-//! | [`registry`] | who is where: nodes find each other (`local`, `memory`, `etcd`, `consul`, `mdns`, `static`) |
+//! | [`registry`] | who is where: nodes find each other (`local`, `memory`, `etcd`, `consul`, `kubernetes`, `mdns`, `static`) |
 //! | [`balance`] | which one: endpoints with live load, and the pickers |
 //! | [`upstream`] | call it: deadline, retry on the next node, headers |
 //! | [`rpc`] | what an RPC is: codes, frames, codecs, messages known at run time, timeouts, the RPC port |

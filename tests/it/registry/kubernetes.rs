@@ -173,7 +173,18 @@ fn a_gateway_calls_pods_and_none_that_ends() {
         kubernetes.address(), kubernetes.ca_file().display(),
     ));
     let start = |arguments: &[&str]| {
-        let ports = ["--http-port", "0", "--rpc-port", "0", "--admin-port", "0", "--advertise-ip", &ip];
+        let ports = [
+            "--http-port",
+            "0",
+            "--rpc-port",
+            "0",
+            "--admin-port",
+            "0",
+            "--advertise-ip",
+            &ip,
+            "--config",
+            "config.yml",
+        ];
         Goms::spawn(command(folder.path(), &[arguments, &ports].concat()))
     };
     let port = |node: &Goms| node.wait_for("Http Listen on port: ").rsplit(' ').next().expect("a port").to_owned();
@@ -189,18 +200,12 @@ fn a_gateway_calls_pods_and_none_that_ends() {
     }
     let asked = || http::get(&address, "/api/user/hello").expect("an answer").status;
     assert_eq!([(); 8].map(|()| asked()), [200; 8]);
+    let watch = Goms::start_in(folder.path(), &["cluster", "watch", "--config", "config.yml"]);
+    watch.wait_for(&format!("_{ip}:{}]", ports[0]));
     // the kubelet ends a pod: its slice says so first, then the process gets SIGTERM
     let [one, two] = nodes;
     kubernetes.replace(&format!("{SLICES}/user-one"), &user("user-one", ports[0], &[(&ip, ENDING)]));
-    let drained = || {
-        let cluster = http::get(&address, "/cluster").expect("an answer").text();
-        !cluster.contains(&format!(":{}", ports[0])) || cluster.contains("drain")
-    };
-    let deadline = std::time::Instant::now() + LIMIT;
-    while !drained() {
-        assert!(std::time::Instant::now() < deadline, "the ending pod is still called:\n{}", gateway.log());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    watch.wait_for(&format!("_{ip}:{}] draining", ports[0]));
     assert_eq!(one.terminate(), 0);
     kubernetes.delete(&format!("{SLICES}/user-one"));
     assert_eq!([(); 8].map(|()| asked()), [200; 8]);
