@@ -161,15 +161,15 @@ build_go_once() {
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/goms
   home=$cache/$name-$(cat go.mod go.sum | sha256sum | cut -c1-12)
   mkdir -p "$cache"
+  [ -x "$(command -v go)" ] || PATH=$PATH:/usr/local/go/bin
   (
     flock 9 # two checkouts that start at once: one builds, the other waits
     [ ! -x "$home/$name" ] || exit 0
-    [ -x "$(command -v go)" ] || PATH=$PATH:/usr/local/go/bin
     have go || install_packages golang-go
     began=$(now_ms)
     say "$name: building (once, some minutes)"
     mkdir -p "$home"
-    GOFLAGS=-mod=readonly GOTOOLCHAIN=local CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$home/$name.new" "$package" >&2
+    GOFLAGS=-mod=readonly GOTOOLCHAIN=local go build -trimpath -ldflags='-s -w' -o "$home/$name.new" "$package" >&2
     mv "$home/$name.new" "$home/$name"
     say "$name: built in $(seconds_since "$began")"
   ) 9>"$cache/$name.lock" </dev/null
