@@ -13,6 +13,7 @@ use super::reload::{self, Reload};
 use super::running::{RunningNode, Server};
 use super::service::{Listening, Served};
 use super::supervise::{Supervised, supervise};
+use super::watch::Watch;
 use super::{AppError, gateway, service, service_manager, trace, trace_consumer, up};
 use crate::config::Config;
 use crate::metrics::Load;
@@ -285,9 +286,9 @@ async fn listen_service(
     mut meta: NodeMeta,
     name: String,
 ) -> Result<Started, AppError> {
-    let watched = match &served {
-        Served::Program { watched, .. } => watched.clone(),
-        Served::Handlers(_) => Vec::new(),
+    let watch = match &served {
+        Served::Program { watched, .. } => Watch::of(watched),
+        Served::Handlers(_) => None,
     };
     let listening = service::listen(process, ports, served, workers).await?;
     let Listening { node, load, version, endpoints, streams, rpc_services, tls, openapi, program } = listening;
@@ -306,7 +307,7 @@ async fn listen_service(
         program,
         node: Some((node.id.clone(), load.clone())),
         registered: watch::Sender::new(false),
-        watched,
+        watch: watch.into(),
     });
     Ok(Started { name: Some(name), node: Some((node, meta, Some(load))), program })
 }
@@ -315,8 +316,9 @@ async fn listen_service(
 async fn start_beside(beside: Beside) -> Result<Started, AppError> {
     let Beside { service, name, settings, watched, port } = beside;
     drop(port);
+    let watch = Watch::of(&watched).into();
     let program = Program::start(settings).await.map_err(|error| AppError::Part(Box::new(error)))?;
     let registered = watch::Sender::new(true);
-    let program = Supervised { service, name, program, node: None, registered, watched };
+    let program = Supervised { service, name, program, node: None, registered, watch };
     Ok(Started { name: None, node: None, program: Some(program) })
 }

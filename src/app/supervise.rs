@@ -1,6 +1,6 @@
 //! Follows the programs behind nodes: a node is out while its program is down, and a changed file restarts one after the other.
 
-use std::path::PathBuf;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ pub struct Supervised {
     pub node: Option<(NodeId, Load)>,
     /// Whether the node is in the registry.
     pub registered: watch::Sender<bool>,
-    /// What restarts it, with the others of its service.
-    pub watched: Vec<PathBuf>,
+    /// What restarts it, with the others of its service. As the files were before it started.
+    pub watch: Cell<Option<Watch>>,
 }
 
 /// Follows all of them. Resolves when the one of a process that has `alone` nothing else is gone for good.
@@ -55,8 +55,9 @@ pub async fn supervise(process: &Process, nodes: &[RunningNode], programs: &[Sup
     groups.dedup();
     for service in groups {
         let group: Vec<&Supervised> = programs.iter().filter(|each| each.service == service).collect();
-        if group.iter().any(|each| !each.watched.is_empty()) {
-            tasks.push(Box::pin(roll(process, group)));
+        // the files are the same for all of them
+        if let Some(watch) = group.first().and_then(|first| first.watch.take()) {
+            tasks.push(Box::pin(roll(process, group, watch)));
         }
     }
     match tasks.is_empty() {
@@ -108,9 +109,7 @@ async fn keep(process: &Process, node: Option<&RunningNode>, supervised: &Superv
 }
 
 /// Restarts the instances of a service whenever its files change, one after the other.
-async fn roll(process: &Process, mut group: Vec<&Supervised>) -> AppError {
-    let Some(first) = group.first() else { return std::future::pending().await };
-    let mut watch = Watch::start(&first.watched);
+async fn roll(process: &Process, mut group: Vec<&Supervised>, mut watch: Watch) -> AppError {
     loop {
         let file = watch.changed().await;
         // those that are out have nothing to lose

@@ -29,8 +29,13 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Watches these; `None` where there are none.
+    pub fn of(paths: &[PathBuf]) -> Option<Self> {
+        (!paths.is_empty()).then(|| Self::start(paths))
+    }
+
     /// Remembers how the files are now. What is not there yet may come.
-    pub fn start(paths: &[PathBuf]) -> Self {
+    fn start(paths: &[PathBuf]) -> Self {
         let noticed = Arc::new(Notify::new());
         let watcher = match tell(paths, &noticed) {
             Ok(watcher) => Some(watcher),

@@ -21,6 +21,8 @@ use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use folder::{Folder, Held};
 
+/// How long a node that was just written may take to be read back: twice what it takes with nobody to tell.
+const SHOWN: Duration = Duration::from_secs(3);
 /// How often the folder is read without any notice: a safety net (inotify's queue can overflow, a folder can be
 /// removed), so it may be slow.
 const POLL: Duration = Duration::from_millis(1500);
@@ -117,8 +119,19 @@ impl Registry for Local {
         check_service(&node.id)?;
         let id = node.id.clone();
         let added = self.run(move |shared| shared.add(node)).await?;
+        if !added {
+            return Err(RegistryError::Taken(id));
+        }
         self.shared.changed.notify_one();
-        if added { Ok(()) } else { Err(RegistryError::Taken(id)) }
+        // who registers and then calls finds it: the file is there, and the next look reads it
+        let mut catalog = self.catalog();
+        let shown = catalog.wait_for(|known| known.as_ref().is_some_and(|known| known.find(&id).is_some()));
+        match tokio::time::timeout(SHOWN, shown).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => log::debug!("the registry ended before it showed node `{id}`"),
+            Err(_) => log::warn!("node `{id}` is registered and not shown after {SHOWN:?}"),
+        }
+        Ok(())
     }
 
     async fn deregister(&self, id: &NodeId) -> Result<(), RegistryError> {
