@@ -33,6 +33,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const AGAIN_MOST: Duration = Duration::from_secs(60);
 /// A safety net: on some file systems (of a network, of a virtual machine's host) nobody tells of a change.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Why a file without a word in it is refused, which is a good config at a start.
+const BLANK: &str = "is empty, which a running process takes for a file that is being written";
 
 /// How a process reads its config again.
 #[derive(Clone)]
@@ -196,7 +198,10 @@ impl Follower {
         (self.text, self.stamps) = (text, stamps);
         let is_gateway = self.front.is_some();
         let checked = |config: &Config| if is_gateway { config.for_gateway() } else { config.check_certificates() };
-        let loaded = (self.how.load)().and_then(|config| checked(&config).map(|()| config));
+        let loaded = match self.is_blank() {
+            true => Err(ConfigErrors::one(&self.file.display().to_string(), None, BLANK.to_owned())),
+            false => (self.how.load)().and_then(|config| checked(&config).map(|()| config)),
+        };
         let before = self.refused.take();
         self.refused = loaded.as_ref().err().map(|errors| {
             let wait = before.as_ref().filter(|_| is_same).map_or(AGAIN, |before| (before.wait * 2).min(AGAIN_MOST));
@@ -225,11 +230,20 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, config: Config) {
+    /// Whoever writes a file anew empties it first.
+    fn is_blank(&self) -> bool {
+        self.text.as_ref().is_some_and(|text| text.trim_ascii().is_empty())
+    }
+
+    fn take(&mut self, mut config: Config) {
         let restart = match &self.front {
             Some(_) => self.config.differences_that_need_a_restart(&config),
             None => self.config.differences_that_need_a_restart_of_a_service(&config),
         };
+        if config.gateway.call_keys.is_empty() {
+            // a file that lost its keys switches no guard off; `restart` names it
+            config.gateway.call_keys = self.config.call_keys.to_vec();
+        }
         self.config.call_keys.replace(config.gateway.call_keys.clone());
         self.signing.set(config.gateway.call_keys.first());
         if let Some(Front { live, balancer, checks, tls }) = &self.front {

@@ -38,7 +38,8 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
-    pub(super) fn one(file: &str, line: Option<usize>, message: String) -> Self {
+    /// One fault of a file.
+    pub(crate) fn one(file: &str, line: Option<usize>, message: String) -> Self {
         Self { faults: vec![Fault { file: Some(file.to_owned()), line, path: String::new(), message }] }
     }
 

@@ -84,7 +84,9 @@ impl Config {
         let differs = |key: &&Value| one.get(*key) != two.get(*key);
         let keys = one.keys().chain(two.keys().filter(|key| !one.contains_key(*key)));
         let keys = keys.filter(differs).filter_map(Value::as_str).filter(|key| !but_for.contains(key));
-        keys.map(str::to_owned).collect()
+        // a running process takes other keys, but never none: its guard would be off
+        let loses_keys = !self.call_keys.is_empty() && other.call_keys.is_empty();
+        keys.chain(loses_keys.then_some("callServiceKey")).map(str::to_owned).collect()
     }
 
     pub(super) fn mapping(&self) -> Mapping {

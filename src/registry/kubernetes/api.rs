@@ -24,6 +24,8 @@ const WATCH_SECONDS: &str = "60";
 const WATCH_TIMEOUT: Duration = Duration::from_secs(70);
 /// Of an answer in all: 500 slices of 100 endpoints have 25 MB.
 const MOST_BYTES: usize = 64 << 20;
+/// Of all parts of a list.
+const MOST_LIST_BYTES: usize = 4 * MOST_BYTES;
 /// Of what the server says when it refuses, in errors.
 const SAYS_CHARS: usize = 200;
 
@@ -39,8 +41,9 @@ pub(super) enum ApiError {
     /// An answer that cannot be understood.
     #[error("an answer that is none of Kubernetes' API")]
     Odd(#[from] serde_json::Error),
-    #[error("an answer of more than {MOST_BYTES} bytes; narrow `registry.selector`")]
-    Size,
+    /// It, or all parts of a list, is larger.
+    #[error("an answer of more than {0} bytes; narrow `registry.selector`")]
+    Size(usize),
     /// It answered, and said no.
     #[error("{status}: {said}")]
     Refused { status: StatusCode, said: String },
@@ -62,7 +65,7 @@ impl ApiError {
         match self {
             Self::Link(_) => true,
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
-            Self::Odd(_) | Self::Size | Self::Denied(_) | Self::Token(..) | Self::Expired => false,
+            Self::Odd(_) | Self::Size(_) | Self::Denied(_) | Self::Token(..) | Self::Expired => false,
         }
     }
 }
@@ -165,10 +168,16 @@ impl Api {
     pub(super) async fn list(&self) -> Result<List, ApiError> {
         let mut all = Vec::new();
         let mut more = String::new();
+        let mut bytes = 0;
         loop {
             let asked = [("limit", PAGE), ("continue", &more)];
             let answer = send(self.request(&asked).await?.timeout(LIST_TIMEOUT)).await?;
-            let page: Page = serde_json::from_slice(&whole(answer).await?)?;
+            let body = whole(answer).await?;
+            bytes += body.len();
+            if bytes > MOST_LIST_BYTES {
+                return Err(ApiError::Size(MOST_LIST_BYTES));
+            }
+            let page: Page = serde_json::from_slice(&body)?;
             all.extend(page.items.unwrap_or_default());
             more = page.metadata.more.unwrap_or_default();
             if more.is_empty() {
@@ -224,7 +233,7 @@ impl Watch {
                 Ok(Some(chunk)) if self.buffer.len() + chunk.len() <= MOST_BYTES => {
                     self.buffer.extend_from_slice(&chunk)
                 }
-                Ok(Some(_)) => return Err(ApiError::Size),
+                Ok(Some(_)) => return Err(ApiError::Size(MOST_BYTES)),
                 Ok(None) => return Ok(None),
                 Err(error) => return Err(ApiError::Link(error)),
             }
@@ -281,7 +290,7 @@ async fn whole(mut answer: Response) -> Result<BytesMut, ApiError> {
     let mut body = BytesMut::new();
     while let Some(chunk) = answer.chunk().await.map_err(ApiError::Link)? {
         if body.len() + chunk.len() > MOST_BYTES {
-            return Err(ApiError::Size);
+            return Err(ApiError::Size(MOST_BYTES));
         }
         body.extend_from_slice(&chunk);
     }

@@ -16,6 +16,11 @@ const VERSION: &str = "goms.dev/version";
 const WEIGHT: &str = "goms.dev/weight";
 /// `http`, `rpc` or `all`: which ports take nothing but TLS.
 const TLS: &str = "goms.dev/tls";
+/// `true`: its pods are trace consumers that take events over HTTP.
+const TAKES_EVENTS: &str = "goms.dev/takes-events";
+/// `true`: its pods serve a document of their API at [`OPENAPI_PATH`]. A label's value cannot be a path.
+const OPENAPI: &str = "goms.dev/openapi";
+const OPENAPI_PATH: &str = "/openapi.json";
 /// The label of a node that has its pod's name.
 const POD: &str = "pod";
 
@@ -81,6 +86,10 @@ impl Slice {
         self.metadata.labels.as_ref()?.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    fn is_true(&self, key: &str) -> bool {
+        self.label(key) == Some("true")
+    }
+
     fn service_name(&self) -> &str {
         self.label(SERVICE_NAME).unwrap_or(&self.metadata.name)
     }
@@ -109,6 +118,7 @@ impl Slice {
             version: self.label(VERSION).unwrap_or_default().to_owned(),
             weight: self.label(WEIGHT).and_then(|text| text.parse().ok()).unwrap_or(1),
             protocols: Vec::new(),
+            takes_events: self.is_true(TAKES_EVENTS),
             ..NodeMeta::default()
         };
         for (port, word) in [(ports.http, "http"), (ports.rpc, "grpc")] {
@@ -122,6 +132,9 @@ impl Slice {
         let shown = |key: &str| !key.contains("kubernetes.io/") && key != SERVICE;
         meta.labels = self.metadata.labels.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
         meta.labels.retain(|key, _| shown(key));
+        if self.is_true(OPENAPI) {
+            meta.tell_openapi(OPENAPI_PATH);
+        }
         meta
     }
 
@@ -232,6 +245,22 @@ mod tests {
         assert_eq!((meta.labels["pod"].as_str(), meta.labels["team"].as_str()), ("shop-1", "a"));
         assert!(!meta.labels.contains_key("kubernetes.io/service-name"));
         assert_eq!(meta.protocols, ["http", "grpc"]);
+    }
+
+    #[test]
+    fn labels_say_who_takes_events_and_who_has_a_document() {
+        let of = |labels: serde_json::Value| {
+            let one = slice(json!({
+                "metadata": { "name": "a", "labels": labels }, "addressType": "IPv4",
+                "endpoints": [{ "addresses": ["10.0.0.1"] }], "ports": [{ "name": "http", "port": 1 }],
+            }));
+            let meta = &nodes(&[one], |name, reason| panic!("{name}: {reason}"))[0].meta;
+            (meta.takes_events, meta.openapi().map(str::to_owned))
+        };
+        assert_eq!(of(json!({ "goms.dev/takes-events": "true" })), (true, None));
+        assert_eq!(of(json!({ "goms.dev/openapi": "true" })), (false, Some("/openapi.json".to_owned())));
+        assert_eq!(of(json!({ "goms.dev/takes-events": "false", "goms.dev/openapi": "no" })), (false, None));
+        assert_eq!(of(json!(null)), (false, None));
     }
 
     #[test]

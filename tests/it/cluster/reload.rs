@@ -169,3 +169,36 @@ fn a_service_follows_its_config() {
     assert_eq!(statuses.into_iter().collect::<Vec<_>>(), ["200", "403"], "nothing else came of any request");
     assert_eq!(user.terminate(), 0);
 }
+
+/// Whoever writes a file anew empties it first, and one that lost its keys must not open a service to everybody.
+#[test]
+fn a_file_without_its_call_keys_leaves_the_guard_on() {
+    let folder = Folder::new();
+    let config = folder.write("config.yml", &format!("callServiceKey: secret\n{CONFIG}"));
+    let with = ["--config", config.as_str()];
+    let (user, own) = service(&folder, "user", &with);
+    let (gateway, address) = gateway(&folder, &with);
+    wait_for_status(&address, "/api/user/login", 200);
+    let is_guarded = |when: &str| {
+        assert_eq!(get(&own, "/login").expect("an answer").status, 403, "{when}");
+        assert_eq!(get(&address, "/api/user/login").expect("an answer").status, 200, "{when}: the gateway signs");
+    };
+    is_guarded("before");
+    folder.write("config.yml", "\n");
+    for process in [&user, &gateway] {
+        process.wait_for("config not reloaded, the one before stays in force");
+        process.wait_for("config.yml: is empty");
+    }
+    is_guarded("a blank file");
+    folder.write("config.yml", CONFIG);
+    for process in [&user, &gateway] {
+        let warning = process.wait_for("a restart is needed for");
+        assert!(warning.ends_with("a restart is needed for callServiceKey"), "{warning}");
+        process.wait_for("config reloaded");
+    }
+    is_guarded("a file without keys");
+    folder.write("config.yml", &format!("callServiceKey: third\n{CONFIG}"));
+    user.wait_for_count("config reloaded", 2, crate::support::goms::PATIENCE);
+    gateway.wait_for_count("config reloaded", 2, crate::support::goms::PATIENCE);
+    is_guarded("other keys are followed");
+}
