@@ -269,16 +269,18 @@ impl Config {
     /// # Errors
     /// What is wrong with the first that cannot.
     pub fn check_certificates(&self) -> Result<(), ConfigErrors> {
-        let name = self.file.as_ref().map_or_else(String::new, |file| file.display().to_string());
-        for (key, tls) in [("tls", &self.gateway.tls), ("serviceTls", &self.service_tls)] {
-            let Some(tls) = tls else { continue };
-            let fault = |error| ConfigErrors::one(&name, None, format!("{key}: {}", crate::causes::chain(&error)));
-            tls.check().map_err(fault)?;
-        }
-        Ok(())
+        self.check_files("tls", self.gateway.tls.as_ref())?;
+        self.check_files("serviceTls", self.service_tls.as_ref())
     }
 
-    /// That there is something for a gateway to serve, and that it can use its certificates; other roles do without `services`.
+    fn check_files(&self, key: &str, tls: Option<&TlsSettings>) -> Result<(), ConfigErrors> {
+        let name = self.file.as_ref().map_or_else(String::new, |file| file.display().to_string());
+        let fault = |error| ConfigErrors::one(&name, None, format!("{key}: {}", crate::causes::chain(&error)));
+        tls.map_or(Ok(()), TlsSettings::check).map_err(fault)
+    }
+
+    /// That there is something for a gateway to serve, and that it can use its own certificates; other roles do without
+    /// `services`, and those of services may be on other hosts.
     ///
     /// # Errors
     /// That there is not, and what to write.
@@ -290,7 +292,7 @@ impl Config {
                 "a gateway needs `services` or `routes`; write for example `services: { user: { login: /login } }`"
                     .to_owned(),
             )),
-            _ => self.check_certificates(),
+            _ => self.check_files("tls", self.gateway.tls.as_ref()),
         }
     }
 }

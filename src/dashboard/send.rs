@@ -45,9 +45,21 @@ pub struct Answer {
     /// The body; `Err` with the reason where it is not there.
     pub body: Result<Vec<u8>, String>,
     pub took: Duration,
+    /// What a visitor should know of it.
+    pub note: Option<&'static str>,
 }
 
+/// What is said of a gateway that takes nothing but HTTPS.
+const SENT_ON: &str = "The gateway sends plain requests on to HTTPS (tls.redirectToHttps), which this page does not speak: send \
+    the request to a node of the service instead, or to the gateway with another client.";
+
 impl Answer {
+    /// Whether it sends a plain request on to HTTPS.
+    fn is_sent_on(&self) -> bool {
+        let to_https = |location: &str| location.starts_with("https://");
+        self.status == 308 && self.header("location").is_some_and(to_https)
+    }
+
     /// The first value of a header, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
@@ -91,7 +103,12 @@ pub async fn send(dashboard: &Dashboard, service: &str, address: &str, sent: &Se
         ));
     }
     let key = dashboard.call_key().filter(|_| gets_key(node));
-    exchange(address, key.as_deref(), sent, TIMEOUT).await
+    let mut answer = exchange(address, key.as_deref(), sent, TIMEOUT).await?;
+    let is_for_https = || dashboard.settings().tls.is_some_and(|tls| tls.redirect.is_some());
+    if service == GATEWAY && answer.is_sent_on() && is_for_https() {
+        answer.note = Some(SENT_ON);
+    }
+    Ok(answer)
 }
 
 /// What a node answers a GET of `path` with, within `patience` and a megabyte; anything but 200 is told as a fault.
@@ -150,6 +167,7 @@ async fn exchange(address: &str, key: Option<&str>, sent: &Sent, patience: Durat
         headers: headers.collect(),
         body: body.map(|body| body.to_vec()),
         took: began.elapsed(),
+        note: None,
     })
 }
 

@@ -63,6 +63,11 @@ impl<'r> Teller<'r> {
         Self { told: request.extensions().get::<Rc<Told>>().cloned(), request }
     }
 
+    /// The host that a trusted proxy was asked for.
+    pub fn told_host(&self) -> Option<&str> {
+        self.told.as_deref()?.host.as_deref()
+    }
+
     /// With the client's own `Host`, and as a trusted proxy has it.
     pub fn forwarded(&self) -> Forwarded<'_> {
         let own_host = || self.request.headers().get(HOST).and_then(text).unwrap_or_default();

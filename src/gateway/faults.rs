@@ -12,6 +12,7 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName};
 use prometheus::IntCounter;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client::client_ip;
 use super::journal::Journal;
@@ -21,10 +22,16 @@ use super::rule::FieldCondition;
 use crate::balance::Turns;
 use crate::listener::Incoming;
 use crate::metrics::Metrics;
+use crate::rpc::timeout::End;
 use crate::units::format_duration;
+use crate::upstream::headers;
 
 /// What an answer and a trace event say of a fault that was made on purpose.
-pub(super) const GOMS_FAULT: HeaderName = HeaderName::from_static("x-goms-fault");
+pub(super) const GOMS_FAULT: HeaderName = HeaderName::from_static(headers::FAULT);
+
+/// How many requests of a gateway wait in a delay at once: header fields are anybody's to send, and who waits holds memory and
+/// counts as in flight. Whoever comes beyond it is not delayed.
+const DELAYED_MOST: usize = 256;
 
 /// All requests, as a share.
 pub const EVERY_PERMILLE: u16 = 1000;
@@ -44,8 +51,8 @@ pub struct Faults {
 
 impl Faults {
     /// What a request that got them is told: `delay=500ms, abort=503`.
-    fn told(&self) -> String {
-        let delay = self.delay.map(|delay| format!("delay={}", format_duration(delay)));
+    fn told(&self, is_delayed: bool) -> String {
+        let delay = self.delay.filter(|_| is_delayed).map(|delay| format!("delay={}", format_duration(delay)));
         let abort = self.abort.map(|status| format!("abort={status}"));
         delay.into_iter().chain(abort).collect::<Vec<_>>().join(", ")
     }
@@ -54,7 +61,7 @@ impl Faults {
 /// `delay=500ms, abort=503 for 10% of requests with x-fault: slow`.
 impl fmt::Display for Faults {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} for {}% of ", self.told(), f64::from(self.permille) / 10.0)?;
+        write!(out, "{} for {}% of ", self.told(true), f64::from(self.permille) / 10.0)?;
         if self.headers.is_empty() {
             return out.write_str("everyone's requests");
         }
@@ -66,18 +73,31 @@ impl fmt::Display for Faults {
     }
 }
 
+/// The places of those who wait in a delay, of all routes of a gateway.
+#[derive(Clone)]
+pub(super) struct Delays(Arc<Semaphore>);
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(DELAYED_MOST)))
+    }
+}
+
 /// The faults of a route at work; shared by all workers.
 pub(super) struct Injector {
     faults: Faults,
     turns: Turns,
+    delays: Delays,
     told: Arc<str>,
+    /// Of a request for whose delay there is no place.
+    told_at_once: Arc<str>,
     delayed: IntCounter,
     aborted: IntCounter,
 }
 
 impl Injector {
     /// `labels` are the service and the action in metrics.
-    pub fn new(faults: &Faults, labels: [&str; 2], metrics: &Metrics) -> Self {
+    pub fn new(faults: &Faults, labels: [&str; 2], delays: &Delays, metrics: &Metrics) -> Self {
         let made = metrics.counter(
             "faults_injected_total",
             "faults that `faults` of a route made on purpose",
@@ -85,7 +105,10 @@ impl Injector {
         );
         let counter = |fault: &str| made.with_label_values(&[labels[0], labels[1], fault]);
         let (delayed, aborted) = (counter("delay"), counter("abort"));
-        Self { faults: faults.clone(), turns: Turns::default(), told: faults.told().into(), delayed, aborted }
+        let told = |is_delayed: bool| faults.told(is_delayed).into();
+        let (told, told_at_once) = (told(true), told(false));
+        let (faults, turns, delays) = (faults.clone(), Turns::default(), delays.clone());
+        Self { faults, turns, delays, told, told_at_once, delayed, aborted }
     }
 
     /// What this request gets; counted. The share is exact: of 10%, one in ten.
@@ -101,10 +124,15 @@ impl Injector {
                 return None;
             }
         }
-        self.delayed.inc_by(delay.is_some().into());
+        let delayed = delay.and_then(|delay| Some((delay, self.delays.0.clone().try_acquire_owned().ok()?)));
+        if delayed.is_none() && abort.is_none() {
+            return None;
+        }
+        self.delayed.inc_by(delayed.is_some().into());
         self.aborted.inc_by(abort.is_some().into());
         let abort = abort.and_then(|status| StatusCode::from_u16(status).ok());
-        Some(Strike { told: self.told.clone(), delay: *delay, abort })
+        let told = if delayed.is_some() { &self.told } else { &self.told_at_once };
+        Some(Strike { told: told.clone(), delayed, abort })
     }
 }
 
@@ -117,30 +145,36 @@ fn has(brought: &HeaderMap, field: &FieldCondition) -> bool {
 pub(super) struct Strike {
     /// What is said of it.
     pub told: Arc<str>,
-    delay: Option<Duration>,
+    /// How long it waits, and its place there.
+    delayed: Option<(Duration, OwnedSemaphorePermit)>,
     abort: Option<StatusCode>,
 }
 
 impl Strike {
-    /// Waits, and answers in place of a service.
+    /// Waits, and answers in place of a service. A caller who waits until `end` only is not delayed for longer, and then gets
+    /// its status of the deadline from who asks for it.
     ///
     /// # Errors
     /// [`Failure::Injected`] where the route says `abort`.
-    pub async fn land(&self) -> Result<(), Failure> {
-        if let Some(delay) = self.delay {
-            tokio::time::sleep(delay).await;
+    pub async fn land(self, end: Option<End>) -> Result<(), Failure> {
+        if let Some((delay, _place)) = self.delayed {
+            let left = end.map_or(delay, End::left);
+            tokio::time::sleep(delay.min(left)).await;
+            if left < delay {
+                return Ok(());
+            }
         }
         self.abort.map_or(Ok(()), |status| Err(Failure::Injected(status)))
     }
 }
 
-/// Lets a request in, and makes the faults that are meant for it.
+/// Lets a request in, and makes the faults that are meant for it. Who says so waits until `end` only.
 ///
 /// # Errors
 /// Those of [`Keeper::admit`] and [`Strike::land`].
 pub(super) async fn let_in<'r>(
     keeper: &'r Keeper,
-    request: &'r Incoming,
+    (request, end): (&'r Incoming, Option<End>),
     finish: &mut Finish<'_>,
     journal: &mut Journal,
 ) -> Result<Passage<'r>, Failure> {
@@ -148,7 +182,7 @@ pub(super) async fn let_in<'r>(
     if let Some(strike) = keeper.strike(request.headers()) {
         finish.field(GOMS_FAULT, &strike.told);
         journal.struck(&strike);
-        strike.land().await?;
+        strike.land(end).await?;
     }
     Ok(passage)
 }
@@ -175,7 +209,7 @@ mod tests {
 
     #[test]
     fn only_who_brings_every_field_is_meant() {
-        let injector = Injector::new(&faults(EVERY_PERMILLE), ["user", "login"], &Metrics::new());
+        let injector = Injector::new(&faults(EVERY_PERMILLE), ["user", "login"], &Delays::default(), &Metrics::new());
         for (fields, is_meant) in [
             (&[("x-fault", "slow"), ("x-team", "a")][..], true),
             (&[("x-fault", "fast"), ("x-fault", "slow"), ("x-team", "")], true),
@@ -191,9 +225,25 @@ mod tests {
 
     #[test]
     fn a_share_is_exact() {
-        let injector = Injector::new(&faults(300), ["user", "login"], &Metrics::new());
+        let injector = Injector::new(&faults(300), ["user", "login"], &Delays::default(), &Metrics::new());
         let meant = brought(&[("x-fault", "slow"), ("x-team", "a")]);
         assert_eq!((0..1000).filter(|_| injector.strike(&meant).is_some()).count(), 300);
+    }
+
+    #[test]
+    fn so_many_wait_and_no_more() {
+        let (delays, metrics) = (Delays::default(), Metrics::new());
+        let both = Injector::new(&faults(EVERY_PERMILLE), ["user", "login"], &delays, &metrics);
+        let late = Faults { abort: None, ..faults(EVERY_PERMILLE) };
+        let late = Injector::new(&late, ["user", "out"], &delays, &metrics);
+        let meant = brought(&[("x-fault", "slow"), ("x-team", "a")]);
+        let mut waiting: Vec<_> = (0..DELAYED_MOST).map(|_| late.strike(&meant).expect("a place")).collect();
+        assert!(late.strike(&meant).is_none(), "it goes on as usual");
+        assert_eq!(both.strike(&meant).map(|strike| strike.told.to_string()).as_deref(), Some("abort=503"));
+        assert_eq!((late.delayed.get(), both.delayed.get(), both.aborted.get()), (DELAYED_MOST as u64, 0, 1));
+        drop(waiting.pop());
+        let told = both.strike(&meant).map(|strike| strike.told.to_string());
+        assert_eq!(told.as_deref(), Some("delay=500ms, abort=503"));
     }
 
     #[test]

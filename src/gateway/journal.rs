@@ -115,7 +115,7 @@ impl Journal {
             self.request.path(),
             &query,
             client_ip(&self.request).to_string(),
-            headers.filter(|(name, _)| !headers::is_call_key_alias(name)),
+            headers.filter(|(name, _)| headers::is_shown(name)),
             body,
         );
         info.action = self.route().map(|route| route.name.clone());

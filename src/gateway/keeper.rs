@@ -9,7 +9,7 @@ use super::access::{Gate, Known, Sources};
 use super::answer::{Answer, Body};
 use super::compress::{Coding, Compression};
 use super::cors::Cors;
-use super::faults::{Injector, Strike};
+use super::faults::{Delays, Injector, Strike};
 use super::rate::{By, Limiters, Rates, Subject, Told};
 use super::respond::{Denied, Failure};
 use super::{Terms, fields};
@@ -28,6 +28,8 @@ pub(super) struct Kept {
     pub sources: Sources,
     /// What is left of everybody's budget.
     pub limiters: Limiters,
+    /// Who waits on purpose.
+    pub delays: Delays,
 }
 
 /// Why somebody is denied, in metrics.
@@ -157,7 +159,7 @@ impl Keeper {
             answer_fields: fields::InForce::new(&terms.answer_fields),
             body_bytes: terms.body_bytes,
             compression: terms.compression.clone(),
-            injector: terms.faults.as_ref().map(|faults| Injector::new(faults, labels, metrics)),
+            injector: terms.faults.as_ref().map(|faults| Injector::new(faults, labels, &kept.delays, metrics)),
         })
     }
 

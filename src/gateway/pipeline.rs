@@ -196,14 +196,14 @@ async fn steps<'t>(
     limit::check_flow(&worker.traffic.load, limits)?;
     let mut passage = match &route.keeper {
         // in boxes, here and below: a request is as long as its longest way, and most go the short one
-        Some(keeper) => Box::pin(faults::let_in(keeper, request, finish, journal)).await?,
+        Some(keeper) => Box::pin(faults::let_in(keeper, (request, None), finish, journal)).await?,
         None => Passage::free(request),
     };
 
     if let Some(keeper) = table.routes.inner_keeper(route, &path) {
         finish.begin(keeper, request);
         // whoever names a service by its path is asked what its own routes ask
-        passage = Box::pin(faults::let_in(keeper, request, finish, journal)).await?;
+        passage = Box::pin(faults::let_in(keeper, (request, None), finish, journal)).await?;
     }
 
     let mut named = None;
@@ -217,7 +217,7 @@ async fn steps<'t>(
             None => {
                 let tries = inside.as_ref().map(|inside| &inside.tries);
                 let asked = micro::Asked { worker, table, request, path: &path, passage: &passage, context, tries };
-                return Box::pin(asked.answer(micro, payload, journal)).await;
+                return Box::pin(asked.answer(micro, payload, journal, finish)).await;
             }
         },
         Outcome::Redirect(redirect) => return answer::redirect(redirect, &found, &passage.query),

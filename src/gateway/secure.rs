@@ -6,8 +6,9 @@ use actix_web::http::header::{HeaderValue, LOCATION};
 use bytes::Bytes;
 
 use super::answer::{Answer, Body};
+use super::client::{self, Teller};
 use super::respond::Failure;
-use super::{Settings, asked, client};
+use super::{Settings, asked};
 use crate::listener::Incoming;
 
 /// Where an issuer of certificates looks, by plain HTTP (RFC 8555 section 8.3).
@@ -33,7 +34,8 @@ fn redirect(request: &Incoming, port: u16) -> Result<Option<Answer>, Failure> {
     if asked::unambiguous(request.path(), host)?.starts_with(CHALLENGES) {
         return Ok(None);
     }
-    let name = without_port(host);
+    let teller = Teller::new(request);
+    let name = without_port(teller.told_host().unwrap_or(host)); // a proxy may ask by another name than its client did
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     if name.is_empty() || !target.starts_with('/') {
         let why = "this gateway is for HTTPS, and without a host and a path in the request there is no address to send it on to";

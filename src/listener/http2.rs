@@ -273,6 +273,7 @@ async fn send(
             fields.append(name, value);
         }
     }
+    drop(passed); // it holds what was read from the service, and a body may go on for hours
     if let BodySize::Sized(length) = size
         && status != StatusCode::NO_CONTENT
     {

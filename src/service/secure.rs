@@ -1,4 +1,5 @@
-//! The HTTP port of a node that takes nothing but TLS: each connection is one of TLS first, then HTTP/1.1 or HTTP/2 as ALPN says.
+//! The HTTP port of a node that takes nothing but TLS: each connection is one of TLS first, then HTTP/1.1, which is all that ALPN
+//! offers: as on the plain port, and bodies of HTTP/2 without a length would be none to who reads those of HTTP/1.1.
 //! Certificates that change are those of the next connection.
 
 use std::future::poll_fn;
@@ -88,12 +89,10 @@ async fn open(socket: TcpStream, tls: &Tls, traffic: &Arc<Traffic>) -> Option<Op
     }
     socket.readable().await.ok()?;
     let _opening = traffic.opening();
-    match TlsAcceptor::from(tls.config()).accept(socket).await {
-        Ok(stream) => {
-            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
-            Some((stream, protocol, peer))
-        }
+    let mut config = tls.config();
+    Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
+    match TlsAcceptor::from(config).accept(socket).await {
+        Ok(stream) => Some((stream, Protocol::Http1, peer)),
         Err(error) => {
             log::debug!("a connection was not opened client={peer:?} error=\"{}\"", causes::chain(&error));
             None

@@ -27,13 +27,16 @@ const fn own(length: usize) -> &'static [&'static str] {
         9 => &["forwarded", "x-real-ip"],
         10 => &["tracestate"],
         11 => &["traceparent", "client-cert"],
-        12 => &["x-request-id"],
+        12 => &["x-request-id", FAULT],
         14 => &["content-length"],
         16 => &["call-service-key"],
         17 => &["client-cert-chain"],
         _ => &[],
     }
 }
+
+/// By which a gateway says that it made a fault on purpose: nobody else says so for it.
+pub const FAULT: &str = "x-goms-fault";
 
 /// What `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, … begin with.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
@@ -56,13 +59,20 @@ pub fn passes_down<'a>(name: impl AsRef<[u8]>, listed: impl Iterator<Item = &'a 
 #[must_use]
 pub fn passes_up<'a>(name: impl AsRef<[u8]>, listed: impl Iterator<Item = &'a [u8]>) -> bool {
     let name = name.as_ref();
-    !is_hop_by_hop(name, listed) && !same("content-length", name) && !same("call-service-key", name)
+    !is_hop_by_hop(name, listed) && ![FAULT, "content-length", "call-service-key"].iter().any(|own| same(own, name))
 }
 
 /// Whether `name` is the call key's name in another spelling (`call_service_key`), whose value must not show anywhere.
 #[must_use]
 pub fn is_call_key_alias(name: &str) -> bool {
     name.contains('_') && same(crate::trace::CALL_KEY_HEADER, name.as_bytes())
+}
+
+/// Whether an event of a gateway shows a field that a client sent: not the call key in another spelling, and not what only
+/// the gateway says.
+#[must_use]
+pub fn is_shown(name: &str) -> bool {
+    !is_call_key_alias(name) && !same(FAULT, name.as_bytes())
 }
 
 fn is_one_of(names: &[&str], name: &[u8]) -> bool {
@@ -107,7 +117,7 @@ mod tests {
         }
         let count =
             |names: fn(usize) -> &'static [&'static str]| (0..40).map(|length| names(length).len()).sum::<usize>();
-        assert_eq!((count(hop_by_hop), count(own)), (9, 11));
+        assert_eq!((count(hop_by_hop), count(own)), (9, 12));
     }
 
     #[test]
@@ -136,9 +146,11 @@ mod tests {
             "x_forwarded_for",
             "X-Forwarded-Port",
             "traceparent",
+            "X-Goms-Fault",
         ] {
             assert!(!down(name), "{name}");
         }
+        assert!(!passes_up("x-goms-fault", std::iter::empty()) && !is_shown("X_Goms_Fault") && is_shown("x-goms"));
         assert!(same("x_caller", b"X-Caller") && same("x-caller", b"x_CALLER") && !same("x_caller", b"xacaller"));
         assert!(!passes_up("call-service-key", std::iter::empty()));
         assert!(passes_up("x-request-count", std::iter::empty()));

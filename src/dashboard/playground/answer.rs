@@ -62,6 +62,7 @@ pub fn answered(answer: &Answer) -> Markup {
                     a.end.button href={ "/traces/" (encoded(id)) } { "Its trace" }
                 }
             }
+            @if let Some(note) = answer.note { p.notice.warn { (note) } }
             dl.pairs.body { @for (name, value) in answer.headers.iter().take(60) { dt { (told(name)) } dd.mono { (told(value)) } } }
             @match &answer.body {
                 Err(why) => p.body.soft { "Its body is not shown: " (told(why)) },
@@ -101,9 +102,11 @@ mod tests {
             headers: vec![("x-request-id".into(), "a/b".into()), ("x-<b>".into(), "<script>".into())],
             body: Ok(b"<script>alert(1)</script>".to_vec()),
             took: Duration::from_millis(2),
+            note: Some("it was sent on"),
         };
         let shown = answered(&answer).into_string();
         assert!(!shown.contains("<script>") && shown.contains("/traces/a%2Fb") && shown.contains("2.00ms"), "{shown}");
+        assert!(shown.contains("it was sent on"), "{shown}");
     }
 
     #[test]

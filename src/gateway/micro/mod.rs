@@ -161,7 +161,13 @@ impl Asked<'_> {
     ///
     /// # Errors
     /// What is the same for every route: a body that is too long or too slow, a WebSocket that cannot be.
-    pub async fn answer(self, micro: &Micro, payload: Payload, journal: &mut Journal) -> Result<Answer, Failure> {
+    pub async fn answer(
+        self,
+        micro: &Micro,
+        payload: Payload,
+        journal: &mut Journal,
+        finish: &mut Finish<'_>,
+    ) -> Result<Answer, Failure> {
         let (limits, most) = (&self.table.settings.limits, self.passage.body_bytes());
         if micro.handler == Handler::Rpc && upgrade::is_asked(self.request.head()) {
             let Some((service, endpoint)) = micro.method(self.path) else {
@@ -188,7 +194,7 @@ impl Asked<'_> {
         let keeper = self.table.routes.rpc_keeper(&target.service).filter(|_| self.path == NAMED);
         let passage = match keeper {
             None => None,
-            Some(keeper) => Some(faults::let_in(keeper, self.request, &mut Finish::default(), journal).await?),
+            Some(keeper) => Some(faults::let_in(keeper, (self.request, None), finish, journal).await?),
         };
         let answered = async {
             let message = self.call(target, passage.as_ref().unwrap_or(self.passage)).await?;

@@ -8,7 +8,7 @@ use http_v1::{Method, StatusCode};
 
 use super::find::{Directory, Found, GOMS_SERVICE, to_02};
 use super::journal::Journal;
-use super::pass;
+use super::pass::{self, Marks};
 use crate::drain::{Running, Traffic};
 use crate::gateway::client::{Told, read};
 use crate::gateway::keeper::{Finish, Keeper};
@@ -112,9 +112,10 @@ impl Answers for Front {
             () = gone(&mut respond) => return,
             begun = self.begin(&table, &mut journal, &head, asked) => begun,
         };
+        let marks = Marks { id, fault: journal.fault() };
         match begun {
             Ok(Opened { response, sender, permit, lease, .. }) => {
-                let passed = pass::streams((body, &mut respond), (response, sender), (id, end)).await;
+                let passed = pass::streams((body, &mut respond), (response, sender), (marks, end)).await;
                 match passed {
                     Ok((status, true)) => {
                         permit.failed();
@@ -130,7 +131,7 @@ impl Answers for Front {
             }
             Err(status) => {
                 journal.ended(status.clone());
-                told(pass::refuse(&mut respond, id, status).map(drop));
+                told(pass::refuse(&mut respond, marks, status).map(drop));
             }
         }
     }
@@ -153,7 +154,7 @@ impl Front {
         limit::check_flow(&self.traffic.load, &table.settings.limits).map_err(|failure| status_of(&failure))?;
         let fields = match keeper {
             None => passing(brought),
-            Some(keeper) => admitted(keeper, brought, client, journal).await?,
+            Some(keeper) => admitted(keeper, brought, (client, end), journal).await?,
         };
         let target = head.uri.path_and_query().cloned();
         let target = target.ok_or_else(|| Status::new(Code::Unimplemented, "the call names no method"))?;
@@ -182,7 +183,7 @@ impl Front {
 async fn admitted(
     keeper: &Keeper,
     brought: &HeaderMap,
-    client: IpAddr,
+    (client, end): (IpAddr, Option<End>),
     journal: &mut Journal<'_>,
 ) -> Result<HeaderMap, Status> {
     let brought = to_02(brought);
@@ -190,7 +191,8 @@ async fn admitted(
     let passage = admitted.map_err(|failure| status_of(&failure))?;
     if let Some(strike) = keeper.strike(&brought) {
         journal.struck(&strike);
-        strike.land().await.map_err(|failure| status_of(&failure))?;
+        strike.land(end).await.map_err(|failure| status_of(&failure))?;
+        in_time(end)?;
     }
     let mut fields = HeaderMap::with_capacity(brought.len() + 8);
     for (name, value) in passage.headers(&brought) {
@@ -201,6 +203,11 @@ async fn admitted(
         }
     }
     Ok(fields)
+}
+
+/// Whether the caller still waits.
+pub(super) fn in_time(end: Option<End>) -> Result<(), Status> {
+    end.filter(|end| end.left().is_zero()).map_or(Ok(()), |end| Err(end.status()))
 }
 
 /// The fields of a call that go on.

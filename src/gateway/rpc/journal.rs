@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http_v1::HeaderMap;
+use http_v1::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
 use super::front::Front;
@@ -29,6 +29,8 @@ pub(super) struct Journal<'w> {
     decision: Decision,
     info: Option<Arc<RequestInfo>>,
     held: Option<Event>,
+    /// What went wrong on purpose.
+    fault: Option<Arc<str>>,
     meters: Option<Rc<Meters>>,
     status: Status,
 }
@@ -52,6 +54,7 @@ impl<'w> Journal<'w> {
             decision,
             info: None,
             held: None,
+            fault: None,
             meters: None,
             status: Status::new(Code::Cancelled, ""),
         }
@@ -67,7 +70,7 @@ impl<'w> Journal<'w> {
             name if secrets.iter().any(|secret| secret == name) => (name, REDACTED.as_bytes()),
             name => (name, value.as_bytes()),
         });
-        let shown = shown.filter(|(name, _)| !headers::is_call_key_alias(name));
+        let shown = shown.filter(|(name, _)| headers::is_shown(name));
         let client = self.client.to_string();
         let info = self.front.recorder.request_info("POST", &self.path, "", client, shown, TraceBody::None);
         let info = Arc::new(info);
@@ -76,11 +79,17 @@ impl<'w> Journal<'w> {
         self.held = self.front.recorder.record_start(self.decision, start);
     }
 
-    /// What went wrong on purpose: the event of its end says so.
+    /// What went wrong on purpose: the event of its end says so, and its answer shall.
     pub fn struck(&mut self, strike: &Strike) {
+        self.fault = Some(strike.told.clone());
         if let Some(info) = &mut self.info {
             mark(Arc::make_mut(info), &strike.told);
         }
+    }
+
+    /// What its answer says that went wrong on purpose.
+    pub fn fault(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(self.fault.as_deref()?).ok() // letters, digits and signs always are one
     }
 
     /// Whose metrics it belongs to.

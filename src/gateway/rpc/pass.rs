@@ -30,7 +30,7 @@ enum Fault {
 pub(super) async fn streams(
     (body, respond): (RecvStream, &mut SendResponse<Bytes>),
     (response, sender): (ResponseFuture, SendStream<Bytes>),
-    (id, end): (HeaderValue, Option<End>),
+    (marks, end): (Marks, Option<End>),
 ) -> Result<(Status, bool), h2_v4::Error> {
     let mut up = pin!(upwards(body, sender));
     let mut is_up = true;
@@ -49,12 +49,12 @@ pub(super) async fn streams(
     };
     let (mut head, mut answer) = match answered {
         Ok(Ok(answer)) => answer.into_parts(),
-        Ok(Err(error)) => return refuse(respond, id, broken(&error)).map(|status| (status, true)),
-        Err(status) => return refuse(respond, id, status).map(|status| (status, true)),
+        Ok(Err(error)) => return refuse(respond, marks, broken(&error)).map(|status| (status, true)),
+        Err(status) => return refuse(respond, marks, status).map(|status| (status, true)),
     };
     let at_once = Status::from_trailers(&head.headers);
     keep_up(&mut head.headers);
-    head.headers.insert(REQUEST_ID, id);
+    marks.put(&mut head.headers);
     let is_over = answer.is_end_stream();
     let mut stream = respond.send_response(Response::from_parts(head, ()), is_over)?;
     if is_over {
@@ -89,6 +89,23 @@ pub(super) async fn streams(
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const GOMS_FAULT: HeaderName = HeaderName::from_static(headers::FAULT);
+
+/// What the gateway says of a call in its answer, whoever gives it.
+pub(super) struct Marks {
+    pub id: HeaderValue,
+    /// What went wrong on purpose.
+    pub fault: Option<HeaderValue>,
+}
+
+impl Marks {
+    fn put(self, fields: &mut HeaderMap) {
+        fields.insert(REQUEST_ID, self.id);
+        if let Some(fault) = self.fault {
+            fields.insert(GOMS_FAULT, fault);
+        }
+    }
+}
 
 /// The caller's stream to the node.
 async fn upwards(mut body: RecvStream, mut sender: SendStream<Bytes>) {
@@ -145,13 +162,9 @@ pub(super) fn broken(error: &h2_v4::Error) -> Status {
 }
 
 /// Answers with a status alone.
-pub(super) fn refuse(
-    respond: &mut SendResponse<Bytes>,
-    id: HeaderValue,
-    status: Status,
-) -> Result<Status, h2_v4::Error> {
+pub(super) fn refuse(respond: &mut SendResponse<Bytes>, marks: Marks, status: Status) -> Result<Status, h2_v4::Error> {
     let mut metadata = HeaderMap::with_capacity(4);
-    metadata.insert(REQUEST_ID, id);
+    marks.put(&mut metadata);
     crate::rpc::wire::refuse(respond, HeaderValue::from_static("application/grpc"), metadata, &status)?;
     Ok(status)
 }

@@ -26,7 +26,7 @@ use http_v1::uri::PathAndQuery;
 
 use self::form::{Form, trailers};
 use super::find::{Directory, Found, GOMS_SERVICE};
-use super::front::{is_passed, public, status_of};
+use super::front::{in_time, is_passed, public, status_of};
 use super::lines::Parts;
 use super::pass::{broken, keep_up, until};
 use crate::balance::Permit;
@@ -152,14 +152,16 @@ impl<'a> Asked<'a> {
         limit::check_headers(brought, limits).map_err(refused)?;
         limit::check_flow(&self.worker.traffic.load, limits).map_err(refused)?;
         let client = client_ip(self.request);
+        let end = brought.get("grpc-timeout").and_then(|value| timeout::parse(value.as_bytes())).map(End::in_time);
         let passage = match found.keeper {
             Some(keeper) => {
                 finish.begin(keeper, self.request);
-                faults::let_in(keeper, self.request, finish, journal).await.map_err(refused)?
+                let passage = faults::let_in(keeper, (self.request, end), finish, journal).await.map_err(refused)?;
+                in_time(end)?;
+                passage
             }
             None => Passage::free(self.request),
         };
-        let end = brought.get("grpc-timeout").and_then(|value| timeout::parse(value.as_bytes())).map(End::in_time);
         let body = body::whole(self.request, payload, limits, passage.body_bytes()).await.map_err(refused)?;
         let message = form.message(body)?;
         let target = PathAndQuery::try_from(self.path);

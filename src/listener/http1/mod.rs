@@ -124,6 +124,7 @@ async fn send(answered: Answered, to: To, wire: &Rc<RefCell<Wire>>, out: &mut Ve
     let size = response.body().size();
     let besides = Besides { passed: &passed, request_id };
     let (mut transfer, keeps) = answer::begin(out, response.head(), besides, size, to);
+    drop(passed); // it holds what was read from the service, and a body may go on for hours
     let mut body = pin!(response.into_body());
     let mut is_over = matches!(transfer, Transfer::Nothing | Transfer::Length(0));
     loop {

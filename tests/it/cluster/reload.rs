@@ -2,7 +2,7 @@
 
 use super::{gateway, service};
 use crate::support::goms::{Folder, Goms, run};
-use crate::support::http::{get, wait_for_status};
+use crate::support::http::{get, request, wait_for_status};
 use crate::support::load::Load;
 
 const CONFIG: &str = "services: {user: {login: /login}}\n";
@@ -201,4 +201,30 @@ fn a_file_without_its_call_keys_leaves_the_guard_on() {
     user.wait_for_count("config reloaded", 2, crate::support::goms::PATIENCE);
     gateway.wait_for_count("config reloaded", 2, crate::support::goms::PATIENCE);
     is_guarded("other keys are followed");
+}
+
+/// Hosts share a config, and each has its own certificates only.
+#[test]
+fn nobody_needs_the_certificates_of_another_role() {
+    let folder = Folder::new();
+    let text = |key: &str| {
+        format!("callServiceKey: {key}\n{CONFIG}tls: {{ certificates: [{{ cert: away.pem, key: away-key.pem }}] }}\n")
+    };
+    let config = folder.write("config.yml", &text("old"));
+    let (user, address) = service(&folder, "user", &["--config", config.as_str()]);
+    let ask =
+        |key: &str| request("GET", &address, "/login", &[("Call-Service-Key", key)], None).expect("an answer").status;
+    assert_eq!((ask("old"), ask("new")), (200, 403));
+    folder.write("config.yml", &text("new"));
+    user.wait_for("config reloaded");
+    assert_eq!((ask("old"), ask("new")), (403, 200));
+    assert_eq!(user.terminate(), 0);
+
+    let own = "serviceTls: { certificates: [{ cert: away.pem, key: away-key.pem }] }\n";
+    let config = folder.write("gateway.yml", &format!("{CONFIG}{own}"));
+    let (gateway, address) = gateway(&folder, &["--config", config.as_str()]);
+    folder.write("gateway.yml", &format!("{CONFIG}{own}routes: [{{ match: {{ path: /x }}, respond: {{}} }}]\n"));
+    gateway.wait_for("config reloaded");
+    wait_for_status(&address, "/x", 200);
+    assert_eq!(gateway.terminate(), 0);
 }

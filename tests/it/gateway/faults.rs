@@ -2,7 +2,7 @@
 
 use super::rules::door;
 use super::*;
-use crate::support::origin::Origin;
+use crate::support::origin::{Origin, answer};
 
 const TEXT: &str = r#"
 upstreams: { user: { faults: { abort: 503, headers: { x-fault: down } } } }
@@ -70,4 +70,18 @@ async fn they_follow_the_config() {
         faults.map(|faults| goms::gateway::faults::Faults { abort: Some(418), ..faults });
     door.live.replace(settings);
     assert_eq!(ask().await, 418);
+}
+
+#[tokio::test]
+async fn nobody_else_says_so_for_the_gateway() {
+    let origin = Origin::answering(answer("200 OK", "X-Goms-Fault: abort=500\r\n", "{}")).await;
+    let mut door = door(TEXT, &[("user", origin.address)]);
+    let got = door.ask("GET", "/api/user/login", "X-Goms-Fault: abort=500\r\n", "").await;
+    assert_eq!((got.status, got.header("x-goms-fault")), (200, None));
+    let (start, end) = (door.event().await, door.event().await);
+    assert_eq!((mark(&start), mark(&end)), (None, None));
+    assert_eq!(origin.only().header("x-goms-fault"), None);
+    let got = door.ask("GET", "/api/user/register", "X-Fault: a\r\nX-Goms-Fault: abort=500\r\n", "").await;
+    assert_eq!(got.header("x-goms-fault"), Some("delay=1ms"));
+    assert_eq!(mark(&door.event().await).as_deref(), Some("delay=1ms"));
 }

@@ -207,7 +207,7 @@ callServiceKey: the key
 micro: { handler: rpc, namespace: go.micro.srv }
 auth: { staff: { apiKeys: { keys: { ann: sixteen-or-more-letters } } } }
 services: { go.micro.srv.greeter: { hello: { rpc: Say.Hello } } }
-upstreams: { go.micro.srv.greeter: { auth: staff } }
+upstreams: { go.micro.srv.greeter: { auth: staff, faults: { delay: 1ms, headers: { x-fault: '*' } } } }
 ";
     let (mut parts, _) = parts("go.micro.srv.greeter");
     parts.call_keys = vec!["the key".to_owned()].into();
@@ -221,6 +221,8 @@ upstreams: { go.micro.srv.greeter: { auth: staff } }
         let key = format!("{JSON}X-Api-Key: sixteen-or-more-letters\r\n");
         let got = door.ask("POST", path, &key, body).await;
         assert_eq!((got.status, got.text().as_str()), (200, r#"{"msg":"Hello John"}"#), "{path}");
+        let got = door.ask("POST", path, &format!("{key}X-Fault: late\r\n"), body).await;
+        assert_eq!((got.status, got.header("x-goms-fault")), (200, Some("delay=1ms")), "{path}");
     }
     running.stop(Duration::from_secs(2)).await;
 }

@@ -362,6 +362,8 @@ async fn plain_requests_are_sent_on_to_https() {
         ("GET //evil.test/ HTTP/1.1\r\nHost: shop.test", "https://shop.test//evil.test/"),
         ("GET /cluster HTTP/1.1\r\nHost: shop.test", "https://shop.test/cluster"),
         ("GET /x HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-Proto: http", "https://shop.test/x"),
+        ("GET /x HTTP/1.1\r\nHost: inner\r\nX-Forwarded-Host: shop.test:8080", "https://shop.test/x"),
+        ("GET /x HTTP/1.1\r\nHost: inner\r\nX-Forwarded-Host: a/b", "https://inner/x"),
     ] {
         let got = ask(head).await;
         assert_eq!((got.status, got.header("location"), got.body.len()), (308, Some(location), 0), "{head}");

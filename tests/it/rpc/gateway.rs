@@ -363,7 +363,8 @@ async fn calls_fail_on_purpose_for_who_asks() {
         let answer = raw.call("/greeter.Say/Hello", fields, framed(JOHN)).await;
         assert_eq!(answer.code, code, "{}", answer.message);
         let (_start, end) = (next(&mut front.events).await, next(&mut front.events).await);
-        assert_eq!(mark(&end), (code == Some(14)).then(|| "delay=1ms, abort=503".to_owned()));
+        let told = (code == Some(14)).then(|| "delay=1ms, abort=503".to_owned());
+        assert_eq!((mark(&end), answer.fault), (told.clone(), told));
     }
     assert_eq!(next(&mut told).await.status, None, "the second call reached the node");
     front.end().await;
@@ -376,6 +377,8 @@ async fn calls_fail_on_purpose_for_who_asks() {
     sender.send_reset(h2_v4::Reason::CANCEL); // who does not wait
     let (_start, end) = (next(&mut front.events).await, next(&mut front.events).await);
     assert_eq!((end.status, mark(&end).as_deref()), (Some(499), Some("delay=1m")));
+    let answer = raw.call("/greeter.Say/Hello", &[("grpc-timeout", "50m")], framed(JOHN)).await;
+    assert_eq!((answer.code, answer.fault.as_deref()), (Some(4), Some("delay=1m")), "{}", answer.message);
     front.end().await;
     assert!(greeter.stop(Duration::from_secs(2)).await);
 }

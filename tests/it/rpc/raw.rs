@@ -23,6 +23,8 @@ pub struct Ended {
     /// Of the trailers, or of the head where there are none.
     pub code: Option<u32>,
     pub message: String,
+    /// `X-Goms-Fault` of the head.
+    pub fault: Option<String>,
 }
 
 impl Raw {
@@ -78,6 +80,7 @@ pub async fn ended(response: ResponseFuture) -> Ended {
         body: whole,
         code: text(told, "grpc-status").parse().ok(),
         message: text(told, "grpc-message"),
+        fault: Some(text(&head.headers, "x-goms-fault")).filter(|told| !told.is_empty()),
     }
 }
 
