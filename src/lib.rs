@@ -52,7 +52,7 @@
 //! | [`drain`] | how an HTTP server ends without failing a request |
 //! | `upgrade` | clients that ask a server for WebSocket |
 //! | [`call_key`] | the key between services, and when it was last used |
-//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], [`units`], [`figures`], `timer`, `framing`, `raw_fields` | what every room may use |
+//! | [`shutdown`], [`backoff`], [`metrics`], [`causes`], [`trust`], [`units`], [`figures`], `timer`, `framing`, `raw_fields`, `json` | what every room may use |
 //!
 //! # The path of a request
 //!
@@ -108,6 +108,7 @@ pub mod figures;
 mod framing;
 pub mod gateway;
 pub mod guide;
+mod json;
 pub mod listener;
 pub mod metrics;
 mod raw_fields;

@@ -1,7 +1,7 @@
 //! THE PIPELINE'S END: takes events from RabbitMQ or over HTTP, stores them, and only then acknowledges. Spans of other
 //! programs (`spans`) become events on the way.
 //!
-//! May import: `trace`, `store`, `metrics`, `shutdown`, `backoff`, `causes`, `call_key`.
+//! May import: `trace`, `store`, `metrics`, `shutdown`, `backoff`, `causes`, `call_key`, `json`.
 
 mod amqp;
 mod batch;

@@ -1,7 +1,7 @@
 //! THE WINDOW: the pages that people read, on the admin port of every role.
 //!
 //! May import: `admin`, `registry`, `balance`, `gateway` (`explain`), `store`, `reading`, `units`, `trace::event`,
-//! `metrics`, `shutdown`, `causes`, `figures`, `call_key`, `rpc` (names of methods and their messages).
+//! `metrics`, `shutdown`, `causes`, `figures`, `call_key`, `json`, `rpc` (names of methods and their messages).
 //!
 //! Pages are made here, as HTML without scripts in it, and every value in them is escaped: what requests brought is
 //! hostile. [`page`] is the frame of each; `assets` are the files that it names, served from the binary; `guard` stands

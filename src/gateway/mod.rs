@@ -1,7 +1,7 @@
 //! THE FRONT DOOR: from a client's socket to a service and back.
 //!
 //! May import: `registry`, `balance`, `upstream`, `rpc`, `broker`, `trace`, `metrics`, `shutdown`, `drain`, `listener`,
-//! `upgrade`, `backoff`, `trust`, `causes`, `call_key`, `units`, `raw_fields`.
+//! `upgrade`, `backoff`, `trust`, `causes`, `call_key`, `units`, `raw_fields`, `json`.
 //!
 //! [`serve`] opens the door; `pipeline` is a request's way in reading order: `route` → `limit` → `keeper` → `body` → the call →
 //! `answer`, with `journal` noting what happened and `respond` turning errors into answers. `route` finds the [`Rule`] that

@@ -160,7 +160,7 @@ fn lenient<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     let raw = <&RawValue>::deserialize(deserializer)?;
-    Ok(serde_json::from_str(raw.get()).unwrap_or_default())
+    Ok(crate::json::value(raw.get().as_bytes()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! WHAT WAS TOLD: stored events as people and other tools read them.
 //!
-//! May import: `store`, `trace` (`REDACTED`), `figures`.
+//! May import: `store`, `trace` (`REDACTED`), `figures`, `json`.
 //!
 //! [`find`] gives the events of a request and its trace, [`Follow`] those that are new; [`Shown`] is one of them, [`pair`]
 //! and [`nest`] make spans of them, [`export`] writes these for other tools. The command line and the dashboard read through this room.

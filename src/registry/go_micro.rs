@@ -140,7 +140,7 @@ pub(super) fn record(node: &Node) -> Vec<u8> {
 /// # Errors
 /// [`RecordError`]; a record with a good node and a bad one gives the good one.
 pub(super) fn read(key: &str, value: &[u8]) -> Result<Vec<Node>, RecordError> {
-    let record: Map<String, Value> = serde_json::from_slice(value).map_err(RecordError::Json)?;
+    let record: Map<String, Value> = crate::json::value(value).map_err(RecordError::Json)?;
     let service = service_of(key, &record).ok_or(RecordError::Key)?;
     let endpoints: Vec<&Value> = array(record.get("endpoints")).collect();
     let version = text(record.get("version")).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! WHO IS WHERE: the nodes of the cluster, and how a node makes itself known.
 //!
-//! May import: `shutdown`, `backoff`, `metrics`, `causes`.
+//! May import: `shutdown`, `backoff`, `metrics`, `causes`, `json`.
 //!
 //! A backend publishes a [`Catalog`] on a watch channel: a slow reader sees the newest state, never a lost change, and
 //! `None` means "not known yet", which is not "no nodes". [`Registry`] is the trait; `memory`, `local`, `etcd`, `consul`,

@@ -180,7 +180,7 @@ fn push_string(json: &mut String, text: &str) {
 /// # Errors
 /// 400 that names the field, what is wrong with it, and line and column.
 pub(super) fn fit<B: DeserializeOwned>(json: &[u8]) -> Result<B, ServiceError> {
-    serde_json::from_slice(json).map_err(|error| {
+    crate::json::value(json).map_err(|error| {
         let path = path_at(json, error.line(), error.column());
         let place = if path.is_empty() { String::new() } else { format!(" at `{path}`") };
         ServiceError::new(400, format!("the body does not fit{place}: {error}"))

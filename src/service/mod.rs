@@ -1,6 +1,6 @@
 //! THE FRAMEWORK: what a service author uses, and goms in front of a program in another language.
 //!
-//! May import: `registry`, `balance`, `upstream`, `rpc`, `broker`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`, `upgrade`, `call_key`, `causes`, `listener` (TLS).
+//! May import: `registry`, `balance`, `upstream`, `rpc`, `broker`, `trace`, `metrics`, `shutdown`, `drain`, `backoff`, `upgrade`, `call_key`, `causes`, `json`, `listener` (TLS).
 
 mod app;
 mod body;

@@ -82,7 +82,7 @@ impl Asked {
         for (name, value) in form_urlencoded::parse(query_string.as_bytes()) {
             match &*name {
                 "tags" if !value.is_empty() => {
-                    let tags: BTreeMap<String, serde_json::Value> = serde_json::from_str(&value)
+                    let tags: BTreeMap<String, serde_json::Value> = crate::json::value(value.as_bytes())
                         .map_err(|error| format!("`tags` is a JSON object of strings: {error}"))?;
                     self.tags.extend(tags.into_iter().map(|(key, value)| match value {
                         serde_json::Value::String(text) => (key, text),

@@ -162,7 +162,7 @@ fn note(seen: &mut Seen, event: &Shown) {
             seen.query.insert(name.into_owned());
         }
     }
-    let body = event.request.body.as_deref().and_then(|body| serde_json::from_str::<Value>(body.get()).ok());
+    let body = event.request.body.as_deref().and_then(|body| crate::json::value::<Value>(body.get().as_bytes()).ok());
     if let Some(body) = body.filter(|body| *body != json!({}) && !body.is_null()) {
         seen.body.add(&body, 0);
     }

@@ -15,6 +15,7 @@ use super::place;
 use crate::dashboard::Dashboard;
 use crate::dashboard::page::cut;
 use crate::dashboard::send::fetch;
+use crate::json;
 use crate::registry::{Node, NodeState};
 
 /// How long a service may take to tell.
@@ -61,7 +62,7 @@ pub async fn ask(dashboard: &Dashboard, (_, node, path): Teller) -> Result<Value
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, String> {
-    let document: Value = serde_json::from_slice(bytes).map_err(|error| format!("cannot be read as JSON: {error}"))?;
+    let document: Value = json::value(bytes).map_err(|error| format!("cannot be read as JSON: {error}"))?;
     match document.get("openapi").and_then(Value::as_str) {
         Some(version) if version.starts_with("3.0") || version.starts_with("3.1") => Ok(document),
         Some(version) => Err(format!("is of OpenAPI `{}`; 3.0 and 3.1 can be read", cut(version, 20))),

@@ -61,7 +61,8 @@ pub struct Form {
 impl Form {
     /// Of an object's schema; `None`: it has no fields. Text that is no JSON object fills nothing.
     pub fn of(document: &Document, schema: &Value, body: &str) -> Option<Self> {
-        let value = serde_json::from_str(body).ok().filter(Value::is_object).unwrap_or_else(|| Map::new().into());
+        let value =
+            crate::json::value(body.as_bytes()).ok().filter(Value::is_object).unwrap_or_else(|| Map::new().into());
         let mut walk = Walk { document, left: MOST_FIELDS, above: Vec::new() };
         let parts = walk.object(schema, &value, "");
         (!parts.is_empty()).then_some(Self { parts, value })
@@ -246,7 +247,9 @@ impl Input {
         if text.is_empty() {
             return Ok(None);
         }
-        let json = |text: &str, is: fn(&Value) -> bool, wanted: &str| match serde_json::from_str::<Value>(text.trim()) {
+        let json = |text: &str, is: fn(&Value) -> bool, wanted: &str| match crate::json::value::<Value>(
+            text.trim().as_bytes(),
+        ) {
             Ok(value) if is(&value) => Ok(Some(value)),
             _ => Err(format!("must be {wanted}, got `{}`", cut(text, 60))),
         };

@@ -191,7 +191,7 @@ fn settle(document: &Document, operation: Option<&Operation>, filled: &mut Fille
     if let Some((what, pointer)) = resized {
         let mut value: Value = match filled.body.trim() {
             "" => serde_json::json!({}),
-            body => serde_json::from_str(body).map_err(|error| format!("the body is no JSON: {error}"))?,
+            body => crate::json::value(body.as_bytes()).map_err(|error| format!("the body is no JSON: {error}"))?,
         };
         fields::resize(document, schema, &mut value, pointer, what == "more");
         filled.body = written(&value);

@@ -70,7 +70,7 @@ impl KeySet {
     /// That it is none, or that nothing is left.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
         let raw: Raw =
-            serde_json::from_slice(json).map_err(|error| format!("is no JSON Web Key Set (RFC 7517): {error}"))?;
+            crate::json::value(json).map_err(|error| format!("is no JSON Web Key Set (RFC 7517): {error}"))?;
         let keys: Vec<Published> = raw.keys.into_iter().filter_map(Published::new).collect();
         if keys.is_empty() {
             return Err("has no RSA, P-256, P-384 or Ed25519 key that verifies signatures".to_owned());

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use jsonwebtoken::Algorithm;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{AlgorithmFamily, DecodingKey, Header, Validation, decode, decode_header};
@@ -12,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::jwks::{KeySource, NoKey, Sources};
 use super::{Caller, Jwt, JwtKey, signature};
+use crate::json;
 
 /// Why a token is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,9 @@ impl Tokens {
     /// [`Refused`].
     pub async fn check(&self, token: &[u8]) -> Result<Caller, Refused> {
         let token = token.trim_ascii();
+        if !is_sound(token) {
+            return Err(Refused::Wrong("the token is no JWT"));
+        }
         let header = decode_header(token).map_err(|_| Refused::Wrong("the token is no JWT"))?;
         if header.crit.is_some() {
             return Err(Refused::Wrong("the token asks for an extension that is not known"));
@@ -82,6 +88,15 @@ impl Tokens {
             NoKey::Away => Refused::KeysAway,
         })
     }
+}
+
+/// Whether header and claims may be read: both hold what is not known beforehand, and the header is read before the
+/// signature says whose it is.
+fn is_sound(token: &[u8]) -> bool {
+    token.split(|byte| *byte == b'.').take(2).all(|part| {
+        let text = URL_SAFE_NO_PAD.decode(part).ok(); // what is no such Base64 is not read at all
+        text.is_none_or(|text| json::check(&text).is_ok())
+    })
 }
 
 fn validation(settings: &Jwt, algorithm: Algorithm) -> Validation {
@@ -138,4 +153,24 @@ pub(super) fn public_key(pem: &str, algorithms: &[Algorithm]) -> Result<Decoding
     key.map_err(|_| {
         format!("is no public {kind} key in PEM, which {:?} needs", algorithms.first().unwrap_or(&Algorithm::RS256))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_token_is_read_that_would_exhaust_the_stack() {
+        let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
+        let hostile = part(&format!(r#"{{"alg":"HS256","x":{}}}"#, json::tests::hostile()));
+        let (good, claims) = (part(r#"{"alg":"HS256"}"#), part(r#"{"exp":1,"a":"\u0041"}"#));
+        for (token, sound) in [
+            (format!("{hostile}.{claims}.x"), false),
+            (hostile.clone(), false),
+            (format!("{good}.{hostile}.x"), false),
+            (format!("{good}.{claims}.x"), true),
+        ] {
+            assert_eq!(is_sound(token.as_bytes()), sound);
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
+use crate::json;
+
 /// How deep `a[b][c]` or `a.b.c` may go.
 const MOST_DEPTH: usize = 16;
 
@@ -14,7 +16,7 @@ const MOST_DEPTH: usize = 16;
 pub(super) fn of_query(query: &str) -> Result<Map<String, Value>, String> {
     let mut object = Map::new();
     for (name, text) in form_urlencoded::parse(query.as_bytes()) {
-        let value = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()));
+        let value = json::value(text.as_bytes()).unwrap_or_else(|_| Value::String(text.into_owned()));
         let names: Vec<&str> = if name.contains('[') {
             name.split('[').map(|part| part.trim_end_matches(']')).collect()
         } else {

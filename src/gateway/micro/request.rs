@@ -9,6 +9,7 @@ use url::form_urlencoded;
 use super::error::MicroError;
 use super::message::{self, Request};
 use super::payload;
+use crate::json;
 use crate::listener::Incoming;
 use crate::rpc::Codec;
 use crate::trace::header_form;
@@ -83,10 +84,10 @@ pub(super) fn of_rpc(headers: &HeaderMap, query: &str, body: &Bytes) -> Result<(
     } else if !body.is_empty() {
         if query.is_empty() {
             // its numbers keep their digits
-            serde_json::from_slice::<serde::de::IgnoredAny>(body).map_err(not_json)?;
+            serde_json::from_slice::<serde::de::IgnoredAny>(body).and_then(|_| json::check(body)).map_err(not_json)?;
             return Ok((Codec::Json, body.clone()));
         }
-        payload::merge(&mut object, serde_json::from_slice(body).map_err(not_json)?);
+        payload::merge(&mut object, json::value(body).map_err(not_json)?);
     }
     Ok((Codec::Json, object.to_string().into()))
 }
@@ -110,7 +111,7 @@ pub(super) struct Named {
 /// 400 where a part is missing or is no JSON.
 pub(super) fn named(headers: &HeaderMap, query: &str, body: &Bytes) -> Result<Named, MicroError> {
     let asked: Value = if media_type(headers).contains("json") {
-        serde_json::from_slice(body).map_err(not_json)?
+        json::value(body).map_err(not_json)?
     } else {
         let pairs = form_urlencoded::parse(query.as_bytes()).chain(form_urlencoded::parse(body));
         Value::Object(pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect())
@@ -123,7 +124,10 @@ pub(super) fn named(headers: &HeaderMap, query: &str, body: &Bytes) -> Result<Na
         // JSON in a string, as forms have it
         Some(Value::String(text)) if text.is_empty() => "{}".to_owned(),
         Some(Value::String(text)) => {
-            serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(not_json)?;
+            let message = text.as_bytes();
+            serde_json::from_slice::<serde::de::IgnoredAny>(message)
+                .and_then(|_| json::check(message))
+                .map_err(not_json)?;
             text.clone()
         }
         Some(value) => value.to_string(),

@@ -63,7 +63,7 @@ pub(in crate::registry) fn record(hearer: &Hearer) -> Vec<u8> {
 /// # Errors
 /// [`RecordError`]; a record with a good one and a bad one gives the good one.
 pub(in crate::registry) fn read(value: &[u8]) -> Result<Vec<Hearer>, RecordError> {
-    let record: Map<String, Value> = serde_json::from_slice(value).map_err(RecordError::Json)?;
+    let record: Map<String, Value> = crate::json::value(value).map_err(RecordError::Json)?;
     let group = text(record.get("version")).filter(|version| !version.is_empty() && *version != BROADCAST);
     let mut hearers = Vec::new();
     let mut bad = RecordError::NoNode;

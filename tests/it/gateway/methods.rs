@@ -223,6 +223,11 @@ upstreams: { go.micro.srv.greeter: { auth: staff, faults: { delay: 1ms, headers:
         assert_eq!((got.status, got.text().as_str()), (200, r#"{"msg":"Hello John"}"#), "{path}");
         let got = door.ask("POST", path, &format!("{key}X-Fault: late\r\n"), body).await;
         assert_eq!((got.status, got.header("x-goms-fault")), (200, Some("delay=1ms")), "{path}");
+        let hostile = crate::support::json::nested_in_strings();
+        for path in [path.to_owned(), format!("{path}?a=1")] {
+            let got = door.ask("POST", &path, &key, &hostile).await;
+            assert!(got.status == 400 && got.text().contains("rename it"), "{path}: {}", got.text());
+        }
     }
     running.stop(Duration::from_secs(2)).await;
 }

@@ -202,6 +202,26 @@ async fn a_panic_is_one_answer_of_500() {
     assert!(running.stop(SECOND).await);
 }
 
+async fn same(_: Context, body: serde_json::Value) -> Result<serde_json::Value, ServiceError> {
+    Ok(body)
+}
+
+#[tokio::test]
+async fn json_that_would_exhaust_the_stack_is_400() {
+    let (parts, _events) = parts("user");
+    let running = start(Service::new("user").route("/same", same), parts);
+    let mut client = Client::connect(running.address());
+    let hostile = crate::support::json::nested_in_strings();
+    for body in [&hostile, r#"{"a":{"\u0024serde_json::private::RawValue":"1"}}"#] {
+        let (status, msg) = failure(&client.send("POST", "/same", &[JSON], body));
+        assert_eq!(status, 400);
+        assert!(msg.contains("`$serde_json::private::RawValue` cannot be taken"), "{msg}");
+    }
+    let answer = client.send("POST", "/same", &[JSON], r#"{"RawValue":"\u0041\n"}"#);
+    assert_eq!((answer.status, answer.body.contains(r#"{"RawValue":"A\n"}"#)), (200, true), "{answer:?}");
+    assert!(running.stop(SECOND).await);
+}
+
 #[tokio::test]
 async fn bodies_over_the_limit_are_413() {
     let (mut parts, _events) = parts("user");

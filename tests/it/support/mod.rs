@@ -9,6 +9,7 @@ pub mod events;
 pub mod gate;
 pub mod goms;
 pub mod http;
+pub mod json;
 pub mod kubernetes;
 pub mod load;
 pub mod messaging;
