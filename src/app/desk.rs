@@ -90,12 +90,12 @@ impl Desk {
             answer_bytes: asked.most_bytes,
             tries: None,
         };
-        let policy = settings.service(&asked.service).map(|known| known.policy.clone()).unwrap_or_default();
+        let policy = settings.service(&asked.service).map_or(&settings.usual, |known| &known.policy);
         let upstream = self.upstream();
         let began = Instant::now();
         let mut told = Told { request_id: context.request_id.to_string(), ..Told::default() };
         let exchange = async {
-            let stream = upstream.rpc_stream(&asked.service, request, &policy).await?;
+            let stream = upstream.rpc_stream(&asked.service, request, policy).await?;
             talk(stream, messages, asked.most_bytes, &mut told).await
         };
         let outcome = tokio::time::timeout(asked.timeout, exchange).await;

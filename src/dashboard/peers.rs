@@ -1,10 +1,11 @@
 //! What other gateways see of nodes: each measures for itself who fails and how many requests are under way.
 //!
 //! `GET /api/balance` tells it of the gateway of this process; the dashboards of the others ask for it while somebody reads, each
-//! within a second, and keep it for two.
+//! within a second, and keep it for two. Whoever registers is asked, so they bring the token that only reads; the one that may
+//! change goes to no other machine.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,8 +76,45 @@ struct Report {
 pub(super) struct Peer {
     /// Its admin port.
     pub admin: SocketAddr,
-    /// What it sees; `None`: it did not tell.
-    pub seen: Option<Vec<Seen>>,
+    /// What it sees.
+    pub seen: Result<Vec<Seen>, Silent>,
+}
+
+/// Why a gateway tells nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silent {
+    /// It did not answer, or not as it should.
+    DidNotTell,
+    /// It stands elsewhere, and there is only the token that may change.
+    NotAsked,
+}
+
+/// What others are asked with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Pass {
+    /// Everybody with this, if with any.
+    All(Option<String>),
+    /// Those on this machine with this, and nobody else.
+    Here(String, HashSet<IpAddr>),
+}
+
+impl Pass {
+    /// Of the tokens that read and change, and the addresses of this process's nodes.
+    fn new(tokens: (Option<String>, Option<String>), here: HashSet<IpAddr>) -> Self {
+        match tokens {
+            (None, Some(token)) => Self::Here(token, here),
+            (reader, _) => Self::All(reader),
+        }
+    }
+
+    /// What one is asked with.
+    fn of(&self, admin: SocketAddr) -> Result<Option<&str>, Silent> {
+        match self {
+            Self::All(reader) => Ok(reader.as_deref()),
+            Self::Here(token, here) if admin.ip().is_loopback() || here.contains(&admin.ip()) => Ok(Some(token)),
+            Self::Here(..) => Err(Silent::NotAsked),
+        }
+    }
 }
 
 /// What they told last.
@@ -120,7 +158,8 @@ pub(super) async fn others(dashboard: &Dashboard) -> Arc<Vec<Peer>> {
     let gateways = catalog.iter().flat_map(|catalog| catalog.nodes(GATEWAY).to_vec());
     let others = gateways.filter(|node| !own.contains(&node.id.to_string())).filter_map(|node| node.meta.admin);
     let others: Vec<SocketAddr> = others.take(MOST).collect();
-    let token = dashboard.inner.doorkeeper.reader_token();
+    let here = own.iter().filter_map(|node| address(node).parse::<SocketAddr>().ok()).map(|address| address.ip());
+    let pass = Pass::new(dashboard.inner.doorkeeper.tokens(), here.collect());
     let client = match others.is_empty() {
         true => None,
         false => reqwest::Client::builder()
@@ -130,19 +169,23 @@ pub(super) async fn others(dashboard: &Dashboard) -> Arc<Vec<Peer>> {
             .build()
             .ok(),
     };
-    let asked = others.into_iter().map(|admin| ask(client.as_ref(), admin, token.as_deref()));
+    let asked = others.into_iter().map(|admin| ask(client.as_ref(), admin, pass.of(admin)));
     let peers: Arc<Vec<Peer>> = Arc::new(stream::iter(asked).buffered(AT_ONCE).collect().await);
     *kept = Some((Instant::now(), peers.clone()));
     peers
 }
 
-async fn ask(client: Option<&reqwest::Client>, admin: SocketAddr, token: Option<&str>) -> Peer {
-    let Some(client) = client else { return Peer { admin, seen: None } };
+async fn ask(client: Option<&reqwest::Client>, admin: SocketAddr, pass: Result<Option<&str>, Silent>) -> Peer {
+    let (client, token) = match (client, pass) {
+        (_, Err(silent)) => return Peer { admin, seen: Err(silent) },
+        (None, Ok(_)) => return Peer { admin, seen: Err(Silent::DidNotTell) },
+        (Some(client), Ok(token)) => (client, token),
+    };
     let seen = match told_by(client, admin, token).await {
-        Ok(report) => Some(report.nodes),
+        Ok(report) => Ok(report.nodes),
         Err(error) => {
             log::debug!("a gateway does not tell what it sees address={admin} error=\"{}\"", chain(&*error));
-            None
+            Err(Silent::DidNotTell)
         }
     };
     Peer { admin, seen }
@@ -175,8 +218,11 @@ pub(super) fn part(peers: &[Peer], service: &str) -> Markup {
     let seen = peers.iter().flat_map(|peer| peer.seen.iter().flatten().map(move |seen| (peer.admin, seen)));
     let mut seen: Vec<(SocketAddr, &Seen)> = seen.filter(|(_, seen)| seen.service == service).collect();
     seen.sort_by_key(|(admin, seen)| (seen.state(), *admin));
-    let silent: Vec<String> =
-        peers.iter().filter(|peer| peer.seen.is_none()).map(|peer| peer.admin.to_string()).take(5).collect();
+    let silent = |why: Silent| -> Vec<String> {
+        let silent = peers.iter().filter(|peer| peer.seen.as_ref().err() == Some(&why));
+        silent.map(|peer| peer.admin.to_string()).take(5).collect()
+    };
+    let (mute, not_asked) = (silent(Silent::DidNotTell), silent(Silent::NotAsked));
     html! {
         @if !peers.is_empty() {
             section.card aria-label="As other gateways see them" {
@@ -195,8 +241,11 @@ pub(super) fn part(peers: &[Peer], service: &str) -> Markup {
                     } }
                     @if seen.len() > ROWS { div.body.soft { (grouped((seen.len() - ROWS) as u64)) " more" } }
                 }
-                @if !silent.is_empty() {
-                    div.body.soft { "Did not tell: " (silent.join(", ")) ". Its admin port is not reached from here, or wants another login." }
+                @if !not_asked.is_empty() {
+                    div.body.soft { "Not asked: " (not_asked.join(", ")) ". Have " code { "admin.readOnlyToken" } " in the config: the token that may change is brought to no other machine." }
+                }
+                @if !mute.is_empty() {
+                    div.body.soft { "Did not tell: " (mute.join(", ")) ". Its admin port is not reached from here, or wants another login." }
                 }
             }
         }
@@ -223,14 +272,33 @@ mod tests {
         };
         let peer = |port: u16, seen| Peer { admin: SocketAddr::from(([127, 0, 0, 1], port)), seen };
         let other = Seen { service: "order".into(), ..seen("x_9.9.9.9:9", Some(1), 0) };
-        let peers =
-            [peer(1, Some(vec![seen("a_1.1.1.1:1", None, 3), seen("<b>_<i>", Some(5), 0), other])), peer(2, None)];
+        let peers = [
+            peer(1, Ok(vec![seen("a_1.1.1.1:1", None, 3), seen("<b>_<i>", Some(5), 0), other])),
+            peer(2, Err(Silent::DidNotTell)),
+            peer(3, Err(Silent::NotAsked)),
+        ];
         let text = part(&peers, "user").into_string();
         assert!(text.find("ejected") < text.find("1.1.1.1:1") && text.contains("127.0.0.1:1"), "{text}");
         assert!(
-            !text.contains("<i>") && !text.contains("9.9.9.9") && text.contains("Did not tell: 127.0.0.1:2"),
+            !text.contains("<i>") && !text.contains("9.9.9.9") && text.contains("Did not tell: 127.0.0.1:2."),
             "{text}"
         );
+        assert!(text.contains("Not asked: 127.0.0.1:3.") && text.contains("admin.readOnlyToken"), "{text}");
         assert_eq!(part(&[], "user").into_string(), "");
+    }
+
+    #[test]
+    fn the_token_that_may_change_goes_to_no_other_machine() {
+        let (reader, token) = (Some("reads".to_owned()), Some("changes".to_owned()));
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let (near, own, far) = (address("127.0.0.1:1"), address("10.0.0.1:1"), address("10.0.0.2:1"));
+        let of = |tokens: (&Option<String>, &Option<String>)| {
+            let pass = Pass::new((tokens.0.clone(), tokens.1.clone()), HashSet::from([own.ip()]));
+            [near, own, far].map(|admin| pass.of(admin).map(|token| token.map(str::to_owned)))
+        };
+        assert_eq!(of((&reader, &token)), [(); 3].map(|()| Ok(reader.clone())));
+        assert_eq!(of((&None, &token)), [Ok(token.clone()), Ok(token.clone()), Err(Silent::NotAsked)]);
+        assert_eq!(of((&reader, &None)), [(); 3].map(|()| Ok(reader.clone())));
+        assert_eq!(of((&None, &None)), [(); 3].map(|()| Ok(None)));
     }
 }

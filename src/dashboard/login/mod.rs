@@ -177,9 +177,10 @@ impl Doorkeeper {
         *rules = Arc::new(Rules::new(login, is_loopback));
     }
 
-    /// What other processes of the cluster are asked with, if they have the same config.
-    pub fn reader_token(&self) -> Option<String> {
-        self.rules().login.reader_token().map(str::to_owned)
+    /// The token that only reads, and the one that may change.
+    pub fn tokens(&self) -> (Option<String>, Option<String>) {
+        let login = &self.rules().login;
+        (login.read_only_token.clone(), login.token.clone())
     }
 
     fn rules(&self) -> Arc<Rules> {

@@ -35,8 +35,7 @@ impl Import {
             let names = names.into_iter().flat_map(Map::keys).filter(|name| is_name(name));
             known.extend(names.map(|name| format!("{kind}/{name}")).take(MOST_COMPONENTS));
         }
-        let prefix = service.chars().map(|letter| if is_letter(letter) { letter } else { '_' }).collect();
-        Self { prefix, is_old, known }
+        Self { prefix: prefix(service), is_old, known }
     }
 
     /// The components, by kind and new name.
@@ -115,6 +114,20 @@ impl Import {
     }
 }
 
+/// A service's name in those of components: another one for every service, and without a point of its own, which ends it.
+/// `_` is what follows written otherwise: `my_shop.eu` becomes `my__shop_.eu`, and a space `_20_`.
+fn prefix(service: &str) -> String {
+    let mut prefix = String::with_capacity(service.len());
+    for letter in service.chars() {
+        match letter {
+            '_' | '.' => prefix.extend(['_', letter]),
+            _ if is_letter(letter) => prefix.push(letter),
+            _ => prefix.push_str(&format!("_{:x}_", u32::from(letter))),
+        }
+    }
+    prefix
+}
+
 fn is_letter(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || "._-".contains(letter)
 }
@@ -156,8 +169,8 @@ mod tests {
         }, "securitySchemes": {"key": {}}});
         let import = Import::new("us er", false, &components);
         let taken = import.components(&components);
-        let tree = &taken["schemas"]["us_er.Tree"];
-        assert_eq!(tree["properties"]["left"]["$ref"], "#/components/schemas/us_er.Tree");
+        let tree = &taken["schemas"]["us_20_er.Tree"];
+        assert_eq!(tree["properties"]["left"]["$ref"], "#/components/schemas/us_20_er.Tree");
         assert_eq!(tree["properties"]["$ref"], json!({"type": "string"}), "a field's name is no reference");
         assert_eq!((taken.len(), taken["schemas"].len()), (1, 1));
         for elsewhere in ["http://evil/x.json", "#/components/schemas/None", "#/paths/~1a", "other.json#/a", "#"] {
@@ -170,7 +183,24 @@ mod tests {
             json!({"discriminator": {"mapping": {"a": "#/components/schemas/Tree", "b": "Tree", "c": "x"}}});
         import.mend(&mut chosen);
         let mapping = &chosen["discriminator"]["mapping"];
-        assert_eq!(mapping, &json!({"a": "#/components/schemas/us_er.Tree", "b": "#/components/schemas/us_er.Tree"}));
+        assert_eq!(
+            mapping,
+            &json!({"a": "#/components/schemas/us_20_er.Tree", "b": "#/components/schemas/us_20_er.Tree"})
+        );
+    }
+
+    #[test]
+    fn no_two_services_share_a_name() {
+        let of = |service: &str, name: &str| Import::new(service, false, &Value::Null).name(name);
+        assert_eq!(of("my-shop", "b.C"), "my-shop.b.C");
+        assert_ne!(of("a", "b.C"), of("a.b", "C"));
+        let services = ["a", "a.b", "a_.b", "a__b", "a_b", "a b", "a_20_b", "a__20_b", "a/b", "a.", "a_"];
+        let names: BTreeSet<String> = services
+            .iter()
+            .flat_map(|service| ["C", "b.C", ".b.C", "_.b.C", "_b.C"].map(|name| of(service, name)))
+            .collect();
+        assert_eq!(names.len(), services.len() * 5, "{names:?}");
+        assert!(names.iter().all(|name| is_name(name)), "{names:?}");
     }
 
     #[test]

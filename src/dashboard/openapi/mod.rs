@@ -29,6 +29,7 @@ use actix_web::{HttpResponse, web};
 use futures_util::{StreamExt, future, stream};
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tokio::time::timeout_at;
 
 use self::configured::Anchor;
 use self::document::Document;
@@ -53,7 +54,7 @@ const MOST_BYTES: usize = 16 << 20;
 #[derive(Default)]
 pub(super) struct Kept {
     last: Mutex<Option<(Instant, Arc<Document>)>>,
-    documents: Slow<Result<Value, String>>,
+    documents: Slow<Result<served::Fetched, String>>,
     methods: Slow<Vec<Method>>,
 }
 
@@ -132,18 +133,9 @@ async fn make(dashboard: &Dashboard) -> Document {
     let documents = tellers.iter().map(|(service, _, path)| (service.clone(), path.clone())).collect();
     let (told, methods, seen) = future::join3(told(dashboard, tellers), asked(dashboard), seen(dashboard)).await;
     let mut document = Document::default();
-    let mut bytes = 0;
     for told in told {
         match told.document {
-            Ok(found) => {
-                bytes += found.to_string().len();
-                if bytes > MOST_BYTES {
-                    let why = "the documents of services are too long in all, so its own is left out";
-                    document.problems.push((told.service, why.to_owned()));
-                    continue;
-                }
-                served::merge(&mut document, &told.service, &found, &anchors);
-            }
+            Ok(found) => served::merge(&mut document, &told.service, &found, &anchors),
             Err(why) => document.problems.push((told.service, why)),
         }
     }
@@ -167,20 +159,30 @@ fn place<'a>(anchors: &'a [Anchor], service: &str, method: &str, own: &str) -> (
     found.unwrap_or_else(|| (format!("/api/{}{own}", encoded(service)), None))
 }
 
-/// What services say of themselves; of who does not answer in time, that.
+/// What services say of themselves; of who does not answer before all must have, that.
 async fn told(dashboard: &Dashboard, tellers: Vec<served::Teller>) -> Vec<served::Told> {
-    let asked = stream::iter(tellers).map(|teller| async {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    let asked = stream::iter(tellers).map(|teller| async move {
         let service = teller.0.clone();
         let asked = async {
-            match tokio::time::timeout(PATIENCE, served::ask(dashboard, teller)).await {
-                Ok(document) => document,
-                Err(_) => Err(format!("did not answer within {PATIENCE:?}")),
-            }
+            let late = || Err(format!("did not answer within the {PATIENCE:?} that all services have"));
+            timeout_at(until, served::ask(dashboard, teller)).await.unwrap_or_else(|_| late())
         };
         let document = dashboard.inner.openapi.documents.or_ask(&service, asked).await;
+        (service, document)
+    });
+    let mut left = MOST_BYTES;
+    let within = asked.buffered(AT_ONCE).map(|(service, document)| {
+        let document = document.and_then(|fetched| within(fetched, &mut left));
         served::Told { service, document }
     });
-    asked.buffered(AT_ONCE).collect().await
+    within.collect().await
+}
+
+/// A document for which there is room; what is too long is not kept while others are awaited.
+fn within((document, bytes): served::Fetched, left: &mut usize) -> Result<Value, String> {
+    *left = left.checked_sub(bytes).ok_or("the documents of services are too long in all, so its own is left out")?;
+    Ok(document)
 }
 
 /// The methods by RPC of every service that has some.
@@ -193,8 +195,9 @@ async fn asked(dashboard: &Dashboard) -> Vec<(String, Vec<Method>)> {
     let services = catalog.iter().flat_map(|catalog| catalog.services());
     let services: Vec<String> =
         services.filter(|(_, nodes)| takes_rpc(nodes)).map(|(name, _)| name.to_owned()).collect();
+    let until = tokio::time::Instant::now() + PATIENCE;
     let asked = stream::iter(services).map(|service| async move {
-        let asked = tokio::time::timeout(PATIENCE, (gateway.rpc.methods)(service.clone()));
+        let asked = timeout_at(until, (gateway.rpc.methods)(service.clone()));
         let asked = async { asked.await.unwrap_or_default() };
         let methods = dashboard.inner.openapi.methods.or_ask(&service, asked).await;
         (service, methods)
@@ -220,6 +223,13 @@ pub(super) fn services(document: &Document) -> BTreeSet<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn documents_have_so_much_room_in_all() {
+        let mut left = 10;
+        let mut take = |bytes| within((Value::Null, bytes), &mut left).is_ok();
+        assert_eq!([take(6), take(5), take(4), take(1), take(0)], [true, false, true, false, true]);
+    }
 
     #[tokio::test]
     async fn who_is_slow_is_not_asked_again_at_once() {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::document::Document;
 use crate::dashboard::page::{cut, told};
 
-/// Fields of a page, and how deep they are followed. A schema may name itself.
+/// Fields and schemas of a page, and how deep they are followed. A schema may name itself.
 const MOST_FIELDS: usize = 300;
 const DEEPEST: usize = 8;
 /// Of an example.
@@ -14,7 +14,7 @@ const MOST_OF_EXAMPLE: usize = 200;
 /// Letters of an enum's or example's value.
 const LONGEST: usize = 60;
 
-/// Fields that may still be shown.
+/// Fields, and schemas within schemas, that may still be shown.
 pub struct Room(usize);
 
 impl Default for Room {
@@ -25,10 +25,19 @@ impl Default for Room {
 
 /// What a schema says, with all below it.
 pub fn shown(document: &Document, schema: &Value, room: &mut Room) -> Markup {
-    level(document, schema, room, &mut Vec::new())
+    inside(document, schema, room, &mut Vec::new())
 }
 
+/// A schema within another, which takes room as a field does.
 fn level<'a>(document: &'a Document, schema: &'a Value, room: &mut Room, above: &mut Vec<&'a str>) -> Markup {
+    if room.0 == 0 {
+        return html! {};
+    }
+    room.0 -= 1;
+    inside(document, schema, room, above)
+}
+
+fn inside<'a>(document: &'a Document, schema: &'a Value, room: &mut Room, above: &mut Vec<&'a str>) -> Markup {
     let named = schema.get("$ref").and_then(Value::as_str);
     if above.len() >= DEEPEST || named.is_some_and(|named| above.contains(&named)) {
         return html! {};
@@ -54,8 +63,10 @@ fn level<'a>(document: &'a Document, schema: &'a Value, room: &mut Room, above: 
         @if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) { (level(document, values, room, above)) }
         @for (key, of) in choices {
             @for (at, choice) in of.iter().take(10).enumerate() {
-                @if key != "allOf" { p.soft { @if at > 0 { "or " } (kind(choice)) } }
-                (level(document, choice, room, above))
+                @if room.0 > 0 {
+                    @if key != "allOf" { p.soft { @if at > 0 { "or " } (kind(choice)) } }
+                    (level(document, choice, room, above))
+                }
             }
         }
     };
@@ -81,7 +92,7 @@ fn field_of<'a>(
             @if let Some(values) = resolved.get("enum").and_then(Value::as_array) {
                 " " span.soft { @for value in values.iter().take(20) { span.badge { (plain(value)) } " " } @if values.len() > 20 { "…" } }
             }
-            (level(document, field, room, above))
+            (inside(document, field, room, above))
         }
     }
 }
@@ -242,6 +253,22 @@ mod tests {
         let text = shown(&document, &json!({"properties": fields}), &mut Room::default()).into_string();
         assert_eq!(text.matches("<li>").count(), MOST_FIELDS);
         assert!(text.contains("and more") && text.len() < 60_000, "{}", text.len());
+    }
+
+    #[test]
+    fn schemas_that_name_many_others_end() {
+        let mut document = Document::default();
+        let all: Vec<Value> = (0..10).map(|at| json!({"$ref": format!("#/components/schemas/S{}", at % 8)})).collect();
+        for at in 0..8 {
+            let one = json!({"oneOf": all, "anyOf": all, "allOf": all, "items": all[0], "additionalProperties": all[1],
+                "properties": {"a": all[2], "b": all[3]}});
+            document.components.entry("schemas".into()).or_default().insert(format!("S{at}"), one);
+        }
+        let mut room = Room::default();
+        let text = shown(&document, &all[0], &mut room).into_string();
+        assert_eq!(room.0, 0);
+        let nodes = text.matches("<li").count() + text.matches("<p").count();
+        assert!((MOST_FIELDS / 2..=2 * MOST_FIELDS).contains(&nodes), "{nodes}");
     }
 
     #[test]

@@ -29,6 +29,9 @@ const LONGEST_TEXT: usize = 4_000;
 /// A service, the node that is asked, and the path of the document.
 pub type Teller = (String, Arc<Node>, String);
 
+/// A document as it came, with how many bytes it had.
+pub type Fetched = (Value, usize);
+
 /// A document that a service told.
 pub struct Told {
     pub service: String,
@@ -56,9 +59,9 @@ pub fn tellers(dashboard: &Dashboard) -> Vec<Teller> {
 ///
 /// # Errors
 /// Why its document is not here.
-pub async fn ask(dashboard: &Dashboard, (_, node, path): Teller) -> Result<Value, String> {
+pub async fn ask(dashboard: &Dashboard, (_, node, path): Teller) -> Result<Fetched, String> {
     let read = fetch(dashboard, &node, &path, PATIENCE).await;
-    read.and_then(|bytes| parse(&bytes)).map_err(|why| format!("its document `{path}`: {why}"))
+    read.and_then(|bytes| Ok((parse(&bytes)?, bytes.len()))).map_err(|why| format!("its document `{path}`: {why}"))
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, String> {
