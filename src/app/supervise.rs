@@ -139,6 +139,13 @@ async fn renew(process: &Process, supervised: &Supervised) {
         replace(process, supervised).await;
         return;
     }
+    if !program.can_renew() && node.is_none() {
+        // it leaves and drains on its own
+        if replace(process, supervised).await {
+            log::info!("[{name}] the program is new");
+        }
+        return;
+    }
     if !program.can_renew() {
         // only one can have its port
         if program.restart_held(drain).await.is_ok() {
@@ -147,11 +154,14 @@ async fn renew(process: &Process, supervised: &Supervised) {
         return;
     }
     let Ok(url) = program.renew().await else {
-        log::warn!("[{name}] the one before goes on");
+        log::warn!(
+            "[{name}] the one before goes on; if only one can run at a time (another port, a file), say `up.services.{}.beside: false`",
+            supervised.service
+        );
         return;
     };
     if let (None, Some(url)) = (node, url) {
-        joined(process, url.port()).await;
+        joined(process, &supervised.service, url.port()).await;
     }
     log::info!("[{name}] the program is new, the one before ends");
     if program.retire(drain).await.is_err() {
@@ -159,14 +169,16 @@ async fn renew(process: &Process, supervised: &Supervised) {
     }
 }
 
-/// Waits until the node with this HTTP port is known to all.
-async fn joined(process: &Process, port: u16) {
+/// Waits until the node of this service with this HTTP port of this machine is known to all.
+async fn joined(process: &Process, service: &str, port: u16) {
     let mut catalog = process.registry.catalog();
+    let (service, own) = (process.config.registry.service_name(service), process.advertised_ip());
+    let is_it = |id: &NodeId| id.http.port == Some(port) && (id.http.ip == own || id.http.ip.is_loopback());
     let is_in = |known: &Option<Arc<Catalog>>| {
-        known.as_ref().is_some_and(|known| known.all().any(|node| node.id.http.port == Some(port)))
+        known.as_ref().is_some_and(|known| known.nodes(&service).iter().any(|node| is_it(&node.id)))
     };
     if tokio::time::timeout(TURN_LIMIT, catalog.wait_for(is_in)).await.is_err() {
-        log::warn!("the program on port {port} did not register within {TURN_LIMIT:?}");
+        log::warn!("the program on port {port} did not register as `{service}` within {TURN_LIMIT:?}");
     }
     tokio::time::sleep(NOTICE).await;
 }

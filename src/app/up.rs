@@ -66,7 +66,7 @@ fn instance(
     let template = Template { url, command: settings.command.clone(), env };
     let program = ProgramSettings::of_template(template, port);
     let mut program = program.map_err(|error| AppError::Part(Box::new(error)))?;
-    if !settings.app.takes_port() {
+    if !settings.app.takes_port() || !settings.beside {
         program.template = None; // it has the one port
     }
     if settings.app == UpApp::Node {

@@ -49,6 +49,8 @@ pub struct UpService {
     pub instances: usize,
     /// Files and folders whose change restarts it.
     pub watch: Vec<PathBuf>,
+    /// Whether, of one instance, the new one starts while the one before runs. Else that ends first, and requests wait.
+    pub beside: bool,
     /// When it is started again after an end of its own.
     pub restart: Restart,
     /// How long an instance may take to listen.
@@ -90,7 +92,7 @@ pub(super) fn read(decoder: &mut Decoder, field: &Field<'_>) -> UpSettings {
 }
 
 fn service(decoder: &mut Decoder, field: &Field<'_>, base: &Path) -> Option<UpService> {
-    let known = ["app", "command", "dir", "env", "instances", "watch", "restart", "startTimeout"];
+    let known = ["app", "command", "dir", "env", "instances", "watch", "beside", "restart", "startTimeout"];
     let table = decoder.table(field, &known);
     let app = match table.get("app") {
         Some(field) => decoder.read(&field, app),
@@ -103,6 +105,7 @@ fn service(decoder: &mut Decoder, field: &Field<'_>, base: &Path) -> Option<UpSe
     let watch = watch.iter().filter_map(|field| decoder.some_text(field)).map(|path| dir.join(path)).collect();
     let env = table.get("env").map(|field| environment(decoder, &field)).unwrap_or_default();
     let instances = table.get("instances").and_then(|field| decoder.read_at(&field, number(1, MOST_INSTANCES)));
+    let beside = table.get("beside").and_then(|field| decoder.read(&field, boolean));
     let restart = table.get("restart").and_then(|field| decoder.read(&field, word("word", &RESTARTS)));
     let start_timeout = table.get("startTimeout").and_then(|field| decoder.read(&field, parse_positive_duration));
     let app = app?;
@@ -116,6 +119,9 @@ fn service(decoder: &mut Decoder, field: &Field<'_>, base: &Path) -> Option<UpSe
             }
         }
     }
+    if command.is_empty() && beside.is_some() {
+        decoder.fault(&field.place, "`beside` is for a program that goms starts; give its `command`");
+    }
     if let Some(at) = instances.as_ref().filter(|at| at.value > 1 && !app.takes_port()) {
         let message = "several instances need a port each: write `app: \"http://127.0.0.1:{port}\"`, and have the program listen at `{port}` of its command or at PORT of its environment";
         decoder.fault(&at.place, message);
@@ -127,6 +133,7 @@ fn service(decoder: &mut Decoder, field: &Field<'_>, base: &Path) -> Option<UpSe
         env,
         instances: instances.map_or(1, |at| at.value),
         watch,
+        beside: beside.unwrap_or(true),
         restart: restart.unwrap_or_default(),
         start_timeout: start_timeout.unwrap_or(DEFAULT_START),
     })
@@ -198,6 +205,7 @@ fn shown_service(service: &UpService) -> Mapping {
             "watch",
             texts(service.watch.iter().map(|path| path.strip_prefix(&service.dir).unwrap_or(path).display())),
         );
+        put(&mut shown, "beside", service.beside);
         let word = RESTARTS.iter().find(|(_, restart)| *restart == service.restart);
         put(&mut shown, "restart", word.map_or("on-failure", |(word, _)| *word));
         put(&mut shown, "startTimeout", duration(service.start_timeout));
@@ -218,7 +226,7 @@ mod tests {
     fn a_command_alone_is_enough() {
         let config = up("up: { services: { shop: { command: python3 shop.py } } }");
         let (name, shop) = &config.up.services[0];
-        assert_eq!((name.as_str(), shop.instances), ("shop", 1));
+        assert_eq!((name.as_str(), shop.instances, shop.beside), ("shop", 1, true));
         assert_eq!(shop.app, UpApp::Url("http://127.0.0.1:{port}".to_owned()));
         assert_eq!(shop.command, ["python3", "shop.py"]);
         assert_eq!(shop.dir.to_str(), Some("team"));
@@ -228,12 +236,13 @@ mod tests {
 
     #[test]
     fn what_is_printed_can_be_read_again() {
-        let text = "up: { services: { shop: { command: [a, b c], dir: d, env: {A: 1}, watch: [src], instances: 3, restart: never } } }";
+        let text = "up: { services: { shop: { command: [a, b c], dir: d, env: {A: 1}, watch: [src], instances: 3, beside: false, restart: never } } }";
         let printed = up(text).to_yaml().expect("YAML");
         assert!(printed.contains("A: redacted") && !printed.contains("A: 1"), "{printed}");
         let again = Config::parse("x.yml", &printed, &CommonFlags::default(), &NodeFlags::default()).expect("good");
         assert_eq!(again.up.services[0].1.command, ["a", "b c"]);
         assert_eq!(again.up.services[0].1.dir.to_str(), Some("team/d"));
+        assert!(!again.up.services[0].1.beside);
         assert_eq!(again.up.services[0].1.watch, [std::path::PathBuf::from("team/d/src")]);
     }
 }

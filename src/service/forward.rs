@@ -17,7 +17,7 @@ use futures_util::{Stream, StreamExt, stream};
 use super::app::ProgramUrl;
 use super::context::Asker;
 use super::observe::Observed;
-use super::program::{Door, Place};
+use super::program::{Door, Place, Visit};
 use super::server::{REQUEST_ID, TRACEPARENT, TRACESTATE, failure, request_info, trace_lines};
 use super::{ServiceError, body};
 use crate::trace::{TraceBody, TraceContext, tracestate};
@@ -36,6 +36,9 @@ const IDLE: Duration = Duration::from_secs(3);
 
 /// How long a WebSocket may stand still: longer than a gateway bears by default, which then tells its client.
 const TUNNEL_IDLE: Duration = Duration::from_secs(2 * 3600);
+
+/// Whose answers end when the client has enough.
+const EVENTS: &[u8] = b"text/event-stream";
 
 /// How long the program may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -207,9 +210,11 @@ fn incoming(request: &HttpRequest, answer: Answer, mut observed: Observed, place
     if status == StatusCode::SWITCHING_PROTOCOLS {
         upgrade::grant(response.head_mut());
     }
+    let is_events = head.values("content-type").any(|value| value.to_ascii_lowercase().starts_with(EVENTS));
+    let visit = Visit::new(place, status == StatusCode::SWITCHING_PROTOCOLS || is_events);
     let len = body.left();
     let chunks = body.map(move |chunk| {
-        let _told_at_the_end = (&observed, &place); // live as long as the body
+        let _told_at_the_end = (&observed, &visit); // live as long as the body
         chunk
     });
     match len {

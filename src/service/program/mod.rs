@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::lines::{Lines, Stream};
-pub(in crate::service) use self::place::Place;
 pub use self::place::{Door, Launch, PORT_PLACEHOLDER, Template};
+pub(in crate::service) use self::place::{Place, Visit};
 use self::port::Port;
 use self::runner::{Asked, Runner, Turn};
 pub use self::settings::{ProgramError, ProgramSettings, ProgramState, Restart};
@@ -79,8 +79,7 @@ impl Program {
                 }
                 () = ending.begun() => {}
             }
-            runner.dismiss().await;
-            runner.terminate().await;
+            runner.end_all().await;
         });
         Ok(Self { state, turns, door, can_renew, shutdown, stop_timeout })
     }

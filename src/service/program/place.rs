@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -71,6 +72,33 @@ pub(in crate::service) struct Place {
     pub url: ProgramUrl,
     /// For connections.
     pub target: Target,
+    /// How many of the requests there are a [`Visit`] without an end of their own.
+    endless: AtomicUsize,
+}
+
+/// A request at a place, until its answer is over.
+#[derive(Debug)]
+pub(in crate::service) struct Visit {
+    place: Arc<Place>,
+    is_endless: bool,
+}
+
+impl Visit {
+    /// One whose answer may go on for ever (a WebSocket, a stream of events) is endless: nobody else waits for its end.
+    pub fn new(place: Arc<Place>, is_endless: bool) -> Self {
+        if is_endless {
+            place.endless.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { place, is_endless }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.is_endless {
+            self.place.endless.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Where requests for a program go now; nowhere while it is shut: they wait. All workers share one with what runs the program.
@@ -85,7 +113,7 @@ impl From<&ProgramUrl> for Door {
 }
 
 fn place(url: &ProgramUrl) -> Arc<Place> {
-    Arc::new(Place { url: url.clone(), target: Target::Named(url.authority().into()) })
+    Arc::new(Place { url: url.clone(), target: Target::Named(url.authority().into()), endless: AtomicUsize::new(0) })
 }
 
 impl Door {
@@ -124,9 +152,18 @@ pub(super) struct Left(Option<Arc<Place>>);
 impl Left {
     /// Resolves when no request is there any more. Returns whether that was within `limit`.
     pub async fn emptied(self, limit: Duration) -> bool {
+        self.has_at_most(|_| 0, limit).await
+    }
+
+    /// The same, where others wait: endless ones may be there still.
+    pub async fn answered(self, limit: Duration) -> bool {
+        self.has_at_most(|place| place.endless.load(Ordering::Relaxed), limit).await
+    }
+
+    async fn has_at_most(self, most: impl Fn(&Place) -> usize, limit: Duration) -> bool {
         let Some(place) = self.0 else { return true };
         let counted = async {
-            while Arc::strong_count(&place) > 1 {
+            while Arc::strong_count(&place) > 1 + most(&place) {
                 tokio::time::sleep(COUNT_EVERY).await;
             }
         };
@@ -151,6 +188,23 @@ mod tests {
         assert!(!left.emptied(Duration::from_secs(1)).await, "a request is there still");
         drop(request);
         assert!(door.shut().emptied(Duration::ZERO).await || door.url().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_does_not_wait_for_a_web_socket() {
+        let door = Door::from(&url(1));
+        let at = async |is_endless| Visit::new(door.enter(Duration::ZERO).await.unwrap(), is_endless);
+        let (socket, request) = (at(true).await, at(false).await);
+        assert!(!door.shut().answered(Duration::from_secs(1)).await, "a request is there still");
+        drop(request);
+        assert!(door.open(&url(2)).answered(Duration::ZERO).await, "it was shut");
+        drop(socket);
+        let (socket, left) = (at(true).await, door.shut());
+        assert!(left.answered(Duration::from_secs(1)).await);
+        drop(door.open(&url(3)));
+        drop(socket);
+        let _socket = at(true).await;
+        assert!(!door.open(&url(4)).emptied(Duration::from_secs(1)).await, "where nobody waits it has its time");
     }
 
     #[tokio::test(start_paused = true)]

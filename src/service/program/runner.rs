@@ -213,7 +213,7 @@ impl Runner {
             Turn::Restart => self.replace(state).await,
             Turn::Hold(drain) => {
                 let left = self.door.shut();
-                self.drained(left, drain).await;
+                self.told(left.answered(drain).await, drain);
                 let outcome = self.replace_quietly(state).await;
                 self.left = self.door.open(&self.settings.url);
                 outcome
@@ -221,7 +221,7 @@ impl Runner {
             Turn::Renew => self.renew().await,
             Turn::Retire(drain) => {
                 let left = std::mem::take(&mut self.left);
-                self.drained(left, drain).await;
+                self.told(left.emptied(drain).await, drain);
                 self.dismiss().await;
                 Ok(())
             }
@@ -231,8 +231,8 @@ impl Runner {
         }
     }
 
-    async fn drained(&self, left: Left, limit: Duration) {
-        if !left.emptied(limit).await {
+    fn told(&self, is_drained: bool, limit: Duration) {
+        if !is_drained {
             log::warn!("program ends with requests unfinished url={} waited={limit:?}", self.settings.url);
         }
     }
@@ -295,22 +295,25 @@ impl Runner {
     /// Ends a started command and waits for it; what it ended with.
     pub async fn terminate(&mut self) -> Option<ExitStatus> {
         let command = self.command();
-        // it stays where `Drop` finds it, should this be given up
-        let ended = end(self.child.as_mut()?, self.settings.stop_timeout, &command).await;
-        self.child = None;
-        ended
+        end(&mut self.child, self.settings.stop_timeout, &command).await
     }
 
     /// The same of the one before.
     pub async fn dismiss(&mut self) {
         let command = self.command();
-        let Some(leaving) = self.leaving.as_mut() else { return };
-        end(leaving, self.settings.stop_timeout, &command).await;
-        self.leaving = None;
+        end(&mut self.leaving, self.settings.stop_timeout, &command).await;
+    }
+
+    /// Of both, each while the other ends.
+    pub async fn end_all(&mut self) {
+        let (command, limit) = (self.command(), self.settings.stop_timeout);
+        tokio::join!(end(&mut self.leaving, limit, &command), end(&mut self.child, limit, &command));
     }
 }
 
-async fn end(child: &mut Child, limit: Duration, command: &str) -> Option<ExitStatus> {
+/// It stays in its place, where `Drop` finds it, until it has ended: this may be given up.
+async fn end(place: &mut Option<Child>, limit: Duration, command: &str) -> Option<ExitStatus> {
+    let child = place.as_mut()?;
     signal(child, Signal::TERM);
     let ended = match tokio::time::timeout(limit, child.wait()).await {
         Ok(ended) => ended,
@@ -320,6 +323,7 @@ async fn end(child: &mut Child, limit: Duration, command: &str) -> Option<ExitSt
             child.wait().await
         }
     };
+    *place = None;
     match ended {
         Ok(status) => Some(status),
         Err(error) => {

@@ -68,6 +68,41 @@ fn at_a_port_of_its_own_requests_wait() {
     assert_eq!(up.terminate(), 0);
 }
 
+/// A program with anything else that only one can have: the new one cannot start beside the one before, and the log says what helps.
+#[test]
+fn of_which_only_one_can_run_ends_first() {
+    let alone = UP.replace("instances: 2", "instances: 1").replace("shop.py, '{port}'", "run.py, '{port}'");
+    let run = format!(
+        "import socket
+only = socket.socket()
+only.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+only.bind(('127.0.0.1', {}))
+only.listen()
+exec(open('shop.py').read())
+",
+        free_port()
+    );
+    for (config, outcome) in [
+        (alone.clone(), "[shop#1] the one before goes on; if only one can run"),
+        (alone.replace("instances: 1", "beside: false"), "[shop#1] the program is new, requests waited meanwhile"),
+    ] {
+        let folder = shop_folder(&config);
+        folder.write("shop/run.py", &run);
+        let up = Goms::start_in(folder.path(), &PORTS);
+        let address = address(&up);
+        wait_for_status(&address, "/api/shop/stock", 200);
+        assert_eq!(stock(&address).0, "1");
+        let load = Load::start(&address, "POST", "/api/shop/stock", 4);
+        load.wait_for(100);
+        write_shop(folder.path(), "2");
+        up.wait_for(outcome);
+        let version = if config.contains("beside") { "2" } else { "1" };
+        assert_eq!(stock(&address).0, version, "{config}");
+        only_good(load);
+        assert_eq!(up.terminate(), 0);
+    }
+}
+
 /// A service that is itself one of goms: it registers, leaves and drains on its own.
 #[test]
 fn a_node_of_goms_joins_before_the_old_one_leaves() {
@@ -100,5 +135,27 @@ up: {{ services: {{ shop: {{ app: goms, command: ['{goms}', service, shop], watc
     });
     assert!(after[0]["node"].is_string(), "{after:?}");
     only_good(load);
+    assert_eq!(up.terminate(), 0);
+}
+
+/// One with a fixed RPC port: the old one leaves first.
+#[test]
+fn a_node_of_goms_of_which_only_one_can_run_is_another_after_a_change() {
+    let folder = Folder::new();
+    folder.write("touched", "1");
+    let (goms, rpc) = (env!("CARGO_BIN_EXE_goms"), free_port());
+    let command = format!("['{goms}', service, shop, --rpc-port, '{rpc}']");
+    let config = format!(
+        "services: {{ shop: {{ stock: /stock }} }}
+up: {{ services: {{ shop: {{ app: goms, command: {command}, watch: [touched], beside: false }} }} }}
+"
+    );
+    folder.write("goms.yml", &config);
+    let up = Goms::start_in(folder.path(), &PORTS);
+    let address = address(&up);
+    wait_for_status(&address, "/api/shop/stock", 200);
+    folder.write("touched", "2");
+    up.wait_for("[shop#1] the program is new");
+    wait_for_status(&address, "/api/shop/stock", 200);
     assert_eq!(up.terminate(), 0);
 }
