@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::rpc::{Codec, MESSAGE_BYTES};
 use crate::shutdown::Shutdown;
 use crate::trace::TraceContext;
-use crate::upstream::{Policy, RequestBody, RpcRequest, RpcStream, Upstream, UpstreamRequest};
+use crate::upstream::{Policy, RequestBody, RpcRequest, RpcSender, RpcStream, Upstream, UpstreamRequest};
 
 /// Who calls, as callees are told.
 const CALLER: &str = "goms";
@@ -48,6 +48,31 @@ struct Caller<'a> {
     upstream: Upstream,
 }
 
+/// Sends all messages while `receiving` reads what comes, and gives what that ended with.
+pub(super) async fn exchange<E>(
+    mut sender: RpcSender,
+    messages: Vec<Box<RawValue>>,
+    receiving: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    let sending = async move {
+        for message in messages {
+            if sender.send(message.get().as_bytes()).await.is_err() {
+                return sender; // the answer tells why
+            }
+        }
+        if let Err(error) = sender.finish() {
+            log::debug!("the callee ended the stream early error=\"{error}\"");
+        }
+        sender
+    };
+    futures_util::pin_mut!(sending, receiving);
+    match futures_util::future::select(sending, receiving).await {
+        // dropped before the last answer, it would cancel the call
+        futures_util::future::Either::Left((_sender, receiving)) => receiving.await,
+        futures_util::future::Either::Right((received, _)) => received,
+    }
+}
+
 impl Caller<'_> {
     fn fields(&self) -> Vec<(&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
@@ -76,30 +101,15 @@ impl Caller<'_> {
         let failed = |error: crate::upstream::RpcError| {
             AppError::Unavailable(format!("cannot call `{method}` of `{service}`: {}", chain(&error)))
         };
-        let RpcStream { mut sender, mut receiver } =
+        let RpcStream { sender, mut receiver } =
             self.upstream.rpc_stream(service, request, &policy).await.map_err(failed)?;
-        let sending = async move {
-            for message in messages {
-                if sender.send(message.get().as_bytes()).await.is_err() {
-                    return sender; // the answer tells why
-                }
-            }
-            if let Err(error) = sender.finish() {
-                log::debug!("the callee ended the stream early error=\"{error}\"");
-            }
-            sender
-        };
         let receiving = async {
             while let Some(message) = receiver.next().await.map_err(failed)? {
                 output::line(&String::from_utf8_lossy(&message));
             }
             Ok(())
         };
-        futures_util::pin_mut!(sending, receiving);
-        match futures_util::future::select(sending, receiving).await {
-            futures_util::future::Either::Left((_sender, receiving)) => receiving.await,
-            futures_util::future::Either::Right((received, _)) => received,
-        }
+        exchange(sender, messages, receiving).await
     }
 
     async fn action(&self, messages: Vec<Box<RawValue>>) -> Result<(), AppError> {

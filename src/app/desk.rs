@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::value::RawValue;
 
+use super::call::exchange;
 use super::methods::Asking;
 use crate::balance::Balancer;
 use crate::causes::chain;
@@ -117,18 +118,7 @@ async fn talk(
     most_bytes: usize,
     told: &mut Told,
 ) -> Result<(), RpcError> {
-    let RpcStream { mut sender, mut receiver } = stream;
-    let sending = async move {
-        for message in messages {
-            if sender.send(message.get().as_bytes()).await.is_err() {
-                return sender; // the answer tells why
-            }
-        }
-        if let Err(error) = sender.finish() {
-            log::debug!("the callee ended the stream early error=\"{error}\"");
-        }
-        sender
-    };
+    let RpcStream { sender, mut receiver } = stream;
     let receiving = async {
         let mut bytes = 0;
         while let Some(message) = receiver.next().await? {
@@ -141,9 +131,5 @@ async fn talk(
         }
         Ok(())
     };
-    futures_util::pin_mut!(sending, receiving);
-    match futures_util::future::select(sending, receiving).await {
-        futures_util::future::Either::Left((_sender, receiving)) => receiving.await,
-        futures_util::future::Either::Right((received, _)) => received,
-    }
+    exchange(sender, messages, receiving).await
 }
